@@ -1,0 +1,194 @@
+//! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures_util::FutureExt;
+
+use crate::config::Config;
+use crate::envelope::{Envelope, Timestamp};
+use crate::error::HandOverError;
+use crate::queue::Permit;
+use crate::retry::{Verdict, after_failed_attempt};
+use crate::session::{McpSession, Outbound};
+
+/// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
+/// itself, as the `rmcp` adapter does, then answers first.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Wraps one [`McpSession`] and hands notifications to it.
+pub struct SessionActor {
+    session: Arc<dyn McpSession>,
+    config: Arc<Config>,
+}
+
+impl std::fmt::Debug for SessionActor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionActor").finish_non_exhaustive()
+    }
+}
+
+impl SessionActor {
+    pub(crate) fn new(session: Arc<dyn McpSession>, config: Arc<Config>) -> Self {
+        Self { session, config }
+    }
+}
+
+impl Actor for SessionActor {
+    type Context = Context<Self>;
+}
+
+/// Notifications for the session, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "DeliverOutcome")]
+pub struct Deliver {
+    /// The notifications.
+    pub batch: Vec<Envelope>,
+    /// The queue's clock when they were read, and this host's at the same moment.
+    pub read_at: (Timestamp, Instant),
+    /// Whether they may still be handed over; asked before each.
+    pub permit: Arc<Permit>,
+}
+
+/// What became of a [`Deliver`].
+#[derive(Debug)]
+pub struct DeliverOutcome {
+    /// How many, from the first, the session has accepted and confirmed.
+    pub accepted: usize,
+    /// Why no more.
+    pub stopped: Stopped,
+    /// Those behind the one that `stopped` speaks of, untouched.
+    pub rest: Vec<Envelope>,
+}
+
+/// Why a [`Deliver`] stopped behind what was accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// All were accepted.
+    AllAccepted,
+    /// The next one is to be discarded.
+    Discarded(DiscardReason),
+    /// The next one failed and is to be tried again after a pause.
+    Failed {
+        /// The notification, as it was before this attempt.
+        envelope: Box<Envelope>,
+        /// What the session said.
+        error: String,
+        /// How long to wait.
+        pause: Duration,
+    },
+    /// The session cannot take anything now: keep, and wait until it can.
+    Parked(String),
+    /// The session is over: keep what is queued, and stop.
+    Closed,
+    /// The permit no longer holds: nothing more was handed over.
+    NotPermitted,
+}
+
+/// Why a notification is dropped. Each is counted and logged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiscardReason {
+    /// Its time to live was over.
+    #[error("it expired")]
+    Expired,
+    /// The session will never take it.
+    #[error("the session rejected it: {0}")]
+    Rejected(String),
+    /// Every attempt failed.
+    #[error("all {attempts} attempts failed, the last with: {last_error}")]
+    AttemptsExhausted {
+        /// How many were made.
+        attempts: u32,
+        /// What the last one said.
+        last_error: String,
+    },
+    /// It is no envelope.
+    #[error("it cannot be decoded: {0}")]
+    Undecodable(String),
+}
+
+impl Handler<Deliver> for SessionActor {
+    type Result = ResponseFuture<DeliverOutcome>;
+
+    fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(hand_over(Arc::clone(&self.session), Arc::clone(&self.config), deliver))
+    }
+}
+
+async fn hand_over(session: Arc<dyn McpSession>, config: Arc<Config>, deliver: Deliver) -> DeliverOutcome {
+    let Deliver { batch, read_at: (clock, read), permit } = deliver;
+    let limit = config.hand_over_timeout() + GRACE;
+    let mut handed = 0;
+    let mut stopped = Stopped::AllAccepted;
+    let mut batch = batch.into_iter();
+    for envelope in batch.by_ref() {
+        // Before every hand-over, not once a batch: a process that was paused, or displaced, stops here.
+        if !permit.holds(Instant::now()) {
+            stopped = Stopped::NotPermitted;
+            break;
+        }
+        if envelope.is_expired(clock.plus(read.elapsed())) {
+            stopped = Stopped::Discarded(DiscardReason::Expired);
+            break;
+        }
+        let outbound = Outbound::from(&envelope);
+        match attempt(limit, async { session.hand_over(&outbound).await }).await {
+            Ok(()) => handed += 1,
+            Err(error) => {
+                stopped = after(error, envelope, &config);
+                break;
+            }
+        }
+    }
+    if handed > 0
+        && let Err(error) = attempt(limit, async { session.confirm().await }).await
+    {
+        // What is not confirmed was not delivered, and that is nobody's failed attempt.
+        let stopped = match error {
+            HandOverError::Closed => Stopped::Closed,
+            other => Stopped::Parked(other.to_string()),
+        };
+        return DeliverOutcome { accepted: 0, stopped, rest: Vec::new() };
+    }
+    DeliverOutcome { accepted: handed, stopped, rest: batch.collect() }
+}
+
+/// One call of the session's, which may take too long or panic.
+async fn attempt(limit: Duration, call: impl Future<Output = Result<(), HandOverError>>) -> Result<(), HandOverError> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic)))),
+        Err(_) => Err(HandOverError::Transient(format!("no answer within {limit:?}"))),
+    }
+}
+
+fn after(error: HandOverError, envelope: Envelope, config: &Config) -> Stopped {
+    match error {
+        HandOverError::Closed => Stopped::Closed,
+        HandOverError::NotReady(why) => Stopped::Parked(why),
+        HandOverError::Rejected(why) => Stopped::Discarded(DiscardReason::Rejected(why)),
+        HandOverError::Transient(error) => {
+            match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), fastrand::f64()) {
+                Verdict::Retry(pause) => Stopped::Failed { envelope: Box::new(envelope), error, pause },
+                Verdict::Exhausted => Stopped::Discarded(DiscardReason::AttemptsExhausted {
+                    attempts: envelope.attempt.saturating_add(1),
+                    last_error: error,
+                }),
+            }
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}

@@ -1,0 +1,94 @@
+//! What a subscriber has done, readable without asking it: it may be busy, or stuck.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::session_id::SessionId;
+
+/// What a subscriber does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SubscriberState {
+    /// It has no connection to the queue and makes one.
+    Connecting,
+    /// It owns the queue and waits for notifications.
+    Waiting,
+    /// It hands over.
+    Delivering,
+    /// A hand-over, or the queue, has failed; it pauses before it tries again.
+    BackingOff,
+    /// The client has no stream open. It owns nothing; what is queued waits.
+    Parked,
+    /// Another process has taken the session over. It owns nothing until nobody does, or its client opens a newer stream.
+    StandingBy,
+    /// It has ended, or is about to.
+    Stopping,
+}
+
+/// One subscriber, as [`ListSubscribers`](super::ListSubscribers) shows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SubscriberInfo {
+    /// Whose.
+    pub session: SessionId,
+    /// When it was started first. A restart after a failure does not change it.
+    pub since: SystemTime,
+    /// What it does.
+    pub state: SubscriberState,
+    /// How many notifications were delivered.
+    pub delivered: u64,
+    /// How many were discarded: expired, rejected, attempts exhausted, undecodable.
+    pub discarded: u64,
+    /// The last thing that went wrong, of the queue or of a hand-over.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stats {
+    pub(super) since: SystemTime,
+    delivered: AtomicU64,
+    discarded: AtomicU64,
+    rest: Mutex<(SubscriberState, Option<String>)>,
+}
+
+impl Stats {
+    pub(super) fn new() -> Self {
+        Self {
+            since: SystemTime::now(),
+            delivered: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
+            rest: Mutex::new((SubscriberState::Connecting, None)),
+        }
+    }
+
+    pub(super) fn add_delivered(&self, count: usize) {
+        self.delivered.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_discarded(&self) {
+        self.discarded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_state(&self, state: SubscriberState) {
+        self.rest().0 = state;
+    }
+
+    pub(super) fn set_error(&self, error: &impl ToString) {
+        self.rest().1 = Some(error.to_string());
+    }
+
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.delivered.load(Ordering::Relaxed), self.discarded.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn info(&self, session: SessionId) -> SubscriberInfo {
+        let (delivered, discarded) = self.counts();
+        let (state, last_error) = self.rest().clone();
+        SubscriberInfo { session, since: self.since, state, delivered, discarded, last_error }
+    }
+
+    fn rest(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

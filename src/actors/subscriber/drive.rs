@@ -1,0 +1,206 @@
+//! The life of a subscriber around its service: parked, connecting, claiming, standing by, backing off, releasing.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+
+use super::recent::Recent;
+use super::serve::{Left, serve};
+use super::{Post, StopReason};
+use crate::actors::{SessionActor, SubscriberState};
+use crate::error::QueueError;
+use crate::queue::{Consumer, LeaseState, Permit};
+use crate::session::{Presence, SessionState};
+
+/// How long a release may take at the end. The lease runs out by itself.
+const RELEASE: Duration = Duration::from_secs(2);
+
+pub(super) struct Drive {
+    pub(super) post: Post,
+    pub(super) session: Addr<SessionActor>,
+    pub(super) presence: Presence,
+    pub(super) permit: Arc<Permit>,
+    pub(super) recent: Recent,
+    /// Failures of the queue in a row, for the backoff.
+    pub(super) failures: u32,
+    /// The newest opening of the client's stream that the queue was claimed for.
+    claimed: Option<u64>,
+    /// Whether a claim may stand in the queue.
+    to_release: bool,
+}
+
+impl Drive {
+    pub(super) fn new(post: Post, session: Addr<SessionActor>) -> Self {
+        // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
+        let recent = Recent::new((post.config.batch_messages() * 2).max(1024));
+        Self {
+            presence: post.session.presence(),
+            session,
+            permit: Arc::new(Permit::new()),
+            recent,
+            failures: 0,
+            claimed: None,
+            to_release: false,
+            post,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> StopReason {
+        let reason = self.live().await;
+        self.set_state(SubscriberState::Stopping);
+        self.release().await;
+        reason
+    }
+
+    async fn live(&mut self) -> StopReason {
+        loop {
+            let opened = match self.presence.now() {
+                _ if self.stopping() => return StopReason::Stopped,
+                SessionState::Ended => return StopReason::Closed,
+                SessionState::Ready { opened } => opened,
+                SessionState::Away => {
+                    self.set_state(SubscriberState::Parked);
+                    self.release().await;
+                    self.until_something_changes(std::future::pending::<()>()).await;
+                    continue;
+                }
+            };
+            self.set_state(SubscriberState::Connecting);
+            let mut stop = self.post.stop.clone();
+            let connected = tokio::select! {
+                connected = self.connect(opened) => connected,
+                () = stopped(&mut stop) => return StopReason::Stopped,
+            };
+            match connected {
+                Ok(Some(mut consumer)) => match serve(self, consumer.as_mut(), opened).await {
+                    Ok(Left::ToLookAround) => {}
+                    Ok(Left::Displaced) => {
+                        // The connection is closed first: while standing by none is needed.
+                        drop(consumer);
+                        self.stand_by().await;
+                    }
+                    Ok(Left::NotReady) => {
+                        drop(consumer);
+                        self.park(opened).await;
+                    }
+                    Ok(Left::Closed) => return StopReason::Closed,
+                    Ok(Left::SessionActorGone) => {
+                        return StopReason::Panicked("the session actor is gone".to_owned());
+                    }
+                    Err(error) => self.back_off(&error).await,
+                },
+                Ok(None) => self.stand_by().await,
+                Err(error) => self.back_off(&error).await,
+            }
+        }
+    }
+
+    /// A consumer of a queue that is ours, or `None` where another has it.
+    async fn connect(&mut self, opened: u64) -> Result<Option<Box<dyn Consumer>>, QueueError> {
+        let Post { queue, session_id, owner, .. } = &self.post;
+        let mut consumer = queue.open(session_id, *owner, Arc::clone(&self.permit)).await?;
+        self.to_release = true;
+        if self.claimed.is_some_and(|claimed| opened <= claimed) {
+            // A new connection, or an older stream, but not a newer one: who was displaced does not claim again by itself.
+            let state = consumer.renew().await?;
+            if !state.is_ours() {
+                return Ok(None);
+            }
+            if state == LeaseState::Reclaimed {
+                tracing::warn!(session = %self.post.session_id, "the lease had gone and is ours again");
+            }
+        } else {
+            consumer.claim().await?;
+            self.claimed = Some(opened);
+        }
+        Ok(Some(consumer))
+    }
+
+    /// The session takes nothing now. If its presence does not say so, only time can tell when it does again.
+    async fn park(&mut self, opened: u64) {
+        if self.presence.now() != (SessionState::Ready { opened }) {
+            return;
+        }
+        self.set_state(SubscriberState::Parked);
+        let pause = self.post.config.backoff().pause(self.failures, fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        self.until_something_changes(tokio::time::sleep(pause)).await;
+    }
+
+    /// Another owns the queue. Looks once a heartbeat whether it still does.
+    async fn stand_by(&mut self) {
+        self.set_state(SubscriberState::StandingBy);
+        tracing::info!(session = %self.post.session_id, "another subscriber has taken the session over");
+        let at = self.presence.now();
+        loop {
+            if self.until_something_changes(tokio::time::sleep(self.post.config.heartbeat())).await {
+                return;
+            }
+            if self.stopping() || self.presence.now() != at {
+                return;
+            }
+            let Post { queue, session_id, owner, .. } = &self.post;
+            match queue.claim_if_absent(session_id, *owner).await {
+                Ok(state) if state.is_ours() => return,
+                Ok(_) => {}
+                Err(error) => self.post.stats.set_error(&error),
+            }
+        }
+    }
+
+    pub(super) async fn back_off(&mut self, error: &QueueError) {
+        self.permit.revoke();
+        self.set_state(SubscriberState::BackingOff);
+        self.post.stats.set_error(error);
+        let pause = self.post.config.backoff().pause(self.failures, fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        let source = std::error::Error::source(&error.kind).map(ToString::to_string);
+        tracing::warn!(session = %self.post.session_id, %error, source, ?pause, "the queue failed; trying again");
+        self.until_something_changes(tokio::time::sleep(pause)).await;
+    }
+
+    /// Waits for `what`, for a stop, or for a change of the client's presence; whether it was one of the latter.
+    pub(super) async fn until_something_changes(&self, what: impl Future<Output = ()>) -> bool {
+        let seen = self.presence.now();
+        let mut presence = self.presence.clone();
+        let mut stop = self.post.stop.clone();
+        tokio::select! {
+            () = what => false,
+            () = presence.changed_from(seen) => true,
+            () = stopped(&mut stop) => true,
+        }
+    }
+
+    async fn release(&mut self) {
+        self.permit.revoke();
+        if !std::mem::take(&mut self.to_release) {
+            return;
+        }
+        let Post { queue, session_id, owner, .. } = &self.post;
+        match tokio::time::timeout(RELEASE, queue.release(session_id, *owner)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(session = %session_id, %error, "the lease was not released; it runs out by itself");
+            }
+            Err(_) => {
+                tracing::warn!(session = %session_id, "the lease was not released in time; it runs out by itself");
+            }
+        }
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        *self.post.stop.borrow()
+    }
+
+    pub(super) fn set_state(&self, state: SubscriberState) {
+        self.post.stats.set_state(state);
+    }
+}
+
+/// Ends when the subscriber is asked to stop.
+pub(super) async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    // The supervisor is gone, and with it whoever could ask for anything: that is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

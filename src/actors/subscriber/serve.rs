@@ -1,0 +1,260 @@
+//! The service of an owner: take, send `Deliver`, acknowledge by its outcome, wait, and keep the lease all the while.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::drive::{Drive, stopped};
+use crate::actors::{Deliver, DeliverOutcome, DiscardReason, Stopped, SubscriberState};
+use crate::envelope::Envelope;
+use crate::error::QueueError;
+use crate::queue::{Consumer, Delivered, Item, LeaseState, Mark, Replaced, Taken};
+use crate::session::SessionState;
+
+/// Why an owner left its service without an error.
+pub(super) enum Left {
+    /// It was asked to stop, or the client's presence or the lease is in doubt: see what is the case.
+    ToLookAround,
+    /// Another has the lease.
+    Displaced,
+    /// The session cannot take anything now, though its presence may not say so.
+    NotReady,
+    /// The session is over.
+    Closed,
+    /// There is nobody to hand over to: a defect.
+    SessionActorGone,
+}
+
+/// What follows a batch.
+enum Next {
+    Go,
+    Leave(Left),
+    /// The oldest failed. What was delivered before it is removed, then this is written in its place.
+    Retry {
+        oldest: Mark,
+        replacement: Vec<u8>,
+        pause: Duration,
+    },
+}
+
+/// Serves as long as it may. What was delivered is acknowledged before it returns, unless the queue fails.
+pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened: u64) -> Result<Left, QueueError> {
+    let here = SessionState::Ready { opened };
+    let mut lease = Heartbeat::new(drive);
+    let mut delivered = None;
+    loop {
+        if drive.stopping() || drive.presence.now() != here {
+            return leave(consumer, delivered, Left::ToLookAround).await;
+        }
+        if lease.is_due() && !lease.renew(consumer).await? {
+            return Ok(Left::Displaced);
+        }
+        let mut taken = consumer.take(delivered.take().as_ref()).await?;
+        if taken.items.is_empty() && taken.lease.is_ours() {
+            drive.set_state(SubscriberState::Waiting);
+            let permit = Arc::clone(&drive.permit);
+            tokio::select! {
+                // Never 0, which would be for ever.
+                waited = consumer.wait(lease.left().max(Duration::from_millis(10))) => taken = waited?,
+                // The consumer has a wait under way and is of no more use: a new one is opened.
+                () = permit.doubted() => return Ok(Left::ToLookAround),
+                _ = drive.until_something_changes(std::future::pending()) => return Ok(Left::ToLookAround),
+            }
+            drive.failures = 0;
+        }
+        if !taken.lease.is_ours() {
+            // Absent is seen by a wait only, which must not reclaim: whoever looks around does.
+            return Ok(match taken.lease {
+                LeaseState::Lost => Left::Displaced,
+                _ => Left::ToLookAround,
+            });
+        }
+        if taken.changed {
+            tracing::warn!(session = %drive.post.session_id,
+                "the queue changed under its owner; nothing was removed, and what was delivered is skipped");
+        }
+        if taken.items.is_empty() {
+            continue;
+        }
+        drive.failures = 0;
+        drive.set_state(SubscriberState::Delivering);
+        let (done, next) = deliver(drive, consumer, &mut lease, taken).await;
+        delivered = done;
+        match next {
+            Next::Go => {}
+            Next::Leave(left) => return leave(consumer, delivered, left).await,
+            Next::Retry { oldest, replacement, pause } => {
+                if let Some(done) = delivered.take() {
+                    let taken = consumer.take(Some(&done)).await?;
+                    if taken.changed || !taken.lease.is_ours() {
+                        continue;
+                    }
+                }
+                if consumer.replace_oldest(&oldest, replacement).await? == Replaced::Done {
+                    drive.set_state(SubscriberState::BackingOff);
+                    let paused = async {
+                        drive.until_something_changes(tokio::time::sleep(pause)).await;
+                    };
+                    lease.keep_during(consumer, paused).await;
+                }
+            }
+        }
+    }
+}
+
+/// Acknowledges what was delivered and leaves.
+async fn leave(consumer: &mut dyn Consumer, delivered: Option<Delivered>, left: Left) -> Result<Left, QueueError> {
+    if let Some(delivered) = delivered {
+        let _ = consumer.take(Some(&delivered)).await?;
+    }
+    Ok(left)
+}
+
+/// Delivers a batch as far as it goes.
+async fn deliver(
+    drive: &mut Drive,
+    consumer: &mut dyn Consumer,
+    lease: &mut Heartbeat,
+    taken: Taken,
+) -> (Option<Delivered>, Next) {
+    let read_at = (taken.now, Instant::now());
+    let mut items: VecDeque<Item> = taken.items.into();
+    let (mut count, mut last) = (0, None);
+    let next = loop {
+        // What needs no session: what cannot be read, and what was delivered before.
+        match items.front() {
+            None => break Next::Go,
+            Some(Item { envelope: Err(why), .. }) => {
+                discard(drive, None, &DiscardReason::Undecodable(why.to_string()));
+                (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
+                continue;
+            }
+            Some(Item { envelope: Ok(envelope), .. }) if drive.recent.contains(envelope.id) => {
+                (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
+                continue;
+            }
+            Some(_) => {}
+        }
+        let (mut batch, mut marks) = (Vec::new(), Vec::new());
+        while let Some(Item { envelope: Ok(envelope), .. }) = items.front() {
+            // The same id twice in one batch: the second is seen again, and skipped, once the first is delivered.
+            if drive.recent.contains(envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
+                break;
+            }
+            if let Some(Item { mark, envelope: Ok(envelope) }) = items.pop_front() {
+                batch.push(envelope);
+                marks.push(mark);
+            }
+        }
+        let ids: Vec<_> = batch.iter().map(|e| e.id).collect();
+        let sent = drive.session.send(Deliver { batch, read_at, permit: Arc::clone(&drive.permit) });
+        let mut stop = drive.post.stop.clone();
+        let permit = Arc::clone(&drive.permit);
+        let outcome = async {
+            tokio::pin!(sent);
+            tokio::select! {
+                outcome = &mut sent => outcome,
+                () = stopped(&mut stop) => {
+                    // It puts down what it has in hand, within its own time limit, and answers.
+                    permit.revoke();
+                    sent.await
+                }
+            }
+        };
+        let Ok(DeliverOutcome { accepted, stopped, rest }) = lease.keep_during(consumer, outcome).await else {
+            break Next::Leave(Left::SessionActorGone);
+        };
+        drive.post.stats.add_delivered(accepted);
+        for &id in &ids[..accepted] {
+            drive.recent.insert(id);
+        }
+        if let Some(mark) = accepted.checked_sub(1).and_then(|i| marks.get(i)) {
+            (count, last) = (count + accepted, Some(mark.clone()));
+        }
+        match stopped {
+            Stopped::AllAccepted => {}
+            Stopped::Discarded(reason) => {
+                discard(drive, ids.get(accepted), &reason);
+                (count, last) = (count + 1, marks.get(accepted).cloned());
+                for (mark, envelope) in marks.into_iter().skip(accepted + 1).zip(rest).rev() {
+                    items.push_front(Item { mark, envelope: Ok(envelope) });
+                }
+            }
+            Stopped::Failed { envelope, error, pause } => {
+                drive.post.stats.set_error(&error);
+                tracing::warn!(session = %drive.post.session_id, id = %envelope.id, %error, ?pause,
+                    attempt = envelope.attempt + 1, "handing over failed; trying again");
+                let Some(oldest) = marks.get(accepted).cloned() else { break Next::Go };
+                break Next::Retry { oldest, replacement: envelope.after_failure(&error), pause };
+            }
+            Stopped::Parked(why) => {
+                drive.post.stats.set_error(&why);
+                tracing::debug!(session = %drive.post.session_id, why, "the session is not ready");
+                break Next::Leave(Left::NotReady);
+            }
+            Stopped::Closed => break Next::Leave(Left::Closed),
+            Stopped::NotPermitted => {
+                // In doubt, or out of time: ask before anything else.
+                lease.renewed = None;
+                break Next::Go;
+            }
+        }
+    };
+    (last.map(|last| Delivered { count, last }), next)
+}
+
+pub(super) fn discard(drive: &Drive, id: Option<&crate::NotificationId>, reason: &DiscardReason) {
+    drive.post.stats.add_discarded();
+    if *reason != DiscardReason::Expired {
+        drive.post.stats.set_error(reason);
+    }
+    let id = id.map(ToString::to_string);
+    tracing::warn!(session = %drive.post.session_id, id, %reason, "a notification is discarded");
+}
+
+/// When the lease must be renewed.
+struct Heartbeat {
+    every: Duration,
+    renewed: Option<Instant>,
+}
+
+impl Heartbeat {
+    /// The lease was renewed, or claimed, just now.
+    fn new(drive: &Drive) -> Self {
+        Self { every: drive.post.config.heartbeat(), renewed: Some(Instant::now()) }
+    }
+
+    fn is_due(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    fn left(&self) -> Duration {
+        self.renewed.map_or(Duration::ZERO, |at| self.every.saturating_sub(at.elapsed()))
+    }
+
+    /// Renews it; whether it is still ours.
+    async fn renew(&mut self, consumer: &mut dyn Consumer) -> Result<bool, QueueError> {
+        let sent = Instant::now();
+        let state = consumer.renew().await?;
+        self.renewed = Some(sent);
+        Ok(state.is_ours())
+    }
+
+    /// Does something that may take long, and renews meanwhile. The work is never dropped half-way: where the lease is
+    /// lost the permit says so, and where it cannot be renewed the permit runs out; the work ends by that.
+    async fn keep_during<T>(&mut self, consumer: &mut dyn Consumer, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut can_renew = true;
+        loop {
+            let due = tokio::time::sleep(self.left());
+            tokio::select! {
+                done = &mut work => return done,
+                () = due, if can_renew => {
+                    // What failed shows again at the next take.
+                    can_renew = self.renew(consumer).await.is_ok_and(|ours| ours);
+                }
+            }
+        }
+    }
+}

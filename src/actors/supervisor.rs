@@ -1,0 +1,348 @@
+//! [`SupervisorActor`]: the registry of a process, session id → subscriber; starts, stops, restarts.
+//!
+//! `actix::Supervisor` restarts after a stop and not after a panic, so a subscriber tells its end itself, however it
+//! comes ([`Ended`]), and this actor decides: restart with backoff within a budget, or drop it from the registry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::{oneshot, watch};
+
+use super::arbiters::OwnArbiter;
+use super::stats::Stats;
+use super::subscriber::{Post, SessionSubscriberActor, StopReason};
+use super::{Ended, SubscriberInfo};
+use crate::config::Config;
+use crate::error::EnsureError;
+use crate::queue::{OwnerToken, Queue};
+use crate::retry::RestartBudget;
+use crate::session::McpSession;
+use crate::session_id::SessionId;
+
+mod shutdown;
+
+pub use self::shutdown::{Shutdown, ShutdownReport};
+
+/// How often one subscriber may be restarted before it is given up.
+const RESTARTS: usize = 5;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How much longer than one hand-over may last a stopping subscriber may take before its arbiter is stopped under it.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Keeps one subscriber per session of this process.
+///
+/// Send it [`EnsureSubscriber`], [`StopSubscriber`], [`GetSubscriberCount`], [`ListSubscribers`] and [`Shutdown`]. Its
+/// address may be used from any thread.
+pub struct SupervisorActor {
+    queue: Arc<dyn Queue>,
+    config: Arc<Config>,
+    children: HashMap<SessionId, Child>,
+    /// Those that were asked to stop, or were replaced, and have not ended yet.
+    ending: HashMap<u64, Ending>,
+    epochs: u64,
+    /// Set once: a supervisor that shuts down starts nothing new.
+    shutting_down: bool,
+}
+
+struct Child {
+    post: Post,
+    stop: watch::Sender<bool>,
+    arbiter: OwnArbiter,
+    restarts: RestartBudget,
+}
+
+struct Ending {
+    session: SessionId,
+    owner: OwnerToken,
+    arbiter: OwnArbiter,
+    /// Who wants to know of the end: answers to stops, and successors.
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+impl std::fmt::Debug for SupervisorActor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SupervisorActor")
+            .field("queue", &self.queue)
+            .field("subscribers", &self.children.len())
+            .field("ending", &self.ending.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs a subscriber for a session, once.
+///
+/// The same session object again changes nothing. Another object under the same id (a client that came back) replaces
+/// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
+///
+/// # Errors
+/// [`EnsureError`]: the limit is reached, or the supervisor shuts down.
+#[derive(Message)]
+#[rtype(result = "Result<Ensured, EnsureError>")]
+pub struct EnsureSubscriber {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The session.
+    pub session: Arc<dyn McpSession>,
+}
+
+/// What an [`EnsureSubscriber`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// There was none: one was started.
+    Started,
+    /// One ran for this very object: nothing was done.
+    Unchanged,
+    /// One ran for another object: it was replaced.
+    Replaced,
+}
+
+/// Stops a session's subscriber; answered when it has ended, with whether there was one. What is pending stays queued.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct StopSubscriber {
+    /// Whose.
+    pub session_id: SessionId,
+    /// Only if it runs for this object: the end of an old one must not stop the subscriber of its successor. `None`
+    /// stops whichever runs.
+    pub session: Option<Arc<dyn McpSession>>,
+}
+
+/// How many subscribers run.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "usize")]
+pub struct GetSubscriberCount;
+
+/// What runs, and how it goes.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<SubscriberInfo>")]
+pub struct ListSubscribers;
+
+impl std::fmt::Debug for EnsureSubscriber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnsureSubscriber").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for StopSubscriber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StopSubscriber").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}
+
+impl SupervisorActor {
+    /// A supervisor of the sessions that take from `queue`.
+    pub fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
+        Self { queue, config, children: HashMap::new(), ending: HashMap::new(), epochs: 0, shutting_down: false }
+    }
+
+    fn start_child(
+        &mut self,
+        session_id: SessionId,
+        session: Arc<dyn McpSession>,
+        stats: Arc<Stats>,
+        restarts: RestartBudget,
+        ctx: &Context<Self>,
+    ) {
+        self.epochs += 1;
+        let (stop, stop_receiver) = watch::channel(false);
+        let post = Post {
+            session_id: session_id.clone(),
+            session,
+            queue: Arc::clone(&self.queue),
+            config: Arc::clone(&self.config),
+            owner: OwnerToken::new(),
+            epoch: self.epochs,
+            stats,
+            supervisor: ctx.address().recipient(),
+            stop: stop_receiver,
+        };
+        // Whatever still ends under this id ends first, so that what it has in hand is put down.
+        let predecessors = self
+            .ending
+            .values_mut()
+            .filter(|ending| ending.session == session_id)
+            .map(|ending| {
+                let (ended, predecessor) = oneshot::channel();
+                ending.waiters.push(ended);
+                predecessor
+            })
+            .collect();
+        let arbiter = OwnArbiter::start();
+        if let Some(handle) = arbiter.handle() {
+            let post = post.clone();
+            SessionSubscriberActor::start_in_arbiter(&handle, move |_| SessionSubscriberActor::new(post, predecessors));
+        }
+        self.children.insert(session_id, Child { post, stop, arbiter, restarts });
+    }
+
+    /// Asks a child to stop, and what is told when it has.
+    fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<()>> {
+        let Child { post, stop, arbiter, restarts: _ } = self.children.remove(session_id)?;
+        // It may have ended already: then its notice is on its way.
+        let _ = stop.send(true);
+        let (ended, end) = oneshot::channel();
+        let ending = Ending { session: post.session_id, owner: post.owner, arbiter, waiters: vec![ended] };
+        self.ending.insert(post.epoch, ending);
+        let patience = self.config.hand_over_timeout() + STOP_GRACE;
+        ctx.run_later(patience, move |supervisor, ctx| supervisor.end(post.epoch, true, ctx));
+        Some(end)
+    }
+
+    /// Gives an ended subscriber's thread back. One that did not end by itself has its lease released for it.
+    fn end(&mut self, epoch: u64, by_force: bool, ctx: &mut Context<Self>) {
+        let Some(Ending { session, owner, arbiter, waiters }) = self.ending.remove(&epoch) else { return };
+        let queue = Arc::clone(&self.queue);
+        let work = async move {
+            if by_force {
+                tracing::warn!(%session, "a subscriber did not stop in time; its arbiter is stopped under it");
+                if let Err(error) = queue.release(&session, owner).await {
+                    tracing::warn!(%session, %error, "its lease was not released; it runs out by itself");
+                }
+                // A thread that never comes to an await point would hold up its waiters for ever.
+                drop(waiters);
+                arbiter.end().await;
+            } else {
+                arbiter.end().await;
+                drop(waiters);
+            }
+        };
+        ctx.spawn(work.into_actor(self));
+    }
+
+    fn restart(&mut self, session_id: SessionId, reason: &StopReason, ctx: &mut Context<Self>) {
+        let Some(Child { post, stop: _, arbiter, mut restarts }) = self.children.remove(&session_id) else { return };
+        let Post { session, stats, .. } = post;
+        stats.set_error(&format!("{reason:?}"));
+        ctx.spawn(arbiter.end().into_actor(self));
+        match restarts.spend(Instant::now()) {
+            _ if self.shutting_down => {}
+            None => tracing::error!(session = %session_id, ?reason, "a subscriber failed too often; it is given up"),
+            Some(earlier) => {
+                let pause = self.config.backoff().pause(earlier, fastrand::f64());
+                tracing::error!(session = %session_id, ?reason, ?pause, "a subscriber failed; it is started again");
+                self.children_to_restart(session_id, session, stats, restarts, pause, ctx);
+            }
+        }
+    }
+
+    fn children_to_restart(
+        &mut self,
+        session_id: SessionId,
+        session: Arc<dyn McpSession>,
+        stats: Arc<Stats>,
+        restarts: RestartBudget,
+        pause: Duration,
+        ctx: &mut Context<Self>,
+    ) {
+        ctx.run_later(pause, move |supervisor, ctx| {
+            // Meanwhile the client may have come back with another object.
+            if !supervisor.shutting_down && !supervisor.children.contains_key(&session_id) {
+                supervisor.start_child(session_id, session, stats, restarts, ctx);
+            }
+        });
+    }
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<EnsureSubscriber> for SupervisorActor {
+    type Result = Result<Ensured, EnsureError>;
+
+    fn handle(&mut self, msg: EnsureSubscriber, ctx: &mut Context<Self>) -> Self::Result {
+        let EnsureSubscriber { session_id, session } = msg;
+        if self.shutting_down {
+            return Err(EnsureError::ShuttingDown);
+        }
+        let ensured = match self.children.get(&session_id) {
+            Some(child) if is_same(&child.post.session, &session) => return Ok(Ensured::Unchanged),
+            Some(_) => {
+                self.stop_child(&session_id, ctx);
+                Ensured::Replaced
+            }
+            None => {
+                let limit = self.config.dedicated_limit();
+                if self.children.len() >= limit {
+                    return Err(EnsureError::LimitReached { limit });
+                }
+                Ensured::Started
+            }
+        };
+        let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
+        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, ctx);
+        Ok(ensured)
+    }
+}
+
+impl Handler<StopSubscriber> for SupervisorActor {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, msg: StopSubscriber, ctx: &mut Context<Self>) -> Self::Result {
+        let StopSubscriber { session_id, session } = msg;
+        let meant = self
+            .children
+            .get(&session_id)
+            .is_some_and(|child| session.is_none_or(|session| is_same(&child.post.session, &session)));
+        let end = if meant { self.stop_child(&session_id, ctx) } else { None };
+        Box::pin(async move {
+            match end {
+                // Its sender is dropped when the subscriber has ended.
+                Some(end) => {
+                    let _ = end.await;
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+}
+
+impl Handler<GetSubscriberCount> for SupervisorActor {
+    type Result = usize;
+
+    fn handle(&mut self, _: GetSubscriberCount, _: &mut Context<Self>) -> usize {
+        self.children.len()
+    }
+}
+
+impl Handler<ListSubscribers> for SupervisorActor {
+    type Result = MessageResult<ListSubscribers>;
+
+    fn handle(&mut self, _: ListSubscribers, _: &mut Context<Self>) -> Self::Result {
+        let infos = self.children.iter().map(|(id, child)| child.post.stats.info(id.clone()));
+        MessageResult(infos.collect())
+    }
+}
+
+impl Handler<Ended> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, Ended { session, epoch, reason }: Ended, ctx: &mut Context<Self>) {
+        if self.ending.contains_key(&epoch) {
+            self.end(epoch, false, ctx);
+            return;
+        }
+        if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
+            return;
+        }
+        match reason {
+            StopReason::Panicked(_) | StopReason::Dropped => self.restart(session, &reason, ctx),
+            StopReason::Closed | StopReason::Stopped => {
+                tracing::debug!(%session, ?reason, "a subscriber has ended");
+                if let Some(child) = self.children.remove(&session) {
+                    ctx.spawn(child.arbiter.end().into_actor(self));
+                }
+            }
+        }
+    }
+}
+
+/// Whether two handles are of one object. Addresses are compared, not the tables of its functions, of which one type
+/// can have several.
+fn is_same(a: &Arc<dyn McpSession>, b: &Arc<dyn McpSession>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}

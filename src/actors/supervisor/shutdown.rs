@@ -1,0 +1,89 @@
+//! The end of a supervisor: nothing new, what is under way is put down within a limit, leases are released, threads
+//! given back, and a report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::SupervisorActor;
+
+/// How long leases may take to be released for those who did not end by themselves.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Stops every subscriber and starts none any more.
+///
+/// Each finishes the notification that it has in hand, acknowledges, and releases its lease, so that another process
+/// takes over at once. Who has not ended after `drain` has its arbiter stopped under it and its lease released for it:
+/// what it had in hand comes again elsewhere. What is pending stays queued.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "ShutdownReport")]
+pub struct Shutdown {
+    /// How long all of them together may take.
+    pub drain: Duration,
+}
+
+/// What a [`Shutdown`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// How many subscribers ended by themselves.
+    pub stopped: usize,
+    /// How many did not within the time, and had their arbiters stopped.
+    pub forced: usize,
+    /// How many notifications they had delivered in their lives.
+    pub delivered: u64,
+    /// How many they had discarded.
+    pub discarded: u64,
+}
+
+impl Handler<Shutdown> for SupervisorActor {
+    type Result = ResponseActFuture<Self, ShutdownReport>;
+
+    fn handle(&mut self, Shutdown { drain }: Shutdown, ctx: &mut Context<Self>) -> Self::Result {
+        self.shutting_down = true;
+        let mut report = ShutdownReport::default();
+        let (mut ends, mut stats) = (Vec::new(), Vec::new());
+        for ending in self.ending.values_mut() {
+            let (ended, end) = oneshot::channel();
+            ending.waiters.push(ended);
+            ends.push(end);
+        }
+        let sessions: Vec<_> = self.children.keys().cloned().collect();
+        for session in sessions {
+            if let Some(child) = self.children.get(&session) {
+                stats.push(Arc::clone(&child.post.stats));
+            }
+            ends.extend(self.stop_child(&session, ctx));
+        }
+        let count = ends.len();
+        let all = futures_util::future::join_all(ends);
+        let drained = async move {
+            let _ = tokio::time::timeout(drain, all).await;
+        };
+        Box::pin(drained.into_actor(self).then(move |(), supervisor, _| {
+            let left: Vec<_> = supervisor.ending.drain().map(|(_, ending)| ending).collect();
+            report.forced = left.len();
+            report.stopped = count.saturating_sub(report.forced);
+            let queue = Arc::clone(&supervisor.queue);
+            async move {
+                let releases = left.iter().map(|ending| queue.release(&ending.session, ending.owner));
+                let released = tokio::time::timeout(RELEASE, futures_util::future::join_all(releases)).await;
+                if released.is_err() {
+                    tracing::warn!("not all leases were released in time; they run out by themselves");
+                }
+                let ends = left.into_iter().map(|ending| ending.arbiter.end());
+                // A thread that never comes to an await point is left behind: it ends with the process.
+                let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
+                for stats in stats {
+                    let (delivered, discarded) = stats.counts();
+                    report.delivered += delivered;
+                    report.discarded += discarded;
+                }
+                report
+            }
+            .into_actor(supervisor)
+        }))
+    }
+}

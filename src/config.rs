@@ -1,0 +1,241 @@
+//! [`Config`]: every setting, with its default and its rule.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::keys::prefix_is_possible;
+use crate::notification::time_to_live_is_possible;
+use crate::retry::Backoff;
+
+/// Whether a loss or a repeat is the lesser evil.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Look at the oldest, deliver it, only then remove it. Where an outcome stays unknown a notification may come again,
+    /// with the same id. The default; guarantees G1 to G8 are for it.
+    #[default]
+    AtLeastOnce,
+    /// Remove the oldest (`BRPOP`), then deliver it: FastMCP's own way. What is under way when a process dies is lost.
+    /// Outside guarantees G2, G4 and G8.
+    AtMostOnce,
+}
+
+/// What must have happened before a notification counts as delivered to a client of the `rmcp` adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DeliveryLevel {
+    /// The client answered an MCP `ping` that was sent behind it on the same stream, so it has arrived. The default.
+    #[default]
+    Confirmed,
+    /// The HTTP body has taken it. It may still die in a socket's buffer.
+    Pulled,
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)*) => {
+        /// The settings of a fleet: publishers and servers of one queue use the same.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use mcp_courier::Config;
+        ///
+        /// let config = Config::builder()
+        ///     .prefix("my-docket:fastmcp")
+        ///     .time_to_live(Duration::from_secs(60))
+        ///     .build()?;
+        /// assert_eq!(config.max_attempts(), 3);
+        /// let wrong = Config::builder().max_attempts(0).build().unwrap_err();
+        /// assert_eq!(wrong.to_string(), "max_attempts is 0, but it must be 1 to 1000");
+        /// # Ok::<(), mcp_courier::ConfigError>(())
+        /// ```
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config {
+            prefix: String,
+            $($name: $type,)*
+        }
+
+        impl Config {
+            /// Begins with the defaults.
+            pub fn builder() -> ConfigBuilder {
+                ConfigBuilder(Self::default())
+            }
+
+            /// What all keys in Redis begin with.
+            pub fn prefix(&self) -> &str {
+                &self.prefix
+            }
+
+            $($(#[$doc])* pub fn $name(&self) -> $type { self.$name })*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    prefix: "mcp-courier".to_owned(),
+                    $($name: $default,)*
+                }
+            }
+        }
+
+        /// Makes a [`Config`]. Each setter says its default; [`build`](Self::build) checks them all.
+        #[derive(Debug, Clone)]
+        pub struct ConfigBuilder(Config);
+
+        impl ConfigBuilder {
+            /// What all keys in Redis begin with. Defaults to `mcp-courier`; with `<docket name>:fastmcp` FastMCP's workers
+            /// and servers use the same queues. No braces, or one hash tag with something in it.
+            pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+                self.0.prefix = prefix.into();
+                self
+            }
+
+            $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
+                self.0.$name = $name;
+                self
+            })*
+        }
+    };
+}
+
+settings! {
+    /// How long a notification may wait. Defaults to 300 s; 1 ms to 365 days.
+    time_to_live: Duration = Duration::from_secs(300);
+    /// How long a key in Redis outlives the last notification in it, so that expired ones are counted by an owner that
+    /// is a little late. Defaults to 60 s; up to 1 day.
+    expiry_grace: Duration = Duration::from_secs(60);
+    /// How many attempts to hand over one notification are made before it is discarded. Defaults to 3; 1 to 1000.
+    max_attempts: u32 = 3;
+    /// The pause after the first failed attempt, and after the first failure of Redis; it doubles each time. Defaults to
+    /// 100 ms; at least 1 ms.
+    backoff_initial: Duration = Duration::from_millis(100);
+    /// The longest such pause. Defaults to 5 s; at least `backoff_initial`.
+    backoff_max: Duration = Duration::from_secs(5);
+    /// How often an owner renews its lease. A lease lasts two heartbeats. Defaults to 30 s; 100 ms to 1 h.
+    heartbeat: Duration = Duration::from_secs(30);
+    /// How many notifications are taken at once. Defaults to 100; 1 to 1000.
+    batch_messages: usize = 100;
+    /// How many bytes are taken at once; one notification is always taken. Defaults to 1 MiB; at least 1.
+    batch_bytes: usize = 1024 * 1024;
+    /// How many notifications may wait for one session. Defaults to 10,000; at least 1.
+    queue_max_messages: usize = 10_000;
+    /// How many bytes may wait for one session, as Redis's `MEMORY USAGE` counts them. Defaults to 64 MiB; at least
+    /// `message_max_bytes`.
+    queue_max_bytes: usize = 64 * 1024 * 1024;
+    /// How many bytes one notification may have on the wire. Defaults to 1 MiB; 512 B to 64 MiB.
+    message_max_bytes: usize = 1024 * 1024;
+    /// How long a session may take to accept one notification, and a client to confirm a batch. Defaults to 30 s; 10 ms
+    /// to 1 h. A client that takes longer has its stream cut, and what it did not confirm waits for its next one.
+    hand_over_timeout: Duration = Duration::from_secs(30);
+    /// Whether a loss or a repeat is the lesser evil. Defaults to [`Delivery::AtLeastOnce`].
+    delivery: Delivery = Delivery::AtLeastOnce;
+    /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
+    delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;
+    /// How many subscribers, each with an arbiter (a thread) and a Redis connection of its own, one process may run.
+    /// One more is refused. Defaults to 1,000; 1 to 30,000.
+    dedicated_limit: usize = 1000;
+}
+
+impl ConfigBuilder {
+    /// Checks the settings, each by itself and together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting, its value and the rule.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let c = self.0;
+        if !prefix_is_possible(&c.prefix) {
+            let rule = "it must not be empty, and have no braces or one hash tag like {tag}";
+            return Err(ConfigError::new("prefix", format!("{:?}", c.prefix), rule));
+        }
+        if !time_to_live_is_possible(c.time_to_live) {
+            return refused("time_to_live", c.time_to_live, "it must be 1 ms to 365 days");
+        }
+        if c.expiry_grace > Duration::from_secs(24 * 3600) {
+            return refused("expiry_grace", c.expiry_grace, "it must be at most 1 day");
+        }
+        if !(1..=1000).contains(&c.max_attempts) {
+            return refused("max_attempts", c.max_attempts, "it must be 1 to 1000");
+        }
+        if c.backoff_initial < Duration::from_millis(1) {
+            return refused("backoff_initial", c.backoff_initial, "it must be at least 1 ms");
+        }
+        if c.backoff_max < c.backoff_initial {
+            let rule = format!("it must be at least backoff_initial, {:?}", c.backoff_initial);
+            return refused("backoff_max", c.backoff_max, rule);
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&c.heartbeat) {
+            return refused("heartbeat", c.heartbeat, "it must be 100 ms to 1 h");
+        }
+        if !(1..=1000).contains(&c.batch_messages) {
+            return refused("batch_messages", c.batch_messages, "it must be 1 to 1000");
+        }
+        if c.batch_bytes == 0 {
+            return refused("batch_bytes", c.batch_bytes, "it must be at least 1");
+        }
+        if c.queue_max_messages == 0 {
+            return refused("queue_max_messages", c.queue_max_messages, "it must be at least 1");
+        }
+        if !(512..=64 * 1024 * 1024).contains(&c.message_max_bytes) {
+            return refused("message_max_bytes", c.message_max_bytes, "it must be 512 B to 64 MiB");
+        }
+        if c.queue_max_bytes < c.message_max_bytes {
+            let rule = format!("it must be at least message_max_bytes, {}", c.message_max_bytes);
+            return refused("queue_max_bytes", c.queue_max_bytes, rule);
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&c.hand_over_timeout) {
+            return refused("hand_over_timeout", c.hand_over_timeout, "it must be 10 ms to 1 h");
+        }
+        if !(1..=30_000).contains(&c.dedicated_limit) {
+            return refused("dedicated_limit", c.dedicated_limit, "it must be 1 to 30,000");
+        }
+        Ok(c)
+    }
+}
+
+fn refused(field: &'static str, value: impl std::fmt::Debug, rule: impl ToString) -> Result<Config, ConfigError> {
+    Err(ConfigError::new(field, format!("{value:?}"), rule))
+}
+
+impl Config {
+    /// How long a lease lasts without being renewed: two heartbeats.
+    pub fn lease(&self) -> Duration {
+        self.heartbeat * 2
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff { initial: self.backoff_initial, max: self.backoff_max }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_possible() {
+        assert_eq!(Config::builder().build(), Ok(Config::default()));
+    }
+
+    #[test]
+    fn what_is_impossible_is_named_with_its_rule() {
+        let seconds = Duration::from_secs;
+        let wrong = [
+            (Config::builder().prefix("a{b"), "prefix"),
+            (Config::builder().time_to_live(seconds(0)), "time_to_live"),
+            (Config::builder().expiry_grace(seconds(100_000)), "expiry_grace"),
+            (Config::builder().max_attempts(0), "max_attempts"),
+            (Config::builder().backoff_initial(seconds(0)), "backoff_initial"),
+            (Config::builder().backoff_max(Duration::from_millis(99)), "backoff_max"),
+            (Config::builder().heartbeat(seconds(0)), "heartbeat"),
+            (Config::builder().batch_messages(1001), "batch_messages"),
+            (Config::builder().batch_bytes(0), "batch_bytes"),
+            (Config::builder().queue_max_messages(0), "queue_max_messages"),
+            (Config::builder().queue_max_bytes(1000), "queue_max_bytes"),
+            (Config::builder().message_max_bytes(1), "message_max_bytes"),
+            (Config::builder().hand_over_timeout(seconds(0)), "hand_over_timeout"),
+            (Config::builder().dedicated_limit(0), "dedicated_limit"),
+        ];
+        for (builder, field) in wrong {
+            assert_eq!(builder.build().unwrap_err().field, field);
+        }
+    }
+}

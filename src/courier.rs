@@ -1,0 +1,87 @@
+//! [`Courier`]: the door of a server process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
+use crate::config::Config;
+use crate::error::{ConnectError, EnsureError};
+use crate::publisher::Publisher;
+use crate::queue::{self, Queue};
+use crate::session::McpSession;
+use crate::session_id::SessionId;
+
+/// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Courier {
+    queue: Arc<dyn Queue>,
+    config: Arc<Config>,
+    supervisor: Addr<SupervisorActor>,
+}
+
+impl Courier {
+    /// Connects to a queue and starts a supervisor on this thread's arbiter: `redis://`, `unix://`, or `memory://name`
+    /// for this process alone.
+    ///
+    /// Call it within an actix `System` (`#[actix_web::main]`, `#[actix::main]`).
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+    pub async fn start(url: &str, config: Config) -> Result<Self, ConnectError> {
+        let config = Arc::new(config);
+        let queue = queue::connect(url, Arc::clone(&config)).await?;
+        let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
+        Ok(Self { queue, config, supervisor })
+    }
+
+    /// A publisher over the same connection.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.queue), Arc::clone(&self.config))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The supervisor, for [`ListSubscribers`](crate::actors::ListSubscribers) and the like.
+    pub fn supervisor(&self) -> &Addr<SupervisorActor> {
+        &self.supervisor
+    }
+
+    /// Runs a subscriber for a session, once: see [`EnsureSubscriber`].
+    ///
+    /// # Errors
+    /// [`EnsureError`]: the limit is reached, or the supervisor shuts down or is gone.
+    ///
+    /// # Cancellation
+    /// The subscriber may run all the same.
+    pub async fn ensure_subscriber(
+        &self,
+        session_id: &SessionId,
+        session: Arc<dyn McpSession>,
+    ) -> Result<Ensured, EnsureError> {
+        let message = EnsureSubscriber { session_id: session_id.clone(), session };
+        self.supervisor.send(message).await.unwrap_or(Err(EnsureError::Gone))
+    }
+
+    /// Stops a session's subscriber, if it runs for this object: see [`StopSubscriber`].
+    ///
+    /// # Cancellation
+    /// The subscriber stops all the same.
+    pub async fn stop_subscriber(&self, session_id: &SessionId, session: Option<Arc<dyn McpSession>>) -> bool {
+        let message = StopSubscriber { session_id: session_id.clone(), session };
+        // Without a supervisor nothing runs.
+        self.supervisor.send(message).await.unwrap_or(false)
+    }
+
+    /// Stops every subscriber and starts none any more: see [`Shutdown`].
+    ///
+    /// # Cancellation
+    /// The shutdown goes on.
+    pub async fn shutdown(&self, drain: Duration) -> ShutdownReport {
+        self.supervisor.send(Shutdown { drain }).await.unwrap_or_default()
+    }
+}

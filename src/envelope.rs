@@ -1,0 +1,366 @@
+//! [`Envelope`]: a notification as it lies in the queue, in FastMCP's JSON with ours besides.
+//!
+//! ```json
+//! {"notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
+//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "traceparent": "…", "id": "…"}
+//! ```
+//!
+//! `id` stands last, so that the last bytes of two messages differ: the acknowledgement compares them.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use uuid::Uuid;
+
+use crate::error::InvalidNotification;
+use crate::notification::{Notification, NotificationId, check_method};
+
+/// A moment by the queue's own clock, in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Now, by this host's clock.
+    pub fn of_this_host() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(micros(since))
+    }
+
+    /// This moment and a while.
+    pub fn plus(self, while_: Duration) -> Self {
+        Self(self.0.saturating_add(micros(while_)))
+    }
+
+    /// How long after `earlier` it is; zero if it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos() / 1000).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 as Python's `isoformat` writes it, always with microseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
+        let at =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        f.write_str(&at.format(&format).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn micros(d: Duration) -> i64 {
+    i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub(crate) head: String,
+    pub(crate) tail: String,
+    pub(crate) time_to_live: Duration,
+}
+
+impl Draft {
+    /// What stands between the two times.
+    pub(crate) const BETWEEN: &str = "\",\"expires_at\":\"";
+    const TIMES: usize = 2 * "2026-11-23T10:00:00.000000+00:00".len();
+
+    /// Renders a notification under an id.
+    pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
+        let Notification { id: _, method, params, meta, traceparent, time_to_live } = notification;
+        let mut inner = Map::new();
+        inner.insert("method".to_owned(), json!(method));
+        if let Some(params) = params {
+            inner.insert("params".to_owned(), json!(params));
+        }
+        if let Some(meta) = meta {
+            inner.insert("_meta".to_owned(), json!(meta));
+        }
+        let head = format!("{{\"notification\":{},\"attempt\":0,\"enqueued_at\":\"", Value::Object(inner));
+        let traceparent = traceparent.as_ref().map(|t| format!("\"traceparent\":{},", json!(t))).unwrap_or_default();
+        Self {
+            head,
+            tail: format!("\",{traceparent}\"id\":\"{id}\"}}"),
+            time_to_live: time_to_live.unwrap_or(default_time_to_live),
+        }
+    }
+
+    /// Its size on the wire, in bytes.
+    pub fn size(&self) -> usize {
+        self.head.len() + Self::BETWEEN.len() + self.tail.len() + Self::TIMES
+    }
+
+    /// The message as it is queued at `now`.
+    pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
+        let expires_at = now.plus(self.time_to_live);
+        format!("{}{now}{}{expires_at}{}", self.head, Self::BETWEEN, self.tail).into_bytes()
+    }
+}
+
+/// A notification as it came out of the queue.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// Its id for its whole life.
+    pub id: NotificationId,
+    /// Its method.
+    pub method: String,
+    /// Its params, without `_meta`.
+    pub params: Map<String, Value>,
+    /// `params._meta` and the envelope's `_meta`, which wins.
+    pub meta: Map<String, Value>,
+    /// How many attempts have failed.
+    pub attempt: u32,
+    /// When it was queued, where that is known.
+    pub enqueued_at: Option<Timestamp>,
+    /// When it becomes worthless, where that is known.
+    pub expires_at: Option<Timestamp>,
+    /// What the last failed attempt said.
+    pub last_error: Option<String>,
+    /// The W3C trace context of its push.
+    pub traceparent: Option<String>,
+    raw: Vec<u8>,
+}
+
+/// A message in the queue is none of ours nor of FastMCP's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Undecodable {
+    /// It is no JSON object of that form.
+    #[error("not an envelope: {0}")]
+    Json(String),
+    /// What is in it is no notification.
+    #[error(transparent)]
+    Notification(#[from] InvalidNotification),
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    notification: WireNotification,
+    #[serde(default)]
+    attempt: u32,
+    enqueued_at: Option<String>,
+    expires_at: Option<String>,
+    traceparent: Option<String>,
+    last_error: Option<String>,
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireNotification {
+    // FastMCP's subscriber reads a missing method as this one.
+    #[serde(default = "tasks_status")]
+    method: String,
+    params: Option<Map<String, Value>>,
+    _meta: Option<Map<String, Value>>,
+}
+
+fn tasks_status() -> String {
+    "notifications/tasks/status".to_owned()
+}
+
+impl Envelope {
+    /// Reads a message of the queue `queue`, whose name goes into the id of one that has none.
+    ///
+    /// # Errors
+    /// [`Undecodable`] says what is wrong with it.
+    pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
+        let wire: Wire = serde_json::from_slice(&raw).map_err(|e| Undecodable::Json(e.to_string()))?;
+        let WireNotification { method, params, _meta: outer } = wire.notification;
+        check_method(&method)?;
+        let id = match wire.id.as_deref().map(Uuid::parse_str) {
+            Some(Ok(id)) => NotificationId(id),
+            _ => derived_id(queue, wire.id.as_deref(), wire.enqueued_at.as_deref(), &raw),
+        };
+        let mut params = params.unwrap_or_default();
+        let mut meta = match params.shift_remove("_meta") {
+            Some(Value::Object(meta)) => meta,
+            _ => Map::new(),
+        };
+        meta.extend(outer.unwrap_or_default());
+        let enqueued_at = wire.enqueued_at.as_deref().and_then(Timestamp::parse);
+        let expires_at = wire
+            .expires_at
+            .as_deref()
+            .and_then(Timestamp::parse)
+            .or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
+        Ok(Self {
+            id,
+            method,
+            params,
+            meta,
+            attempt: wire.attempt,
+            enqueued_at,
+            expires_at,
+            last_error: wire.last_error,
+            traceparent: wire.traceparent,
+            raw,
+        })
+    }
+
+    /// Whether it must not be delivered any more.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
+    pub fn after_failure(&self, error: &str) -> Vec<u8> {
+        // It was decoded from this, so it is an object; were it not, the queue keeps it as it is.
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.raw) else {
+            return self.raw.clone();
+        };
+        fields.insert("attempt".to_owned(), json!(self.attempt.saturating_add(1)));
+        fields.insert("last_error".to_owned(), json!(shortened(error)));
+        fields.shift_remove("id");
+        fields.insert("id".to_owned(), json!(self.id.to_string()));
+        Value::Object(fields).to_string().into_bytes()
+    }
+}
+
+/// An error's text goes back into the queue with the message, so it must not grow it without bound.
+fn shortened(error: &str) -> &str {
+    const MAX: usize = 512;
+    let end = (0..=MAX.min(error.len())).rev().find(|&i| error.is_char_boundary(i));
+    &error[..end.unwrap_or(0)]
+}
+
+/// The id of a message that carries none, the same at every reading: attempts and errors are left out of it.
+fn derived_id(queue: &str, id: Option<&str>, enqueued_at: Option<&str>, raw: &[u8]) -> NotificationId {
+    #[derive(Deserialize)]
+    struct Content {
+        notification: Value,
+    }
+    let content = serde_json::from_slice::<Content>(raw).map(|c| c.notification.to_string()).unwrap_or_default();
+    let name = json!([queue, id, enqueued_at, content]).to_string();
+    NotificationId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    fn decode(text: &str) -> Result<Envelope, Undecodable> {
+        Envelope::decode("q", text.as_bytes().to_vec(), TTL)
+    }
+
+    const FASTMCP: &str = r#"{"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t"},
+        "_meta": {"k": 1}}, "attempt": 1, "enqueued_at": "2026-11-23T10:00:00.5+00:00", "last_error": "x", "more": [1]}"#;
+
+    #[test]
+    fn what_fastmcp_wrote_is_read() {
+        let read = decode(FASTMCP).unwrap();
+        assert_eq!((read.attempt, read.last_error.as_deref()), (1, Some("x")));
+        assert_eq!(read.meta["k"], json!(1));
+        assert_eq!(read.expires_at, Some(read.enqueued_at.unwrap().plus(TTL)));
+    }
+
+    #[test]
+    fn a_derived_id_survives_failures_and_unknown_fields_are_kept() {
+        let first = decode(FASTMCP).unwrap();
+        let second = Envelope::decode("q", first.after_failure("y"), TTL).unwrap();
+        assert_eq!(first.id, second.id);
+        assert_eq!((second.attempt, second.last_error.as_deref()), (2, Some("y")));
+        let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+        assert_eq!(fields["more"], json!([1]));
+        // FastMCP's own retry rewrites attempt and last_error: still the same notification.
+        let requeued = FASTMCP.replace("\"attempt\": 1", "\"attempt\": 2").replace("\"x\"", "\"z\"");
+        assert_eq!(decode(&requeued).unwrap().id, first.id);
+        assert_ne!(Envelope::decode("other", FASTMCP.into(), TTL).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn what_is_no_envelope_says_so() {
+        for text in [
+            "",
+            "nonsense",
+            "[]",
+            "{}",
+            r#"{"notification": 1}"#,
+            r#"{"notification": {"params": [1]}}"#,
+            r#"{"notification": {}, "attempt": -1}"#,
+        ] {
+            assert!(matches!(decode(text), Err(Undecodable::Json(_))), "{text}");
+        }
+        assert!(matches!(decode(r#"{"notification": {"method": "tools/call"}}"#), Err(Undecodable::Notification(_))));
+    }
+
+    #[test]
+    fn the_id_ends_a_message_also_after_a_failure() {
+        let id = NotificationId(Uuid::now_v7());
+        let notification = Notification::new("notifications/x").unwrap().with_traceparent("00-\"-01");
+        let fresh = Draft::new(&notification, id, TTL).stamp(Timestamp(0));
+        let failed = Envelope::decode("q", fresh.clone(), TTL).unwrap().after_failure("e");
+        for raw in [fresh, failed] {
+            assert!(String::from_utf8(raw).unwrap().ends_with(&format!("\"id\":\"{id}\"}}")));
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((".*", inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_drafted_is_decoded(
+            params in prop::collection::vec(("[^_].*", json_value()), 0..4),
+            at in 0..4_000_000_000_000_000_i64,
+            ttl_ms in 1..100_000_000_u64,
+        ) {
+            let params: Map<String, Value> = params.into_iter().collect();
+            let notification = Notification::new("notifications/x").unwrap()
+                .with_params(Value::Object(params.clone())).unwrap()
+                .with_meta(json!({"m": 1})).unwrap()
+                .with_time_to_live(Duration::from_millis(ttl_ms)).unwrap();
+            let id = NotificationId(Uuid::now_v7());
+            let draft = Draft::new(&notification, id, TTL);
+            let raw = draft.stamp(Timestamp(at));
+            prop_assert_eq!(raw.len(), draft.size());
+            let read = Envelope::decode("q", raw, TTL).unwrap();
+            prop_assert_eq!(read.id, id);
+            prop_assert_eq!(read.params, params);
+            prop_assert_eq!(read.enqueued_at, Some(Timestamp(at)));
+            prop_assert_eq!(read.expires_at, Some(Timestamp(at).plus(Duration::from_millis(ttl_ms))));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(raw in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::decode("q", raw, TTL);
+        }
+
+        #[test]
+        fn failing_keeps_everything_but_the_attempt(value in json_value(), error in ".*") {
+            let raw = json!({"notification": {"method": "notifications/x", "params": {"v": value}}, "kept": value});
+            let first = decode(&raw.to_string()).unwrap();
+            let second = Envelope::decode("q", first.after_failure(&error), TTL).unwrap();
+            prop_assert_eq!(second.attempt, 1);
+            prop_assert_eq!(&first.params, &second.params);
+            prop_assert_eq!(first.id, second.id);
+            let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+            prop_assert_eq!(&fields["kept"], &value);
+        }
+    }
+}

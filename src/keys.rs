@@ -1,0 +1,147 @@
+//! Names of the keys in Redis, FastMCP's and ours. Everything that says where something lies stands here.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::session_id::SessionId;
+
+/// What stays as it is in a key: `A-Za-z0-9._~-`. So no `:` comes in, by which `a` and `a:lease` could collide, and no
+/// brace, which Redis Cluster would read.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
+
+/// The keys of one fleet: everything under one prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+/// The keys of one session's queue. They lie in one slot of a Redis Cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueKeys {
+    /// The list itself, Q.
+    pub(crate) queue: String,
+    /// Who owns it.
+    pub(crate) lease: String,
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
+        let queue = format!("{}{}", self.of_all(), encoded(session));
+        QueueKeys { lease: self.companion(&queue, "lease"), queue }
+    }
+
+    /// What the names of all queues begin with.
+    pub(crate) fn of_all(&self) -> String {
+        format!("{}:notifications:", self.prefix)
+    }
+
+    /// The sorted set of the sessions that someone owns.
+    pub(crate) fn sessions(&self) -> String {
+        format!("{}:sessions", self.prefix)
+    }
+
+    /// A key that hashes to the slot of its queue. A prefix with a hash tag decides the slot alone; without one the
+    /// whole name of the queue is the tag.
+    fn companion(&self, queue: &str, what: &str) -> String {
+        if self.prefix.contains('{') { format!("{queue}:{what}") } else { format!("{{{queue}}}:{what}") }
+    }
+}
+
+/// A session id as it stands in a key.
+pub(crate) fn encoded(session: &SessionId) -> Cow<'_, str> {
+    utf8_percent_encode(session.as_str(), ENCODED).into()
+}
+
+/// The other way; `None` for what no session id encodes to.
+pub(crate) fn decoded(encoded: &str) -> Option<SessionId> {
+    let text = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?;
+    SessionId::new(text).ok()
+}
+
+/// A prefix has no braces, or one hash tag with something in it: else a queue and its lease could lie in different slots.
+pub(crate) fn prefix_is_possible(prefix: &str) -> bool {
+    if prefix.is_empty() {
+        return false;
+    }
+    match (prefix.find('{'), prefix.find('}')) {
+        (None, None) => true,
+        (Some(open), Some(close)) => {
+            close > open + 1 && prefix.matches('{').count() == 1 && prefix.matches('}').count() == 1
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The slot of a key as the Redis Cluster specification says.
+    fn slot(key: &str) -> u16 {
+        let tag = key
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map(|(tag, _)| tag)
+            .filter(|tag| !tag.is_empty());
+        let mut crc: u16 = 0;
+        for byte in tag.unwrap_or(key).bytes() {
+            crc ^= u16::from(byte) << 8;
+            for _ in 0..8 {
+                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            }
+        }
+        crc % 16384
+    }
+
+    fn session_id() -> impl Strategy<Value = SessionId> {
+        "[!-~]{1,256}".prop_map(|id| SessionId::new(id).unwrap())
+    }
+
+    #[test]
+    fn the_slot_function_is_redis_own() {
+        assert_eq!(slot("123456789"), 12739);
+    }
+
+    #[test]
+    fn a_uuid_gives_fastmcps_key() {
+        let id = SessionId::new("1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11").unwrap();
+        assert_eq!(
+            Keys::new("docket:fastmcp").of(&id).queue,
+            "docket:fastmcp:notifications:1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11"
+        );
+    }
+
+    #[test]
+    fn a_prefix_with_half_a_hash_tag_is_refused() {
+        for prefix in ["", "{", "}", "{}", "a{}b", "}{", "a}b", "{a}{b}", "{a}}"] {
+            assert!(!prefix_is_possible(prefix), "{prefix}");
+        }
+        for prefix in ["mcp-courier", "{docket}:fastmcp", "docket:fastmcp"] {
+            assert!(prefix_is_possible(prefix), "{prefix}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_and_its_lease_share_a_slot(id in session_id(), prefix in "[a-z:]{1,5}|[a-z:]{0,5}\\{[a-z:]{1,5}\\}[a-z:]{0,5}") {
+            prop_assert!(prefix_is_possible(&prefix));
+            let keys = Keys::new(prefix).of(&id);
+            prop_assert_eq!(slot(&keys.queue), slot(&keys.lease));
+        }
+
+        #[test]
+        fn no_two_sessions_share_a_key(a in session_id(), b in session_id()) {
+            let keys = Keys::new("p");
+            prop_assert_eq!(decoded(&encoded(&a)), Some(a.clone()));
+            prop_assert_eq!(keys.of(&a).queue == keys.of(&b).queue, a == b);
+            prop_assert_ne!(keys.of(&a).lease, keys.of(&b).queue);
+        }
+    }
+}

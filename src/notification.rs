@@ -1,0 +1,363 @@
+//! [`Notification`]: what a worker has to say to a client.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::error::InvalidNotification;
+
+mod task;
+
+pub use self::task::{Task, TaskStatus};
+
+/// The id that one notification keeps for its whole life, from push to the client's `_meta`.
+///
+/// Ours are UUIDs of version 7; one that FastMCP pushed has none, and is given one of version 5, derived from its queue,
+/// its time and its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NotificationId(pub(crate) Uuid);
+
+impl NotificationId {
+    /// The id as a UUID of 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Display for NotificationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+/// An MCP notification: a method that begins with `notifications/`, `params` and `_meta`.
+///
+/// [`Notification::new`] takes any such method; the other constructors make those that MCP 2025-11-25 names, with what
+/// it requires in them. On delivery `_meta` stands in `params._meta`, as MCP wants it, together with the notification's id
+/// as `mcp-courier/id`.
+///
+/// ```
+/// use mcp_courier::Notification;
+/// use serde_json::json;
+///
+/// let said = Notification::new("notifications/message")?
+///     .with_params(json!({"level": "info", "logger": "chat", "data": {"text": "hello"}}))?;
+/// assert!(Notification::new("tools/call").is_err());
+/// # Ok::<(), mcp_courier::InvalidNotification>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notification {
+    pub(crate) id: Option<NotificationId>,
+    pub(crate) method: String,
+    pub(crate) params: Option<Map<String, Value>>,
+    pub(crate) meta: Option<Map<String, Value>>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) time_to_live: Option<Duration>,
+}
+
+impl Notification {
+    /// A notification of any method, without params.
+    ///
+    /// # Errors
+    /// [`InvalidNotification::Method`] where the method does not begin with `notifications/` or names nothing after it.
+    pub fn new(method: impl Into<String>) -> Result<Self, InvalidNotification> {
+        let method = method.into();
+        check_method(&method)?;
+        Ok(Self::named(method))
+    }
+
+    fn named(method: impl Into<String>) -> Self {
+        Self { id: None, method: method.into(), params: None, meta: None, traceparent: None, time_to_live: None }
+    }
+
+    fn with_object(method: &'static str, params: Value) -> Self {
+        let mut notification = Self::named(method);
+        if let Value::Object(params) = params {
+            notification.params = Some(params.into_iter().filter(|(_, v)| !v.is_null()).collect());
+        }
+        notification
+    }
+
+    /// Sets `params`. `null` means none.
+    ///
+    /// # Errors
+    /// [`InvalidNotification::Params`] for anything but an object or `null`.
+    pub fn with_params(mut self, params: Value) -> Result<Self, InvalidNotification> {
+        self.params = object(params).map_err(|found| InvalidNotification::Params { found })?;
+        Ok(self)
+    }
+
+    /// Sets `_meta`. It is merged into `params._meta` on delivery, and wins over what stands there. `null` means none.
+    ///
+    /// # Errors
+    /// [`InvalidNotification::Meta`] for anything but an object or `null`.
+    pub fn with_meta(mut self, meta: Value) -> Result<Self, InvalidNotification> {
+        self.meta = object(meta).map_err(|found| InvalidNotification::Meta { found })?;
+        Ok(self)
+    }
+
+    /// Sets how long it may wait before it is worthless. Defaults to
+    /// [`Config::time_to_live`](crate::Config::time_to_live).
+    ///
+    /// # Errors
+    /// [`InvalidNotification::TimeToLive`] outside 1 ms to 365 days.
+    pub fn with_time_to_live(mut self, time_to_live: Duration) -> Result<Self, InvalidNotification> {
+        if !time_to_live_is_possible(time_to_live) {
+            return Err(InvalidNotification::TimeToLive { given: time_to_live });
+        }
+        self.time_to_live = Some(time_to_live);
+        Ok(self)
+    }
+
+    /// Sets the W3C trace context of what caused it. It reaches the client as `_meta.traceparent`.
+    pub fn with_traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// Its id: none until it is pushed, or was refused by a push.
+    pub fn id(&self) -> Option<NotificationId> {
+        self.id
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Its params.
+    pub fn params(&self) -> Option<&Map<String, Value>> {
+        self.params.as_ref()
+    }
+
+    /// `notifications/message`: a line of log for the client, MCP's logging utility. `data` may be any JSON.
+    pub fn message(level: LoggingLevel, logger: Option<&str>, data: Value) -> Self {
+        // `data` is required, so that it stays even where it is null.
+        let mut notification =
+            Self::with_object("notifications/message", json!({"level": level.as_str(), "logger": logger}));
+        if let Some(params) = &mut notification.params {
+            params.insert("data".to_owned(), data);
+        }
+        notification
+    }
+
+    /// `notifications/progress` for the request or task that gave the token.
+    ///
+    /// # Errors
+    /// [`InvalidNotification::NotFinite`] where a number is infinite or not a number.
+    pub fn progress(
+        token: impl Into<ProgressToken>,
+        progress: f64,
+        total: Option<f64>,
+        message: Option<&str>,
+    ) -> Result<Self, InvalidNotification> {
+        for (field, number) in [("progress", Some(progress)), ("total", total)] {
+            if number.is_some_and(|n| !n.is_finite()) {
+                return Err(InvalidNotification::NotFinite { field });
+            }
+        }
+        Ok(Self::with_object(
+            "notifications/progress",
+            json!({"progressToken": token.into().to_json(), "progress": number(progress),
+                   "total": total.map(number), "message": message}),
+        ))
+    }
+
+    /// `notifications/resources/updated`: a resource that the client subscribed to has changed.
+    pub fn resource_updated(uri: impl Into<String>) -> Self {
+        Self::with_object("notifications/resources/updated", json!({"uri": uri.into()}))
+    }
+
+    /// `notifications/resources/list_changed`.
+    pub fn resources_list_changed() -> Self {
+        Self::named("notifications/resources/list_changed")
+    }
+
+    /// `notifications/tools/list_changed`.
+    pub fn tools_list_changed() -> Self {
+        Self::named("notifications/tools/list_changed")
+    }
+
+    /// `notifications/prompts/list_changed`.
+    pub fn prompts_list_changed() -> Self {
+        Self::named("notifications/prompts/list_changed")
+    }
+
+    /// `notifications/cancelled`: the server takes back a request that it sent.
+    pub fn cancelled(request: impl Into<RequestId>, reason: Option<&str>) -> Self {
+        Self::with_object("notifications/cancelled", json!({"requestId": request.into().to_json(), "reason": reason}))
+    }
+
+    /// `notifications/elicitation/complete`: what was asked by URL mode has been done elsewhere.
+    pub fn elicitation_complete(elicitation_id: impl Into<String>) -> Self {
+        Self::with_object("notifications/elicitation/complete", json!({"elicitationId": elicitation_id.into()}))
+    }
+
+    /// `notifications/tasks/status`: a whole task of MCP 2025-11-25, as `tasks/get` would show it.
+    pub fn task_status(task: &Task) -> Self {
+        let mut notification = Self::with_object(
+            "notifications/tasks/status",
+            json!({
+                "taskId": task.task_id,
+                "status": task.status.as_str(),
+                "statusMessage": task.status_message,
+                "createdAt": rfc3339(task.created_at),
+                "lastUpdatedAt": rfc3339(task.last_updated_at),
+                "pollInterval": task.poll_interval.map(|d| d.as_millis() as u64),
+            }),
+        );
+        // `ttl` is required and may be null: the task is then kept without a limit.
+        if let Some(params) = &mut notification.params {
+            params.insert("ttl".to_owned(), task.ttl.map_or(Value::Null, |d| json!(d.as_millis() as u64)));
+        }
+        notification
+    }
+}
+
+/// The severity of a [`Notification::message`], the syslog levels that MCP names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // the names are RFC 5424's
+pub enum LoggingLevel {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
+}
+
+impl LoggingLevel {
+    /// As MCP spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+            Self::Alert => "alert",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+/// A JSON-RPC request id: an integer or a string, and 1 is not "1".
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum RequestId {
+    Number(i64),
+    String(String),
+}
+
+/// A progress token has the form of a request id.
+pub type ProgressToken = RequestId;
+
+impl RequestId {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Number(n) => json!(n),
+            Self::String(s) => json!(s),
+        }
+    }
+}
+
+impl From<i64> for RequestId {
+    fn from(n: i64) -> Self {
+        Self::Number(n)
+    }
+}
+
+impl From<String> for RequestId {
+    fn from(s: String) -> Self {
+        Self::String(s)
+    }
+}
+
+impl From<&str> for RequestId {
+    fn from(s: &str) -> Self {
+        Self::String(s.to_owned())
+    }
+}
+
+pub(crate) fn check_method(method: &str) -> Result<(), InvalidNotification> {
+    match method.strip_prefix("notifications/") {
+        Some(name) if !name.is_empty() => Ok(()),
+        _ => Err(InvalidNotification::Method { method: method.to_owned() }),
+    }
+}
+
+pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
+    (Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&time_to_live)
+}
+
+fn object(value: Value) -> Result<Option<Map<String, Value>>, &'static str> {
+    match value {
+        Value::Object(map) => Ok(Some(map)),
+        Value::Null => Ok(None),
+        Value::Array(_) => Err("an array"),
+        Value::String(_) => Err("a string"),
+        Value::Number(_) => Err("a number"),
+        Value::Bool(_) => Err("a boolean"),
+    }
+}
+
+/// Whole numbers without a point, as people write progress: `3` and not `3.0`.
+fn number(n: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() < EXACT { json!(n as i64) } else { json!(n) }
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    // A SystemTime outside the years 0 to 9999 has no RFC 3339 form; the epoch stands in for it.
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_methods_of_notifications_pass() {
+        assert!(Notification::new("notifications/x").is_ok());
+        for method in ["tools/call", "notifications/", "notifications", "", "Notifications/x"] {
+            assert_eq!(Notification::new(method), Err(InvalidNotification::Method { method: method.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn params_must_be_an_object() {
+        let new = || Notification::new("notifications/x").unwrap();
+        assert_eq!(new().with_params(json!([1])), Err(InvalidNotification::Params { found: "an array" }));
+        assert_eq!(new().with_params(Value::Null).unwrap().params, None);
+        assert_eq!(new().with_meta(json!("x")), Err(InvalidNotification::Meta { found: "a string" }));
+    }
+
+    #[test]
+    fn constructors_leave_out_what_is_not_given_and_keep_what_mcp_requires() {
+        let progress = Notification::progress("t", 3.0, None, None).unwrap();
+        assert_eq!(Value::from(progress.params.unwrap()), json!({"progressToken": "t", "progress": 3}));
+        assert!(Notification::progress(1, f64::NAN, None, None).is_err());
+        let message = Notification::message(LoggingLevel::Info, None, Value::Null);
+        assert_eq!(Value::from(message.params.unwrap()), json!({"level": "info", "data": null}));
+        let task = Task::new("t7", TaskStatus::Working, SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            Value::from(Notification::task_status(&task).params.unwrap()),
+            json!({"taskId": "t7", "status": "working", "createdAt": "1970-01-01T00:00:00Z",
+                   "lastUpdatedAt": "1970-01-01T00:00:00Z", "ttl": null})
+        );
+    }
+
+    #[test]
+    fn a_time_to_live_out_of_range_is_refused() {
+        let new = || Notification::new("notifications/x").unwrap();
+        assert!(new().with_time_to_live(Duration::ZERO).is_err());
+        assert!(new().with_time_to_live(Duration::MAX).is_err());
+        assert!(new().with_time_to_live(Duration::from_millis(1)).is_ok());
+    }
+}

@@ -1,0 +1,131 @@
+//! [`Publisher`]: the worker's side. No actors; usable from any tokio program.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::envelope::Draft;
+use crate::error::{ConnectError, PushError, PushRefusal, QueueError};
+use crate::notification::{Notification, NotificationId};
+use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
+use crate::session_id::SessionId;
+
+/// Pushes notifications to sessions, wherever in the fleet they are. Cheap to clone; one per process is enough.
+///
+/// ```no_run
+/// use mcp_courier::{Config, Notification, Publisher, SessionId};
+///
+/// # async fn worker() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = Publisher::connect("redis://127.0.0.1/", Config::default()).await?;
+/// let session = SessionId::new("1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11")?;
+/// let pushed = publisher.push(&session, Notification::resource_updated("file:///a")).await?;
+/// println!("{} is queued, {} wait", pushed.id, pushed.waiting);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    queue: Arc<dyn Queue>,
+    config: Arc<Config>,
+}
+
+/// A notification is queued: it will be delivered, or discarded for a reason that is counted and logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// Its id for its whole life; the client finds it in `_meta` as `mcp-courier/id`.
+    pub id: NotificationId,
+    /// How many wait for that session now, this one included.
+    pub waiting: usize,
+}
+
+impl Publisher {
+    /// Connects to a queue: `redis://`, `unix://`, or `memory://name` for this process alone.
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+    pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
+        let config = Arc::new(config);
+        let queue = queue::connect(url, Arc::clone(&config)).await?;
+        Ok(Self { queue, config })
+    }
+
+    pub(crate) fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
+        Self { queue, config }
+    }
+
+    /// Queues a notification for a session. It need not exist: what nobody takes expires.
+    ///
+    /// # Errors
+    /// [`PushError`] carries the notification, and says whether it may have been queued all the same.
+    ///
+    /// # Cancellation
+    /// The notification may or may not be queued.
+    pub async fn push(&self, session: &SessionId, notification: Notification) -> Result<Pushed, PushError> {
+        let mut results = self.push_many([(session.clone(), notification)]).await;
+        // One went in, so one comes out.
+        results.swap_remove(0)
+    }
+
+    /// Queues many notifications, to one session or to many, in few round trips, and answers for each in the order given.
+    ///
+    /// Each session gets its own in the order given. After a refusal the later ones to the same session are refused too
+    /// ([`PushRefusal::AfterRefused`]), so that pushing the refused ones again keeps the order.
+    ///
+    /// # Cancellation
+    /// Any of them may or may not be queued.
+    pub async fn push_many(
+        &self,
+        notifications: impl IntoIterator<Item = (SessionId, Notification)>,
+    ) -> Vec<Result<Pushed, PushError>> {
+        let (mut kept, mut batch) = (Vec::new(), Vec::new());
+        for (session, mut notification) in notifications {
+            let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
+            let draft = Draft::new(&notification, id, self.config.time_to_live());
+            batch.push(Outgoing { session: session.clone(), draft });
+            kept.push((session, notification, id));
+        }
+        let results = self.queue.push(batch).await;
+        kept.into_iter()
+            .zip(results)
+            .map(|((session, notification, id), result)| match result {
+                Ok(Queued { waiting }) => Ok(Pushed { id, waiting }),
+                Err(refusal) => {
+                    Err(PushError { session, notification: Box::new(notification), reason: reason(refusal) })
+                }
+            })
+            .collect()
+    }
+
+    /// Queues a notification for every session that someone in the fleet owns now, each under an id of its own, and
+    /// answers for each session.
+    ///
+    /// # Errors
+    /// [`QueueError`] where the live sessions cannot be read. Nothing is queued then.
+    pub async fn broadcast(&self, notification: &Notification) -> Result<Vec<Result<Pushed, PushError>>, QueueError> {
+        let sessions = self.queue.live_sessions().await?;
+        let each = sessions.into_iter().map(|session| {
+            let mut notification = notification.clone();
+            notification.id = None;
+            (session, notification)
+        });
+        Ok(self.push_many(each).await)
+    }
+}
+
+fn reason(refusal: Refusal) -> PushRefusal {
+    match refusal {
+        Refusal::TooLarge { bytes, limit } => PushRefusal::TooLarge { bytes, limit },
+        Refusal::Full(limit) => PushRefusal::QueueFull(limit),
+        Refusal::AfterRefused => PushRefusal::AfterRefused,
+        Refusal::Unreachable(cause) => PushRefusal::Unreachable(Box::new(SharedCause(cause))),
+        Refusal::Uncertain(cause) => PushRefusal::Uncertain(Box::new(SharedCause(cause))),
+        Refusal::Refused(text) => PushRefusal::Refused(text),
+    }
+}
+
+/// One failure of a connection can be the cause of many refusals.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SharedCause(Arc<crate::error::Cause>);

@@ -1,0 +1,271 @@
+//! The queue port: what a backend must do, in numbered clauses. `tests/queue_contract.rs` runs every clause against every
+//! backend under the clause's name.
+//!
+//! A *queue* belongs to a session: notifications are pushed at its head, the oldest stands at its tail. An *owner* looks
+//! at the tail, delivers what it saw, and only then removes it. So a process that dies at any instant leaves what it did
+//! not deliver where it was, and there is nothing to recover.
+//!
+//! 1. *Order.* What is taken comes in the order of the pushes to that session.
+//! 2. *Push is atomic.* A notification is queued whole, stamped by the queue's clock, or not at all; at a bound it comes
+//!    back with the bound's name. After a refusal the later ones of the same call to that session are refused too.
+//! 3. *Looking takes nothing away.* A batch that is not acknowledged comes again.
+//! 4. *An acknowledgement removes what it names and nothing else*: where the tail is not what was delivered, nothing is
+//!    removed and the answer says `changed`.
+//! 5. *Only the owner takes.* To another the answer is [`LeaseState::Lost`]. The newest claim wins.
+//! 6. *An absent lease is reclaimed* by the owner that acted last, never by an operation that was abandoned.
+//! 7. *A failed attempt is written in place*, so that order holds and a restart does not count anew; guarded as in 4 and 5.
+//! 8. *Waiting takes nothing away* and ends at the next push; dropping a wait loses nothing.
+//! 9. *Expiry is per message.* A push never shortens the life of an earlier notification.
+//! 10. *Batches are bounded* in messages and in bytes; one message is always given.
+//! 11. *A lease ends* by release, by its time, or by a newer claim; whoever lost it learns at once through its [`Permit`].
+//! 12. *Anything may lie in a list*: what cannot be decoded is an item like others and blocks nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::envelope::{Draft, Envelope, Timestamp, Undecodable};
+use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
+use crate::session_id::SessionId;
+
+pub(crate) mod lease;
+pub(crate) mod memory;
+pub(crate) mod redis;
+
+pub use self::lease::Permit;
+
+/// A boxed future, so that a backend can stand behind a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The queue that a URL names, checked to be usable.
+///
+/// # Errors
+/// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Queue>, ConnectError> {
+    let refused = |rule: &str| {
+        let shown = redis::connection::without_password(url);
+        Err(ConnectError::Url(ConfigError::new("url", format!("{shown:?}"), rule)))
+    };
+    let queue: Arc<dyn Queue> = match url.split_once("://") {
+        Some(("memory", name)) if !name.is_empty() => Arc::new(memory::MemoryQueue::new(name, config)),
+        Some(("redis" | "unix" | "redis+unix", _)) => {
+            Arc::new(redis::RedisQueue::new(url, config).map_err(ConnectError::Url)?)
+        }
+        Some(("rediss" | "valkeys", _)) => return refused("TLS is not supported yet; use redis:// or unix://"),
+        _ => return refused("it must begin with redis://, unix:// or memory:// and a name"),
+    };
+    queue.check().await?;
+    Ok(queue)
+}
+
+/// What every backend does for a whole process.
+pub trait Queue: fmt::Debug + Send + Sync + 'static {
+    /// Queues notifications, and answers for each in the order given.
+    ///
+    /// # Cancellation
+    /// What was sent may be queued.
+    fn push(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Result<Queued, Refusal>>>;
+
+    /// The sessions that someone in the fleet owns.
+    fn live_sessions(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>>;
+
+    /// Opens one session's queue for one who would own it. Nothing is claimed yet.
+    fn open(
+        &self,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> BoxFuture<'_, Result<Box<dyn Consumer>, QueueError>>;
+
+    /// Takes the lease where nobody has it; keeps it where it is that owner's already.
+    fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<LeaseState, QueueError>>;
+
+    /// Gives up a lease if it is still that owner's, and says whether it was.
+    fn release(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<bool, QueueError>>;
+
+    /// Whether the queue can be used: reached, and in a state that loses nothing.
+    fn check(&self) -> BoxFuture<'_, Result<(), QueueError>>;
+}
+
+/// One session's queue in the hands of one who owns it or would.
+///
+/// After an error a consumer is of no more use: drop it and open another.
+///
+/// # Cancellation
+/// Any of its futures may be dropped: nothing is lost by it, but the consumer is then of no more use either.
+pub trait Consumer: Send {
+    /// Takes the lease, whoever has it.
+    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>>;
+
+    /// Keeps the lease for another two heartbeats; takes it where nobody has it.
+    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>>;
+
+    /// Removes what was delivered and looks at the next batch.
+    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>>;
+
+    /// Waits until the queue is not empty, at most for `block`, and looks at the next batch.
+    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>>;
+
+    /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
+    fn replace_oldest<'a>(
+        &'a mut self,
+        oldest: &'a Mark,
+        replacement: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Replaced, QueueError>>;
+
+    /// Removes the oldest and gives it, waiting at most for `block`: [`Delivery::AtMostOnce`](crate::Delivery).
+    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>>;
+}
+
+/// Who owns a queue: one subscriber in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerToken(Uuid);
+
+impl OwnerToken {
+    /// A token that nobody has had.
+    #[allow(clippy::new_without_default)] // a default that differs each time would surprise
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for OwnerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_simple().fmt(f)
+    }
+}
+
+/// A notification for one session.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// For whom.
+    pub session: SessionId,
+    /// What.
+    pub draft: Draft,
+}
+
+/// A notification is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// How many wait for that session now, this one included.
+    pub waiting: usize,
+}
+
+/// A notification is not queued, or perhaps not.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The message is too large.
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A bound is reached.
+    Full(QueueLimit),
+    /// An earlier one of this call to this session was refused.
+    AfterRefused,
+    /// Not reached, so not queued.
+    Unreachable(Arc<Cause>),
+    /// No answer, so perhaps queued.
+    Uncertain(Arc<Cause>),
+    /// The queue answered with an error.
+    Refused(String),
+}
+
+/// Enough of a message to recognise it at the tail of its queue: its length and its last bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Its length in bytes.
+    pub length: usize,
+    /// Its last bytes, at most [`Mark::BYTES`].
+    pub last: Vec<u8>,
+}
+
+impl Mark {
+    /// How many of a message's last bytes are compared. They hold its id, or the time that FastMCP gave it.
+    pub const BYTES: usize = 256;
+
+    /// The mark of a message.
+    pub fn of(raw: &[u8]) -> Self {
+        Self { length: raw.len(), last: raw[raw.len().saturating_sub(Self::BYTES)..].to_vec() }
+    }
+
+    /// Whether `raw` is the message that was marked.
+    pub fn matches(&self, raw: &[u8]) -> bool {
+        raw.len() == self.length && raw.ends_with(&self.last)
+    }
+}
+
+/// What an owner has delivered and not yet removed: the `count` oldest, the last of which has this mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// How many.
+    pub count: usize,
+    /// The mark of the newest of them.
+    pub last: Mark,
+}
+
+/// Whose a queue is, as its lease says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Ours.
+    Held,
+    /// It had gone (flushed, evicted, failed over, run out), and is ours again.
+    Reclaimed,
+    /// It is gone, and this operation does not take it.
+    Absent,
+    /// Another's.
+    Lost,
+}
+
+impl LeaseState {
+    /// Whether the queue is ours.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Held | Self::Reclaimed)
+    }
+}
+
+/// What an owner saw at the tail of its queue.
+#[derive(Debug)]
+pub struct Taken {
+    /// Whose the queue is. Where it is not ours, `items` is empty and nothing was removed.
+    pub lease: LeaseState,
+    /// The tail was not what had been delivered, so nothing was removed.
+    pub changed: bool,
+    /// The queue's clock when it was looked at.
+    pub now: Timestamp,
+    /// The oldest, oldest first.
+    pub items: Vec<Item>,
+}
+
+/// One message at the tail of a queue.
+#[derive(Debug)]
+pub struct Item {
+    /// What recognises it.
+    pub mark: Mark,
+    /// What it says, if it says anything.
+    pub envelope: Result<Envelope, Undecodable>,
+}
+
+impl Item {
+    pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
+        Self { mark: Mark::of(&raw), envelope: Envelope::decode(queue, raw, time_to_live) }
+    }
+}
+
+/// Whether the oldest message was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It was.
+    Done,
+    /// Something else stands there: nothing was written.
+    Changed,
+    /// The lease is not ours: nothing was written.
+    NotOurs,
+}

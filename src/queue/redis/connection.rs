@@ -1,0 +1,109 @@
+//! Connections to Redis: how they are made, how long they may take, and what their errors mean.
+
+use std::future::Future;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, RedisError};
+
+use crate::error::{Cause, ConfigError, QueueErrorKind};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long any answer may take. A blocking command may take its blocking time besides.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for `redis://` and `unix://` URLs.
+pub(super) fn client(url: &str) -> Result<Client, ConfigError> {
+    let refused = |rule: String| ConfigError::new("url", without_password(url), rule);
+    let info = url.into_connection_info().map_err(|e| refused(format!("it cannot be read: {e}")))?;
+    // Redis 6 speaks RESP3; we need it for the invalidations that tell of a takeover.
+    let settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
+    let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    Client::open(info).map_err(|e| refused(format!("it cannot be used: {e}")))
+}
+
+/// A URL as it may be shown.
+pub(crate) fn without_password(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://…@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+/// The connection for commands that do not block. It is made at the first command and made again after a failure; the
+/// command that failed is not repeated.
+pub(super) fn shared(client: &Client) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(ANSWER_TIMEOUT))
+        .set_number_of_retries(0);
+    client.get_connection_manager_lazy(config)
+}
+
+/// A connection of one's own, on which commands may block. `invalidated` is called when a tracked key has changed.
+pub(super) async fn dedicated(
+    client: &Client,
+    invalidated: impl Fn() + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, RedisError> {
+    // The connection's own response timeout knows nothing of blocking commands (it would drop the answer of one that
+    // lasts longer), so every call here brings its own: see `within`.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(None)
+        .set_push_sender(move |push: redis::PushInfo| {
+            // A broken connection is doubt like another's claim.
+            if matches!(push.kind, redis::PushKind::Invalidate | redis::PushKind::Disconnection) {
+                invalidated();
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Waits for an answer, at most for `block` and [`ANSWER_TIMEOUT`].
+pub(super) async fn within<T>(
+    block: Duration,
+    answer: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, QueueErrorKind> {
+    match tokio::time::timeout(block + ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(kind(error)),
+        Err(_) => Err(QueueErrorKind::Broken(format!("no answer within {:?}", block + ANSWER_TIMEOUT).into())),
+    }
+}
+
+/// What an error of redis-rs means to us.
+pub(super) fn kind(error: RedisError) -> QueueErrorKind {
+    match error.kind() {
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::AuthenticationFailed => {
+            QueueErrorKind::Refused(error.to_string())
+        }
+        // Nothing listens there: nothing can have been done.
+        _ if error.is_connection_refusal() => QueueErrorKind::Unreachable(cause(error)),
+        _ => QueueErrorKind::Broken(cause(error)),
+    }
+}
+
+fn cause(error: RedisError) -> Cause {
+    Box::new(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(without_password("redis://u:p@ss@h:1/0"), "redis://…@h:1/0");
+        assert_eq!(without_password("redis://h:1/0"), "redis://h:1/0");
+        let error = client("redis://u:secret@h:notaport").unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

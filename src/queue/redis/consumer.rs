@@ -1,0 +1,301 @@
+//! One session's queue over a Redis connection of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
+
+use super::connection::{dedicated, kind, within};
+use super::reply::BadReply;
+use super::{claim, renew, replace, take};
+use crate::config::Config;
+use crate::envelope::Timestamp;
+use crate::error::{QueueError, QueueErrorKind};
+use crate::keys::{Keys, QueueKeys, encoded};
+use crate::queue::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::session_id::SessionId;
+
+pub(super) struct RedisConsumer {
+    connection: MultiplexedConnection,
+    config: Arc<Config>,
+    keys: QueueKeys,
+    /// The sorted set of live sessions, and our member in it: ours alone, so that giving it up takes no other's away.
+    sessions: String,
+    member: String,
+    session: SessionId,
+    owner: OwnerToken,
+    permit: Arc<Permit>,
+    /// How long the queue must live at least, for what was seen in it.
+    life: Duration,
+}
+
+impl RedisConsumer {
+    pub(super) async fn open(
+        client: &Client,
+        config: Arc<Config>,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> Result<Self, QueueError> {
+        let doubt = Arc::clone(&permit);
+        let failed = |kind| QueueError::new(format!("opening the queue of {session}"), kind);
+        let connection = within(Duration::ZERO, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
+        let keys = Keys::new(config.prefix());
+        let mut consumer = Self {
+            connection,
+            keys: keys.of(session),
+            sessions: keys.sessions(),
+            member: member(session, owner),
+            session: session.clone(),
+            owner,
+            permit,
+            life: Duration::ZERO,
+            config,
+        };
+        consumer.prepare().await.map_err(failed)?;
+        Ok(consumer)
+    }
+
+    /// Loads what is sent by its hash in a pipeline, and asks to be told when the lease changes.
+    async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE);
+        // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
+        pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
+        let [take, renew, tracking] = self.pipeline(Duration::ZERO, &mut pipe).await?;
+        take.map_err(kind)?;
+        renew.map_err(kind)?;
+        if let Err(error) = tracking {
+            // Without it a takeover is noticed at the next take or heartbeat, and not within a batch.
+            tracing::warn!(%error, "Redis refuses CLIENT TRACKING: takeovers are noticed late");
+        }
+        Ok(())
+    }
+
+    async fn pipeline<const N: usize>(
+        &mut self,
+        block: Duration,
+        pipe: &mut Pipeline,
+    ) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
+        let answers: Vec<RedisResult<Value>> =
+            within(block, pipe.ignore_errors().query_async(&mut self.connection)).await?;
+        answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
+    }
+
+    async fn script(
+        &mut self,
+        script: &Script,
+        keys: &[&String],
+        arguments: &[Vec<u8>],
+    ) -> Result<Value, QueueErrorKind> {
+        // It loads the script and repeats where Redis does not know it.
+        let mut invocation = script.prepare_invoke();
+        invocation.key(keys).arg(arguments);
+        within(Duration::ZERO, invocation.invoke_async(&mut self.connection)).await
+    }
+
+    /// Reads the lease so that the next change to it is told of. After every write of ours: that ends the tracking.
+    fn track(&self, pipe: &mut Pipeline) {
+        pipe.cmd("CLIENT").arg(&["CACHING", "YES"]);
+        pipe.cmd("GET").arg(&self.keys.lease);
+    }
+
+    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit.mark());
+        let (token, lease) = (self.owner.to_string(), self.config.lease());
+        let arguments = [token.clone().into_bytes(), lease.as_millis().to_string().into_bytes()];
+        let keys = self.keys.lease.clone();
+        let now = self.script(&claim::SCRIPT, &[&keys], &arguments).await?;
+        let now: i64 = super::reply::number(now).map_err(bad)?;
+        let mut pipe = redis::pipe();
+        self.track(&mut pipe);
+        let [_, owner] = self.pipeline(Duration::ZERO, &mut pipe).await?;
+        if matches!(&owner, Ok(Value::BulkString(owner)) if *owner == token.into_bytes()) {
+            self.permit.renewed(sent, lease, mark);
+        } else {
+            // A newer claim came between: the next take says so.
+            self.permit.revoke();
+        }
+        self.announce(now).await
+    }
+
+    async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit.mark());
+        let mut pipe = redis::pipe();
+        pipe.add_command(evalsha(&renew::SCRIPT, &[&self.keys.lease]))
+            .arg(self.owner.to_string())
+            .arg(self.config.lease().as_millis().to_string());
+        self.track(&mut pipe);
+        let [renewed, _, tracked] = self.pipeline(Duration::ZERO, &mut pipe).await?;
+        let renewed = match renewed {
+            Err(error) if is_noscript(&error) => {
+                let keys = self.keys.lease.clone();
+                let arguments =
+                    [self.owner.to_string().into_bytes(), self.config.lease().as_millis().to_string().into_bytes()];
+                self.script(&renew::SCRIPT, &[&keys], &arguments).await?
+            }
+            other => other.map_err(kind)?,
+        };
+        tracked.map_err(kind)?;
+        let (state, now) = renew::answer(renewed).map_err(bad)?;
+        if state.is_ours() {
+            self.permit.renewed(sent, self.config.lease(), mark);
+            self.announce(now).await?;
+        } else {
+            self.permit.revoke();
+        }
+        Ok(state)
+    }
+
+    /// Says in the sorted set until when the session is live. The set lies in a slot of its own, so in no script.
+    async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
+        let lease_ms = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX);
+        let mut pipe = redis::pipe();
+        pipe.cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member);
+        pipe.cmd("ZREMRANGEBYSCORE").arg(&self.sessions).arg("-inf").arg(now_ms);
+        pipe.cmd("PEXPIRE").arg(&self.sessions).arg(lease_ms * 2);
+        let answers: [RedisResult<Value>; 3] = self.pipeline(Duration::ZERO, &mut pipe).await?;
+        if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
+            // It serves broadcasts and monitoring only; an owner without it still delivers.
+            tracing::warn!(session = %self.session, %error, "the session could not be announced as live");
+        }
+        Ok(())
+    }
+
+    async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit.mark());
+        let question = take::Question { owner: self.owner, delivered, reclaim: true, life: self.life };
+        let arguments = take::arguments(&self.config, &question);
+        let keys = self.keys.clone();
+        let answer = self.script(&take::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
+        let taken = self.taken(answer, mark)?;
+        if taken.lease == LeaseState::Reclaimed {
+            self.permit.renewed(sent, self.config.lease(), mark);
+        }
+        Ok(taken)
+    }
+
+    async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
+        let mark = self.permit.mark();
+        let question = take::Question { owner: self.owner, delivered: None, reclaim: false, life: self.life };
+        let arguments = take::arguments(&self.config, &question);
+        let QueueKeys { queue, lease } = self.keys.clone();
+        let mut pipe = redis::pipe();
+        // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
+        // and runs the moment it ends.
+        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(block.as_secs_f64());
+        pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease])).arg(&arguments);
+        let [moved, taken] = self.pipeline(block, &mut pipe).await?;
+        // Out of memory, a wrong type: it did not wait, so the caller must.
+        moved.map_err(kind)?;
+        let answer = match taken {
+            Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &[&queue, &lease], &arguments).await?,
+            other => other.map_err(kind)?,
+        };
+        self.taken(answer, mark)
+    }
+
+    fn taken(&mut self, answer: Value, mark: crate::queue::lease::DoubtMark) -> Result<Taken, QueueErrorKind> {
+        let take::Answer { lease, changed, now, messages } = take::answer(answer).map_err(bad)?;
+        match lease {
+            LeaseState::Held | LeaseState::Reclaimed => self.permit.confirmed(mark),
+            LeaseState::Absent | LeaseState::Lost => self.permit.revoke(),
+        }
+        let items: Vec<Item> =
+            messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
+        self.life = items
+            .iter()
+            .filter_map(|item| item.envelope.as_ref().ok()?.expires_at)
+            .map(|at| at.since(now) + self.config.expiry_grace())
+            .max()
+            .unwrap_or_default();
+        Ok(Taken { lease, changed, now, items })
+    }
+
+    async fn do_replace(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
+        let arguments = [
+            self.owner.to_string().into_bytes(),
+            oldest.length.to_string().into_bytes(),
+            oldest.last.clone(),
+            replacement,
+            (self.config.time_to_live() + self.config.expiry_grace()).as_millis().to_string().into_bytes(),
+        ];
+        let keys = self.keys.clone();
+        let answer = self.script(&replace::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
+        replace::answer(answer).map_err(bad)
+    }
+
+    async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(block.as_secs_f64());
+        pipe.cmd("TIME");
+        let [popped, time] = self.pipeline(block, &mut pipe).await?;
+        let popped: Option<(String, Vec<u8>)> =
+            redis::from_redis_value(popped.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        let (seconds, micros): (i64, i64) =
+            redis::from_redis_value(time.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        Ok(popped.map(|(_, raw)| {
+            let item = Item::decode(&self.keys.queue, raw, self.config.time_to_live());
+            (item, Timestamp(seconds * 1_000_000 + micros))
+        }))
+    }
+
+    fn failed(&self, doing: &str, kind: QueueErrorKind) -> QueueError {
+        QueueError::new(format!("{doing} of {}", self.session), kind)
+    }
+}
+
+impl Consumer for RedisConsumer {
+    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(async { self.do_claim().await.map_err(|e| self.failed("claiming the queue", e)) })
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
+        Box::pin(async { self.do_renew().await.map_err(|e| self.failed("renewing the lease", e)) })
+    }
+
+    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
+        Box::pin(async move { self.do_take(delivered).await.map_err(|e| self.failed("reading the queue", e)) })
+    }
+
+    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
+        Box::pin(async move { self.do_wait(block).await.map_err(|e| self.failed("waiting for the queue", e)) })
+    }
+
+    fn replace_oldest<'a>(
+        &'a mut self,
+        oldest: &'a Mark,
+        replacement: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
+        Box::pin(async move {
+            self.do_replace(oldest, replacement)
+                .await
+                .map_err(|e| self.failed("writing a failed attempt into the queue", e))
+        })
+    }
+
+    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
+        Box::pin(async move { self.do_pop(block).await.map_err(|e| self.failed("taking from the queue", e)) })
+    }
+}
+
+/// Who is live in the sorted set: the session as it stands in keys, and its owner.
+pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
+    format!("{}:{owner}", encoded(session))
+}
+
+fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    command
+}
+
+fn is_noscript(error: &redis::RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}
+
+fn bad(reply: BadReply) -> QueueErrorKind {
+    QueueErrorKind::Refused(reply.to_string())
+}

@@ -1,0 +1,47 @@
+//! Reading what our scripts answer.
+
+use redis::Value;
+
+/// A script answered in a form that is none of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("an answer of an unexpected form: {0}")]
+pub(super) struct BadReply(String);
+
+fn bad(value: &Value) -> BadReply {
+    // Its form only: what is in it may be secret.
+    BadReply(match value {
+        Value::Array(items) => format!("an array of {}", items.len()),
+        Value::Int(_) => "an integer".to_owned(),
+        Value::Nil => "nil".to_owned(),
+        _ => "another kind of value".to_owned(),
+    })
+}
+
+pub(super) fn array<const N: usize>(value: Value) -> Result<[Value; N], BadReply> {
+    match value {
+        Value::Array(items) => items.try_into().map_err(|items| bad(&Value::Array(items))),
+        other => Err(bad(&other)),
+    }
+}
+
+pub(super) fn list(value: Value) -> Result<Vec<Value>, BadReply> {
+    match value {
+        Value::Array(items) => Ok(items),
+        other => Err(bad(&other)),
+    }
+}
+
+pub(super) fn number<T: TryFrom<i64>>(value: Value) -> Result<T, BadReply> {
+    match value {
+        Value::Int(n) => T::try_from(n).map_err(|_| BadReply(format!("the integer {n}"))),
+        other => Err(bad(&other)),
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        other => Err(bad(&other)),
+    }
+}

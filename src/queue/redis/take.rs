@@ -1,0 +1,126 @@
+//! The script that acknowledges and fetches: one round trip, guarded by the lease and by what stands at the tail.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::{Script, Value};
+
+use super::reply::{self, BadReply};
+use crate::config::Config;
+use crate::envelope::Timestamp;
+use crate::queue::{Delivered, LeaseState, OwnerToken};
+
+/// KEYS: the queue, its lease. ARGV: our token; how many were delivered, the length and the last bytes of the last of
+/// them; most messages, most bytes; whether to take an absent lease, and for how many ms; the life in ms that the queue
+/// needs at least, and the one that it gets where it has none.
+///
+/// Answers the state of the lease, whether the tail had changed, the time in µs, and the messages, oldest first.
+pub(super) const CODE: &str = r"
+redis.replicate_commands()
+local queue, lease = KEYS[1], KEYS[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local owner = redis.call('GET', lease)
+local state = 'held'
+if owner and owner ~= ARGV[1] then return {'lost', 0, now, {}} end
+if not owner then
+  if ARGV[7] ~= '1' then return {'absent', 0, now, {}} end
+  -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
+  redis.call('DEL', lease)
+  redis.call('SET', lease, ARGV[1], 'PX', ARGV[8])
+  state = 'reclaimed'
+end
+
+local delivered, changed = tonumber(ARGV[2]), 0
+if delivered > 0 then
+  local last = redis.call('LINDEX', queue, -delivered)
+  if last and #last == tonumber(ARGV[3]) and string.sub(last, -256) == ARGV[4] then
+    redis.call('LTRIM', queue, 0, -delivered - 1)
+  else
+    changed = 1
+  end
+end
+
+-- FastMCP sets 300 s whatever else waits, and its retry can leave none at all.
+local life = redis.call('PTTL', queue)
+if life == -1 then
+  redis.call('PEXPIRE', queue, math.max(tonumber(ARGV[9]), tonumber(ARGV[10])))
+elseif life >= 0 and life < tonumber(ARGV[9]) then
+  redis.call('PEXPIRE', queue, ARGV[9])
+end
+
+-- In pieces, so that large messages beyond the bound are not read: a hundred of 1 MiB would block Redis for 0.7 s.
+local most, most_bytes, piece = tonumber(ARGV[5]), tonumber(ARGV[6]), 10
+local items, bytes = {}, 0
+while #items < most do
+  local got = redis.call('LRANGE', queue, -#items - math.min(piece, most - #items), -#items - 1)
+  for i = #got, 1, -1 do
+    bytes = bytes + #got[i]
+    if bytes > most_bytes and #items > 0 then return {state, changed, now, items} end
+    items[#items + 1] = got[i]
+  end
+  if #got < piece then break end
+end
+return {state, changed, now, items}
+";
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+
+/// Who asks, and what of.
+pub(super) struct Question<'a> {
+    pub(super) owner: OwnerToken,
+    pub(super) delivered: Option<&'a Delivered>,
+    /// Whether an absent lease is taken. Not by what follows a wait: it may run after its owner has gone.
+    pub(super) reclaim: bool,
+    /// How long the queue must live at least, for what was seen in it.
+    pub(super) life: Duration,
+}
+
+pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>> {
+    let Question { owner, delivered, reclaim, life } = question;
+    let text = |n: u128| n.to_string().into_bytes();
+    let (count, length, last) = match delivered {
+        Some(d) => (d.count, d.last.length, d.last.last.clone()),
+        None => (0, 0, Vec::new()),
+    };
+    vec![
+        owner.to_string().into_bytes(),
+        text(count as u128),
+        text(length as u128),
+        last,
+        text(config.batch_messages() as u128),
+        text(config.batch_bytes() as u128),
+        text(u128::from(*reclaim)),
+        text(config.lease().as_millis()),
+        text(life.as_millis()),
+        text((config.time_to_live() + config.expiry_grace()).as_millis()),
+    ]
+}
+
+/// What the script answered, the messages not yet decoded.
+pub(super) struct Answer {
+    pub(super) lease: LeaseState,
+    pub(super) changed: bool,
+    pub(super) now: Timestamp,
+    pub(super) messages: Vec<Vec<u8>>,
+}
+
+pub(super) fn answer(value: Value) -> Result<Answer, BadReply> {
+    let [lease, changed, now, messages] = reply::array(value)?;
+    Ok(Answer {
+        lease: lease_state(lease)?,
+        changed: reply::number::<i64>(changed)? == 1,
+        now: Timestamp(reply::number(now)?),
+        messages: reply::list(messages)?.into_iter().map(reply::bytes).collect::<Result<_, _>>()?,
+    })
+}
+
+/// The states of a lease as our scripts spell them.
+pub(super) fn lease_state(value: Value) -> Result<LeaseState, BadReply> {
+    Ok(match reply::bytes(value)?.as_slice() {
+        b"held" => LeaseState::Held,
+        b"reclaimed" => LeaseState::Reclaimed,
+        b"absent" => LeaseState::Absent,
+        _ => LeaseState::Lost,
+    })
+}

@@ -1,0 +1,116 @@
+//! When to try again, and when to stop trying. Pure decisions: whoever asks brings the numbers and the clock.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Exponential backoff with jitter: the n-th pause is `initial` doubled n times, at most `max`, of which the last quarter
+/// is drawn by lot, so that those who failed together do not come back together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    /// The first pause.
+    pub(crate) initial: Duration,
+    /// The longest pause.
+    pub(crate) max: Duration,
+}
+
+impl Backoff {
+    /// The pause after `failures` failures (0 for the first), with `lot` in 0.0 to 1.0.
+    pub(crate) fn pause(&self, failures: u32, lot: f64) -> Duration {
+        let doubled = self.initial.saturating_mul(2_u32.saturating_pow(failures.min(31)));
+        doubled.min(self.max).mul_f64(0.75 + 0.25 * lot.clamp(0.0, 1.0))
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try again after this pause.
+    Retry(Duration),
+    /// No attempt is left.
+    Exhausted,
+}
+
+/// Decides after an attempt that failed. `earlier` counts the failed ones before it.
+pub(crate) fn after_failed_attempt(earlier: u32, max_attempts: u32, backoff: Backoff, lot: f64) -> Verdict {
+    if earlier.saturating_add(1) >= max_attempts {
+        Verdict::Exhausted
+    } else {
+        Verdict::Retry(backoff.pause(earlier, lot))
+    }
+}
+
+/// How often a child that fails may be started again.
+#[derive(Debug, Clone)]
+pub(crate) struct RestartBudget {
+    max: usize,
+    within: Duration,
+    restarts: VecDeque<Instant>,
+}
+
+impl RestartBudget {
+    /// At most `max` restarts in any span of `within`.
+    pub(crate) fn new(max: usize, within: Duration) -> Self {
+        Self { max, within, restarts: VecDeque::new() }
+    }
+
+    /// Whether it may be started again at `now`: how many restarts lie within the span before this one, or `None` when
+    /// the budget is spent.
+    pub(crate) fn spend(&mut self, now: Instant) -> Option<u32> {
+        while self.restarts.front().is_some_and(|&at| now.saturating_duration_since(at) > self.within) {
+            self.restarts.pop_front();
+        }
+        if self.restarts.len() >= self.max {
+            return None;
+        }
+        self.restarts.push_back(now);
+        Some(u32::try_from(self.restarts.len() - 1).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_pause_is_within_its_bounds_and_never_shrinks(
+            initial in 1..10_000_u64, more in 0..100_000_u64, failures in 0..200_u32, lot in 0.0..=1.0_f64,
+        ) {
+            let backoff = Backoff {
+                initial: Duration::from_millis(initial),
+                max: Duration::from_millis(initial + more),
+            };
+            let pause = backoff.pause(failures, lot);
+            prop_assert!(pause <= backoff.max);
+            prop_assert!(pause >= backoff.initial.mul_f64(0.75));
+            prop_assert!(backoff.pause(failures + 1, lot) >= pause);
+        }
+
+        #[test]
+        fn exactly_max_attempts_are_made(max in 1..20_u32) {
+            let backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1) };
+            let made = (0..).find(|&n| after_failed_attempt(n, max, backoff, 0.0) == Verdict::Exhausted);
+            prop_assert_eq!(made.map(|n| n + 1), Some(max));
+        }
+
+        #[test]
+        fn a_budget_holds_in_any_span(max in 1..10_usize, gaps in prop::collection::vec(0..30_u64, 1..60)) {
+            let within = Duration::from_secs(60);
+            let mut budget = RestartBudget::new(max, within);
+            let mut now = Instant::now();
+            let mut granted = Vec::new();
+            for gap in gaps {
+                now += Duration::from_secs(gap);
+                if budget.spend(now).is_some() {
+                    granted.push(now);
+                }
+            }
+            for (i, &at) in granted.iter().enumerate() {
+                let in_span = granted[i..].iter().filter(|&&later| later - at <= within).count();
+                prop_assert!(in_span <= max);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The session port: what an MCP server lends the crate so that it can reach one client.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use crate::envelope::Envelope;
+use crate::error::HandOverError;
+use crate::notification::NotificationId;
+use crate::queue::BoxFuture;
+
+//cfg
+//pub mod rmcp;
+
+/// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
+///
+/// The calls come one after another, never two at once for one session. Each may take
+/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout); one that takes a second longer is dropped and counts as
+/// a failed attempt, as does one that panics.
+///
+/// # Cancellation
+/// Both futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
+pub trait McpSession: Send + Sync + 'static {
+    /// Hands one notification to the client. `Ok` says that the session has it, and that a repeat is not wanted.
+    ///
+    /// # Errors
+    /// [`HandOverError`] says what to do next: stop, wait, try again, or discard it.
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>>;
+
+    /// Makes sure that all that was handed over since the last call has arrived. Only then is it removed from the queue.
+    /// Defaults to believing `hand_over`.
+    ///
+    /// # Errors
+    /// As above; everything handed over since the last `Ok` is then offered again.
+    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether the client can be reached, now and later. Defaults to always.
+    fn presence(&self) -> Presence {
+        Presence::always()
+    }
+}
+
+/// A notification as the client gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outbound {
+    /// Its id for its whole life; in `params._meta` as [`Outbound::ID_KEY`] too.
+    pub id: NotificationId,
+    /// Its method.
+    pub method: String,
+    /// Its params, `_meta` included.
+    pub params: Map<String, Value>,
+    /// How many attempts to hand it over have failed before this one.
+    pub attempt: u32,
+}
+
+impl Outbound {
+    /// Where in `_meta` the id stands.
+    pub const ID_KEY: &str = "mcp-courier/id";
+
+    /// The whole JSON-RPC message.
+    pub fn to_json(&self) -> Value {
+        json!({"jsonrpc": "2.0", "method": self.method, "params": self.params})
+    }
+}
+
+impl From<&Envelope> for Outbound {
+    fn from(envelope: &Envelope) -> Self {
+        let mut meta = envelope.meta.clone();
+        if let Some(traceparent) = &envelope.traceparent {
+            meta.entry("traceparent").or_insert_with(|| json!(traceparent));
+        }
+        meta.insert(Self::ID_KEY.to_owned(), json!(envelope.id.to_string()));
+        let mut params = envelope.params.clone();
+        params.insert("_meta".to_owned(), Value::Object(meta));
+        Self { id: envelope.id, method: envelope.method.clone(), params, attempt: envelope.attempt }
+    }
+}
+
+/// Whether a client can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// It can. The number grows each time that the client opens a stream: the process with the newest one owns the
+    /// session, so each growth claims it.
+    Ready {
+        /// How often it has become reachable.
+        opened: u64,
+    },
+    /// It cannot now, and may come back. What is queued waits.
+    Away,
+    /// It never will again.
+    Ended,
+}
+
+/// What a session knows of its client's presence, to be watched.
+#[derive(Debug, Clone)]
+pub struct Presence(watch::Receiver<SessionState>);
+
+impl Presence {
+    /// A client that can always be reached.
+    pub fn always() -> Self {
+        let (_, receiver) = watch::channel(SessionState::Ready { opened: 0 });
+        Self(receiver)
+    }
+
+    /// How it is now.
+    pub fn now(&self) -> SessionState {
+        *self.0.borrow()
+    }
+
+    /// Ends when it is no longer `seen`.
+    pub async fn changed_from(&mut self, seen: SessionState) {
+        if self.0.wait_for(|state| *state != seen).await.is_err() {
+            // The session that would change it is gone, so it stays as it is.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The side of a [`Presence`] that a session holds.
+#[derive(Debug, Clone)]
+pub struct PresenceSender(Arc<watch::Sender<SessionState>>);
+
+impl PresenceSender {
+    /// A client that is away.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(SessionState::Away)))
+    }
+
+    /// A view of it.
+    pub fn presence(&self) -> Presence {
+        Presence(self.0.subscribe())
+    }
+
+    /// The client opened its `opened`-th stream, or the one with that number receives again.
+    pub fn ready(&self, opened: u64) {
+        self.set(SessionState::Ready { opened });
+    }
+
+    /// The client has no stream any more.
+    pub fn away(&self) {
+        self.set(SessionState::Away);
+    }
+
+    /// The session is over; nothing changes that.
+    pub fn ended(&self) {
+        self.set(SessionState::Ended);
+    }
+
+    fn set(&self, new: SessionState) {
+        self.0.send_if_modified(|state| {
+            let changes = *state != SessionState::Ended && *state != new;
+            if changes {
+                *state = new;
+            }
+            changes
+        });
+    }
+}
+
+impl Default for PresenceSender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
