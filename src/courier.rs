@@ -9,8 +9,8 @@ use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSub
 use crate::config::Config;
 use crate::error::{ConnectError, EnsureError};
 use crate::publisher::Publisher;
-use crate::queue::{self, Queue};
-use crate::session::McpSession;
+use crate::queue::{self, BoxFuture, Queue};
+use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
 /// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.
@@ -83,5 +83,42 @@ impl Courier {
     /// The shutdown goes on.
     pub async fn shutdown(&self, drain: Duration) -> ShutdownReport {
         self.supervisor.send(Shutdown { drain }).await.unwrap_or_default()
+    }
+}
+
+impl Subscribers for Courier {
+    fn ensure<'a>(
+        &'a self,
+        session_id: &'a SessionId,
+        session: Arc<dyn McpSession>,
+    ) -> BoxFuture<'a, Result<(), EnsureError>> {
+        Box::pin(async move { self.ensure_subscriber(session_id, session).await.map(drop) })
+    }
+}
+
+#[cfg(feature = "rmcp")]
+mod rmcp {
+    use std::sync::Arc;
+
+    use rmcp::transport::streamable_http_server::session::SessionManager;
+    use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+
+    use super::Courier;
+    use crate::session::rmcp::CourierSessionManager;
+
+    impl Courier {
+        /// A session manager to mount in an rmcp server: see [`session::rmcp`](crate::session::rmcp).
+        pub fn session_manager(&self) -> CourierSessionManager<LocalSessionManager> {
+            let mut inner = LocalSessionManager::default();
+            // Our notifications do not pass through rmcp's worker, so they would not keep a session alive there: how long
+            // an idle one is kept is ours to say.
+            inner.session_config.keep_alive = None;
+            self.decorate(inner)
+        }
+
+        /// Decorates a session manager of one's own. Switch off its idle timeout, if it has one.
+        pub fn decorate<M: SessionManager>(&self, inner: M) -> CourierSessionManager<M> {
+            CourierSessionManager::new(inner, Arc::new(self.clone()), &self.config)
+        }
     }
 }

@@ -6,12 +6,13 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::envelope::Envelope;
-use crate::error::HandOverError;
+use crate::error::{EnsureError, HandOverError};
 use crate::notification::NotificationId;
 use crate::queue::BoxFuture;
+use crate::session_id::SessionId;
 
-//cfg
-//pub mod rmcp;
+#[cfg(feature = "rmcp")]
+pub mod rmcp;
 
 /// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
 ///
@@ -41,6 +42,19 @@ pub trait McpSession: Send + Sync + 'static {
     fn presence(&self) -> Presence {
         Presence::always()
     }
+}
+
+/// Whoever runs subscribers, as an adapter sees it: [`Courier`](crate::Courier).
+pub trait Subscribers: Send + Sync + 'static {
+    /// Runs a subscriber for a session, once.
+    ///
+    /// # Errors
+    /// [`EnsureError`] where none can be run.
+    fn ensure<'a>(
+        &'a self,
+        session_id: &'a SessionId,
+        session: Arc<dyn McpSession>,
+    ) -> BoxFuture<'a, Result<(), EnsureError>>;
 }
 
 /// A notification as the client gets it.

@@ -1,0 +1,31 @@
+//! The adapter to rmcp's Streamable HTTP server: a decorated
+//! [`SessionManager`](::rmcp::transport::streamable_http_server::session::SessionManager).
+//!
+//! Mount it and be done: opening a stream (GET) claims the session and starts its subscriber; the end of the last stream
+//! parks it; the end of the session stops it. Initialising claims nothing, and neither does a request: a POST that was
+//! balanced to another server does not steal the session.
+//!
+//! ```text
+//!   GET ──► create_standalone_stream ──► rmcp's own stream ──┐
+//!                                                            ├─ merged ──► HTTP body
+//!   the queue ──► ClientSession::hand_over ──► channel of 1 ─┘
+//! ```
+//!
+//! Nothing of ours passes through rmcp's `Peer`: that answers `Ok` although no stream is open, and keeps 16 messages.
+//! The newest stream receives; older ones stay open and idle, and the newest of them goes on when it ends.
+//!
+//! With [`DeliveryLevel::Confirmed`](crate::DeliveryLevel::Confirmed) an MCP `ping` follows each batch down the same
+//! stream. Any client answers it by itself, and the answer proves that all before it has arrived. One that does not
+//! answer, or does not read, within [`Config::hand_over_timeout`](crate::Config::hand_over_timeout) has its stream cut;
+//! what it did not confirm comes again on its next one.
+//!
+//! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
+//! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives.
+
+mod client;
+mod event_id;
+mod idle;
+mod manager;
+mod stream;
+
+pub use self::manager::{CourierSessionManager, ManagerError};

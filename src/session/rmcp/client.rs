@@ -1,0 +1,270 @@
+//! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rmcp::model::{
+    CustomNotification, PingRequest, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
+};
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::stream::{CourierStream, Slot};
+use crate::config::{Config, DeliveryLevel};
+use crate::error::HandOverError;
+use crate::queue::BoxFuture;
+use crate::session::{McpSession, Outbound, Presence, PresenceSender};
+
+/// What the JSON-RPC ids of our own requests begin with.
+const OURS: &str = "mcp-courier:";
+
+pub(super) struct ClientSession {
+    limit: Duration,
+    level: DeliveryLevel,
+    presence: PresenceSender,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// How many streams were opened: the number of the newest.
+    opened: u64,
+    /// Open ones, the newest last.
+    streams: Vec<OpenStream>,
+    /// The stream that gets what is handed over between two confirmations. Only on that can it be confirmed.
+    batch: Option<Batch>,
+    /// The question whose answer confirms.
+    ping: Option<(String, oneshot::Sender<()>)>,
+    /// Requests under way, and when the last one came or went.
+    requests: usize,
+    active: Instant,
+}
+
+struct OpenStream {
+    number: u64,
+    sender: mpsc::Sender<ServerSseMessage>,
+    pulled: watch::Receiver<u64>,
+    /// rmcp's own stream, to be let go when ours is cut, even while nobody polls it.
+    slot: Slot,
+}
+
+#[derive(Clone)]
+struct Batch {
+    number: u64,
+    sender: mpsc::Sender<ServerSseMessage>,
+    pulled: watch::Receiver<u64>,
+    /// What the stream's count of pulled messages is when all of this batch are.
+    awaited: u64,
+}
+
+impl ClientSession {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            limit: config.hand_over_timeout(),
+            level: config.delivery_level(),
+            presence: PresenceSender::new(),
+            state: Mutex::new(State {
+                opened: 0,
+                streams: Vec::new(),
+                batch: None,
+                ping: None,
+                requests: 0,
+                active: Instant::now(),
+            }),
+        }
+    }
+
+    /// A new stream, the newest now: it receives.
+    pub(super) fn open(self: &Arc<Self>, slot: Slot) -> CourierStream {
+        // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
+        let (sender, receiver) = mpsc::channel(1);
+        let (pulled_sender, pulled) = watch::channel(0);
+        let mut state = self.state();
+        state.opened += 1;
+        let number = state.opened;
+        state.streams.push(OpenStream { number, sender, pulled, slot: slot.clone() });
+        self.presence.ready(number);
+        CourierStream::new(slot, receiver, pulled_sender, Arc::clone(self), number)
+    }
+
+    /// A stream has ended, or must. The newest of the others goes on.
+    pub(super) fn close(&self, number: u64) {
+        let mut state = self.state();
+        state.active = Instant::now();
+        let Some(at) = state.streams.iter().position(|s| s.number == number) else { return };
+        let closed = state.streams.remove(at);
+        match state.streams.last() {
+            Some(newest) => self.presence.ready(newest.number),
+            None => self.presence.away(),
+        }
+        drop(state);
+        // rmcp's worker waits for a reader of its own stream: without one it goes on.
+        closed.slot.clear();
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self) {
+        self.presence.ended();
+        let streams = std::mem::take(&mut self.state().streams);
+        for stream in streams {
+            stream.slot.clear();
+        }
+    }
+
+    pub(super) fn request_began(&self) {
+        let mut state = self.state();
+        state.requests += 1;
+        state.active = Instant::now();
+    }
+
+    pub(super) fn request_ended(&self) {
+        let mut state = self.state();
+        state.requests = state.requests.saturating_sub(1);
+        state.active = Instant::now();
+    }
+
+    /// Something came from the client.
+    pub(super) fn touch(&self) {
+        self.state().active = Instant::now();
+    }
+
+    /// Since when nothing goes on, if nothing does.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.streams.is_empty() && state.requests == 0).then_some(state.active)
+    }
+
+    /// An answer to a request. Whether it was one of ours: then nobody else is to see it.
+    pub(super) fn answered(&self, id: &RequestId) -> bool {
+        let RequestId::String(id) = id else { return false };
+        if !id.starts_with(OURS) {
+            return false;
+        }
+        let mut state = self.state();
+        match state.ping.take() {
+            Some((asked, confirmed)) if *asked == **id => {
+                // Whoever asked may have given up just now.
+                let _ = confirmed.send(());
+            }
+            // Late, repeated or invented: it confirms nothing.
+            other => state.ping = other,
+        }
+        true
+    }
+
+    /// Where the next message goes: the stream of the batch, or the newest if this is its first.
+    fn batch(&self) -> Result<Batch, HandOverError> {
+        let mut state = self.state();
+        let Some(newest) = state.streams.last() else {
+            return Err(HandOverError::NotReady("no stream is open".to_owned()));
+        };
+        match &state.batch {
+            Some(batch) if batch.number != newest.number => {
+                state.batch = None;
+                Err(HandOverError::NotReady("the client goes on with another stream".to_owned()))
+            }
+            Some(batch) => Ok(batch.clone()),
+            None => {
+                let batch = Batch {
+                    number: newest.number,
+                    sender: newest.sender.clone(),
+                    pulled: newest.pulled.clone(),
+                    // The channel is empty here: the last batch was waited for to the end.
+                    awaited: *newest.pulled.borrow(),
+                };
+                state.batch = Some(batch.clone());
+                Ok(batch)
+            }
+        }
+    }
+
+    async fn send(&self, message: ServerJsonRpcMessage) -> Result<Batch, HandOverError> {
+        let batch = self.batch()?;
+        let message = ServerSseMessage::from_message(message);
+        match tokio::time::timeout(self.limit, batch.sender.send(message)).await {
+            Ok(Ok(())) => {
+                if let Some(batch) = &mut self.state().batch {
+                    batch.awaited += 1;
+                }
+                Ok(batch)
+            }
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => Err(self.cut(batch.number, "does not read its stream")),
+        }
+    }
+
+    async fn ping(&self) -> Result<(), HandOverError> {
+        let id = format!("{OURS}{}", Uuid::now_v7());
+        let (confirmed, confirmation) = oneshot::channel();
+        self.state().ping = Some((id.clone(), confirmed));
+        let request = ServerRequest::PingRequest(PingRequest::default());
+        let batch = self.send(ServerJsonRpcMessage::request(request, RequestId::String(id.into()))).await?;
+        tokio::select! {
+            answer = tokio::time::timeout(self.limit, confirmation) => match answer {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(self.gone()),
+                Err(_) => Err(self.cut(batch.number, "does not answer a ping")),
+            },
+            () = batch.sender.closed() => Err(self.gone()),
+        }
+    }
+
+    async fn pulled(&self) -> Result<(), HandOverError> {
+        let Some(Batch { number, mut pulled, awaited, .. }) = self.state().batch.clone() else {
+            return Err(self.gone());
+        };
+        match tokio::time::timeout(self.limit, pulled.wait_for(|pulled| *pulled >= awaited)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => Err(self.cut(number, "does not read its stream")),
+        }
+    }
+
+    fn gone(&self) -> HandOverError {
+        HandOverError::NotReady("the stream has ended".to_owned())
+    }
+
+    /// Ends a stream whose reader is stalled: the session's other calls must not wait for it.
+    fn cut(&self, number: u64, why: &str) -> HandOverError {
+        self.close(number);
+        HandOverError::NotReady(format!("the client {why} within {:?}; its stream is cut", self.limit))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl McpSession for ClientSession {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        Box::pin(async move {
+            let Outbound { method, params, .. } = notification;
+            // As a custom notification, whatever its method: typed, rmcp would drop the fields that it does not know.
+            let custom = CustomNotification::new(method.clone(), Some(Value::Object(params.clone())));
+            let message = ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(custom));
+            let sent = self.send(message).await;
+            if sent.is_err() {
+                self.state().batch = None;
+            }
+            sent.map(drop)
+        })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
+        Box::pin(async move {
+            let confirmed = match self.level {
+                DeliveryLevel::Confirmed => self.ping().await,
+                DeliveryLevel::Pulled => self.pulled().await,
+            };
+            let mut state = self.state();
+            (state.batch, state.ping) = (None, None);
+            confirmed
+        })
+    }
+
+    fn presence(&self) -> Presence {
+        self.presence.presence()
+    }
+}

@@ -1,0 +1,125 @@
+//! The decorated streams: rmcp's own, merged with what we hand over; and that of a request, counted.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use tokio::sync::{mpsc, watch};
+
+use super::client::ClientSession;
+use super::event_id::Epoch;
+
+type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
+
+/// rmcp's own stream, where others can let it go.
+#[derive(Clone)]
+pub(super) struct Slot {
+    stream: Arc<Mutex<Option<BoxStream>>>,
+    epoch: Epoch,
+}
+
+impl Slot {
+    pub(super) fn new(stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, epoch: &Epoch) -> Self {
+        Self { stream: Arc::new(Mutex::new(Some(Box::pin(stream)))), epoch: epoch.clone() }
+    }
+
+    /// Drops it.
+    pub(super) fn clear(&self) {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside the lock: it is not known what its drop does.
+        drop(stream);
+    }
+
+    /// Its next message, under an id that says who issued it.
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
+        let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stream) = slot.as_mut() else { return Poll::Ready(None) };
+        stream.as_mut().poll_next(context).map(|message| {
+            message.map(|mut message| {
+                message.event_id = message.event_id.map(|id| self.epoch.mark(&id));
+                message
+            })
+        })
+    }
+}
+
+/// A client's standalone stream.
+pub(super) struct CourierStream {
+    rmcp: Slot,
+    ours: mpsc::Receiver<ServerSseMessage>,
+    /// How many of ours the HTTP body has taken.
+    pulled: watch::Sender<u64>,
+    session: Arc<ClientSession>,
+    number: u64,
+    /// Whose turn it is, so that neither starves the other.
+    ours_first: bool,
+}
+
+impl CourierStream {
+    pub(super) fn new(
+        rmcp: Slot,
+        ours: mpsc::Receiver<ServerSseMessage>,
+        pulled: watch::Sender<u64>,
+        session: Arc<ClientSession>,
+        number: u64,
+    ) -> Self {
+        Self { rmcp, ours, pulled, session, number, ours_first: true }
+    }
+
+    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
+        let message = self.ours.poll_recv(context);
+        if let Poll::Ready(Some(_)) = &message {
+            self.pulled.send_modify(|pulled| *pulled += 1);
+        }
+        message
+    }
+}
+
+impl Stream for CourierStream {
+    type Item = ServerSseMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ours_first = !self.ours_first;
+        let first = if self.ours_first { self.poll_ours(context) } else { self.rmcp.poll_next(context) };
+        // Either's end ends it: ours is cut, or rmcp's session is over.
+        if first.is_ready() {
+            return first;
+        }
+        if self.ours_first { self.rmcp.poll_next(context) } else { self.poll_ours(context) }
+    }
+}
+
+impl Drop for CourierStream {
+    fn drop(&mut self) {
+        self.session.close(self.number);
+    }
+}
+
+/// The stream that answers a request. While it is open the session is not idle.
+pub(super) struct RequestStream {
+    rmcp: Slot,
+    session: Arc<ClientSession>,
+}
+
+impl RequestStream {
+    pub(super) fn new(rmcp: Slot, session: Arc<ClientSession>) -> Self {
+        session.request_began();
+        Self { rmcp, session }
+    }
+}
+
+impl Stream for RequestStream {
+    type Item = ServerSseMessage;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rmcp.poll_next(context)
+    }
+}
+
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        self.session.request_ended();
+    }
+}
