@@ -1,0 +1,144 @@
+//! A session that writes down what it gets, and fails as it is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState};
+use tokio::sync::Notify;
+
+/// What a [`Recorder`] does with one call.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Takes it.
+    Take,
+    /// Answers with this error.
+    Fail(HandOverError),
+    /// Panics.
+    Panic,
+    /// Never answers.
+    Hang,
+}
+
+/// Writes down what it gets. Acts by its script, and takes everything once that is used up.
+pub struct Recorder {
+    got: Mutex<Vec<Outbound>>,
+    calls: Mutex<Vec<Outbound>>,
+    script: Mutex<VecDeque<Act>>,
+    always: Mutex<Option<Act>>,
+    presence: PresenceSender,
+    changed: Notify,
+}
+
+impl Recorder {
+    pub fn new() -> Arc<Self> {
+        Self::scripted([])
+    }
+
+    pub fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
+        let presence = PresenceSender::new();
+        presence.ready(1);
+        Arc::new(Self {
+            got: Mutex::default(),
+            calls: Mutex::default(),
+            script: Mutex::new(script.into_iter().collect()),
+            always: Mutex::default(),
+            presence,
+            changed: Notify::new(),
+        })
+    }
+
+    /// Does this from now on, whatever the script says; `None` goes back to it.
+    pub fn always(&self, act: Option<Act>) {
+        *self.always.lock().unwrap() = act;
+    }
+
+    pub fn presence(&self) -> &PresenceSender {
+        &self.presence
+    }
+
+    /// The `n` of what it took, in order.
+    pub fn taken(&self) -> Vec<i64> {
+        numbers(&self.got.lock().unwrap())
+    }
+
+    pub fn outbound(&self) -> Vec<Outbound> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// The `n` of what was offered, in order.
+    pub fn offered(&self) -> Vec<i64> {
+        numbers(&self.calls.lock().unwrap())
+    }
+
+    /// Waits until it was offered this many.
+    pub async fn until_offered(&self, count: usize) {
+        self.until(|| self.calls.lock().unwrap().len() >= count).await;
+    }
+
+    /// Waits until it took this many.
+    pub async fn until_taken(&self, count: usize) {
+        self.until(|| self.got.lock().unwrap().len() >= count).await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if reached() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let deadline = std::time::Duration::from_secs(30);
+        if tokio::time::timeout(deadline, wait).await.is_err() {
+            panic!("not reached in {deadline:?}: offered {:?}, took {:?}", self.offered(), self.taken());
+        }
+    }
+}
+
+fn numbers(outbound: &[Outbound]) -> Vec<i64> {
+    outbound.iter().map(|o| o.params["n"].as_i64().unwrap()).collect()
+}
+
+impl McpSession for Recorder {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        self.calls.lock().unwrap().push(notification.clone());
+        self.changed.notify_waiters();
+        let always = self.always.lock().unwrap().clone();
+        let act = always.or_else(|| self.script.lock().unwrap().pop_front()).unwrap_or(Act::Take);
+        Box::pin(async move {
+            match act {
+                Act::Take => {
+                    self.got.lock().unwrap().push(notification.clone());
+                    self.changed.notify_waiters();
+                    Ok(())
+                }
+                Act::Fail(error) => Err(error),
+                Act::Panic => panic!("as it was told"),
+                Act::Hang => std::future::pending().await,
+            }
+        })
+    }
+
+    fn presence(&self) -> Presence {
+        self.presence.presence()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // A script that was not played to its end tested less than it says.
+        if !std::thread::panicking() {
+            let left = self.script.lock().unwrap();
+            assert!(left.is_empty(), "a script was not used up: {left:?}");
+        }
+    }
+}
+
+/// For asserting on presence.
+#[allow(dead_code)]
+pub fn is_ready(state: SessionState) -> bool {
+    matches!(state, SessionState::Ready { .. })
+}
