@@ -19,6 +19,10 @@ use crate::session::{McpSession, Outbound};
 /// itself, as the `rmcp` adapter does, then answers first.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long hand-overs that never wait may follow each other before the thread's other tasks have a turn: one of them
+/// hears of a takeover.
+const TURN: Duration = Duration::from_millis(1);
+
 /// Wraps one [`McpSession`] and hands notifications to it.
 pub struct SessionActor {
     session: Arc<dyn McpSession>,
@@ -126,7 +130,12 @@ async fn hand_over(session: Arc<dyn McpSession>, config: Arc<Config>, deliver: D
     let mut handed = 0;
     let mut stopped = Stopped::AllAccepted;
     let mut batch = batch.into_iter();
+    let mut turn = Instant::now();
     for envelope in batch.by_ref() {
+        if turn.elapsed() > TURN {
+            tokio::task::yield_now().await;
+            turn = Instant::now();
+        }
         // Before every hand-over, not once a batch: a process that was paused, or displaced, stops here.
         if !permit.holds(Instant::now()) {
             stopped = Stopped::NotPermitted;

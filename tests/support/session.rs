@@ -1,15 +1,17 @@
 //! A session that writes down what it gets, and fails as it is told.
 
+#![allow(dead_code)] // each suite uses a part of it
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use mcp_courier::queue::BoxFuture;
-use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState};
+use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
 use tokio::sync::Notify;
 
 /// What a [`Recorder`] does with one call.
 #[derive(Debug, Clone)]
-pub enum Act {
+pub(crate) enum Act {
     /// Takes it.
     Take,
     /// Answers with this error.
@@ -21,7 +23,7 @@ pub enum Act {
 }
 
 /// Writes down what it gets. Acts by its script, and takes everything once that is used up.
-pub struct Recorder {
+pub(crate) struct Recorder {
     got: Mutex<Vec<Outbound>>,
     calls: Mutex<Vec<Outbound>>,
     script: Mutex<VecDeque<Act>>,
@@ -31,11 +33,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Self::scripted([])
     }
 
-    pub fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
+    pub(crate) fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
         let presence = PresenceSender::new();
         presence.ready(1);
         Arc::new(Self {
@@ -49,35 +51,35 @@ impl Recorder {
     }
 
     /// Does this from now on, whatever the script says; `None` goes back to it.
-    pub fn always(&self, act: Option<Act>) {
+    pub(crate) fn always(&self, act: Option<Act>) {
         *self.always.lock().unwrap() = act;
     }
 
-    pub fn presence(&self) -> &PresenceSender {
+    pub(crate) fn presence(&self) -> &PresenceSender {
         &self.presence
     }
 
     /// The `n` of what it took, in order.
-    pub fn taken(&self) -> Vec<i64> {
+    pub(crate) fn taken(&self) -> Vec<i64> {
         numbers(&self.got.lock().unwrap())
     }
 
-    pub fn outbound(&self) -> Vec<Outbound> {
+    pub(crate) fn outbound(&self) -> Vec<Outbound> {
         self.got.lock().unwrap().clone()
     }
 
     /// The `n` of what was offered, in order.
-    pub fn offered(&self) -> Vec<i64> {
+    pub(crate) fn offered(&self) -> Vec<i64> {
         numbers(&self.calls.lock().unwrap())
     }
 
     /// Waits until it was offered this many.
-    pub async fn until_offered(&self, count: usize) {
+    pub(crate) async fn until_offered(&self, count: usize) {
         self.until(|| self.calls.lock().unwrap().len() >= count).await;
     }
 
     /// Waits until it took this many.
-    pub async fn until_taken(&self, count: usize) {
+    pub(crate) async fn until_taken(&self, count: usize) {
         self.until(|| self.got.lock().unwrap().len() >= count).await;
     }
 
@@ -135,10 +137,4 @@ impl Drop for Recorder {
             assert!(left.is_empty(), "a script was not used up: {left:?}");
         }
     }
-}
-
-/// For asserting on presence.
-#[allow(dead_code)]
-pub fn is_ready(state: SessionState) -> bool {
-    matches!(state, SessionState::Ready { .. })
 }
