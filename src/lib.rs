@@ -1,17 +1,88 @@
-//! x
-pub mod actors;
-pub mod envelope;
-pub mod queue;
-pub mod session;
+//! `mcp-courier` delivers what background workers have to say to the clients of MCP servers.
+//!
+//! An MCP server runs as several processes. A worker, in yet another one, has something to tell one client: "task 7 needs
+//! your input". It holds no session; the client's session lives in one server process, which may die at any moment. The
+//! worker pushes the notification into Redis under the session's id; the server process that holds the client's newest
+//! stream takes it from there and hands it over, in order, and nothing is lost on the way.
+//!
+//! ```text
+//!  worker                     Redis                      server process on actix
+//! ┌───────────┐  push   ┌───────────────┐  look, ack  ┌────────────────────────────────────┐
+//! │ Publisher ├────────►│ a queue and a ├────────────►│ SupervisorActor                    │
+//! └───────────┘         │ lease for     │◄────────────┤  └ SessionSubscriberActor          │
+//!                       │ each session  │    wait     │      └ SessionActor ► McpSession ──┼──► client
+//!                       └───────────────┘             └────────────────────────────────────┘
+//! ```
+//!
+//! # A first look
+//! Without Redis, in one process; with `redis://…` the publisher may be anywhere.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use mcp_courier::queue::BoxFuture;
+//! use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
+//! use tokio::sync::mpsc;
+//!
+//! struct Client(mpsc::Sender<Outbound>);
+//!
+//! impl McpSession for Client {
+//!     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+//!         Box::pin(async { self.0.send(notification.clone()).await.map_err(|_| HandOverError::Closed) })
+//!     }
+//! }
+//!
+//! #[actix::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let courier = Courier::start("memory://first-look", Config::default()).await?;
+//!     let session = SessionId::new("some-session")?;
+//!     let (sender, mut client) = mpsc::channel(1);
+//!     courier.ensure_subscriber(&session, Arc::new(Client(sender))).await?;
+//!
+//!     courier.publisher().push(&session, Notification::tools_list_changed()).await?;
+//!     assert_eq!(client.recv().await.unwrap().method, "notifications/tools/list_changed");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to look
+//! - A worker needs [`Publisher`] and [`Notification`].
+//! - A server on rmcp mounts [`Courier::session_manager`]: see [`session::rmcp`].
+//! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
+//! - [`Config`] has every setting; [`actors`] what runs in a server; [`queue`] the contract that both backends keep.
+//! - [`guarantees`] says what holds, what does not, and which test shows it.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
+)]
 
+// What a word is, without I/O, clock or async.
 mod config;
-mod courier;
 mod error;
 mod keys;
 mod notification;
-mod publisher;
 mod retry;
 mod session_id;
+
+pub mod envelope;
+
+// The ports and their backends.
+pub mod queue;
+pub mod session;
+
+// The worker's side, the server's side, the door.
+mod courier;
+mod publisher;
+
+pub mod actors;
+
+#[doc = include_str!("../docs/guarantees.md")]
+pub mod guarantees {}
+
+#[cfg(all(doctest, feature = "rmcp"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 pub use self::config::{Config, ConfigBuilder, Delivery, DeliveryLevel};
 pub use self::courier::Courier;
@@ -21,5 +92,5 @@ pub use self::error::{
 };
 pub use self::notification::{LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus};
 pub use self::publisher::{Publisher, Pushed};
-pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState};
+pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};
 pub use self::session_id::SessionId;
