@@ -195,7 +195,7 @@ impl RedisConsumer {
         let mut pipe = redis::pipe();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
-        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(block.as_secs_f64());
+        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
         pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease])).arg(&arguments);
         let [moved, taken] = self.pipeline(block, &mut pipe).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
@@ -244,7 +244,7 @@ impl RedisConsumer {
 
     async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
         let mut pipe = redis::pipe();
-        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(block.as_secs_f64());
+        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block));
         pipe.cmd("TIME");
         let [popped, time] = self.pipeline(block, &mut pipe).await?;
         let popped: Option<(String, Vec<u8>)> =
@@ -299,6 +299,11 @@ impl Consumer for RedisConsumer {
 /// Who is live in the sorted set: the session as it stands in keys, and its owner.
 pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
     format!("{}:{owner}", encoded(session))
+}
+
+/// A blocking time as Redis wants it. It reads 0 as for ever, and before 7.0 everything below a millisecond as 0.
+fn seconds(block: Duration) -> f64 {
+    block.max(Duration::from_millis(1)).as_secs_f64()
 }
 
 fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
