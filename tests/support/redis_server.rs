@@ -1,0 +1,187 @@
+//! A real `redis-server` of one's own: on a free loopback port, with a directory of its own, gone with the value.
+
+#![allow(dead_code)] // each suite uses a part of it
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(10);
+
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    dir: TempDir,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    /// One that forgets everything when it ends.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that has written to its disk whatever it answered.
+    pub(crate) fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
+        let mut server = Self {
+            child: None,
+            port: 0,
+            dir: TempDir::new().expect("a temporary directory"),
+            options: options.iter().map(ToString::to_string).collect(),
+        };
+        // A port that is free now may be another's in a moment: then another one is tried.
+        for _ in 0..10 {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+            server.port = free.local_addr().expect("its address").port();
+            drop(free);
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start:\n{}", server.log());
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again at the same port, over the same data.
+    pub(crate) fn start_again(&mut self) {
+        self.kill();
+        assert!(self.try_start(), "redis-server did not start again:\n{}", self.log());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn unix_url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// A connection to look at keys with.
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("our own URL");
+        client.get_multiplexed_async_connection().await.expect("a connection to our own server")
+    }
+
+    /// Each key of ours must go by itself, whatever becomes of whoever wrote it.
+    pub(crate) async fn assert_no_key_without_expiry(&self) {
+        let mut connection = self.connection().await;
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("the keys");
+        for key in keys {
+            let life: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.expect("a key's life");
+            assert_ne!(life, -1, "{key} would stay for ever");
+        }
+    }
+
+    /// How often each command was called, those of scripts included.
+    pub(crate) async fn calls(&self) -> HashMap<String, u64> {
+        let info = self.info("commandstats").await;
+        info.lines()
+            .filter_map(|line| {
+                let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+                Some((name.to_owned(), rest.split_once(',')?.0.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// How many clients stand in a blocking command.
+    pub(crate) async fn blocked_clients(&self) -> usize {
+        self.number("clients", "blocked_clients").await
+    }
+
+    pub(crate) async fn connected_clients(&self) -> usize {
+        self.number("clients", "connected_clients").await
+    }
+
+    async fn number(&self, section: &str, field: &str) -> usize {
+        let info = self.info(section).await;
+        let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.and_then(|n| n.trim().parse().ok()).expect("a number in INFO")
+    }
+
+    async fn info(&self, section: &str) -> String {
+        redis::cmd("INFO").arg(section).query_async(&mut self.connection().await).await.expect("INFO")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Whether it runs and answers; not where it ended at once, as it does when the port is taken.
+    fn try_start(&mut self) -> bool {
+        let socket = self.socket();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("--logfile")
+            .arg(self.dir.path().join("log"))
+            .arg("--unixsocket")
+            .arg(&socket)
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = match child {
+            Ok(child) => self.child.insert(child),
+            Err(error) => panic!("these tests need redis-server 6.2 or newer in the PATH, and it cannot run: {error}"),
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < START {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return false;
+            }
+            if answers(&socket) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a PING is answered, be it only that a password is wanted. Asked by the socket in our own directory: what
+/// answers at the port could be another's.
+fn answers(socket: &Path) -> bool {
+    let ping = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 64];
+        let read = stream.read(&mut answer)?;
+        Ok(answer[..read].starts_with(b"+PONG") || answer[..read].starts_with(b"-NOAUTH"))
+    };
+    ping().unwrap_or(false)
+}
