@@ -60,15 +60,19 @@ impl Permit {
 
     /// Whether one more notification may be handed over at `now`.
     pub fn holds(&self, now: Instant) -> bool {
-        self.doubts.load(Ordering::Acquire) == self.settled.load(Ordering::Acquire)
-            && self.micros(now) < self.until.load(Ordering::Acquire)
+        !self.is_in_doubt() && self.micros(now) < self.until.load(Ordering::Acquire)
+    }
+
+    /// Whether doubt has come up that is not settled.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
     }
 
     /// Ends when doubt has come up that is not settled.
     pub async fn doubted(&self) {
         loop {
             let notified = self.doubted.notified();
-            if self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire) {
+            if self.is_in_doubt() {
                 return;
             }
             notified.await;

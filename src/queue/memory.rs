@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::lease::DoubtMark;
 use super::{
     BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal,
     Replaced, Taken,
@@ -251,7 +250,9 @@ impl MemoryConsumer {
         self.store.with(&self.queue, act)
     }
 
-    fn set_lease(&self, list: &mut List, now: Timestamp, mark: DoubtMark) {
+    fn set_lease(&self, list: &mut List, now: Timestamp) {
+        // Under the lock, after what ran out was tidied: an old lease's end is no doubt of the new one.
+        let mark = self.permit.mark();
         let until = now.plus(self.config.lease());
         let permit = Arc::downgrade(&self.permit);
         list.lease = Some(Lease { owner: self.owner, until, permit });
@@ -263,10 +264,14 @@ impl MemoryConsumer {
         let mark = self.permit.mark();
         match list.state_for(self.owner) {
             LeaseState::Absent if reclaim => {
-                self.set_lease(list, now, mark);
+                self.set_lease(list, now);
                 LeaseState::Reclaimed
             }
             LeaseState::Held => {
+                if let Some(lease) = &mut list.lease {
+                    // It may have been claimed before this consumer was opened.
+                    lease.permit = Arc::downgrade(&self.permit);
+                }
                 self.permit.confirmed(mark);
                 LeaseState::Held
             }
@@ -284,8 +289,8 @@ impl MemoryConsumer {
             if !lease.is_ours() {
                 return taken;
             }
-            if let Some(Delivered { count, last }) = delivered {
-                let newest = count.checked_sub(1).and_then(|i| list.messages.get(i));
+            if let Some(Delivered { count, last }) = delivered.filter(|delivered| delivered.count > 0) {
+                let newest = list.messages.get(count - 1);
                 if newest.is_some_and(|raw| last.matches(raw)) {
                     for _ in 0..*count {
                         list.remove_oldest();
@@ -320,22 +325,20 @@ impl MemoryConsumer {
 
 impl Consumer for MemoryConsumer {
     fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
-        let mark = self.permit.mark();
         self.with(|list, now| {
             if list.state_for(self.owner) == LeaseState::Lost {
                 list.end_lease();
             }
-            self.set_lease(list, now, mark);
+            self.set_lease(list, now);
         });
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
-        let mark = self.permit.mark();
         let state = self.with(|list, now| {
             let state = self.settle_lease(list, now, true);
             if state.is_ours() {
-                self.set_lease(list, now, mark);
+                self.set_lease(list, now);
             }
             state
         });

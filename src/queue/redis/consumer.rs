@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys, encoded};
+use crate::queue::lease::DoubtMark;
 use crate::queue::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::session_id::SessionId;
 
@@ -102,17 +103,26 @@ impl RedisConsumer {
         pipe.cmd("GET").arg(&self.keys.lease);
     }
 
-    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
-        let (sent, mark) = (Instant::now(), self.permit.mark());
-        let (token, lease) = (self.owner.to_string(), self.config.lease());
-        let arguments = [token.clone().into_bytes(), lease.as_millis().to_string().into_bytes()];
-        let keys = self.keys.lease.clone();
-        let now = self.script(&claim::SCRIPT, &[&keys], &arguments).await?;
-        let now: i64 = super::reply::number(now).map_err(bad)?;
+    /// Whether the lease is ours at the moment from which its changes are told of.
+    async fn track_now(&mut self) -> Result<bool, QueueErrorKind> {
         let mut pipe = redis::pipe();
         self.track(&mut pipe);
         let [_, owner] = self.pipeline(Duration::ZERO, &mut pipe).await?;
-        if matches!(&owner, Ok(Value::BulkString(owner)) if *owner == token.into_bytes()) {
+        Ok(self.is_ours(&owner.map_err(kind)?))
+    }
+
+    fn is_ours(&self, owner: &Value) -> bool {
+        matches!(owner, Value::BulkString(owner) if *owner == self.owner.to_string().into_bytes())
+    }
+
+    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit.mark());
+        let lease = self.config.lease();
+        let arguments = [self.owner.to_string().into_bytes(), lease.as_millis().to_string().into_bytes()];
+        let keys = self.keys.lease.clone();
+        let now = self.script(&claim::SCRIPT, &[&keys], &arguments).await?;
+        let now: i64 = super::reply::number(now).map_err(bad)?;
+        if self.track_now().await? {
             self.permit.renewed(sent, lease, mark);
         } else {
             // A newer claim came between: the next take says so.
@@ -129,17 +139,21 @@ impl RedisConsumer {
             .arg(self.config.lease().as_millis().to_string());
         self.track(&mut pipe);
         let [renewed, _, tracked] = self.pipeline(Duration::ZERO, &mut pipe).await?;
-        let renewed = match renewed {
+        let (renewed, still_ours) = match renewed {
             Err(error) if is_noscript(&error) => {
                 let keys = self.keys.lease.clone();
                 let arguments =
                     [self.owner.to_string().into_bytes(), self.config.lease().as_millis().to_string().into_bytes()];
-                self.script(&renew::SCRIPT, &[&keys], &arguments).await?
+                let renewed = self.script(&renew::SCRIPT, &[&keys], &arguments).await?;
+                (renewed, self.track_now().await?)
             }
-            other => other.map_err(kind)?,
+            other => (other.map_err(kind)?, self.is_ours(&tracked.map_err(kind)?)),
         };
-        tracked.map_err(kind)?;
-        let (state, now) = renew::answer(renewed).map_err(bad)?;
+        let (mut state, now) = renew::answer(renewed).map_err(bad)?;
+        if state.is_ours() && !still_ours {
+            // A newer claim came between. The renewal had ended the tracking, so nobody else tells us.
+            state = LeaseState::Lost;
+        }
         if state.is_ours() {
             self.permit.renewed(sent, self.config.lease(), mark);
             self.announce(now).await?;
@@ -170,22 +184,18 @@ impl RedisConsumer {
         let arguments = take::arguments(&self.config, &question);
         let keys = self.keys.clone();
         let answer = self.script(&take::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
-        let taken = self.taken(answer, mark)?;
-        if taken.lease == LeaseState::Reclaimed {
-            self.permit.renewed(sent, self.config.lease(), mark);
-        }
-        Ok(taken)
+        self.taken(answer, sent, mark).await
     }
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
-        let mark = self.permit.mark();
+        let (sent, mark) = (Instant::now(), self.permit.mark());
         let question = take::Question { owner: self.owner, delivered: None, reclaim: false, life: self.life };
         let arguments = take::arguments(&self.config, &question);
         let QueueKeys { queue, lease } = self.keys.clone();
         let mut pipe = redis::pipe();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
-        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(block.as_secs_f64());
+        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
         pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease])).arg(&arguments);
         let [moved, taken] = self.pipeline(block, &mut pipe).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
@@ -194,14 +204,19 @@ impl RedisConsumer {
             Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &[&queue, &lease], &arguments).await?,
             other => other.map_err(kind)?,
         };
-        self.taken(answer, mark)
+        self.taken(answer, sent, mark).await
     }
 
-    fn taken(&mut self, answer: Value, mark: crate::queue::lease::DoubtMark) -> Result<Taken, QueueErrorKind> {
+    async fn taken(&mut self, answer: Value, sent: Instant, mark: DoubtMark) -> Result<Taken, QueueErrorKind> {
         let take::Answer { lease, changed, now, messages } = take::answer(answer).map_err(bad)?;
+        // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
+        let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
+        let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);
         match lease {
-            LeaseState::Held | LeaseState::Reclaimed => self.permit.confirmed(mark),
-            LeaseState::Absent | LeaseState::Lost => self.permit.revoke(),
+            LeaseState::Reclaimed if still_ours => self.permit.renewed(sent, self.config.lease(), mark),
+            LeaseState::Held if still_ours => self.permit.confirmed(mark),
+            // Where a newer claim came between, the next take says so.
+            _ => self.permit.revoke(),
         }
         let items: Vec<Item> =
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
@@ -229,7 +244,7 @@ impl RedisConsumer {
 
     async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
         let mut pipe = redis::pipe();
-        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(block.as_secs_f64());
+        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block));
         pipe.cmd("TIME");
         let [popped, time] = self.pipeline(block, &mut pipe).await?;
         let popped: Option<(String, Vec<u8>)> =
@@ -284,6 +299,11 @@ impl Consumer for RedisConsumer {
 /// Who is live in the sorted set: the session as it stands in keys, and its owner.
 pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
     format!("{}:{owner}", encoded(session))
+}
+
+/// A blocking time as Redis wants it. It reads 0 as for ever, and before 7.0 everything below a millisecond as 0.
+fn seconds(block: Duration) -> f64 {
+    block.max(Duration::from_millis(1)).as_secs_f64()
 }
 
 fn evalsha(script: &Script, keys: &[&String]) -> Cmd {

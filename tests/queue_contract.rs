@@ -1,0 +1,103 @@
+//! The contract of the queue, as `src/queue.rs` numbers it: every claim is tested against every backend.
+//!
+//! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim` and `redis::claim`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "queue_contract/place.rs"]
+mod place;
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+macro_rules! contract {
+    ($($clause:ident at $path:literal: $($claim:ident),+;)+) => {
+        $(
+            #[path = $path]
+            mod $clause;
+        )+
+
+        mod memory {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = crate::place::Place::in_memory();
+                    crate::$clause::$claim(&place).await;
+                }
+            )+)+
+        }
+
+        mod redis {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = crate::place::Place::in_redis();
+                    crate::$clause::$claim(&place).await;
+                    place.assert_no_key_without_expiry().await;
+                }
+            )+)+
+        }
+    };
+}
+
+contract! {
+    // Clauses 1, 2 and 9.
+    push at "queue_contract/push.rs":
+        batches_come_in_the_order_of_the_pushes,
+        sessions_that_are_pushed_to_together_get_each_their_own,
+        session_ids_that_look_like_keys_do_not_collide,
+        what_is_queued_is_stamped_by_the_queues_clock,
+        a_queue_full_of_messages_refuses_and_what_came_back_can_be_pushed_again_in_order,
+        a_queue_full_of_bytes_refuses_and_is_never_beyond_its_bound,
+        a_message_that_is_too_large_stops_its_session_and_no_other,
+        pushing_nothing_gives_nothing,
+        a_short_lived_message_does_not_cut_the_life_of_a_long_lived_one,
+        what_nobody_takes_goes_when_the_last_of_it_has_expired;
+    // Clauses 3, 4, 10 and 12.
+    take at "queue_contract/take.rs":
+        looking_takes_nothing_away,
+        an_acknowledgement_removes_what_it_names_and_nothing_else,
+        what_is_pushed_meanwhile_stands_behind_what_is_acknowledged,
+        an_acknowledgement_whose_answer_was_lost_can_be_repeated,
+        a_queue_that_was_emptied_and_filled_again_is_not_acknowledged,
+        an_acknowledgement_of_more_than_there_is_removes_nothing,
+        an_acknowledgement_of_none_removes_nothing,
+        a_batch_is_bounded_in_messages,
+        a_batch_is_bounded_in_bytes,
+        one_message_is_given_however_large,
+        what_cannot_be_decoded_is_an_item_like_others,
+        a_pop_removes_the_oldest,
+        a_pop_ends_at_the_next_push;
+    // Clauses 5, 6 and 11.
+    lease at "queue_contract/lease.rs":
+        the_newest_claim_wins,
+        to_another_than_the_owner_the_queue_is_lost,
+        an_absent_lease_is_reclaimed_by_a_take,
+        an_absent_lease_is_reclaimed_by_a_renewal,
+        an_absent_lease_is_not_reclaimed_by_a_wait,
+        an_absent_lease_can_be_claimed_without_taking_anothers,
+        a_lease_ends_by_release_of_its_owner_only,
+        a_lease_ends_by_its_time,
+        a_lease_that_is_renewed_does_not_end,
+        a_lease_that_ran_out_can_be_claimed_again_by_its_owner,
+        whoever_loses_the_lease_learns_it_at_once,
+        whoever_waits_learns_of_a_takeover_at_once,
+        whoever_reclaimed_by_a_take_learns_of_a_takeover_at_once,
+        whoever_was_in_doubt_and_still_owns_learns_of_the_next_takeover,
+        live_sessions_are_those_that_someone_owns;
+    // Clause 7.
+    replace at "queue_contract/replace.rs":
+        a_failed_attempt_stands_where_the_message_stood,
+        a_failed_attempt_survives_its_owner,
+        a_failed_attempt_is_not_written_over_another_message,
+        a_failed_attempt_is_not_written_without_the_lease;
+    // Clause 8.
+    wait at "queue_contract/wait.rs":
+        a_wait_ends_at_the_next_push_and_takes_nothing_away,
+        a_wait_ends_at_once_where_something_is_queued,
+        a_wait_ends_after_its_time,
+        a_wait_does_not_disturb_order,
+        all_who_wait_are_woken,
+        a_wait_that_was_dropped_loses_nothing;
+}

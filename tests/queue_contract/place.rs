@@ -1,0 +1,142 @@
+//! Where a claim is tested, and who acts there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mcp_courier::envelope::Envelope;
+use mcp_courier::queue::{Consumer, Delivered, OwnerToken, Permit, Queue, Taken, connect};
+use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
+use serde_json::json;
+
+use crate::eventually::{SOON, eventually};
+use crate::redis_server::RedisServer;
+
+/// A backend that nobody else uses.
+pub(crate) struct Place {
+    url: String,
+    server: Option<RedisServer>,
+}
+
+impl Place {
+    pub(crate) fn in_memory() -> Self {
+        static NAMES: AtomicU64 = AtomicU64::new(0);
+        Self { url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)), server: None }
+    }
+
+    pub(crate) fn in_redis() -> Self {
+        let server = RedisServer::start();
+        Self { url: server.url(), server: Some(server) }
+    }
+
+    pub(crate) async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Queue> {
+        connect(&self.url, Arc::new(config.build().unwrap())).await.unwrap()
+    }
+
+    pub(crate) async fn publisher(&self, config: ConfigBuilder) -> Publisher {
+        Publisher::connect(&self.url, config.build().unwrap()).await.unwrap()
+    }
+
+    /// A publisher and an owner of one session, as most claims need them.
+    pub(crate) async fn pair(&self, config: ConfigBuilder) -> (Publisher, Arc<dyn Queue>, Owner) {
+        let queue = self.queue(config.clone()).await;
+        let owner = Owner::claiming(&queue).await;
+        (self.publisher(config).await, queue, owner)
+    }
+
+    /// Until that many wait. In memory whoever was polled waits.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        tokio::task::yield_now().await;
+        if let Some(server) = &self.server {
+            eventually("clients that block", SOON, async || server.blocked_clients().await >= count).await;
+        }
+    }
+
+    pub(crate) async fn assert_no_key_without_expiry(&self) {
+        if let Some(server) = &self.server {
+            server.assert_no_key_without_expiry().await;
+        }
+    }
+}
+
+pub(crate) fn config() -> ConfigBuilder {
+    Config::builder()
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::new("1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11").unwrap()
+}
+
+pub(crate) fn note(n: usize) -> Notification {
+    Notification::new("notifications/test").unwrap().with_params(json!({ "n": n })).unwrap()
+}
+
+pub(crate) async fn push(publisher: &Publisher, numbers: impl IntoIterator<Item = usize>) {
+    for pushed in publisher.push_many(numbers.into_iter().map(|n| (session(), note(n)))).await {
+        pushed.unwrap();
+    }
+}
+
+/// One who owns the queue of [`session`], or would.
+pub(crate) struct Owner {
+    pub(crate) token: OwnerToken,
+    pub(crate) permit: Arc<Permit>,
+    pub(crate) consumer: Box<dyn Consumer>,
+}
+
+impl Owner {
+    pub(crate) async fn opening(queue: &Arc<dyn Queue>) -> Self {
+        let (token, permit) = (OwnerToken::new(), Arc::new(Permit::new()));
+        let consumer = queue.open(&session(), token, Arc::clone(&permit)).await.unwrap();
+        Self { token, permit, consumer }
+    }
+
+    pub(crate) async fn claiming(queue: &Arc<dyn Queue>) -> Self {
+        let mut owner = Self::opening(queue).await;
+        owner.consumer.claim().await.unwrap();
+        owner
+    }
+
+    pub(crate) async fn take(&mut self) -> Taken {
+        self.consumer.take(None).await.unwrap()
+    }
+
+    pub(crate) async fn take_after(&mut self, delivered: &Delivered) -> Taken {
+        self.consumer.take(Some(delivered)).await.unwrap()
+    }
+
+    pub(crate) async fn wait(&mut self, block: Duration) -> Taken {
+        self.consumer.wait(block).await.unwrap()
+    }
+
+    pub(crate) fn is_permitted(&self) -> bool {
+        self.permit.holds(Instant::now())
+    }
+
+    /// Renews until no doubt is left of what happened before.
+    pub(crate) async fn settle(&mut self) {
+        let begun = Instant::now();
+        while !self.is_permitted() {
+            assert!(self.consumer.renew().await.unwrap().is_ours());
+            assert!(begun.elapsed() < SOON, "a renewed lease permits nothing");
+        }
+    }
+
+    pub(crate) async fn until_not_permitted(&self) {
+        eventually("the loss of the permit", SOON, async || !self.is_permitted()).await;
+    }
+}
+
+/// What says that the `count` oldest of a batch were delivered.
+pub(crate) fn delivered(taken: &Taken, count: usize) -> Delivered {
+    Delivered { count, last: taken.items[count - 1].mark.clone() }
+}
+
+pub(crate) fn envelopes(taken: &Taken) -> Vec<&Envelope> {
+    taken.items.iter().map(|item| item.envelope.as_ref().unwrap()).collect()
+}
+
+/// The numbers that were pushed, as they came.
+pub(crate) fn numbers(taken: &Taken) -> Vec<usize> {
+    envelopes(taken).iter().map(|e| usize::try_from(e.params["n"].as_u64().unwrap()).unwrap()).collect()
+}
