@@ -1,0 +1,291 @@
+//! [`Chat`]: what can be done in rooms, and who is told of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use mcp_courier::{LoggingLevel, Notification, Publisher, SessionId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::rooms::{Result, Room, Rooms};
+
+/// What the URI of a room begins with.
+const ROOMS: &str = "chat://rooms/";
+
+/// RFC 3986's unreserved characters stand for themselves.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The longest name of a room or a member, in characters.
+pub(crate) const MAX_NAME: usize = 64;
+
+/// The longest text, in characters.
+pub(crate) const MAX_TEXT: usize = 4096;
+
+/// How long saying something may take once it is one's turn. Well within the time after which a turn runs out, so that
+/// nobody else's begins meanwhile.
+const SPEECH: Duration = Duration::from_secs(5);
+
+pub(crate) struct Chat {
+    rooms: Box<dyn Rooms>,
+    publisher: Publisher,
+    /// The sessions of this server, and where each is.
+    here: Mutex<HashMap<SessionId, Places>>,
+    ended: mpsc::UnboundedSender<SessionId>,
+}
+
+#[derive(Default)]
+struct Places {
+    member_of: BTreeSet<String>,
+    watches: BTreeSet<String>,
+}
+
+/// One session's place in this server. When the last holder lets go, the session leaves its rooms: hence whoever is
+/// still doing something for it holds one too.
+pub(crate) struct Seat {
+    chat: Arc<Chat>,
+    session: OnceLock<SessionId>,
+}
+
+impl Seat {
+    pub(crate) fn new(chat: Arc<Chat>) -> Self {
+        Self { chat, session: OnceLock::new() }
+    }
+
+    /// The session is known from its first request on.
+    pub(crate) fn take(&self, session: SessionId) -> &SessionId {
+        self.session.get_or_init(|| session)
+    }
+
+    pub(crate) fn chat(&self) -> &Chat {
+        &self.chat
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            // When nobody listens any more, the server has stopped, and everyone has left.
+            let _ = self.chat.ended.send(session);
+        }
+    }
+}
+
+impl Chat {
+    /// The chat, and where it tells of sessions that have ended: for [`keep_house`](Self::keep_house).
+    pub(crate) fn new(rooms: Box<dyn Rooms>, publisher: Publisher) -> (Arc<Self>, mpsc::UnboundedReceiver<SessionId>) {
+        let (ended, receiver) = mpsc::unbounded_channel();
+        (Arc::new(Self { rooms, publisher, here: Mutex::default(), ended }), receiver)
+    }
+
+    pub(crate) async fn join(&self, session: &SessionId, room: &str, name: &str) -> Result<Value> {
+        check_name("room", room)?;
+        check_name("name", name)?;
+        let Some(now) = self.rooms.join(room, session, name).await? else {
+            return Err(format!("name: {name:?} is taken in room {room:?}; choose one that nobody has there").into());
+        };
+        self.here().entry(session.clone()).or_default().member_of.insert(room.to_owned());
+        self.tell_watchers(room, &now).await;
+        Ok(describe(room, &now))
+    }
+
+    pub(crate) async fn leave(&self, session: &SessionId, room: &str) -> Result<Value> {
+        check_name("room", room)?;
+        let left = self.rooms.leave(room, session).await?;
+        if let Some(places) = self.here().get_mut(session) {
+            places.member_of.remove(room);
+        }
+        if !left {
+            return Err(not_a_member(room));
+        }
+        let now = self.rooms.look(room).await?;
+        self.tell_watchers(room, &now).await;
+        Ok(json!({"room": room, "left": true}))
+    }
+
+    pub(crate) async fn who(&self, room: &str) -> Result<Value> {
+        check_name("room", room)?;
+        Ok(describe(room, &self.rooms.look(room).await?))
+    }
+
+    pub(crate) async fn say(&self, session: &SessionId, room: &str, text: &str) -> Result<Value> {
+        check_name("room", room)?;
+        check_text(text)?;
+        let turn = self.rooms.turn(room).await?;
+        let said = tokio::time::timeout(SPEECH, self.say_now(session, room, text)).await;
+        turn.done().await;
+        said.unwrap_or_else(|_| Err(format!("no answer within {SPEECH:?}: some members may have been reached").into()))
+    }
+
+    async fn say_now(&self, session: &SessionId, room: &str, text: &str) -> Result<Value> {
+        let Some(now) = self.rooms.speak(room, session).await? else { return Err(not_a_member(room)) };
+        let from = now.name_of(session).unwrap_or_default();
+        let data = json!({"room": room, "from": from, "text": text, "seq": now.seq});
+        let to_members = now.members.iter().map(|member| {
+            (member.session.clone(), Notification::message(LoggingLevel::Info, Some("chat"), data.clone()))
+        });
+        let to_watchers = now.watchers.iter().map(|watcher| (watcher.clone(), Notification::resource_updated(uri(room))));
+        let pushed = self.publisher.push_many(to_members.chain(to_watchers)).await;
+        let mut errors = Vec::new();
+        for (n, refused) in pushed.into_iter().enumerate().filter_map(|(n, result)| Some((n, result.err()?))) {
+            // Who only watches is not the speaker's business.
+            match now.members.get(n) {
+                Some(member) => errors.push(json!({"name": member.name, "error": with_causes(&refused)})),
+                None => tracing::warn!(error = with_causes(&refused), "a watcher is not told"),
+            }
+        }
+        let mut said = json!({"seq": now.seq, "members": now.members.len()});
+        if !errors.is_empty() {
+            said["errors"] = Value::Array(errors);
+        }
+        Ok(said)
+    }
+
+    /// The URIs and names of all rooms.
+    pub(crate) async fn list(&self) -> Result<Vec<(String, String)>> {
+        Ok(self.rooms.list().await?.into_iter().map(|room| (uri(&room), room)).collect())
+    }
+
+    /// `None` where there is no such room.
+    pub(crate) async fn read(&self, uri: &str) -> Result<Option<Value>> {
+        let Ok(room) = room_of(uri) else { return Ok(None) };
+        let now = self.rooms.look(&room).await?;
+        Ok((!now.members.is_empty()).then(|| describe(&room, &now)))
+    }
+
+    pub(crate) async fn watch(&self, session: &SessionId, uri: &str) -> Result<()> {
+        let room = room_of(uri)?;
+        self.rooms.watch(&room, session).await?;
+        self.here().entry(session.clone()).or_default().watches.insert(room);
+        Ok(())
+    }
+
+    pub(crate) async fn unwatch(&self, session: &SessionId, uri: &str) -> Result<()> {
+        let room = room_of(uri)?;
+        self.rooms.unwatch(&room, session).await?;
+        if let Some(places) = self.here().get_mut(session) {
+            places.watches.remove(&room);
+        }
+        Ok(())
+    }
+
+    /// Lets ended sessions leave their rooms, and says of the others that they are still there. Once stopped, all leave.
+    pub(crate) async fn keep_house(
+        self: Arc<Self>,
+        mut ended: mpsc::UnboundedReceiver<SessionId>,
+        every: Duration,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(session) = ended.recv() => self.end(&session).await,
+                _ = ticks.tick() => self.keep().await,
+            }
+        }
+        let rest: Vec<_> = self.here().keys().cloned().collect();
+        for session in rest {
+            self.end(&session).await;
+        }
+    }
+
+    async fn end(&self, session: &SessionId) {
+        let Some(places) = self.here().remove(session) else { return };
+        for room in places.watches {
+            if let Err(error) = self.rooms.unwatch(&room, session).await {
+                tracing::warn!(%session, room, error, "a session has ended and watches on, until that runs out");
+            }
+        }
+        for room in places.member_of {
+            let left = async {
+                if self.rooms.leave(&room, session).await? {
+                    self.tell_watchers(&room, &self.rooms.look(&room).await?).await;
+                }
+                Ok::<_, mcp_courier::Cause>(())
+            };
+            if let Err(error) = left.await {
+                tracing::warn!(%session, room, error, "a session has ended and stays a member, until that runs out");
+            }
+        }
+    }
+
+    async fn keep(&self) {
+        let mut kept: BTreeMap<String, (Vec<SessionId>, Vec<SessionId>)> = BTreeMap::new();
+        for (session, places) in self.here().iter() {
+            for room in &places.member_of {
+                kept.entry(room.clone()).or_default().0.push(session.clone());
+            }
+            for room in &places.watches {
+                kept.entry(room.clone()).or_default().1.push(session.clone());
+            }
+        }
+        for (room, (members, watchers)) in kept {
+            match self.rooms.keep(&room, &members, &watchers).await {
+                Ok(false) => {}
+                Ok(true) => match self.rooms.look(&room).await {
+                    Ok(now) => self.tell_watchers(&room, &now).await,
+                    Err(error) => tracing::warn!(room, error, "watchers are not told that members have vanished"),
+                },
+                Err(error) => tracing::warn!(room, error, "members could not be kept; the next time comes"),
+            }
+        }
+    }
+
+    async fn tell_watchers(&self, room: &str, now: &Room) {
+        let each = now.watchers.iter().map(|watcher| (watcher.clone(), Notification::resource_updated(uri(room))));
+        for refused in self.publisher.push_many(each).await.into_iter().filter_map(std::result::Result::err) {
+            tracing::warn!(error = with_causes(&refused), "a watcher is not told");
+        }
+    }
+
+    fn here(&self) -> MutexGuard<'_, HashMap<SessionId, Places>> {
+        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn describe(room: &str, now: &Room) -> Value {
+    let members: Vec<_> = now.members.iter().map(|member| &member.name).collect();
+    json!({"room": room, "members": members, "seq": now.seq})
+}
+
+fn uri(room: &str) -> String {
+    format!("{ROOMS}{}", utf8_percent_encode(room, &ENCODED))
+}
+
+fn room_of(uri: &str) -> Result<String> {
+    let encoded = uri.strip_prefix(ROOMS).ok_or_else(|| format!("uri: {uri:?} is no room; one is {ROOMS}{{room}}"))?;
+    let room = percent_decode_str(encoded).decode_utf8().map_err(|_| format!("uri: {uri:?} is not UTF-8"))?;
+    check_name("room", &room)?;
+    Ok(room.into_owned())
+}
+
+fn not_a_member(room: &str) -> mcp_courier::Cause {
+    format!("room: you are not a member of {room:?}; join it first").into()
+}
+
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let length = name.chars().count();
+    if !(1..=MAX_NAME).contains(&length) {
+        return Err(format!("{what}: it must have 1 to {MAX_NAME} characters, and this one has {length}").into());
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        return Err(format!("{what}: it must have no control characters, and this one has {control:?}").into());
+    }
+    Ok(())
+}
+
+fn check_text(text: &str) -> Result<()> {
+    let length = text.chars().count();
+    if !(1..=MAX_TEXT).contains(&length) {
+        return Err(format!("text: it must have 1 to {MAX_TEXT} characters, and this one has {length}").into());
+    }
+    Ok(())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,109 @@
+//! A chat as an MCP server: `cargo run --example chat`.
+//!
+//! Whatever is said in a room reaches all of its members as `notifications/message`, in the same order, at whatever server
+//! of the fleet they are: `cargo run --example chat -- --redis redis://127.0.0.1/ --listen 127.0.0.1:8081`, as often as you
+//! like. A worker reaches them too: see the example `worker`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, web};
+use clap::Parser;
+use mcp_courier::{Cause, Config, Courier};
+use rmcp_actix_web::transport::StreamableHttpService;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::chat::Chat;
+use crate::rooms::Rooms;
+use crate::rooms::memory::MemoryRooms;
+use crate::rooms::redis::RedisRooms;
+use crate::service::ChatService;
+
+mod chat;
+mod rooms;
+mod service;
+
+/// A chat as an MCP server.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where to listen. Port 0 picks one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The queue. All servers on one Redis with one prefix are one chat.
+    #[arg(long, value_name = "URL", default_value = "memory://chat")]
+    redis: String,
+    /// What all keys in Redis begin with.
+    #[arg(long, default_value = "mcp-courier")]
+    prefix: String,
+    /// How long members of a server that died stay.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    member_ttl: u64,
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Cause> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    serve(Args::parse()).await
+}
+
+async fn serve(args: Args) -> Result<(), Cause> {
+    let config = Config::builder().prefix(args.prefix).build()?;
+    let courier = Courier::start(&args.redis, config).await?;
+    let member_ttl = Duration::from_secs(args.member_ttl);
+    let rooms: Box<dyn Rooms> = if args.redis.starts_with("memory:") {
+        Box::new(MemoryRooms::default())
+    } else {
+        Box::new(RedisRooms::connect(&args.redis, courier.config().prefix(), member_ttl).await?)
+    };
+    let (chat, ended) = Chat::new(rooms, courier.publisher());
+    let house_stop = CancellationToken::new();
+    let house = tokio::spawn(Arc::clone(&chat).keep_house(ended, member_ttl / 4, house_stop.clone()));
+
+    // One for all of actix's workers: sessions live in its manager, and requests come to any worker.
+    let sessions_stop = CancellationToken::new();
+    let service = StreamableHttpService::builder()
+        .service_factory(Arc::new(move || Ok(ChatService::new(Arc::clone(&chat)))))
+        .session_manager(Arc::new(courier.session_manager()))
+        .cancellation_token(sessions_stop.clone())
+        .build();
+    let server = HttpServer::new(move || App::new().service(web::scope("/mcp").service(service.clone().scope())))
+        // A client that closes its stream is noticed at once, and not when two keep-alives have failed.
+        .h1_allow_half_closed(false)
+        .disable_signals()
+        .shutdown_timeout(5)
+        .bind(args.listen)?;
+    // There is one: it was bound to one.
+    let address = server.addrs().first().copied().unwrap_or(args.listen);
+    let server = server.run();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    announce(address)?;
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    // What is under way is delivered first. Then the streams end, for which a graceful stop would wait; and last of all,
+    // when no session is left to join anything, all leave.
+    let report = courier.shutdown(Duration::from_secs(5)).await;
+    tracing::info!(?report, "the courier has stopped");
+    sessions_stop.cancel();
+    handle.stop(true).await;
+    server.await??;
+    house_stop.cancel();
+    house.await?;
+    Ok(())
+}
+
+/// Says where, on stdout and in one line: whoever started this waits for it.
+fn announce(address: SocketAddr) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "listening on http://{address}/mcp")?;
+    stdout.flush()
+}

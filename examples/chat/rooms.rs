@@ -1,0 +1,76 @@
+//! [`Rooms`]: who is where. One port with two backends: this process's memory, and Redis for a fleet.
+
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{Cause, SessionId};
+
+pub(crate) mod memory;
+pub(crate) mod redis;
+
+pub(crate) type Result<T> = std::result::Result<T, Cause>;
+
+/// The rooms of the whole fleet.
+///
+/// A room lives as long as it has members; with its last member its count of messages ends too. Sessions may watch a
+/// room that does not exist yet. Members and watchers of a server that died vanish by themselves: each server says again
+/// and again ([`keep`](Self::keep)) which of them it still holds.
+pub(crate) trait Rooms: Send + Sync {
+    /// Waits until nobody else in the fleet speaks in the room. Between a number and its last push nobody else may push,
+    /// or members would see numbers out of order.
+    fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>>;
+
+    /// Counts one message of a member: `None` for anyone else.
+    fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>>;
+
+    /// Makes the session a member, or renames it. `None` if another one has that name.
+    fn join<'a>(
+        &'a self,
+        room: &'a str,
+        session: &'a SessionId,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Room>>>;
+
+    /// Whether it was a member.
+    fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>>;
+
+    fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>>;
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+
+    fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
+
+    fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
+
+    /// These sessions are still here, as members or watchers of the room. Whether members have vanished meanwhile.
+    fn keep<'a>(
+        &'a self,
+        room: &'a str,
+        members: &'a [SessionId],
+        watchers: &'a [SessionId],
+    ) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// The right to speak in a room.
+pub(crate) trait Turn: Send {
+    fn done(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// A room at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Room {
+    pub(crate) members: Vec<Member>,
+    pub(crate) watchers: Vec<SessionId>,
+    /// The number of the last message; 0 before the first.
+    pub(crate) seq: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) session: SessionId,
+    pub(crate) name: String,
+}
+
+impl Room {
+    pub(crate) fn name_of(&self, session: &SessionId) -> Option<&str> {
+        self.members.iter().find(|member| member.session == *session).map(|member| member.name.as_str())
+    }
+}

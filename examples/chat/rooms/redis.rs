@@ -1,0 +1,271 @@
+//! Rooms of a fleet. In Redis, under `{prefix}:chat:`, and all with an expiry:
+//!
+//! | key | type | what |
+//! | --- | --- | --- |
+//! | `rooms` | sorted set | rooms by the time when they end, in ms |
+//! | `members:{room}` | sorted set | session ids by the time when they vanish unless kept |
+//! | `names:{room}` | hash | session id -> name |
+//! | `watchers:{room}` | sorted set | session ids by the time when they vanish unless kept |
+//! | `seq:{room}` | string | the number of the last message |
+//! | `speaking:{room}` | string | the token of whoever speaks |
+
+use std::time::{Duration, Instant};
+
+use mcp_courier::SessionId;
+use mcp_courier::queue::BoxFuture;
+use redis::Script;
+use redis::aio::ConnectionManager;
+
+use super::{Member, Result, Room, Rooms, Turn};
+
+/// How long a turn lasts if whoever has it dies. Longer than any turn may take.
+const TURN: Duration = Duration::from_secs(10);
+
+/// How long a speaker waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What every script begins with: by Redis's own clock, those who were not kept vanish, and with its last member a room.
+/// A script sees a room as it is, whoever looked last.
+const PRELUDE: &str = r"
+local rooms, members, names, watchers, seq, room, ttl = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1], ARGV[2]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local gone = redis.call('ZRANGEBYSCORE', members, '-inf', now)
+for _, session in ipairs(gone) do
+    redis.call('ZREM', members, session)
+    redis.call('HDEL', names, session)
+end
+redis.call('ZREMRANGEBYSCORE', watchers, '-inf', now)
+local function tidy()
+    if redis.call('EXISTS', members) == 0 then
+        redis.call('DEL', seq)
+        redis.call('ZREM', rooms, room)
+    end
+end
+tidy()
+local function touch()
+    if redis.call('EXISTS', members) == 1 then
+        redis.call('ZADD', rooms, now + ttl, room)
+        redis.call('ZREMRANGEBYSCORE', rooms, '-inf', now)
+        redis.call('PEXPIRE', rooms, ttl)
+    end
+    for _, key in ipairs({members, names, watchers, seq}) do redis.call('PEXPIRE', key, ttl) end
+end
+local function look()
+    return {
+        tonumber(redis.call('GET', seq) or '0'),
+        redis.call('HGETALL', names),
+        redis.call('ZRANGE', watchers, 0, -1),
+    }
+end
+";
+
+const SPEAK: &str = r"
+if not redis.call('ZSCORE', members, ARGV[3]) then return false end
+redis.call('INCR', seq)
+touch()
+return look()
+";
+
+const JOIN: &str = r"
+local all = redis.call('HGETALL', names)
+for i = 1, #all, 2 do
+    if all[i + 1] == ARGV[4] and all[i] ~= ARGV[3] then return false end
+end
+redis.call('ZADD', members, now + ttl, ARGV[3])
+redis.call('HSET', names, ARGV[3], ARGV[4])
+touch()
+return look()
+";
+
+const LEAVE: &str = r"
+local left = redis.call('ZREM', members, ARGV[3])
+redis.call('HDEL', names, ARGV[3])
+tidy()
+return left
+";
+
+const WATCH: &str = r"
+redis.call('ZADD', watchers, now + ttl, ARGV[3])
+touch()
+";
+
+/// Only those who still are: one who left while this was under way is not made a member again.
+const KEEP: &str = r"
+for i = 4, 3 + ARGV[3] do redis.call('ZADD', members, 'XX', now + ttl, ARGV[i]) end
+for i = 4 + ARGV[3], #ARGV do redis.call('ZADD', watchers, 'XX', now + ttl, ARGV[i]) end
+touch()
+return #gone
+";
+
+/// Ends a turn, unless it has run out and is another's now.
+const DONE: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+pub(crate) struct RedisRooms {
+    connection: ConnectionManager,
+    prefix: String,
+    ttl: Duration,
+    scripts: Scripts,
+}
+
+struct Scripts {
+    speak: Script,
+    join: Script,
+    leave: Script,
+    look: Script,
+    watch: Script,
+    unwatch: Script,
+    keep: Script,
+}
+
+/// seq, names, watchers.
+type Looked = (u64, Vec<(String, String)>, Vec<String>);
+
+impl RedisRooms {
+    pub(crate) async fn connect(url: &str, prefix: &str, ttl: Duration) -> Result<Self> {
+        let connection = ConnectionManager::new(redis::Client::open(url)?).await?;
+        let script = |text: &str| Script::new(&format!("{PRELUDE}{text}"));
+        let scripts = Scripts {
+            speak: script(SPEAK),
+            join: script(JOIN),
+            leave: script(LEAVE),
+            look: script("return look()"),
+            watch: script(WATCH),
+            unwatch: script("redis.call('ZREM', watchers, ARGV[3])"),
+            keep: script(KEEP),
+        };
+        Ok(Self { connection, prefix: format!("{prefix}:chat"), ttl, scripts })
+    }
+
+    async fn run<T: redis::FromRedisValue>(&self, script: &Script, room: &str, args: &[&str]) -> Result<T> {
+        let mut call = script.key(format!("{}:rooms", self.prefix));
+        for what in ["members", "names", "watchers", "seq"] {
+            call.key(format!("{}:{what}:{room}", self.prefix));
+        }
+        call.arg(room).arg(millis(self.ttl)).arg(args);
+        Ok(call.invoke_async(&mut self.connection.clone()).await?)
+    }
+}
+
+fn room_of((seq, names, watchers): Looked) -> Result<Room> {
+    let mut members = Vec::new();
+    for (session, name) in names {
+        members.push(Member { session: SessionId::new(session)?, name });
+    }
+    // A hash has no order of its own.
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let watchers = watchers.into_iter().map(SessionId::new).collect::<std::result::Result<_, _>>()?;
+    Ok(Room { members, watchers, seq })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Rooms for RedisRooms {
+    fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>> {
+        Box::pin(async move {
+            let turn = RedisTurn {
+                connection: self.connection.clone(),
+                key: format!("{}:speaking:{room}", self.prefix),
+                token: format!("{:032x}", fastrand::u128(..)),
+            };
+            let began = Instant::now();
+            loop {
+                let mut set = redis::cmd("SET");
+                set.arg(&turn.key).arg(&turn.token).arg("NX").arg("PX").arg(millis(TURN));
+                if set.query_async::<Option<String>>(&mut turn.connection.clone()).await?.is_some() {
+                    return Ok(Box::new(turn) as Box<dyn Turn>);
+                }
+                if began.elapsed() > PATIENCE {
+                    return Err("too many speak in this room at once".into());
+                }
+                // At different intervals, so that those who wait do not all come at once again.
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5))).await;
+            }
+        })
+    }
+
+    fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>> {
+        Box::pin(async move {
+            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[session.as_str()]).await?;
+            spoken.map(room_of).transpose()
+        })
+    }
+
+    fn join<'a>(
+        &'a self,
+        room: &'a str,
+        session: &'a SessionId,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Room>>> {
+        Box::pin(async move {
+            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[session.as_str(), name]).await?;
+            joined.map(room_of).transpose()
+        })
+    }
+
+    fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { self.run(&self.scripts.leave, room, &[session.as_str()]).await })
+    }
+
+    fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
+        Box::pin(async move { room_of(self.run(&self.scripts.look, room, &[]).await?) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move {
+            let mut connection = self.connection.clone();
+            let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await?;
+            let mut living = redis::cmd("ZRANGEBYSCORE");
+            living.arg(format!("{}:rooms", self.prefix)).arg(seconds * 1000 + micros / 1000).arg("+inf");
+            let mut names: Vec<String> = living.query_async(&mut connection).await?;
+            names.sort();
+            Ok(names)
+        })
+    }
+
+    fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.run(&self.scripts.watch, room, &[session.as_str()]).await })
+    }
+
+    fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[session.as_str()]).await })
+    }
+
+    fn keep<'a>(
+        &'a self,
+        room: &'a str,
+        members: &'a [SessionId],
+        watchers: &'a [SessionId],
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let count = members.len().to_string();
+            let mut args = vec![count.as_str()];
+            args.extend(members.iter().chain(watchers).map(SessionId::as_str));
+            let vanished: u64 = self.run(&self.scripts.keep, room, &args).await?;
+            Ok(vanished > 0)
+        })
+    }
+}
+
+struct RedisTurn {
+    connection: ConnectionManager,
+    key: String,
+    token: String,
+}
+
+impl Turn for RedisTurn {
+    fn done(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let script = Script::new(DONE);
+            let mut call = script.key(&self.key);
+            if let Err(error) = call.arg(&self.token).invoke_async::<u64>(&mut self.connection).await {
+                tracing::warn!(%error, "a turn could not be ended; it runs out in {TURN:?}");
+            }
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! [`ChatService`]: the chat as MCP tools and resources. One value per session.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use mcp_courier::SessionId;
+use rmcp::handler::server::wrapper::Parameters;
+use rmcp::model::{
+    CallToolResult, ContentBlock, DiscoverRequestMethod, DiscoverResult, ErrorCode, Extensions, JsonObject,
+    ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, UnsubscribeRequestParams,
+};
+use rmcp::schemars::JsonSchema;
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, schemars, tool, tool_handler, tool_router};
+use rmcp_actix_web::transport::http::request::Parts;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::chat::{Chat, MAX_NAME, MAX_TEXT, Seat};
+use crate::rooms;
+
+pub(crate) struct ChatService {
+    seat: Arc<Seat>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Join {
+    /// The room, 1 to 64 characters. It begins with its first member.
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    room: String,
+    /// What you are called there, 1 to 64 characters.
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    name: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Say {
+    /// A room that you have joined.
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    room: String,
+    /// What you say, 1 to 4096 characters.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
+    text: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct InRoom {
+    /// The room, 1 to 64 characters.
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    room: String,
+}
+
+#[tool_router]
+impl ChatService {
+    pub(crate) fn new(chat: Arc<Chat>) -> Self {
+        Self { seat: Arc::new(Seat::new(chat)) }
+    }
+
+    #[tool(description = "Joins a room. From then on what is said there reaches you as notifications/message.")]
+    async fn join(
+        &self,
+        Parameters(Join { room, name }): Parameters<Join>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.apart(async move |seat| seat.chat().join(&session, &room, &name).await).await
+    }
+
+    #[tool(description = "Says something in a room that you have joined, to all of its members.")]
+    async fn say(
+        &self,
+        Parameters(Say { room, text }): Parameters<Say>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.apart(async move |seat| seat.chat().say(&session, &room, &text).await).await
+    }
+
+    #[tool(description = "Who is in a room, and the number of the last message there.")]
+    async fn who(&self, Parameters(InRoom { room }): Parameters<InRoom>) -> Result<CallToolResult, ErrorData> {
+        self.apart(async move |seat| seat.chat().who(&room).await).await
+    }
+
+    #[tool(description = "Leaves a room.")]
+    async fn leave(
+        &self,
+        Parameters(InRoom { room }): Parameters<InRoom>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.apart(async move |seat| seat.chat().leave(&session, &room).await).await
+    }
+}
+
+impl ChatService {
+    /// Who calls. rmcp hands the HTTP request over with each message.
+    fn session(&self, extensions: &Extensions) -> Result<SessionId, ErrorData> {
+        let header = extensions.get::<Parts>().and_then(|parts| parts.headers.get("mcp-session-id"));
+        let id = header.and_then(|id| id.to_str().ok()).and_then(|id| SessionId::new(id).ok());
+        let id = id.ok_or_else(|| ErrorData::invalid_request("a session is needed: begin with initialize", None))?;
+        Ok(self.seat.take(id).clone())
+    }
+
+    /// Does something in a task of its own: a call whose client goes away is dropped, and nothing here may stop half-way.
+    async fn apart<F>(&self, act: impl FnOnce(Arc<Seat>) -> F) -> Result<CallToolResult, ErrorData>
+    where
+        F: Future<Output = rooms::Result<Value>> + Send + 'static,
+    {
+        match tokio::spawn(act(Arc::clone(&self.seat))).await {
+            Ok(Ok(done)) => Ok(CallToolResult::structured(done)),
+            Ok(Err(refused)) => Ok(CallToolResult::error(vec![ContentBlock::text(refused.to_string())])),
+            Err(error) => Err(ErrorData::internal_error(error.to_string(), None)),
+        }
+    }
+}
+
+#[tool_handler]
+impl ServerHandler for ChatService {
+    fn get_info(&self) -> ServerConfig {
+        let mut capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        if let Some(resources) = &mut capabilities.resources {
+            resources.subscribe = Some(true);
+        }
+        // MCP asks for it of whoever sends notifications/message; the builder's method for it is deprecated.
+        capabilities.logging = Some(JsonObject::new());
+        ServerConfig::new(capabilities)
+            .with_instructions("A chat. Join a room, and say something in it; what others say arrives by itself.")
+    }
+
+    /// Notifications are addressed to sessions, and 2026-07-28 has none.
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(ProtocolVersion::known_up_to(&ProtocolVersion::V_2025_11_25))
+    }
+
+    /// Belongs to 2026-07-28 too: clients that miss it fall back to `initialize`.
+    async fn discover(&self, _context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        Err(ErrorData::method_not_found::<DiscoverRequestMethod>())
+    }
+
+    /// What is said is no log to be thinned out, so every level is fine and changes nothing.
+    #[expect(deprecated, reason = "2025-11-25 has it, and is what is spoken here")]
+    async fn set_level(
+        &self,
+        _request: rmcp::model::SetLevelRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        Ok(())
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let rooms = self.seat.chat().list().await.map_err(failed)?;
+        let resource = |(uri, room)| Resource::new(uri, room).with_mime_type("application/json");
+        Ok(ListResourcesResult::with_all_items(rooms.into_iter().map(resource).collect()))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let room = ResourceTemplate::new("chat://rooms/{room}", "room").with_mime_type("application/json");
+        Ok(ListResourceTemplatesResult::with_all_items(vec![room]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let uri = request.uri;
+        let Some(room) = self.seat.chat().read(&uri).await.map_err(failed)? else {
+            return Err(ErrorData::resource_not_found("there is no such room", Some(json!({"uri": uri}))));
+        };
+        let contents = ResourceContents::text(room.to_string(), uri).with_mime_type("application/json");
+        Ok(ReadResourceResult::new(vec![contents]).into())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.seat.chat().watch(&session, &request.uri).await.map_err(refused)
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.seat.chat().unwatch(&session, &request.uri).await.map_err(refused)
+    }
+}
+
+fn failed(error: mcp_courier::Cause) -> ErrorData {
+    ErrorData::new(ErrorCode::INTERNAL_ERROR, error.to_string(), None)
+}
+
+fn refused(error: mcp_courier::Cause) -> ErrorData {
+    ErrorData::invalid_params(error.to_string(), None)
+}
