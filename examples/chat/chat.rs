@@ -126,7 +126,8 @@ impl Chat {
         let to_members = now.members.iter().map(|member| {
             (member.session.clone(), Notification::message(LoggingLevel::Info, Some("chat"), data.clone()))
         });
-        let to_watchers = now.watchers.iter().map(|watcher| (watcher.clone(), Notification::resource_updated(uri(room))));
+        let to_watchers =
+            now.watchers.iter().map(|watcher| (watcher.clone(), Notification::resource_updated(uri(room))));
         let pushed = self.publisher.push_many(to_members.chain(to_watchers)).await;
         let mut errors = Vec::new();
         for (n, refused) in pushed.into_iter().enumerate().filter_map(|(n, result)| Some((n, result.err()?))) {

@@ -22,12 +22,7 @@ pub(crate) trait Rooms: Send + Sync {
     fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>>;
 
     /// Makes the session a member, or renames it. `None` if another one has that name.
-    fn join<'a>(
-        &'a self,
-        room: &'a str,
-        session: &'a SessionId,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Room>>>;
+    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>>;
 
     /// Whether it was a member.
     fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>>;

@@ -57,12 +57,7 @@ impl Rooms for MemoryRooms {
         })
     }
 
-    fn join<'a>(
-        &'a self,
-        room: &'a str,
-        session: &'a SessionId,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Room>>> {
+    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
         self.with(room, |room| {
             if room.members.iter().any(|member| member.name == name && member.session != *session) {
                 return None;

@@ -196,12 +196,7 @@ impl Rooms for RedisRooms {
         })
     }
 
-    fn join<'a>(
-        &'a self,
-        room: &'a str,
-        session: &'a SessionId,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Room>>> {
+    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
             let joined: Option<Looked> = self.run(&self.scripts.join, room, &[session.as_str(), name]).await?;
             joined.map(room_of).transpose()
