@@ -1,0 +1,318 @@
+//! A raw MCP client of the era with sessions: what comes down a stream is seen in the order of the bytes, and it can
+//! misbehave. (rmcp's own client handles each notification in a task of its own, so it cannot tell their order.)
+#![allow(dead_code)] // each test file uses a part of it
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+const VERSION: &str = "2025-11-25";
+
+/// How long anything that must come is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One session at one server. Clones are the same session.
+#[derive(Debug, Clone)]
+pub(crate) struct RawClient {
+    http: reqwest::Client,
+    url: String,
+    session: String,
+    next_id: Arc<AtomicU64>,
+}
+
+impl RawClient {
+    /// A new session: `initialize` and `notifications/initialized`. No stream is open yet.
+    pub(crate) async fn connect(url: &str) -> Self {
+        let mut client = Self::attach(url, "");
+        let params = json!({
+            "protocolVersion": VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "raw", "version": "0"},
+        });
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let response = client.post(&request).await;
+        let id = response.headers().get("mcp-session-id").expect("a session id").to_str().unwrap();
+        client.session = id.to_owned();
+        let answer = answer(response, &json!(0)).await;
+        assert_eq!(answer["result"]["protocolVersion"], VERSION, "{answer}");
+        let status = client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+        client
+    }
+
+    /// A session that exists already, perhaps begun at another server.
+    pub(crate) fn attach(url: &str, session: &str) -> Self {
+        // A connection of its own for each client, as different machines have.
+        let http = reqwest::Client::builder().build().unwrap();
+        Self { http, url: url.to_owned(), session: session.to_owned(), next_id: Arc::new(AtomicU64::new(1)) }
+    }
+
+    pub(crate) fn session_id(&self) -> &str {
+        &self.session
+    }
+
+    /// Opens the standalone stream; it is read in the background, and pings are answered.
+    pub(crate) async fn open_stream(&self) -> EventStream {
+        self.open_stream_after(None).await.unwrap_or_else(|status| panic!("no stream: {status}"))
+    }
+
+    /// Opens it with a `Last-Event-ID`, or finds out how that is refused.
+    pub(crate) async fn open_stream_after(&self, last_event_id: Option<&str>) -> Result<EventStream, StatusCode> {
+        let mut request = self.headers(self.http.get(&self.url)).header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.unwrap();
+        if response.status() != StatusCode::OK {
+            return Err(response.status());
+        }
+        Ok(EventStream::new(self.clone(), response))
+    }
+
+    /// A request's whole answer, with `result` or `error`.
+    pub(crate) async fn request(&self, method: &str, params: Value) -> Value {
+        let id = json!(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let response = self.post(&request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{method}");
+        answer(response, &id).await
+    }
+
+    /// The result of a tool, be it an error of the tool or not.
+    pub(crate) async fn call_tool(&self, name: &str, arguments: Value) -> Value {
+        let answer = self.request("tools/call", json!({"name": name, "arguments": arguments})).await;
+        assert!(answer["error"].is_null(), "{name}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Sends a notification or an answer.
+    pub(crate) async fn send(&self, message: &Value) -> StatusCode {
+        self.post(message).await.status()
+    }
+
+    /// Ends the session.
+    pub(crate) async fn delete(&self) -> StatusCode {
+        self.headers(self.http.delete(&self.url)).send().await.unwrap().status()
+    }
+
+    async fn post(&self, message: &Value) -> Response {
+        let request = self.headers(self.http.post(&self.url));
+        let request = request.header(ACCEPT, "application/json, text/event-stream");
+        let sent = request.header(CONTENT_TYPE, "application/json").body(message.to_string()).send();
+        tokio::time::timeout(PATIENCE, sent).await.expect("an answer in time").unwrap()
+    }
+
+    fn headers(&self, request: RequestBuilder) -> RequestBuilder {
+        if self.session.is_empty() {
+            return request;
+        }
+        request.header("mcp-session-id", &self.session).header("mcp-protocol-version", VERSION)
+    }
+}
+
+/// The answer in a response, which is JSON or a stream of its own.
+async fn answer(response: Response, id: &Value) -> Value {
+    let body = tokio::time::timeout(PATIENCE, response.text()).await.expect("an answer in time").unwrap();
+    if let Ok(answer) = serde_json::from_str::<Value>(&body) {
+        return answer;
+    }
+    let mut parser = SseParser::default();
+    parser.feed(body.as_bytes());
+    let messages = std::iter::from_fn(|| parser.next()).filter_map(|event| event.message);
+    messages.into_iter().find(|message| message["id"] == *id).unwrap_or_else(|| panic!("no answer in {body:?}"))
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    /// Its data, unless there is none, as in priming events.
+    pub(crate) message: Option<Value>,
+}
+
+/// A standalone stream. Dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    events: mpsc::UnboundedReceiver<Event>,
+    reading: watch::Sender<bool>,
+    answering: watch::Sender<bool>,
+    pings: Arc<AtomicUsize>,
+    last_event_id: Option<String>,
+    reader: JoinHandle<()>,
+}
+
+impl EventStream {
+    fn new(client: RawClient, response: Response) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (reading, is_reading) = watch::channel(true);
+        let (answering, is_answering) = watch::channel(true);
+        let pings = Arc::new(AtomicUsize::new(0));
+        let reader = Reader { client, is_reading, is_answering, pings: Arc::clone(&pings), sender };
+        let reader = tokio::spawn(reader.run(response));
+        Self { events, reading, answering, pings, last_event_id: None, reader }
+    }
+
+    /// Whether pings are answered, as every client does by itself. They are at first.
+    pub(crate) fn answer_pings(&self, answer: bool) {
+        self.answering.send_replace(answer);
+    }
+
+    /// Whether the socket is read. It is at first; else it fills up, as that of a client that hangs.
+    pub(crate) fn read(&self, read: bool) {
+        self.reading.send_replace(read);
+    }
+
+    /// How many pings came, answered or not.
+    pub(crate) fn pings(&self) -> usize {
+        self.pings.load(Ordering::Relaxed)
+    }
+
+    /// The id of the last event that was looked at.
+    pub(crate) fn last_event_id(&self) -> Option<&str> {
+        self.last_event_id.as_deref()
+    }
+
+    /// The next event that is not a ping; `None` at the stream's end.
+    pub(crate) async fn next_event(&mut self) -> Option<Event> {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time")?;
+        if event.id.is_some() {
+            self.last_event_id.clone_from(&event.id);
+        }
+        Some(event)
+    }
+
+    /// The next notification, as a whole JSON-RPC message; `None` at the stream's end.
+    pub(crate) async fn next_notification(&mut self) -> Option<Value> {
+        while let Some(event) = self.next_event().await {
+            match event.message {
+                Some(message) if message["id"].is_null() => return Some(message),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The next so many.
+    pub(crate) async fn notifications(&mut self, count: usize) -> Vec<Value> {
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            let Some(next) = self.next_notification().await else {
+                panic!("the stream ended after {} of {count}", all.len());
+            };
+            all.push(next);
+        }
+        all
+    }
+
+    /// What comes within a time, if anything does: to show that nothing more comes.
+    pub(crate) async fn notification_within(&mut self, time: Duration) -> Option<Value> {
+        tokio::time::timeout(time, self.next_notification()).await.ok().flatten()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) {
+        while self.next_event().await.is_some() {}
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+struct Reader {
+    client: RawClient,
+    is_reading: watch::Receiver<bool>,
+    is_answering: watch::Receiver<bool>,
+    pings: Arc<AtomicUsize>,
+    sender: mpsc::UnboundedSender<Event>,
+}
+
+impl Reader {
+    async fn run(mut self, mut response: Response) {
+        let mut parser = SseParser::default();
+        loop {
+            // The stream itself goes away only with this task.
+            if self.is_reading.wait_for(|reading| *reading).await.is_err() {
+                return;
+            }
+            let chunk = tokio::select! {
+                chunk = response.chunk() => chunk,
+                _ = self.is_reading.changed() => continue,
+            };
+            // An end that is not clean is an end.
+            let Ok(Some(chunk)) = chunk else { return };
+            parser.feed(&chunk);
+            while let Some(event) = parser.next() {
+                match event.message {
+                    Some(ref message) if message["method"] == "ping" => self.pinged(&message["id"]).await,
+                    _ => drop(self.sender.send(event)),
+                }
+            }
+        }
+    }
+
+    async fn pinged(&self, id: &Value) {
+        self.pings.fetch_add(1, Ordering::Relaxed);
+        if *self.is_answering.borrow() {
+            self.client.send(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await;
+        }
+    }
+}
+
+#[derive(Default)]
+struct SseParser {
+    rest: Vec<u8>,
+    id: Option<String>,
+    data: Vec<String>,
+    fields: bool,
+    events: VecDeque<Event>,
+}
+
+impl SseParser {
+    fn next(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let mut lines = std::mem::take(&mut self.rest);
+        let Some(end) = lines.iter().rposition(|byte| *byte == b'\n') else {
+            self.rest = lines;
+            return;
+        };
+        self.rest = lines.split_off(end + 1);
+        for line in lines[..end].split(|byte| *byte == b'\n') {
+            self.line(std::str::from_utf8(line).unwrap().trim_end_matches('\r'));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        if line.is_empty() {
+            let data = std::mem::take(&mut self.data).join("\n");
+            let id = self.id.take();
+            if std::mem::take(&mut self.fields) {
+                let message = (!data.is_empty()).then(|| serde_json::from_str(&data).unwrap());
+                self.events.push_back(Event { id, message });
+            }
+            return;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" => self.id = Some(value.to_owned()),
+            "data" => self.data.push(value.to_owned()),
+            // A comment keeps the connection alive; `event` and `retry` say nothing here.
+            _ => return,
+        }
+        self.fields = true;
+    }
+}
