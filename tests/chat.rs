@@ -1,21 +1,24 @@
 //! The example `chat` as its users see it: real processes, real clients.
 #![cfg(feature = "rmcp")]
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-mod support {
-    pub(crate) mod chat_process;
-    pub(crate) mod raw_client;
-}
+#[path = "support/chat_process.rs"]
+mod chat_process;
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/raw_client.rs"]
+mod raw_client;
+#[path = "support/redis_server.rs"]
+mod redis_server;
 
-use support::chat_process::{ChatProcess, RedisProcess, eventually};
-use support::raw_client::{EventStream, RawClient};
-
-const SOON: Duration = Duration::from_secs(10);
+use chat_process::ChatProcess;
+use eventually::{SOON, eventually};
+use raw_client::{EventStream, RawClient};
+use redis_server::RedisServer;
 
 /// A client with an open stream.
 async fn client(server: &ChatProcess) -> (RawClient, EventStream) {
@@ -87,20 +90,21 @@ async fn said_messages_reach_every_member_in_seq_order() {
 
 #[tokio::test]
 async fn two_servers_on_one_redis_form_one_chat() {
-    let redis = RedisProcess::start().await;
-    let one = ChatProcess::start(&["--redis", &redis.url, "--prefix", "two"]).await;
-    let other = ChatProcess::start(&["--redis", &redis.url, "--prefix", "two"]).await;
+    let redis = RedisServer::start();
+    let one = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "two"]).await;
+    let other = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "two"]).await;
     let clients =
         vec![member(&one, "a").await, member(&other, "b").await, member(&one, "c").await, member(&other, "d").await];
     assert_eq!(members(&clients[0].0).await, json!(["a", "b", "c", "d"]));
     all_speak_and_all_hear(clients, 40).await;
+    redis.assert_no_key_without_expiry().await;
 }
 
 #[tokio::test]
 async fn servers_with_different_prefixes_are_different_chats() {
-    let redis = RedisProcess::start().await;
-    let one = ChatProcess::start(&["--redis", &redis.url, "--prefix", "one"]).await;
-    let other = ChatProcess::start(&["--redis", &redis.url, "--prefix", "other"]).await;
+    let redis = RedisServer::start();
+    let one = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "one"]).await;
+    let other = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "other"]).await;
     let (_a, _stream) = member(&one, "a").await;
     let (b, _stream) = member(&other, "b").await;
     assert_eq!(members(&b).await, json!(["b"]));
@@ -108,14 +112,14 @@ async fn servers_with_different_prefixes_are_different_chats() {
 
 #[tokio::test]
 async fn an_ended_session_leaves_its_rooms() {
-    let redis = RedisProcess::start().await;
-    for args in [&[][..], &["--redis", &redis.url][..]] {
+    let redis = RedisServer::start();
+    for args in [&[][..], &["--redis", &redis.url()][..]] {
         let server = ChatProcess::start(args).await;
         let (a, _stream) = member(&server, "a").await;
         let (b, mut stream) = member(&server, "b").await;
         b.request("resources/subscribe", json!({"uri": "chat://rooms/r"})).await;
         assert!(a.delete().await.is_success());
-        eventually(SOON, "a has left", async || members(&b).await == json!(["b"])).await;
+        eventually("a has left", SOON, async || members(&b).await == json!(["b"])).await;
         let told = stream.next_notification().await.unwrap();
         assert_eq!(told["method"], "notifications/resources/updated");
         // Its name is free again, and the room is not the last one's to keep.
@@ -125,8 +129,8 @@ async fn an_ended_session_leaves_its_rooms() {
 
 #[tokio::test]
 async fn a_room_ends_with_its_last_member() {
-    let redis = RedisProcess::start().await;
-    for args in [&[][..], &["--redis", &redis.url][..]] {
+    let redis = RedisServer::start();
+    for args in [&[][..], &["--redis", &redis.url()][..]] {
         let server = ChatProcess::start(args).await;
         let (a, _stream) = member(&server, "a").await;
         let said = a.call_tool("say", json!({"room": "r", "text": "hello"})).await;
@@ -144,8 +148,8 @@ async fn a_room_ends_with_its_last_member() {
 
 #[tokio::test]
 async fn subscribers_get_resources_updated_until_they_unsubscribe() {
-    let redis = RedisProcess::start().await;
-    for args in [&[][..], &["--redis", &redis.url][..]] {
+    let redis = RedisServer::start();
+    for args in [&[][..], &["--redis", &redis.url()][..]] {
         let server = ChatProcess::start(args).await;
         let (watcher, mut seen) = client(&server).await;
         let uri = json!({"uri": "chat://rooms/caf%C3%A9%20%2F"});
@@ -175,8 +179,8 @@ async fn subscribers_get_resources_updated_until_they_unsubscribe() {
 
 #[tokio::test]
 async fn bad_arguments_get_tool_errors_that_name_them() {
-    let redis = RedisProcess::start().await;
-    for args in [&[][..], &["--redis", &redis.url][..]] {
+    let redis = RedisServer::start();
+    for args in [&[][..], &["--redis", &redis.url()][..]] {
         let server = ChatProcess::start(args).await;
         let (_a, _a_stream) = member(&server, "a").await;
         let (b, _b_stream) = member(&server, "b").await;
@@ -212,8 +216,8 @@ async fn bad_arguments_get_tool_errors_that_name_them() {
 
 #[tokio::test]
 async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
-    let redis = RedisProcess::start().await;
-    let args = ["--redis", &redis.url, "--member-ttl", "2"];
+    let redis = RedisServer::start();
+    let args = ["--redis", &redis.url(), "--member-ttl", "2"];
     let one = ChatProcess::start(&args).await;
     let mut other = ChatProcess::start(&args).await;
     let (a, mut stream) = member(&one, "a").await;
@@ -231,20 +235,22 @@ async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
     assert_eq!(members(&a).await, json!(["a"]));
     drop(one);
     // With nobody left, nothing stays in Redis.
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    eventually(SOON, "no key of the chat is left", async || {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*:chat:*").query_async(&mut connection).await.unwrap();
-        keys.is_empty()
+    let connection = redis.connection().await;
+    eventually("no key of the chat is left", SOON, || {
+        let mut connection = connection.clone();
+        async move {
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*:chat:*").query_async(&mut connection).await.unwrap();
+            keys.is_empty()
+        }
     })
     .await;
 }
 
 #[tokio::test]
 async fn sigterm_ends_a_server_cleanly_with_streams_open_and_all_leave() {
-    let redis = RedisProcess::start().await;
-    let one = ChatProcess::start(&["--redis", &redis.url]).await;
-    let mut other = ChatProcess::start(&["--redis", &redis.url]).await;
+    let redis = RedisServer::start();
+    let one = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let mut other = ChatProcess::start(&["--redis", &redis.url()]).await;
     let (a, _stream) = member(&one, "a").await;
     let (_b, mut stream) = member(&other, "b").await;
     let began = Instant::now();

@@ -57,7 +57,11 @@ fn each_file_uses_only_layers_above_it() {
     for file in sources(&src()) {
         let own = room(&file);
         let Some(mine) = place(&own) else { continue };
-        assert!(!code(&file).contains("crate::{"), "{}: one path a line, so that this test can read it", file.display());
+        assert!(
+            !code(&file).contains("crate::{"),
+            "{}: one path a line, so that this test can read it",
+            file.display()
+        );
         for used in code(&file).split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let Some(theirs) = place(&used) else { continue };

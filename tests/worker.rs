@@ -1,18 +1,20 @@
 //! The example `worker`: processes that hold no session reach the clients of a server.
 #![cfg(feature = "rmcp")]
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::process::Output;
 
 use serde_json::{Value, json};
 
-mod support {
-    pub(crate) mod chat_process;
-    pub(crate) mod raw_client;
-}
+#[path = "support/chat_process.rs"]
+mod chat_process;
+#[path = "support/raw_client.rs"]
+mod raw_client;
+#[path = "support/redis_server.rs"]
+mod redis_server;
 
-use support::chat_process::{ChatProcess, RedisProcess, worker};
-use support::raw_client::RawClient;
+use chat_process::{ChatProcess, worker};
+use raw_client::RawClient;
+use redis_server::RedisServer;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -24,8 +26,8 @@ fn stdout(output: &Output) -> String {
 
 #[tokio::test]
 async fn what_a_worker_pushes_arrives_unchanged() {
-    let redis = RedisProcess::start().await;
-    let server = ChatProcess::start(&["--redis", &redis.url, "--prefix", "w"]).await;
+    let redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "w"]).await;
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
     let status = json!({
@@ -34,7 +36,7 @@ async fn what_a_worker_pushes_arrives_unchanged() {
     });
     let own = json!({"any": ["thing", {"nested": true}]});
     for (method, params) in [("notifications/tasks/status", &status), ("notifications/mine/own", &own)] {
-        let push = ["--redis", &redis.url, "--prefix", "w", "push", client.session_id(), method, &params.to_string()];
+        let push = ["--redis", &redis.url(), "--prefix", "w", "push", client.session_id(), method, &params.to_string()];
         let pushed = worker(&push).await;
         assert!(pushed.status.success(), "{}", stderr(&pushed));
         let id = stdout(&pushed);
@@ -51,11 +53,11 @@ async fn what_a_worker_pushes_arrives_unchanged() {
 
 #[tokio::test]
 async fn five_thousand_arrive_in_order() {
-    let redis = RedisProcess::start().await;
-    let server = ChatProcess::start(&["--redis", &redis.url]).await;
+    let redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
-    let pushed = worker(&["--redis", &redis.url, "push-many", client.session_id(), "5000"]).await;
+    let pushed = worker(&["--redis", &redis.url(), "push-many", client.session_id(), "5000"]).await;
     assert!(pushed.status.success(), "{}", stderr(&pushed));
     assert!(stdout(&pushed).starts_with("queued 5000 of 5000 in "), "{}", stdout(&pushed));
     let arrived = stream.notifications(5000).await;
@@ -66,8 +68,8 @@ async fn five_thousand_arrive_in_order() {
 
 #[tokio::test]
 async fn what_a_full_queue_refuses_is_reported() {
-    let redis = RedisProcess::start().await;
-    let pushed = worker(&["--redis", &redis.url, "push-many", "nobody", "10005"]).await;
+    let redis = RedisServer::start();
+    let pushed = worker(&["--redis", &redis.url(), "push-many", "nobody", "10005"]).await;
     assert_eq!(pushed.status.code(), Some(1));
     assert!(stdout(&pushed).starts_with("queued 10000 of 10005 in "), "{}", stdout(&pushed));
     assert!(stderr(&pushed).contains("the queue is full: it may hold 10000 messages"), "{}", stderr(&pushed));

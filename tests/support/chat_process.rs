@@ -1,8 +1,7 @@
-//! The examples as processes of their own, and a Redis for them.
+//! The examples as processes of their own.
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::ffi::OsStr;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -72,48 +71,4 @@ impl ChatProcess {
 /// Runs a worker to its end.
 pub(crate) async fn worker(args: &[&str]) -> Output {
     Command::new(example("worker")).args(args).output().await.unwrap()
-}
-
-/// A Redis of the test's own. It is killed when dropped.
-#[derive(Debug)]
-pub(crate) struct RedisProcess {
-    _child: Child,
-    pub(crate) url: String,
-}
-
-impl RedisProcess {
-    pub(crate) async fn start() -> Self {
-        // Another process may take the port before Redis does: then Redis ends, and another one is tried.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-                .stdout(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .expect("redis-server is installed");
-            let url = format!("redis://127.0.0.1:{port}/");
-            let client = redis::Client::open(url.as_str()).unwrap();
-            while child.try_wait().unwrap().is_none() {
-                if let Ok(mut connection) = client.get_multiplexed_async_connection().await {
-                    let pong: redis::RedisResult<String> = redis::cmd("PING").query_async(&mut connection).await;
-                    if pong.is_ok() && child.try_wait().unwrap().is_none() {
-                        return Self { _child: child, url };
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-        panic!("no Redis could be started");
-    }
-}
-
-/// Waits until something is so.
-pub(crate) async fn eventually(within: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let waited = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(within, waited).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"));
 }
