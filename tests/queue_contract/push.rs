@@ -90,6 +90,16 @@ pub(crate) async fn a_queue_full_of_messages_refuses_and_what_came_back_can_be_p
     assert_eq!(envelopes(&taken)[1..].iter().map(|e| e.id).collect::<Vec<_>>(), ids, "they keep their ids");
 }
 
+pub(crate) async fn after_a_refusal_nothing_more_of_a_call_is_queued_however_long_it_is(place: &Place) {
+    let (publisher, _queue, mut owner) = place.pair(config().queue_max_messages(120).batch_messages(1000)).await;
+    let results = publisher.push_many((0..350).map(|n| (session(), note(n)))).await;
+    let reasons: Vec<_> = results.into_iter().map(|result| result.map_err(|e| e.reason)).collect();
+    assert!(reasons[..120].iter().all(Result::is_ok));
+    assert!(matches!(reasons[120], Err(PushRefusal::QueueFull(QueueLimit::Messages(120)))), "{:?}", reasons[120]);
+    assert!(reasons[121..].iter().all(|reason| matches!(reason, Err(PushRefusal::AfterRefused))));
+    assert_eq!(numbers(&owner.take().await), (0..120).collect::<Vec<_>>());
+}
+
 pub(crate) async fn a_queue_full_of_bytes_refuses_and_is_never_beyond_its_bound(place: &Place) {
     const BOUND: usize = 4096;
     let bounds = config().queue_max_bytes(BOUND).message_max_bytes(600).batch_messages(1000);

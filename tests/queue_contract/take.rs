@@ -63,6 +63,22 @@ pub(crate) async fn a_queue_that_was_emptied_and_filled_again_is_not_acknowledge
     assert_eq!((numbers(&fresh), fresh.changed), (vec![3, 4, 5], true));
 }
 
+pub(crate) async fn a_message_that_only_ends_alike_is_not_acknowledged(place: &Place) {
+    let (publisher, _queue, mut owner) = place.pair(config()).await;
+    push(&publisher, [0]).await;
+    let [short, long] = ["a", "aa"].map(|head| format!("{head}{}", "x".repeat(Mark::BYTES)).into_bytes());
+    for message in [&short, &long] {
+        let oldest = owner.take().await.items[0].mark.clone();
+        assert_eq!(owner.consumer.replace_oldest(&oldest, message.clone()).await.unwrap(), Replaced::Done);
+    }
+    let alike = Delivered { count: 1, last: Mark::of(&short) };
+    let taken = owner.take_after(&alike).await;
+    assert_eq!((taken.items.len(), taken.changed), (1, true));
+    let replaced = owner.consumer.replace_oldest(&alike.last, short).await.unwrap();
+    assert_eq!(replaced, Replaced::Changed);
+    assert_eq!(owner.take().await.items[0].mark, Mark::of(&long));
+}
+
 pub(crate) async fn an_acknowledgement_of_more_than_there_is_removes_nothing(place: &Place) {
     let (publisher, queue, mut owner) = place.pair(config()).await;
     push(&publisher, 0..3).await;
