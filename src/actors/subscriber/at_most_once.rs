@@ -21,17 +21,18 @@ const BLOCK: Duration = Duration::from_secs(1);
 pub(super) async fn run(post: Post, session: Addr<SessionActor>) -> StopReason {
     let mut drive = Drive::new(post, session);
     loop {
-        match drive.presence.now() {
+        let seen = drive.presence.now();
+        match seen {
             _ if drive.stopping() => return StopReason::Stopped,
             SessionState::Ended => return StopReason::Closed,
             SessionState::Away => {
                 drive.set_state(SubscriberState::Parked);
-                drive.until_something_changes(std::future::pending::<()>()).await;
+                drive.until_changed_from(seen, std::future::pending()).await;
             }
             SessionState::Ready { .. } => match pop_and_deliver(&mut drive).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => return reason,
-                Err(error) => drive.back_off(&error).await,
+                Err(error) => drive.back_off(seen, &error).await,
             },
         }
     }
@@ -70,6 +71,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
     let mut in_hand = VecDeque::from([envelope]);
     while let Some(envelope) = in_hand.pop_front() {
         drive.set_state(SubscriberState::Delivering);
+        let seen = drive.presence.now();
         let id = envelope.id;
         let kept = envelope.clone();
         let deliver = Deliver { batch: vec![envelope], read_at, permit: Arc::new(Permit::unlimited()) };
@@ -91,7 +93,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
                 drive.post.stats.set_error(&why);
                 drive.set_state(SubscriberState::Parked);
                 let pause = tokio::time::sleep(drive.post.config.backoff_max());
-                drive.until_something_changes(pause).await;
+                drive.until_changed_from(seen, pause).await;
                 in_hand.push_back(kept);
             }
             Stopped::Closed => return Some(StopReason::Closed),

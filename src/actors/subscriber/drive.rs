@@ -56,14 +56,16 @@ impl Drive {
 
     async fn live(&mut self) -> StopReason {
         loop {
-            let opened = match self.presence.now() {
+            let seen = self.presence.now();
+            let opened = match seen {
                 _ if self.stopping() => return StopReason::Stopped,
                 SessionState::Ended => return StopReason::Closed,
                 SessionState::Ready { opened } => opened,
                 SessionState::Away => {
                     self.set_state(SubscriberState::Parked);
                     self.release().await;
-                    self.until_something_changes(std::future::pending::<()>()).await;
+                    // From what was seen before the release: the client may have come back during it.
+                    self.until_changed_from(seen, std::future::pending()).await;
                     continue;
                 }
             };
@@ -79,20 +81,20 @@ impl Drive {
                     Ok(Left::Displaced) => {
                         // The connection is closed first: while standing by none is needed.
                         drop(consumer);
-                        self.stand_by().await;
+                        self.stand_by(seen).await;
                     }
                     Ok(Left::NotReady) => {
                         drop(consumer);
-                        self.park(opened).await;
+                        self.park(seen).await;
                     }
                     Ok(Left::Closed) => return StopReason::Closed,
                     Ok(Left::SessionActorGone) => {
                         return StopReason::Panicked("the session actor is gone".to_owned());
                     }
-                    Err(error) => self.back_off(&error).await,
+                    Err(error) => self.back_off(seen, &error).await,
                 },
-                Ok(None) => self.stand_by().await,
-                Err(error) => self.back_off(&error).await,
+                Ok(None) => self.stand_by(seen).await,
+                Err(error) => self.back_off(seen, &error).await,
             }
         }
     }
@@ -119,26 +121,19 @@ impl Drive {
     }
 
     /// The session takes nothing now. If its presence does not say so, only time can tell when it does again.
-    async fn park(&mut self, opened: u64) {
-        if self.presence.now() != (SessionState::Ready { opened }) {
-            return;
-        }
+    async fn park(&mut self, seen: SessionState) {
         self.set_state(SubscriberState::Parked);
         let pause = self.post.config.backoff().pause(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        self.until_something_changes(tokio::time::sleep(pause)).await;
+        self.until_changed_from(seen, tokio::time::sleep(pause)).await;
     }
 
     /// Another owns the queue. Looks once a heartbeat whether it still does.
-    async fn stand_by(&mut self) {
+    async fn stand_by(&mut self, seen: SessionState) {
         self.set_state(SubscriberState::StandingBy);
         tracing::info!(session = %self.post.session_id, "another subscriber has taken the session over");
-        let at = self.presence.now();
         loop {
-            if self.until_something_changes(tokio::time::sleep(self.post.config.heartbeat())).await {
-                return;
-            }
-            if self.stopping() || self.presence.now() != at {
+            if self.until_changed_from(seen, tokio::time::sleep(self.post.config.heartbeat())).await {
                 return;
             }
             let Post { queue, session_id, owner, .. } = &self.post;
@@ -150,7 +145,7 @@ impl Drive {
         }
     }
 
-    pub(super) async fn back_off(&mut self, error: &QueueError) {
+    pub(super) async fn back_off(&mut self, seen: SessionState, error: &QueueError) {
         self.permit.revoke();
         self.set_state(SubscriberState::BackingOff);
         self.post.stats.set_error(error);
@@ -158,12 +153,11 @@ impl Drive {
         self.failures = self.failures.saturating_add(1);
         let source = std::error::Error::source(&error.kind).map(ToString::to_string);
         tracing::warn!(session = %self.post.session_id, %error, source, ?pause, "the queue failed; trying again");
-        self.until_something_changes(tokio::time::sleep(pause)).await;
+        self.until_changed_from(seen, tokio::time::sleep(pause)).await;
     }
 
-    /// Waits for `what`, for a stop, or for a change of the client's presence; whether it was one of the latter.
-    pub(super) async fn until_something_changes(&self, what: impl Future<Output = ()>) -> bool {
-        let seen = self.presence.now();
+    /// Waits for `what`, for a stop, or until the client's presence is no longer `seen`; whether it was one of the latter.
+    pub(super) async fn until_changed_from(&self, seen: SessionState, what: impl Future<Output = ()>) -> bool {
         let mut presence = self.presence.clone();
         let mut stop = self.post.stop.clone();
         tokio::select! {

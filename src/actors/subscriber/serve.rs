@@ -55,11 +55,11 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
             drive.set_state(SubscriberState::Waiting);
             let permit = Arc::clone(&drive.permit);
             tokio::select! {
-                // Never 0, which would be for ever.
+                // Not less: each wait costs a round trip.
                 waited = consumer.wait(lease.left().max(Duration::from_millis(10))) => taken = waited?,
                 // The consumer has a wait under way and is of no more use: a new one is opened.
                 () = permit.doubted() => return Ok(Left::ToLookAround),
-                _ = drive.until_something_changes(std::future::pending()) => return Ok(Left::ToLookAround),
+                _ = drive.until_changed_from(here, std::future::pending()) => return Ok(Left::ToLookAround),
             }
             drive.failures = 0;
         }
@@ -94,7 +94,7 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
                 if consumer.replace_oldest(&oldest, replacement).await? == Replaced::Done {
                     drive.set_state(SubscriberState::BackingOff);
                     let paused = async {
-                        drive.until_something_changes(tokio::time::sleep(pause)).await;
+                        drive.until_changed_from(here, tokio::time::sleep(pause)).await;
                     };
                     lease.keep_during(consumer, paused).await;
                 }

@@ -1,5 +1,6 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ struct State {
     streams: Vec<OpenStream>,
     /// The stream that gets what is handed over between two confirmations. Only on that can it be confirmed.
     batch: Option<Batch>,
+    /// A part of the batch was sent down a stream on which the rest cannot follow: it cannot be confirmed any more.
+    broken: bool,
     /// The question whose answer confirms.
     ping: Option<(String, oneshot::Sender<()>)>,
     /// Requests under way, and when the last one came or went.
@@ -47,6 +50,8 @@ struct OpenStream {
     pulled: watch::Receiver<u64>,
     /// rmcp's own stream, to be let go when ours is cut, even while nobody polls it.
     slot: Slot,
+    /// Goes away with this, and tells whoever waits for the client.
+    open: watch::Sender<()>,
 }
 
 #[derive(Clone)]
@@ -54,8 +59,29 @@ struct Batch {
     number: u64,
     sender: mpsc::Sender<ServerSseMessage>,
     pulled: watch::Receiver<u64>,
-    /// What the stream's count of pulled messages is when all of this batch are.
+    /// How many were sent, and what the stream's count of pulled messages is when all of them are.
+    sent: u64,
     awaited: u64,
+    open: watch::Receiver<()>,
+}
+
+impl Batch {
+    /// Does something with the stream, within a time, and while it is open.
+    async fn within<T>(&self, limit: Duration, what: impl Future<Output = T>) -> Waited<T> {
+        let mut open = self.open.clone();
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(limit, what) => done.map_or(Waited::TooLong, Waited::Done),
+            // Nothing is ever sent: it ends when the stream does.
+            _ = open.changed() => Waited::Closed,
+        }
+    }
+}
+
+enum Waited<T> {
+    Done(T),
+    TooLong,
+    Closed,
 }
 
 impl ClientSession {
@@ -68,6 +94,7 @@ impl ClientSession {
                 opened: 0,
                 streams: Vec::new(),
                 batch: None,
+                broken: false,
                 ping: None,
                 requests: 0,
                 active: Instant::now(),
@@ -83,7 +110,8 @@ impl ClientSession {
         let mut state = self.state();
         state.opened += 1;
         let number = state.opened;
-        state.streams.push(OpenStream { number, sender, pulled, slot: slot.clone() });
+        let open = watch::Sender::new(());
+        state.streams.push(OpenStream { number, sender, pulled, slot: slot.clone(), open });
         self.presence.ready(number);
         CourierStream::new(slot, receiver, pulled_sender, Arc::clone(self), number)
     }
@@ -160,8 +188,8 @@ impl ClientSession {
             return Err(HandOverError::NotReady("no stream is open".to_owned()));
         };
         match &state.batch {
+            _ if state.broken => Err(self.gone()),
             Some(batch) if batch.number != newest.number => {
-                state.batch = None;
                 Err(HandOverError::NotReady("the client goes on with another stream".to_owned()))
             }
             Some(batch) => Ok(batch.clone()),
@@ -170,8 +198,10 @@ impl ClientSession {
                     number: newest.number,
                     sender: newest.sender.clone(),
                     pulled: newest.pulled.clone(),
+                    sent: 0,
                     // The channel is empty here: the last batch was waited for to the end.
                     awaited: *newest.pulled.borrow(),
+                    open: newest.open.subscribe(),
                 };
                 state.batch = Some(batch.clone());
                 Ok(batch)
@@ -182,15 +212,16 @@ impl ClientSession {
     async fn send(&self, message: ServerJsonRpcMessage) -> Result<Batch, HandOverError> {
         let batch = self.batch()?;
         let message = ServerSseMessage::from_message(message);
-        match tokio::time::timeout(self.limit, batch.sender.send(message)).await {
-            Ok(Ok(())) => {
+        match batch.within(self.limit, batch.sender.send(message)).await {
+            Waited::Done(Ok(())) => {
                 if let Some(batch) = &mut self.state().batch {
+                    batch.sent += 1;
                     batch.awaited += 1;
                 }
                 Ok(batch)
             }
-            Ok(Err(_)) => Err(self.gone()),
-            Err(_) => Err(self.cut(batch.number, "does not read its stream")),
+            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
+            Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
         }
     }
 
@@ -200,24 +231,22 @@ impl ClientSession {
         self.state().ping = Some((id.clone(), confirmed));
         let request = ServerRequest::PingRequest(PingRequest::default());
         let batch = self.send(ServerJsonRpcMessage::request(request, RequestId::String(id.into()))).await?;
-        tokio::select! {
-            answer = tokio::time::timeout(self.limit, confirmation) => match answer {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(self.gone()),
-                Err(_) => Err(self.cut(batch.number, "does not answer a ping")),
-            },
-            () = batch.sender.closed() => Err(self.gone()),
+        match batch.within(self.limit, confirmation).await {
+            Waited::Done(Ok(())) => Ok(()),
+            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
+            Waited::TooLong => Err(self.cut(batch.number, "does not answer a ping")),
         }
     }
 
     async fn pulled(&self) -> Result<(), HandOverError> {
-        let Some(Batch { number, mut pulled, awaited, .. }) = self.state().batch.clone() else {
+        let Some(batch) = self.state().batch.clone() else {
             return Err(self.gone());
         };
-        match tokio::time::timeout(self.limit, pulled.wait_for(|pulled| *pulled >= awaited)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(self.gone()),
-            Err(_) => Err(self.cut(number, "does not read its stream")),
+        let mut pulled = batch.pulled.clone();
+        match batch.within(self.limit, pulled.wait_for(|pulled| *pulled >= batch.awaited)).await {
+            Waited::Done(Ok(_)) => Ok(()),
+            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
+            Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
         }
     }
 
@@ -246,7 +275,9 @@ impl McpSession for ClientSession {
             let message = ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(custom));
             let sent = self.send(message).await;
             if sent.is_err() {
-                self.state().batch = None;
+                let mut state = self.state();
+                // Without this a confirmation would be asked of, and given by, the client's next stream.
+                state.broken = state.batch.take().is_some_and(|batch| batch.sent > 0);
             }
             sent.map(drop)
         })
@@ -259,7 +290,7 @@ impl McpSession for ClientSession {
                 DeliveryLevel::Pulled => self.pulled().await,
             };
             let mut state = self.state();
-            (state.batch, state.ping) = (None, None);
+            (state.batch, state.broken, state.ping) = (None, false, None);
             confirmed
         })
     }
