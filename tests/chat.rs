@@ -4,7 +4,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use rmcp::model::{
+    CallToolRequestParams, CustomNotification, ResourceUpdatedNotificationParam, SubscribeRequestParams,
+};
+use rmcp::service::NotificationContext;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 #[path = "support/chat_process.rs"]
 mod chat_process;
@@ -258,4 +265,51 @@ async fn sigterm_ends_a_server_cleanly_with_streams_open_and_all_leave() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     stream.ended().await;
     assert_eq!(members(&a).await, json!(["a"]));
+}
+
+/// rmcp's own client, which says what it is told.
+struct Told(mpsc::UnboundedSender<Value>);
+
+impl ClientHandler for Told {
+    #[expect(deprecated, reason = "2025-11-25 has it")]
+    async fn on_logging_message(
+        &self,
+        params: rmcp::model::LoggingMessageNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(params.data);
+    }
+
+    async fn on_resource_updated(
+        &self,
+        params: ResourceUpdatedNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(json!(params.uri));
+    }
+
+    async fn on_custom_notification(&self, custom: CustomNotification, _context: NotificationContext<RoleClient>) {
+        panic!("{} is one that rmcp knows", custom.method);
+    }
+}
+
+#[tokio::test]
+async fn an_rmcp_client_speaks_and_is_told() {
+    let server = ChatProcess::start(&[]).await;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let client = Told(sender).serve(StreamableHttpClientTransport::from_uri(server.url.as_str())).await.unwrap();
+    let call = async |tool: &'static str, arguments: Value| {
+        let params = CallToolRequestParams::new(tool).with_arguments(arguments.as_object().unwrap().clone());
+        client.call_tool(params).await.unwrap().structured_content.unwrap()
+    };
+    call("join", json!({"room": "r", "name": "a"})).await;
+    #[expect(deprecated, reason = "2025-11-25 has it")]
+    client.subscribe(SubscribeRequestParams::new("chat://rooms/r")).await.unwrap();
+    let said = call("say", json!({"room": "r", "text": "hello"})).await;
+    assert_eq!(said, json!({"seq": 1, "members": 1}));
+    // It handles each notification in a task of its own, so either may come first.
+    let heard = [told.recv().await.unwrap(), told.recv().await.unwrap()];
+    assert!(heard.contains(&json!({"room": "r", "from": "a", "text": "hello", "seq": 1})), "{heard:?}");
+    assert!(heard.contains(&json!("chat://rooms/r")), "{heard:?}");
+    client.cancel().await.unwrap();
 }
