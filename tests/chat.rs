@@ -313,3 +313,39 @@ async fn an_rmcp_client_speaks_and_is_told() {
     assert!(heard.contains(&json!("chat://rooms/r")), "{heard:?}");
     client.cancel().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_member_who_does_not_read_delays_nobody_and_gets_it_all_by_its_next_stream() {
+    const COUNT: u64 = 2000;
+    let mut server = ChatProcess::start(&[]).await;
+    let (a, mut heard) = member(&server, "a").await;
+    let (b, mut stalled) = member(&server, "b").await;
+    stalled.read(false);
+    // More than the sockets hold.
+    let text = "x".repeat(4096);
+    for seq in 1..=COUNT {
+        let said = a.call_tool("say", json!({"room": "r", "text": text})).await;
+        assert_eq!(said["structuredContent"], json!({"seq": seq, "members": 2}));
+        assert_eq!(heard.next_notification().await.unwrap()["params"]["data"]["seq"], seq);
+    }
+    // It may have read a little, and confirmed it, before it stalled.
+    let mut before = 0;
+    while let Some(read) = stalled.notification_within(Duration::from_millis(50)).await {
+        before = read["params"]["data"]["seq"].as_u64().unwrap();
+    }
+    drop(stalled);
+    let mut later = b.open_stream().await;
+    let first = later.next_notification().await.unwrap()["params"]["data"]["seq"].as_u64().unwrap();
+    assert!(first <= before + 1, "{first} after {before}");
+    for seq in first + 1..=COUNT {
+        assert_eq!(later.next_notification().await.unwrap()["params"]["data"]["seq"], seq);
+    }
+    // Nor does it hold up the server's end.
+    later.read(false);
+    for _ in 1..=COUNT {
+        a.call_tool("say", json!({"room": "r", "text": text})).await;
+    }
+    let began = Instant::now();
+    assert_eq!(server.terminate().await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+}
