@@ -224,7 +224,7 @@ async fn bad_arguments_get_tool_errors_that_name_them() {
 #[tokio::test]
 async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
     let redis = RedisServer::start();
-    let args = ["--redis", &redis.url(), "--member-ttl", "2"];
+    let args = ["--redis", &redis.url(), "--member-ttl", "3"];
     let one = ChatProcess::start(&args).await;
     let mut other = ChatProcess::start(&args).await;
     let (a, mut stream) = member(&one, "a").await;
@@ -348,4 +348,26 @@ async fn a_member_who_does_not_read_delays_nobody_and_gets_it_all_by_its_next_st
     let began = Instant::now();
     assert_eq!(server.terminate().await.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn while_redis_is_away_tools_say_so_and_afterwards_the_chat_goes_on() {
+    let mut redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let (a, mut heard) = member(&server, "a").await;
+    redis.kill();
+    let said = a.call_tool("say", json!({"room": "r", "text": "anyone?"})).await;
+    assert_eq!(said["isError"], true, "{said}");
+    redis.start_again();
+    // This Redis has forgotten who was where.
+    eventually("a can join again", SOON, async || {
+        a.call_tool("join", json!({"room": "r", "name": "a"})).await["isError"] == false
+    })
+    .await;
+    eventually("a can speak again", SOON, async || {
+        let said = a.call_tool("say", json!({"room": "r", "text": "again"})).await;
+        said["isError"] == false
+    })
+    .await;
+    assert_eq!(heard.next_notification().await.unwrap()["params"]["data"]["text"], "again");
 }
