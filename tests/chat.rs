@@ -4,7 +4,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use rmcp::model::{
+    CallToolRequestParams, CustomNotification, ResourceUpdatedNotificationParam, SubscribeRequestParams,
+};
+use rmcp::service::NotificationContext;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 #[path = "support/chat_process.rs"]
 mod chat_process;
@@ -217,7 +224,7 @@ async fn bad_arguments_get_tool_errors_that_name_them() {
 #[tokio::test]
 async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
     let redis = RedisServer::start();
-    let args = ["--redis", &redis.url(), "--member-ttl", "2"];
+    let args = ["--redis", &redis.url(), "--member-ttl", "3"];
     let one = ChatProcess::start(&args).await;
     let mut other = ChatProcess::start(&args).await;
     let (a, mut stream) = member(&one, "a").await;
@@ -258,4 +265,109 @@ async fn sigterm_ends_a_server_cleanly_with_streams_open_and_all_leave() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     stream.ended().await;
     assert_eq!(members(&a).await, json!(["a"]));
+}
+
+/// rmcp's own client, which says what it is told.
+struct Told(mpsc::UnboundedSender<Value>);
+
+impl ClientHandler for Told {
+    #[expect(deprecated, reason = "2025-11-25 has it")]
+    async fn on_logging_message(
+        &self,
+        params: rmcp::model::LoggingMessageNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(params.data);
+    }
+
+    async fn on_resource_updated(
+        &self,
+        params: ResourceUpdatedNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(json!(params.uri));
+    }
+
+    async fn on_custom_notification(&self, custom: CustomNotification, _context: NotificationContext<RoleClient>) {
+        panic!("{} is one that rmcp knows", custom.method);
+    }
+}
+
+#[tokio::test]
+async fn an_rmcp_client_speaks_and_is_told() {
+    let server = ChatProcess::start(&[]).await;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let client = Told(sender).serve(StreamableHttpClientTransport::from_uri(server.url.as_str())).await.unwrap();
+    let call = async |tool: &'static str, arguments: Value| {
+        let params = CallToolRequestParams::new(tool).with_arguments(arguments.as_object().unwrap().clone());
+        client.call_tool(params).await.unwrap().structured_content.unwrap()
+    };
+    call("join", json!({"room": "r", "name": "a"})).await;
+    #[expect(deprecated, reason = "2025-11-25 has it")]
+    client.subscribe(SubscribeRequestParams::new("chat://rooms/r")).await.unwrap();
+    let said = call("say", json!({"room": "r", "text": "hello"})).await;
+    assert_eq!(said, json!({"seq": 1, "members": 1}));
+    // It handles each notification in a task of its own, so either may come first.
+    let heard = [told.recv().await.unwrap(), told.recv().await.unwrap()];
+    assert!(heard.contains(&json!({"room": "r", "from": "a", "text": "hello", "seq": 1})), "{heard:?}");
+    assert!(heard.contains(&json!("chat://rooms/r")), "{heard:?}");
+    client.cancel().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_who_does_not_read_delays_nobody_and_gets_it_all_by_its_next_stream() {
+    const COUNT: u64 = 2000;
+    let mut server = ChatProcess::start(&[]).await;
+    let (a, mut heard) = member(&server, "a").await;
+    let (b, mut stalled) = member(&server, "b").await;
+    stalled.read(false);
+    // More than the sockets hold.
+    let text = "x".repeat(4096);
+    for seq in 1..=COUNT {
+        let said = a.call_tool("say", json!({"room": "r", "text": text})).await;
+        assert_eq!(said["structuredContent"], json!({"seq": seq, "members": 2}));
+        assert_eq!(heard.next_notification().await.unwrap()["params"]["data"]["seq"], seq);
+    }
+    // It may have read a little, and confirmed it, before it stalled.
+    let mut before = 0;
+    while let Some(read) = stalled.notification_within(Duration::from_millis(50)).await {
+        before = read["params"]["data"]["seq"].as_u64().unwrap();
+    }
+    drop(stalled);
+    let mut later = b.open_stream().await;
+    let first = later.next_notification().await.unwrap()["params"]["data"]["seq"].as_u64().unwrap();
+    assert!(first <= before + 1, "{first} after {before}");
+    for seq in first + 1..=COUNT {
+        assert_eq!(later.next_notification().await.unwrap()["params"]["data"]["seq"], seq);
+    }
+    // Nor does it hold up the server's end.
+    later.read(false);
+    for _ in 1..=COUNT {
+        a.call_tool("say", json!({"room": "r", "text": text})).await;
+    }
+    let began = Instant::now();
+    assert_eq!(server.terminate().await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn while_redis_is_away_tools_say_so_and_afterwards_the_chat_goes_on() {
+    let mut redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let (a, mut heard) = member(&server, "a").await;
+    redis.kill();
+    let said = a.call_tool("say", json!({"room": "r", "text": "anyone?"})).await;
+    assert_eq!(said["isError"], true, "{said}");
+    redis.start_again();
+    // This Redis has forgotten who was where.
+    eventually("a can join again", SOON, async || {
+        a.call_tool("join", json!({"room": "r", "name": "a"})).await["isError"] == false
+    })
+    .await;
+    eventually("a can speak again", SOON, async || {
+        let said = a.call_tool("say", json!({"room": "r", "text": "again"})).await;
+        said["isError"] == false
+    })
+    .await;
+    assert_eq!(heard.next_notification().await.unwrap()["params"]["data"]["text"], "again");
 }

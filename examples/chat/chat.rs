@@ -131,17 +131,18 @@ impl Chat {
         let pushed = self.publisher.push_many(to_members.chain(to_watchers)).await;
         let mut errors = Vec::new();
         for (n, refused) in pushed.into_iter().enumerate().filter_map(|(n, result)| Some((n, result.err()?))) {
-            // Who only watches is not the speaker's business.
+            // Who only watches is not the speaker's business; nor are others' session ids, which an error names.
             match now.members.get(n) {
-                Some(member) => errors.push(json!({"name": member.name, "error": with_causes(&refused)})),
+                Some(member) => errors.push(json!({"name": member.name, "error": with_causes(&refused.reason)})),
                 None => tracing::warn!(error = with_causes(&refused), "a watcher is not told"),
             }
         }
+        let nobody = errors.len() == now.members.len();
         let mut said = json!({"seq": now.seq, "members": now.members.len()});
         if !errors.is_empty() {
             said["errors"] = Value::Array(errors);
         }
-        Ok(said)
+        if nobody { Err(format!("nobody was reached: {said}").into()) } else { Ok(said) }
     }
 
     /// The URIs and names of all rooms.
@@ -287,6 +288,13 @@ fn check_text(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// An error with its causes, but for those that it names itself.
 fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut said = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string) {
+        if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }

@@ -81,6 +81,8 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let server = HttpServer::new(move || App::new().service(web::scope("/mcp").service(service.clone().scope())))
         // A client that closes its stream is noticed at once, and not when two keep-alives have failed.
         .h1_allow_half_closed(false)
+        // An answer is written in pieces, and a small one would wait 40 ms for the acknowledgement of the one before.
+        .tcp_nodelay(true)
         .disable_signals()
         .shutdown_timeout(5)
         .bind(args.listen)?;

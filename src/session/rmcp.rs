@@ -20,7 +20,9 @@
 //! what it did not confirm comes again on its next one.
 //!
 //! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
-//! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives.
+//! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives. Set `tcp_nodelay(true)`
+//! too: an answer is written in pieces, and without it a small one waits for the client to acknowledge the one before,
+//! which takes 40 ms.
 
 mod client;
 mod event_id;

@@ -1,0 +1,75 @@
+"""A Redis and chat servers of the test's own. CHAT_BIN and WORKER_BIN are the built examples: see scripts/python-tests."""
+
+import os
+import socket
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def answers(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def start_redis(directory):
+    # A port that is free now may be another's in a moment: then Redis ends, and another one is tried.
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+        process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            if answers(port) and process.poll() is None:
+                return process, f"redis://127.0.0.1:{port}/"
+            time.sleep(0.01)
+    raise RuntimeError("no Redis could be started")
+
+
+@pytest.fixture
+def redis_url(tmp_path):
+    process, url = start_redis(tmp_path)
+    yield url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def chat():
+    """Starts chat servers, and gives their URLs."""
+    servers = []
+
+    def start(*args):
+        command = [os.environ["CHAT_BIN"], "--listen", "127.0.0.1:0", *args]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        said = server.stdout.readline().strip()
+        assert said.startswith("listening on "), said
+        return said.removeprefix("listening on ")
+
+    yield start
+    for server in servers:
+        server.terminate()
+    # With clients gone, each ends at once and well.
+    assert [server.wait(timeout=20) for server in servers] == [0] * len(servers)
+
+
+@pytest.fixture
+def worker(redis_url):
+    """Runs a worker to its end, and gives what it said."""
+
+    def run(*args):
+        command = [os.environ["WORKER_BIN"], "--redis", redis_url, *args]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+    return run

@@ -1,0 +1,160 @@
+"""The chat as clients of the official Python SDK see it, and of FastMCP 3."""
+
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import fastmcp
+import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TaskStatusNotification
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 60
+
+
+class Member:
+    """A client, and all that it has been told, in order."""
+
+    def __init__(self):
+        self.told = []
+        self.updated = []
+        self.others = []
+
+    async def handle(self, message):
+        notification = getattr(message, "root", message)
+        match getattr(notification, "method", None):
+            case "notifications/message":
+                self.told.append(notification.params)
+            case "notifications/resources/updated":
+                self.updated.append(str(notification.params.uri))
+            case _:
+                self.others.append(notification)
+
+    async def call(self, tool, **arguments):
+        result = await self.session.call_tool(tool, arguments)
+        assert not result.isError, result
+        return result.structuredContent
+
+    async def until_told(self, count):
+        with anyio.fail_after(PATIENCE):
+            while len(self.told) < count:
+                await anyio.sleep(0.01)
+        # Whatever came twice would be here soon.
+        await anyio.sleep(0.2)
+        assert len(self.told) == count
+
+
+@asynccontextmanager
+async def connect(url):
+    member = Member()
+    async with (
+        streamable_http_client(url) as (read, write, session_id),
+        ClientSession(read, write, message_handler=member.handle) as session,
+    ):
+        await session.initialize()
+        member.session, member.session_id = session, session_id()
+        yield member
+
+
+async def test_a_thousand_messages_said_at_two_servers_reach_every_member_once_in_order(redis_url, chat):
+    urls = [chat("--redis", redis_url), chat("--redis", redis_url)]
+    async with AsyncExitStack() as stack:
+        members = [await stack.enter_async_context(connect(urls[n % 2])) for n in range(4)]
+        for n, member in enumerate(members):
+            await member.call("join", room="r", name=f"member {n}")
+        for n in range(1000):
+            # Neighbours are at different servers.
+            said = await members[n % 4].call("say", room="r", text=f"message {n}")
+            assert said == {"seq": n + 1, "members": 4}
+        expected = [
+            {"room": "r", "from": f"member {n % 4}", "text": f"message {n}", "seq": n + 1} for n in range(1000)
+        ]
+        for member in members:
+            await member.until_told(1000)
+            assert [params.data for params in member.told] == expected
+            assert {(params.level, params.logger) for params in member.told} == {("info", "chat")}
+            ids = {params.meta.model_extra["mcp-courier/id"] for params in member.told}
+            assert len(ids) == 1000
+
+
+async def test_members_who_all_speak_at_once_hear_the_same(redis_url, chat):
+    urls = [chat("--redis", redis_url), chat("--redis", redis_url)]
+    async with AsyncExitStack() as stack:
+        members = [await stack.enter_async_context(connect(urls[n % 2])) for n in range(4)]
+        for n, member in enumerate(members):
+            await member.call("join", room="r", name=f"member {n}")
+
+        async def speak(member):
+            for n in range(50):
+                await member.call("say", room="r", text=str(n))
+
+        async with anyio.create_task_group() as group:
+            for member in members:
+                group.start_soon(speak, member)
+        for member in members:
+            await member.until_told(200)
+            assert [params.data["seq"] for params in member.told] == list(range(1, 201))
+        heard = [[params.data for params in member.told] for member in members]
+        assert all(each == heard[0] for each in heard)
+
+
+async def test_five_thousand_from_a_worker_arrive_in_order(redis_url, chat, worker):
+    async with connect(chat("--redis", redis_url)) as member:
+        said = await anyio.to_thread.run_sync(worker, "push-many", member.session_id, "5000")
+        assert said.startswith("queued 5000 of 5000")
+        await member.until_told(5000)
+        assert [params.data["n"] for params in member.told] == list(range(1, 5001))
+
+
+async def test_a_worker_tells_of_a_task(redis_url, chat, worker):
+    """The SDK has a type for it, so it must be as MCP says."""
+    params = {
+        "taskId": "7",
+        "status": "input_required",
+        "createdAt": "2026-11-01T10:00:00Z",
+        "lastUpdatedAt": "2026-11-01T10:00:05Z",
+        "ttl": None,
+    }
+    async with connect(chat("--redis", redis_url)) as member:
+        said = await anyio.to_thread.run_sync(
+            worker, "push", member.session_id, "notifications/tasks/status", json.dumps(params)
+        )
+        assert said.startswith("queued ")
+        with anyio.fail_after(PATIENCE):
+            while not member.others:
+                await anyio.sleep(0.01)
+        (told,) = member.others
+        assert isinstance(told, TaskStatusNotification)
+        assert (told.params.taskId, told.params.status) == ("7", "input_required")
+
+
+async def test_whoever_subscribes_to_a_room_is_told_of_changes(redis_url, chat):
+    async with connect(chat("--redis", redis_url)) as watcher, connect(chat("--redis", redis_url)) as speaker:
+        await watcher.session.subscribe_resource("chat://rooms/r")
+        await speaker.call("join", room="r", name="a")
+        await speaker.call("say", room="r", text="hello")
+        with anyio.fail_after(PATIENCE):
+            while len(watcher.updated) < 2:
+                await anyio.sleep(0.01)
+        assert watcher.updated == ["chat://rooms/r"] * 2
+        read = await watcher.session.read_resource("chat://rooms/r")
+        assert json.loads(read.contents[0].text) == {"room": "r", "members": ["a"], "seq": 1}
+
+
+async def test_a_client_of_fastmcp_3_is_told(chat):
+    told = []
+
+    async def handle(params):
+        told.append(params.data)
+
+    async with fastmcp.Client(chat(), log_handler=handle) as client:
+        await client.call_tool("join", {"room": "r", "name": "a"})
+        for n in range(20):
+            await client.call_tool("say", {"room": "r", "text": str(n)})
+        with anyio.fail_after(PATIENCE):
+            while len(told) < 20:
+                await anyio.sleep(0.01)
+        assert [data["seq"] for data in told] == list(range(1, 21))
