@@ -24,6 +24,8 @@ use actix::prelude::*;
 use crate::session_id::SessionId;
 
 mod arbiters;
+mod questions;
+mod recent;
 mod session;
 mod stats;
 mod subscriber;

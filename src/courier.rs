@@ -7,9 +7,10 @@ use actix::prelude::*;
 
 use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::config::Config;
-use crate::error::{ConnectError, EnsureError};
+use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
-use crate::queue::{self, BoxFuture, Queue};
+use crate::question::Answer;
+use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
@@ -93,6 +94,23 @@ impl Subscribers for Courier {
         session: Arc<dyn McpSession>,
     ) -> BoxFuture<'a, Result<(), EnsureError>> {
         Box::pin(async move { self.ensure_subscriber(session_id, session).await.map(drop) })
+    }
+
+    fn answer<'a>(
+        &'a self,
+        session_id: &'a SessionId,
+        request_id: &'a str,
+        answer: Answer,
+    ) -> BoxFuture<'a, Result<Settled, QueueError>> {
+        Box::pin(async move {
+            // It must be a question that this very session was asked.
+            let Some(question) = self.queue.open_question(session_id, request_id).await? else {
+                return Ok(Settled::NotWaiting);
+            };
+            let settled = self.queue.settle(&question.task, request_id, &answer).await?;
+            self.queue.close_question(session_id, request_id).await?;
+            Ok(settled)
+        })
     }
 }
 

@@ -7,59 +7,19 @@
 //!
 //! `id` stands last, so that the last bytes of two messages differ: the acknowledgement compares them.
 
-use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::error::InvalidNotification;
 use crate::notification::{Notification, NotificationId, check_method};
+use crate::question::{Question, RELATED_TASK};
 
-/// A moment by the queue's own clock, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(pub i64);
+mod timestamp;
 
-impl Timestamp {
-    /// Now, by this host's clock.
-    pub fn of_this_host() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(micros(since))
-    }
-
-    /// This moment and a while.
-    pub fn plus(self, while_: Duration) -> Self {
-        Self(self.0.saturating_add(micros(while_)))
-    }
-
-    /// How long after `earlier` it is; zero if it is before.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        i64::try_from(at.unix_timestamp_nanos() / 1000).ok().map(Self)
-    }
-}
-
-impl fmt::Display for Timestamp {
-    /// RFC 3339 as Python's `isoformat` writes it, always with microseconds.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
-        let at =
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        f.write_str(&at.format(&format).map_err(|_| fmt::Error)?)
-    }
-}
-
-fn micros(d: Duration) -> i64 {
-    i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
-}
+pub use self::timestamp::Timestamp;
 
 /// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
 #[derive(Debug, Clone)]
@@ -127,6 +87,8 @@ pub struct Envelope {
     pub last_error: Option<String>,
     /// The W3C trace context of its push.
     pub traceparent: Option<String>,
+    /// The question that it brings, if it says that a task needs input.
+    pub question: Option<Question>,
     raw: Vec<u8>,
 }
 
@@ -192,6 +154,7 @@ impl Envelope {
             .as_deref()
             .and_then(Timestamp::parse)
             .or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
+        let question = take_internal(&method, &mut meta, enqueued_at);
         Ok(Self {
             id,
             method,
@@ -202,6 +165,7 @@ impl Envelope {
             expires_at,
             last_error: wire.last_error,
             traceparent: wire.traceparent,
+            question,
             raw,
         })
     }
@@ -209,6 +173,16 @@ impl Envelope {
     /// Whether it must not be delivered any more.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The task whose status it tells, and whether that is its end.
+    pub(crate) fn task_status(&self) -> Option<(&str, bool)> {
+        if self.method != "notifications/tasks/status" {
+            return None;
+        }
+        let text = |key: &str| self.params.get(key).and_then(Value::as_str);
+        let is_terminal = matches!(text("status")?, "completed" | "failed" | "cancelled");
+        Some((text("taskId")?, is_terminal))
     }
 
     /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
@@ -223,6 +197,20 @@ impl Envelope {
         fields.insert("id".to_owned(), json!(self.id.to_string()));
         Value::Object(fields).to_string().into_bytes()
     }
+}
+
+/// Takes out of `_meta` what is the relay's and not the client's, and reads the question in it.
+fn take_internal(method: &str, meta: &mut Map<String, Value>, enqueued_at: Option<Timestamp>) -> Option<Question> {
+    let related = meta.get_mut(RELATED_TASK)?;
+    let question = Question::from_related_task(related, enqueued_at);
+    if method == "notifications/tasks/status" {
+        // MCP: a task's status should not say besides whose it is.
+        meta.shift_remove(RELATED_TASK);
+    } else if let Some(related) = related.as_object_mut() {
+        related.shift_remove("task_scope");
+        related.shift_remove("elicitation");
+    }
+    question
 }
 
 /// An error's text goes back into the queue with the message, so it must not grow it without bound.
@@ -278,6 +266,23 @@ mod tests {
         let requeued = FASTMCP.replace("\"attempt\": 1", "\"attempt\": 2").replace("\"x\"", "\"z\"");
         assert_eq!(decode(&requeued).unwrap().id, first.id);
         assert_ne!(Envelope::decode("other", FASTMCP.into(), TTL).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn what_the_relay_needs_never_reaches_the_client() {
+        let related = json!({"taskId": "t", "status": "input_required", "task_scope": "client|sub",
+            "elicitation": {"requestId": "r", "message": "Sure?", "requestedSchema": {"type": "object"}}});
+        let wire = |method: &str| {
+            json!({"notification": {"method": method, "params": {}, "_meta": {RELATED_TASK: related, "k": 1}},
+                "enqueued_at": "2026-11-23T10:00:00.5+00:00"})
+        };
+        let status = decode(&wire("notifications/tasks/status").to_string()).unwrap();
+        assert_eq!(Value::from(status.meta), json!({"k": 1}));
+        let question = status.question.unwrap();
+        assert_eq!((question.request_id.as_str(), question.task.scope()), ("r", Some("client|sub")));
+        let other = decode(&wire("notifications/progress").to_string()).unwrap();
+        assert_eq!(other.meta[RELATED_TASK], json!({"taskId": "t", "status": "input_required"}));
+        assert!(!Value::from(other.meta).to_string().contains("client|sub"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every error of the crate. Each says what was wrong and, where a caller can do something, what.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -72,6 +73,62 @@ pub enum InvalidNotification {
     },
 }
 
+/// What was given is no question that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InvalidQuestion {
+    /// The id or the scope of a task cannot be used.
+    #[error(
+        "the {what} of a task must have 1 to {max} bytes and no control characters, and this one has {length} bytes",
+        max = crate::question::TaskKey::MAX_LEN
+    )]
+    Task {
+        /// `id` or `scope`.
+        what: &'static str,
+        /// How long it is.
+        length: usize,
+    },
+    /// The schema is none that MCP allows for a form.
+    #[error("the requested schema must be of an object with primitive properties, and {why}")]
+    Schema {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The time to wait for an answer is out of range.
+    #[error("the timeout of a question must be 1 ms to 365 days, and this one is {given:?}")]
+    Timeout {
+        /// What was given.
+        given: Duration,
+    },
+}
+
+/// A question could not be asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ElicitError {
+    /// It is none that can be asked.
+    #[error(transparent)]
+    Invalid(#[from] InvalidQuestion),
+    /// The notification that carries it was refused.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The queue failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// A session could not ask its client.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It never can: the client lacks the capability or the mode, or refused. The worker is told at once.
+    #[error("{0}")]
+    Impossible(String),
+    /// Not now: the client went away before it answered. It is asked again when it is back.
+    #[error("the client is away: {0}")]
+    NotReady(String),
+}
+
 /// A setting, or a combination of settings, is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{field} is {value}, but {rule}")]
@@ -92,8 +149,7 @@ impl ConfigError {
 }
 
 /// A notification was not, or perhaps not, queued. It comes back to the caller in here.
-#[derive(Debug, Error)]
-#[error("pushing to session {session}: {reason}")]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct PushError {
     /// For whom it was.
@@ -102,8 +158,20 @@ pub struct PushError {
     /// recognises, and does not make a second one.
     pub notification: Box<Notification>,
     /// Why.
-    #[source]
     pub reason: PushRefusal,
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pushing to session {}: {}", self.session, self.reason)
+    }
+}
+
+impl StdError for PushError {
+    /// The cause of the reason: the reason itself stands in the text already.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.reason.source()
+    }
 }
 
 /// Why a notification was not queued.
@@ -152,8 +220,8 @@ pub enum QueueLimit {
     Bytes(usize),
 }
 
-impl std::fmt::Display for QueueLimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for QueueLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Messages(limit) => write!(f, "{limit} messages"),
             Self::Bytes(limit) => write!(f, "{limit} bytes"),
@@ -162,15 +230,26 @@ impl std::fmt::Display for QueueLimit {
 }
 
 /// An operation on the queue failed.
-#[derive(Debug, Error)]
-#[error("{operation}: {kind}")]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct QueueError {
     /// What was tried, with a short prefix of the session id where there is one.
     pub operation: String,
     /// What went wrong.
-    #[source]
     pub kind: QueueErrorKind,
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.operation, self.kind)
+    }
+}
+
+impl StdError for QueueError {
+    /// The cause of the kind: the kind itself stands in the text already.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.kind.source()
+    }
 }
 
 impl QueueError {
@@ -184,10 +263,10 @@ impl QueueError {
 #[non_exhaustive]
 pub enum QueueErrorKind {
     /// No connection could be made.
-    #[error("the queue cannot be reached: {0}")]
+    #[error("the queue cannot be reached")]
     Unreachable(#[source] Cause),
     /// The connection broke, or no answer came in time.
-    #[error("the connection to the queue broke: {0}")]
+    #[error("the connection to the queue broke")]
     Broken(#[source] Cause),
     /// Redis answered with an error.
     #[error("the queue refused: {0}")]
@@ -200,7 +279,7 @@ pub enum QueueErrorKind {
 pub enum ConnectError {
     /// The URL cannot be used.
     #[error("the queue's URL: {0}")]
-    Url(#[source] ConfigError),
+    Url(ConfigError),
     /// The queue did not answer, or refused.
     #[error(transparent)]
     Queue(#[from] QueueError),

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
 /// What stays as it is in a key: `A-Za-z0-9._~-`. So no `:` comes in, by which `a` and `a:lease` could collide, and no
 /// brace, which Redis Cluster would read.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
+pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
 
 /// The keys of one fleet: everything under one prefix.
 #[derive(Debug, Clone)]
@@ -23,6 +24,21 @@ pub(crate) struct QueueKeys {
     pub(crate) queue: String,
     /// Who owns it.
     pub(crate) lease: String,
+    /// What was asked and not answered yet.
+    pub(crate) questions: String,
+}
+
+/// The keys of one task's question, FastMCP's and one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ElicitKeys {
+    /// The question under way.
+    pub(crate) request: String,
+    /// Its answer.
+    pub(crate) response: String,
+    /// `waiting` or `responded`.
+    pub(crate) status: String,
+    /// Who waits for the answer, as long as they live.
+    pub(crate) asker: String,
 }
 
 impl Keys {
@@ -32,7 +48,7 @@ impl Keys {
 
     pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
         let queue = format!("{}{}", self.of_all(), encoded(session));
-        QueueKeys { lease: self.companion(&queue, "lease"), queue }
+        QueueKeys { lease: self.companion(&queue, "lease"), questions: self.companion(&queue, "questions"), queue }
     }
 
     /// What the names of all queues begin with.
@@ -43,6 +59,16 @@ impl Keys {
     /// The sorted set of the sessions that someone owns.
     pub(crate) fn sessions(&self) -> String {
         format!("{}:sessions", self.prefix)
+    }
+
+    pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
+        let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
+        ElicitKeys {
+            request: format!("{stem}:request"),
+            response: format!("{stem}:response"),
+            status: format!("{stem}:status"),
+            asker: format!("{stem}:asker"),
+        }
     }
 
     /// A key that hashes to the slot of its queue. A prefix with a hash tag decides the slot alone; without one the
@@ -134,6 +160,7 @@ mod tests {
             prop_assert!(prefix_is_possible(&prefix));
             let keys = Keys::new(prefix).of(&id);
             prop_assert_eq!(slot(&keys.queue), slot(&keys.lease));
+            prop_assert_eq!(slot(&keys.queue), slot(&keys.questions));
         }
 
         #[test]

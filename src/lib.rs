@@ -62,6 +62,7 @@ mod config;
 mod error;
 mod keys;
 mod notification;
+mod question;
 mod retry;
 mod session_id;
 
@@ -73,6 +74,7 @@ pub mod session;
 
 // The worker's side, the server's side, the door.
 mod courier;
+mod elicitation;
 mod publisher;
 
 pub mod actors;
@@ -86,11 +88,13 @@ mod readme {}
 
 pub use self::config::{Config, ConfigBuilder, Delivery, DeliveryLevel};
 pub use self::courier::Courier;
+pub use self::elicitation::{Elicited, Elicitor};
 pub use self::error::{
-    Cause, ConfigError, ConnectError, EnsureError, HandOverError, InvalidNotification, InvalidSessionId, PushError,
-    PushRefusal, QueueError, QueueErrorKind, QueueLimit,
+    AskError, Cause, ConfigError, ConnectError, ElicitError, EnsureError, HandOverError, InvalidNotification,
+    InvalidQuestion, InvalidSessionId, PushError, PushRefusal, QueueError, QueueErrorKind, QueueLimit,
 };
 pub use self::notification::{LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus};
-pub use self::publisher::{Publisher, Pushed};
+pub use self::publisher::{Publisher, Pushed, TaskReporter};
+pub use self::question::{Answer, Elicitation, Question, TaskKey};
 pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};
 pub use self::session_id::SessionId;

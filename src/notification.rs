@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::error::InvalidNotification;
+use crate::question::RELATED_TASK;
 
 mod task;
 
@@ -99,6 +100,13 @@ impl Notification {
         Ok(self)
     }
 
+    /// Says in `_meta` which task it belongs to: MCP demands it of all messages of a task but its status.
+    pub fn related_to(mut self, task_id: &str) -> Self {
+        let related = json!({"taskId": task_id});
+        self.meta.get_or_insert_default().insert(RELATED_TASK.to_owned(), related);
+        self
+    }
+
     /// Sets how long it may wait before it is worthless. Defaults to
     /// [`Config::time_to_live`](crate::Config::time_to_live).
     ///
@@ -159,11 +167,21 @@ impl Notification {
                 return Err(InvalidNotification::NotFinite { field });
             }
         }
-        Ok(Self::with_object(
+        Ok(Self::finite_progress(token.into(), progress, total, message))
+    }
+
+    /// As [`progress`](Self::progress), without what JSON cannot hold.
+    pub(crate) fn finite_progress(
+        token: ProgressToken,
+        progress: f64,
+        total: Option<f64>,
+        message: Option<&str>,
+    ) -> Self {
+        Self::with_object(
             "notifications/progress",
-            json!({"progressToken": token.into().to_json(), "progress": number(progress),
+            json!({"progressToken": token.to_json(), "progress": number(progress),
                    "total": total.map(number), "message": message}),
-        ))
+        )
     }
 
     /// `notifications/resources/updated`: a resource that the client subscribed to has changed.

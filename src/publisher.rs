@@ -6,10 +6,14 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::envelope::Draft;
-use crate::error::{ConnectError, PushError, PushRefusal, QueueError};
-use crate::notification::{Notification, NotificationId};
+use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
+use crate::notification::{Notification, NotificationId, Task};
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
+
+mod reporter;
+
+pub use self::reporter::TaskReporter;
 
 /// Pushes notifications to sessions, wherever in the fleet they are. Cheap to clone; one per process is enough.
 ///
@@ -53,6 +57,15 @@ impl Publisher {
 
     pub(crate) fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
         Self { queue, config }
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
+    }
+
+    /// Tells a session how a task goes.
+    pub fn task_reporter(&self, session: &SessionId, task: Task) -> TaskReporter {
+        TaskReporter::new(self.clone(), session.clone(), task)
     }
 
     /// Queues a notification for a session. It need not exist: what nobody takes expires.
@@ -128,4 +141,4 @@ fn reason(refusal: Refusal) -> PushRefusal {
 /// One failure of a connection can be the cause of many refusals.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct SharedCause(Arc<crate::error::Cause>);
+struct SharedCause(Arc<Cause>);

@@ -19,6 +19,8 @@
 //! 10. *Batches are bounded* in messages and in bytes; one message is always given.
 //! 11. *A lease ends* by release, by its time, or by a newer claim; whoever lost it learns at once through its [`Permit`].
 //! 12. *Anything may lie in a list*: what cannot be decoded is an item like others and blocks nothing.
+//! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other. What was
+//!     delivered and not answered is an open question of its queue, whoever owns that.
 
 use std::fmt;
 use std::future::Future;
@@ -31,13 +33,16 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::envelope::{Draft, Envelope, Timestamp, Undecodable};
 use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
+use crate::question::Question;
 use crate::session_id::SessionId;
 
 pub(crate) mod lease;
 pub(crate) mod memory;
+mod questions;
 pub(crate) mod redis;
 
 pub use self::lease::Permit;
+pub use self::questions::{Posed, Questions, Settled};
 
 /// A boxed future, so that a backend can stand behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -64,7 +69,7 @@ pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Queue>, C
 }
 
 /// What every backend does for a whole process.
-pub trait Queue: fmt::Debug + Send + Sync + 'static {
+pub trait Queue: Questions + fmt::Debug + Send + Sync + 'static {
     /// Queues notifications, and answers for each in the order given.
     ///
     /// # Cancellation
@@ -203,12 +208,14 @@ impl Mark {
 }
 
 /// What an owner has delivered and not yet removed: the `count` oldest, the last of which has this mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Delivered {
     /// How many.
     pub count: usize,
     /// The mark of the newest of them.
     pub last: Mark,
+    /// The questions that they brought. They become open questions of the queue in the same step.
+    pub questions: Vec<Question>,
 }
 
 /// Whose a queue is, as its lease says.

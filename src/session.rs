@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::envelope::Envelope;
-use crate::error::{EnsureError, HandOverError};
+use crate::error::{AskError, EnsureError, HandOverError, QueueError};
 use crate::notification::NotificationId;
-use crate::queue::BoxFuture;
+use crate::question::{Answer, Question};
+use crate::queue::{BoxFuture, Settled};
 use crate::session_id::SessionId;
 
 #[cfg(feature = "rmcp")]
@@ -38,6 +39,22 @@ pub trait McpSession: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Asks the client's user a question of a background task, MCP's `elicitation/create`, and waits for the answer. It may
+    /// take as long as the user does: other calls go on beside it, and other questions too. Defaults to not being able to.
+    ///
+    /// Ask only in a mode that the client has declared.
+    ///
+    /// # Errors
+    /// [`AskError`]: never, or not now.
+    ///
+    /// # Cancellation
+    /// It is dropped at the deadline, and when the session moves to another process. The question is then asked again there.
+    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
+        let _ = question;
+        let why = "this server does not ask its clients".to_owned();
+        Box::pin(std::future::ready(Err(AskError::Impossible(why))))
+    }
+
     /// Whether the client can be reached, now and later. Defaults to always.
     fn presence(&self) -> Presence {
         Presence::always()
@@ -55,6 +72,17 @@ pub trait Subscribers: Send + Sync + 'static {
         session_id: &'a SessionId,
         session: Arc<dyn McpSession>,
     ) -> BoxFuture<'a, Result<(), EnsureError>>;
+
+    /// Gives an answer that arrived here to a question that may have been asked by another process.
+    ///
+    /// # Errors
+    /// [`QueueError`] where the queue failed: the answer is not given.
+    fn answer<'a>(
+        &'a self,
+        session_id: &'a SessionId,
+        request_id: &'a str,
+        answer: Answer,
+    ) -> BoxFuture<'a, Result<Settled, QueueError>>;
 }
 
 /// A notification as the client gets it.

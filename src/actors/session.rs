@@ -1,16 +1,22 @@
 //! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::FutureExt;
 
+use super::questions::Asking;
+use super::recent::Recent;
+use super::subscriber::Post;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::HandOverError;
+use crate::question::Question;
 use crate::queue::Permit;
 use crate::retry::{Verdict, after_failed_attempt};
 use crate::session::{McpSession, Outbound};
@@ -23,10 +29,15 @@ const GRACE: Duration = Duration::from_secs(1);
 /// hears of a takeover.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Wraps one [`McpSession`] and hands notifications to it.
+/// How many ended tasks of a session are remembered.
+const ENDED_TASKS: usize = 1024;
+
+/// Wraps one [`McpSession`]: hands notifications to it, and has it ask questions beside that.
 pub struct SessionActor {
     session: Arc<dyn McpSession>,
     config: Arc<Config>,
+    asking: Asking,
+    ended: Rc<RefCell<Recent<String>>>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -36,8 +47,14 @@ impl std::fmt::Debug for SessionActor {
 }
 
 impl SessionActor {
-    pub(crate) fn new(session: Arc<dyn McpSession>, config: Arc<Config>) -> Self {
-        Self { session, config }
+    pub(super) fn new(post: &Post) -> Self {
+        let Post { session_id, session, queue, config, .. } = post;
+        Self {
+            session: Arc::clone(session),
+            config: Arc::clone(config),
+            asking: Asking::new(session_id, session, queue),
+            ended: Rc::new(RefCell::new(Recent::new(ENDED_TASKS))),
+        }
     }
 }
 
@@ -56,6 +73,19 @@ pub struct Deliver {
     /// Whether they may still be handed over; asked before each.
     pub permit: Arc<Permit>,
 }
+
+/// Questions for the session's client, read from the queue at this moment. Those that it is asked already stay as they are.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Ask {
+    pub(super) questions: Vec<Question>,
+    pub(super) read_at: (Timestamp, Instant),
+}
+
+/// The session's questions are another's to ask now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct StopAsking;
 
 /// What became of a [`Deliver`].
 #[derive(Debug)]
@@ -111,6 +141,9 @@ pub enum DiscardReason {
         /// What the last one said.
         last_error: String,
     },
+    /// It says that a task goes on whose end was delivered before.
+    #[error("its task has ended")]
+    Superseded,
     /// It is no envelope.
     #[error("it cannot be decoded: {0}")]
     Undecodable(String),
@@ -120,11 +153,32 @@ impl Handler<Deliver> for SessionActor {
     type Result = ResponseFuture<DeliverOutcome>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(hand_over(Arc::clone(&self.session), Arc::clone(&self.config), deliver))
+        Box::pin(hand_over(Arc::clone(&self.session), Arc::clone(&self.config), Rc::clone(&self.ended), deliver))
     }
 }
 
-async fn hand_over(session: Arc<dyn McpSession>, config: Arc<Config>, deliver: Deliver) -> DeliverOutcome {
+impl Handler<Ask> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Ask { questions, read_at }: Ask, _: &mut Context<Self>) {
+        self.asking.ask(questions, read_at);
+    }
+}
+
+impl Handler<StopAsking> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: StopAsking, _: &mut Context<Self>) {
+        self.asking.stop();
+    }
+}
+
+async fn hand_over(
+    session: Arc<dyn McpSession>,
+    config: Arc<Config>,
+    ended: Rc<RefCell<Recent<String>>>,
+    deliver: Deliver,
+) -> DeliverOutcome {
     let Deliver { batch, read_at: (clock, read), permit } = deliver;
     let limit = config.hand_over_timeout() + GRACE;
     let mut handed = 0;
@@ -145,9 +199,19 @@ async fn hand_over(session: Arc<dyn McpSession>, config: Arc<Config>, deliver: D
             stopped = Stopped::Discarded(DiscardReason::Expired);
             break;
         }
+        let task = envelope.task_status();
+        if task.is_some_and(|(id, is_terminal)| !is_terminal && ended.borrow().contains(id)) {
+            stopped = Stopped::Discarded(DiscardReason::Superseded);
+            break;
+        }
         let outbound = Outbound::from(&envelope);
         match attempt(limit, async { session.hand_over(&outbound).await }).await {
-            Ok(()) => handed += 1,
+            Ok(()) => {
+                handed += 1;
+                if let Some((id, true)) = task {
+                    ended.borrow_mut().insert(id.to_owned());
+                }
+            }
             Err(error) => {
                 stopped = after(error, envelope, &config);
                 break;

@@ -29,7 +29,6 @@ use crate::session_id::SessionId;
 
 mod at_most_once;
 mod drive;
-mod recent;
 mod serve;
 
 /// How long a subscriber that replaces another waits for that one to put down what it has in hand. Longer only repeats
@@ -109,7 +108,7 @@ impl Actor for SessionSubscriberActor {
 }
 
 async fn work(post: Post) -> StopReason {
-    let session = SessionActor::new(Arc::clone(&post.session), Arc::clone(&post.config)).start();
+    let session = SessionActor::new(&post).start();
     match post.config.delivery() {
         Delivery::AtLeastOnce => Drive::new(post, session).run().await,
         Delivery::AtMostOnce => at_most_once::run(post, session).await,

@@ -4,20 +4,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{
-    BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal,
-    Replaced, Taken,
-};
+use self::consumer::MemoryConsumer;
+use self::questions::Tasks;
+use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueLimit};
 use crate::keys::Keys;
+use crate::question::Question;
 use crate::session_id::SessionId;
+
+mod consumer;
+mod questions;
 
 static STORES: LazyLock<Mutex<HashMap<String, Weak<Store>>>> = LazyLock::new(Mutex::default);
 
@@ -25,6 +27,7 @@ static STORES: LazyLock<Mutex<HashMap<String, Weak<Store>>>> = LazyLock::new(Mut
 #[derive(Debug)]
 struct Store {
     lists: Mutex<HashMap<String, List>>,
+    tasks: Mutex<Tasks>,
     /// The clock runs with tokio's, so that tests may pause it.
     origin: (Instant, Timestamp),
 }
@@ -38,6 +41,8 @@ struct List {
     expires: Option<Timestamp>,
     lease: Option<Lease>,
     session: Option<SessionId>,
+    /// Delivered and not answered.
+    questions: Vec<Question>,
     pushed: Arc<Notify>,
 }
 
@@ -55,7 +60,11 @@ impl Store {
         if let Some(store) = stores.get(name).and_then(Weak::upgrade) {
             return store;
         }
-        let store = Arc::new(Self { lists: Mutex::default(), origin: (Instant::now(), Timestamp::of_this_host()) });
+        let store = Arc::new(Self {
+            lists: Mutex::default(),
+            tasks: Mutex::default(),
+            origin: (Instant::now(), Timestamp::of_this_host()),
+        });
         stores.insert(name.to_owned(), Arc::downgrade(&store));
         store
     }
@@ -71,7 +80,10 @@ impl Store {
         let list = lists.entry(queue.to_owned()).or_default();
         list.tidy(now);
         let result = act(list, now);
-        let unused = list.messages.is_empty() && list.lease.is_none() && Arc::strong_count(&list.pushed) == 1;
+        let unused = list.messages.is_empty()
+            && list.lease.is_none()
+            && list.questions.is_empty()
+            && Arc::strong_count(&list.pushed) == 1;
         if unused {
             lists.remove(queue);
         }
@@ -86,6 +98,7 @@ impl List {
             self.bytes = 0;
             self.expires = None;
         }
+        self.questions.retain(|question| question.deadline > now);
         if self.lease.as_ref().is_some_and(|lease| lease.until <= now) {
             self.end_lease();
         }
@@ -233,157 +246,5 @@ impl Queue for MemoryQueue {
 
     fn check(&self) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-struct MemoryConsumer {
-    store: Arc<Store>,
-    config: Arc<Config>,
-    queue: String,
-    owner: OwnerToken,
-    permit: Arc<Permit>,
-    pushed: Arc<Notify>,
-}
-
-impl MemoryConsumer {
-    fn with<T>(&self, act: impl FnOnce(&mut List, Timestamp) -> T) -> T {
-        self.store.with(&self.queue, act)
-    }
-
-    fn set_lease(&self, list: &mut List, now: Timestamp) {
-        // Under the lock, after what ran out was tidied: an old lease's end is no doubt of the new one.
-        let mark = self.permit.mark();
-        let until = now.plus(self.config.lease());
-        let permit = Arc::downgrade(&self.permit);
-        list.lease = Some(Lease { owner: self.owner, until, permit });
-        self.permit.renewed(std::time::Instant::now(), self.config.lease(), mark);
-    }
-
-    /// Whose it is; where it is ours the permit is told, where it is nobody's it is taken if that is wanted.
-    fn settle_lease(&self, list: &mut List, now: Timestamp, reclaim: bool) -> LeaseState {
-        let mark = self.permit.mark();
-        match list.state_for(self.owner) {
-            LeaseState::Absent if reclaim => {
-                self.set_lease(list, now);
-                LeaseState::Reclaimed
-            }
-            LeaseState::Held => {
-                if let Some(lease) = &mut list.lease {
-                    // It may have been claimed before this consumer was opened.
-                    lease.permit = Arc::downgrade(&self.permit);
-                }
-                self.permit.confirmed(mark);
-                LeaseState::Held
-            }
-            other => {
-                self.permit.revoke();
-                other
-            }
-        }
-    }
-
-    fn look(&self, delivered: Option<&Delivered>, reclaim: bool) -> Taken {
-        self.with(|list, now| {
-            let lease = self.settle_lease(list, now, reclaim);
-            let mut taken = Taken { lease, changed: false, now, items: Vec::new() };
-            if !lease.is_ours() {
-                return taken;
-            }
-            if let Some(Delivered { count, last }) = delivered.filter(|delivered| delivered.count > 0) {
-                let newest = list.messages.get(count - 1);
-                if newest.is_some_and(|raw| last.matches(raw)) {
-                    for _ in 0..*count {
-                        list.remove_oldest();
-                    }
-                } else {
-                    taken.changed = true;
-                }
-            }
-            let mut bytes = 0;
-            for raw in list.messages.iter().take(self.config.batch_messages()) {
-                bytes += raw.len();
-                if bytes > self.config.batch_bytes() && !taken.items.is_empty() {
-                    break;
-                }
-                let item = Item::decode(&self.queue, raw.clone(), self.config.time_to_live());
-                taken.items.push(item);
-            }
-            taken
-        })
-    }
-
-    async fn until_pushed(&self, block: Duration) {
-        let pushed = self.pushed.notified();
-        tokio::pin!(pushed);
-        // Registered before the look, so that a push between the two is not missed.
-        pushed.as_mut().enable();
-        if self.with(|list, _| list.messages.is_empty()) {
-            let _ = tokio::time::timeout(block, pushed).await;
-        }
-    }
-}
-
-impl Consumer for MemoryConsumer {
-    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
-        self.with(|list, now| {
-            if list.state_for(self.owner) == LeaseState::Lost {
-                list.end_lease();
-            }
-            self.set_lease(list, now);
-        });
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
-        let state = self.with(|list, now| {
-            let state = self.settle_lease(list, now, true);
-            if state.is_ours() {
-                self.set_lease(list, now);
-            }
-            state
-        });
-        Box::pin(std::future::ready(Ok(state)))
-    }
-
-    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
-        Box::pin(std::future::ready(Ok(self.look(delivered, true))))
-    }
-
-    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
-        Box::pin(async move {
-            self.until_pushed(block).await;
-            Ok(self.look(None, false))
-        })
-    }
-
-    fn replace_oldest<'a>(
-        &'a mut self,
-        oldest: &'a Mark,
-        replacement: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
-        let replaced = self.with(|list, _| {
-            if list.state_for(self.owner) != LeaseState::Held {
-                return Replaced::NotOurs;
-            }
-            match list.messages.front_mut() {
-                Some(front) if oldest.matches(front) => {
-                    list.bytes = list.bytes - front.len() + replacement.len();
-                    *front = replacement;
-                    Replaced::Done
-                }
-                _ => Replaced::Changed,
-            }
-        });
-        Box::pin(std::future::ready(Ok(replaced)))
-    }
-
-    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
-        Box::pin(async move {
-            self.until_pushed(block).await;
-            Ok(self.with(|list, now| {
-                let raw = list.remove_oldest()?;
-                Some((Item::decode(&self.queue, raw, self.config.time_to_live()), now))
-            }))
-        })
     }
 }

@@ -11,6 +11,7 @@ use redis::{Client, RedisResult, Value};
 
 use self::connection::{kind, without_password};
 use self::consumer::RedisConsumer;
+use self::questions::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
 use crate::error::{ConfigError, QueueError, QueueErrorKind};
@@ -21,6 +22,7 @@ mod claim;
 pub(crate) mod connection;
 mod consumer;
 mod push;
+mod questions;
 mod release;
 mod renew;
 mod replace;
@@ -40,6 +42,7 @@ pub(crate) struct RedisQueue {
     shared: ConnectionManager,
     config: Arc<Config>,
     keys: Keys,
+    waits: Waits,
 }
 
 impl std::fmt::Debug for RedisQueue {
@@ -56,7 +59,8 @@ impl RedisQueue {
         let shared = connection::shared(&client)
             .map_err(|e| ConfigError::new("url", &shown_url, format!("it cannot be used: {e}")))?;
         let keys = Keys::new(config.prefix());
-        Ok(Self { client, shown_url, shared, config, keys })
+        let waits = Waits::new(client.clone());
+        Ok(Self { client, shown_url, shared, config, keys, waits })
     }
 
     /// Pushes what can go together: for each session its notifications in as many calls as their size needs, one call
@@ -117,6 +121,10 @@ impl RedisQueue {
         calls: &[(&SessionId, Vec<usize>)],
     ) -> Vec<Result<push::Answer, Refusal>> {
         let mut answers = self.send_calls(batch, calls).await;
+        if answers.iter().all(|a| matches!(a, Err(Sent::Failed(Refusal::Unreachable(_))))) {
+            // Nothing was sent; and where the connection had been lost while it was not used, this is only now found out.
+            answers = self.send_calls(batch, calls).await;
+        }
         // Redis has been restarted or its scripts flushed. Nothing of these calls was done.
         let unknown: Vec<usize> =
             answers.iter().enumerate().filter_map(|(i, a)| matches!(a, Err(Sent::NoScript)).then_some(i)).collect();

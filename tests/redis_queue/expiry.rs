@@ -83,7 +83,10 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
     f.consumer.replace_oldest(&taken.items[0].mark, failed).await.unwrap();
     assert!(near(f.life().await, HOUR + GRACE));
     let (one, _) = (f.take().await, f.redis::<()>(&["PERSIST", "nothing"]).await);
-    f.consumer.take(Some(&mcp_courier::queue::Delivered { count: 1, last: one.items[0].mark.clone() })).await.unwrap();
+    f.consumer
+        .take(Some(&mcp_courier::queue::Delivered { count: 1, last: one.items[0].mark.clone(), questions: Vec::new() }))
+        .await
+        .unwrap();
     // With one message a rotation could lose the key and its expiry.
     assert_eq!(numbers(&f.consumer.wait(LONG).await.unwrap()), [1]);
     assert!(near(f.life().await, HOUR + GRACE));

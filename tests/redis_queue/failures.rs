@@ -80,7 +80,7 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
     f.push(0..20).await;
     let taken = f.take().await;
     let last = taken.items[4].mark.clone();
-    f.consumer.take(Some(&mcp_courier::queue::Delivered { count: 5, last })).await.unwrap();
+    f.consumer.take(Some(&mcp_courier::queue::Delivered { count: 5, last, questions: Vec::new() })).await.unwrap();
 
     // Writes stand still, so that the answer is outstanding when the server dies.
     let _: () = f.redis(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
@@ -185,7 +185,11 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
     assert!(matches!(&refused.reason, PushRefusal::Refused(text) if text.contains("OOM")), "{refused:?}");
     let rest = f
         .consumer
-        .take(Some(&mcp_courier::queue::Delivered { count: 1, last: taken.items[0].mark.clone() }))
+        .take(Some(&mcp_courier::queue::Delivered {
+            count: 1,
+            last: taken.items[0].mark.clone(),
+            questions: Vec::new(),
+        }))
         .await
         .unwrap();
     assert_eq!(numbers(&rest), [1, 2, 3]);

@@ -54,7 +54,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
         let Some((item, now)) = consumer.pop(BLOCK.min(config.heartbeat())).await? else { continue };
         drive.failures = 0;
         match item.envelope {
-            Err(why) => super::serve::discard(drive, None, &DiscardReason::Undecodable(why.to_string())),
+            Err(why) => super::serve::discard(drive, None, None, &DiscardReason::Undecodable(why.to_string())),
             Ok(envelope) => {
                 if let Some(reason) = deliver(drive, envelope, now).await {
                     return Ok(Some(reason));
@@ -80,8 +80,10 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
         };
         drive.post.stats.add_delivered(accepted);
         match stopped {
-            Stopped::AllAccepted | Stopped::NotPermitted => {}
-            Stopped::Discarded(reason) => super::serve::discard(drive, Some(&id), &reason),
+            Stopped::AllAccepted | Stopped::NotPermitted => {
+                drive.ask(kept.question.into_iter().collect(), read_at);
+            }
+            Stopped::Discarded(reason) => super::serve::discard(drive, Some(&id), kept.question, &reason),
             Stopped::Failed { mut envelope, error, pause } => {
                 drive.post.stats.set_error(&error);
                 drive.set_state(SubscriberState::BackingOff);

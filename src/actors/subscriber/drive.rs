@@ -2,15 +2,19 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 
-use super::recent::Recent;
 use super::serve::{Left, serve};
 use super::{Post, StopReason};
+use crate::actors::recent::Recent;
+use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
+use crate::envelope::Timestamp;
 use crate::error::QueueError;
+use crate::notification::NotificationId;
+use crate::question::{Answer, Question};
 use crate::queue::{Consumer, LeaseState, Permit};
 use crate::session::{Presence, SessionState};
 
@@ -22,7 +26,7 @@ pub(super) struct Drive {
     pub(super) session: Addr<SessionActor>,
     pub(super) presence: Presence,
     pub(super) permit: Arc<Permit>,
-    pub(super) recent: Recent,
+    pub(super) recent: Recent<NotificationId>,
     /// Failures of the queue in a row, for the backoff.
     pub(super) failures: u32,
     /// The newest opening of the client's stream that the queue was claimed for.
@@ -49,6 +53,9 @@ impl Drive {
 
     pub(super) async fn run(mut self) -> StopReason {
         let reason = self.live().await;
+        if reason == StopReason::Closed {
+            self.cancel_open_questions().await;
+        }
         self.set_state(SubscriberState::Stopping);
         self.release().await;
         reason
@@ -117,7 +124,31 @@ impl Drive {
             consumer.claim().await?;
             self.claimed = Some(opened);
         }
+        // What an earlier owner had asked, or this one before it lost touch.
+        let open = queue.open_questions(session_id).await?;
+        if !open.is_empty() {
+            // Their deadlines are by the queue's clock, which has not been read here yet; this host's is near enough for
+            // when to give up, as the worker keeps its own time.
+            self.ask(open, (Timestamp::of_this_host(), Instant::now()));
+        }
         Ok(Some(consumer))
+    }
+
+    /// Has the client asked, beside all else.
+    pub(super) fn ask(&self, questions: Vec<Question>, read_at: (Timestamp, Instant)) {
+        if !questions.is_empty() {
+            // It answers nothing, and is there as long as this is.
+            self.session.do_send(Ask { questions, read_at });
+        }
+    }
+
+    /// Nobody will answer any more: whoever asked is told.
+    async fn cancel_open_questions(&self) {
+        let Post { queue, session_id, .. } = &self.post;
+        let open = queue.open_questions(session_id).await.unwrap_or_default();
+        for question in open {
+            cancel(&self.post, &question, "the session has ended").await;
+        }
     }
 
     /// The session takes nothing now. If its presence does not say so, only time can tell when it does again.
@@ -131,6 +162,7 @@ impl Drive {
     /// Another owns the queue. Looks once a heartbeat whether it still does.
     async fn stand_by(&mut self, seen: SessionState) {
         self.set_state(SubscriberState::StandingBy);
+        self.session.do_send(StopAsking);
         tracing::info!(session = %self.post.session_id, "another subscriber has taken the session over");
         loop {
             if self.until_changed_from(seen, tokio::time::sleep(self.post.config.heartbeat())).await {
@@ -151,7 +183,7 @@ impl Drive {
         self.post.stats.set_error(error);
         let pause = self.post.config.backoff().pause(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        let source = std::error::Error::source(&error.kind).map(ToString::to_string);
+        let source = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(session = %self.post.session_id, %error, source, ?pause, "the queue failed; trying again");
         self.until_changed_from(seen, tokio::time::sleep(pause)).await;
     }
@@ -169,6 +201,7 @@ impl Drive {
 
     async fn release(&mut self) {
         self.permit.revoke();
+        self.session.do_send(StopAsking);
         if !std::mem::take(&mut self.to_release) {
             return;
         }
@@ -190,6 +223,17 @@ impl Drive {
 
     pub(super) fn set_state(&self, state: SubscriberState) {
         self.post.stats.set_state(state);
+    }
+}
+
+/// A question that nobody will answer: its worker is told why, at once.
+pub(super) async fn cancel(post: &Post, question: &Question, why: &str) {
+    let settle = async {
+        post.queue.settle(&question.task, &question.request_id, &Answer::cancelled(why)).await?;
+        post.queue.close_question(&post.session_id, &question.request_id).await
+    };
+    if let Err(error) = settle.await {
+        tracing::warn!(session = %post.session_id, %error, "a question was not cancelled; its worker waits out its time");
     }
 }
 

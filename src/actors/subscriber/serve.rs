@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drive::{Drive, stopped};
+use super::drive::{Drive, cancel, stopped};
 use crate::actors::{Deliver, DeliverOutcome, DiscardReason, Stopped, SubscriberState};
 use crate::envelope::Envelope;
 use crate::error::QueueError;
+use crate::notification::NotificationId;
+use crate::question::Question;
 use crate::queue::{Consumer, Delivered, Item, LeaseState, Mark, Replaced, Taken};
 use crate::session::SessionState;
 
@@ -50,7 +52,12 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         if lease.is_due() && !lease.renew(consumer).await? {
             return Ok(Left::Displaced);
         }
-        let mut taken = consumer.take(delivered.take().as_ref()).await?;
+        let done = delivered.take();
+        let mut taken = consumer.take(done.as_ref()).await?;
+        if let (Some(Delivered { questions, .. }), true) = (done, taken.lease.is_ours()) {
+            // Asked only now that they are open questions of the queue: should this process die, another asks them.
+            drive.ask(questions, (taken.now, Instant::now()));
+        }
         if taken.items.is_empty() && taken.lease.is_ours() {
             drive.set_state(SubscriberState::Waiting);
             let permit = Arc::clone(&drive.permit);
@@ -120,17 +127,18 @@ async fn deliver(
 ) -> (Option<Delivered>, Next) {
     let read_at = (taken.now, Instant::now());
     let mut items: VecDeque<Item> = taken.items.into();
-    let (mut count, mut last) = (0, None);
+    let (mut count, mut last, mut questions) = (0, None, Vec::new());
     let next = loop {
         // What needs no session: what cannot be read, and what was delivered before.
         match items.front() {
             None => break Next::Go,
             Some(Item { envelope: Err(why), .. }) => {
-                discard(drive, None, &DiscardReason::Undecodable(why.to_string()));
+                discard(drive, None, None, &DiscardReason::Undecodable(why.to_string()));
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
             }
-            Some(Item { envelope: Ok(envelope), .. }) if drive.recent.contains(envelope.id) => {
+            Some(Item { envelope: Ok(envelope), .. }) if drive.recent.contains(&envelope.id) => {
+                questions.extend(envelope.question.clone());
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
             }
@@ -139,7 +147,7 @@ async fn deliver(
         let (mut batch, mut marks) = (Vec::new(), Vec::new());
         while let Some(Item { envelope: Ok(envelope), .. }) = items.front() {
             // The same id twice in one batch: the second is seen again, and skipped, once the first is delivered.
-            if drive.recent.contains(envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
+            if drive.recent.contains(&envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
                 break;
             }
             if let Some(Item { mark, envelope: Ok(envelope) }) = items.pop_front() {
@@ -147,7 +155,7 @@ async fn deliver(
                 marks.push(mark);
             }
         }
-        let ids: Vec<_> = batch.iter().map(|e| e.id).collect();
+        let brought: Vec<_> = batch.iter().map(|e| (e.id, e.question.clone())).collect();
         let sent = drive.session.send(Deliver { batch, read_at, permit: Arc::clone(&drive.permit) });
         let mut stop = drive.post.stop.clone();
         let permit = Arc::clone(&drive.permit);
@@ -166,8 +174,9 @@ async fn deliver(
             break Next::Leave(Left::SessionActorGone);
         };
         drive.post.stats.add_delivered(accepted);
-        for &id in &ids[..accepted] {
-            drive.recent.insert(id);
+        for (id, question) in &brought[..accepted] {
+            drive.recent.insert(*id);
+            questions.extend(question.clone());
         }
         if let Some(mark) = accepted.checked_sub(1).and_then(|i| marks.get(i)) {
             (count, last) = (count + accepted, Some(mark.clone()));
@@ -175,7 +184,9 @@ async fn deliver(
         match stopped {
             Stopped::AllAccepted => {}
             Stopped::Discarded(reason) => {
-                discard(drive, ids.get(accepted), &reason);
+                if let Some((id, question)) = brought.get(accepted) {
+                    discard(drive, Some(id), question.clone(), &reason);
+                }
                 (count, last) = (count + 1, marks.get(accepted).cloned());
                 for (mark, envelope) in marks.into_iter().skip(accepted + 1).zip(rest).rev() {
                     items.push_front(Item { mark, envelope: Ok(envelope) });
@@ -201,16 +212,21 @@ async fn deliver(
             }
         }
     };
-    (last.map(|last| Delivered { count, last }), next)
+    (last.map(|last| Delivered { count, last, questions }), next)
 }
 
-pub(super) fn discard(drive: &Drive, id: Option<&crate::NotificationId>, reason: &DiscardReason) {
+pub(super) fn discard(drive: &Drive, id: Option<&NotificationId>, question: Option<Question>, reason: &DiscardReason) {
     drive.post.stats.add_discarded();
     if *reason != DiscardReason::Expired {
         drive.post.stats.set_error(reason);
     }
     let id = id.map(ToString::to_string);
     tracing::warn!(session = %drive.post.session_id, id, %reason, "a notification is discarded");
+    if let Some(question) = question {
+        let (post, why) = (drive.post.clone(), reason.to_string());
+        // Beside the delivery, which it must not hold up.
+        actix::spawn(async move { cancel(&post, &question, &why).await });
+    }
 }
 
 /// When the lease must be renewed.

@@ -52,16 +52,27 @@ pub(super) async fn dedicated(
     client: &Client,
     invalidated: impl Fn() + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
+    let pushed = move |push: redis::PushInfo| {
+        // A broken connection is doubt like another's claim.
+        if matches!(push.kind, redis::PushKind::Invalidate | redis::PushKind::Disconnection) {
+            invalidated();
+        }
+    };
+    tracking(client, pushed).await
+}
+
+/// A connection of one's own, that hears what Redis says by itself.
+pub(super) async fn tracking(
+    client: &Client,
+    pushed: impl Fn(redis::PushInfo) + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, RedisError> {
     // The connection's own response timeout knows nothing of blocking commands (it would drop the answer of one that
     // lasts longer), so every call here brings its own: see `within`.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(None)
         .set_push_sender(move |push: redis::PushInfo| {
-            // A broken connection is doubt like another's claim.
-            if matches!(push.kind, redis::PushKind::Invalidate | redis::PushKind::Disconnection) {
-                invalidated();
-            }
+            pushed(push);
             Ok::<(), std::convert::Infallible>(())
         });
     client.get_multiplexed_async_connection_with_config(&config).await

@@ -29,6 +29,8 @@ pub(super) struct RedisConsumer {
     permit: Arc<Permit>,
     /// How long the queue must live at least, for what was seen in it.
     life: Duration,
+    /// The queue's clock when it was last looked at.
+    seen_at: Option<Timestamp>,
 }
 
 impl RedisConsumer {
@@ -52,6 +54,7 @@ impl RedisConsumer {
             owner,
             permit,
             life: Duration::ZERO,
+            seen_at: None,
             config,
         };
         consumer.prepare().await.map_err(failed)?;
@@ -178,30 +181,40 @@ impl RedisConsumer {
         Ok(())
     }
 
+    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool) -> Vec<Vec<u8>> {
+        let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
+        let questions_life = match (latest, self.seen_at) {
+            (Some(latest), Some(now)) => latest.since(now) + self.config.expiry_grace(),
+            _ => Duration::ZERO,
+        };
+        let question = take::Question { owner: self.owner, delivered, reclaim, life: self.life, questions_life };
+        take::arguments(&self.config, &question)
+    }
+
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let question = take::Question { owner: self.owner, delivered, reclaim: true, life: self.life };
-        let arguments = take::arguments(&self.config, &question);
-        let keys = self.keys.clone();
-        let answer = self.script(&take::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
+        let arguments = self.take_arguments(delivered, true);
+        let QueueKeys { queue, lease, questions } = self.keys.clone();
+        let answer = self.script(&take::SCRIPT, &[&queue, &lease, &questions], &arguments).await?;
         self.taken(answer, sent, mark).await
     }
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let question = take::Question { owner: self.owner, delivered: None, reclaim: false, life: self.life };
-        let arguments = take::arguments(&self.config, &question);
-        let QueueKeys { queue, lease } = self.keys.clone();
+        let arguments = self.take_arguments(None, false);
+        let QueueKeys { queue, lease, questions } = self.keys.clone();
         let mut pipe = redis::pipe();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
-        pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease])).arg(&arguments);
+        pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease, &questions])).arg(&arguments);
         let [moved, taken] = self.pipeline(block, &mut pipe).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved.map_err(kind)?;
         let answer = match taken {
-            Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &[&queue, &lease], &arguments).await?,
+            Err(error) if is_noscript(&error) => {
+                self.script(&take::SCRIPT, &[&queue, &lease, &questions], &arguments).await?
+            }
             other => other.map_err(kind)?,
         };
         self.taken(answer, sent, mark).await
@@ -218,6 +231,7 @@ impl RedisConsumer {
             // Where a newer claim came between, the next take says so.
             _ => self.permit.revoke(),
         }
+        self.seen_at = Some(now);
         let items: Vec<Item> =
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
         self.life = items

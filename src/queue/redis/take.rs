@@ -10,9 +10,10 @@ use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::queue::{Delivered, LeaseState, OwnerToken};
 
-/// KEYS: the queue, its lease. ARGV: our token; how many were delivered, the length and the last bytes of the last of
+/// KEYS: the queue, its lease, its open questions. ARGV: our token; how many were delivered, the length and the last bytes of the last of
 /// them; most messages, most bytes; whether to take an absent lease, and for how many ms; the life in ms that the queue
-/// needs at least, and the one that it gets where it has none.
+/// needs at least, and the one that it gets where it has none; the life in ms of
+/// the open questions, and for each that was delivered its id and itself.
 ///
 /// Answers the state of the lease, whether the tail had changed, the time in µs, and the messages, oldest first.
 pub(super) const CODE: &str = r"
@@ -39,6 +40,10 @@ if delivered > 0 then
   else
     changed = 1
   end
+end
+if #ARGV > 11 then
+  redis.call('HSET', KEYS[3], unpack(ARGV, 12))
+  if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[11]) then redis.call('PEXPIRE', KEYS[3], ARGV[11]) end
 end
 
 -- FastMCP sets 300 s whatever else waits, and its retry can leave none at all.
@@ -74,16 +79,18 @@ pub(super) struct Question<'a> {
     pub(super) reclaim: bool,
     /// How long the queue must live at least, for what was seen in it.
     pub(super) life: Duration,
+    /// How long the open questions must.
+    pub(super) questions_life: Duration,
 }
 
 pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>> {
-    let Question { owner, delivered, reclaim, life } = question;
+    let Question { owner, delivered, reclaim, life, questions_life } = question;
     let text = |n: u128| n.to_string().into_bytes();
     let (count, length, last) = match delivered {
         Some(d) => (d.count, d.last.length, d.last.last.clone()),
         None => (0, 0, Vec::new()),
     };
-    vec![
+    let mut arguments = vec![
         owner.to_string().into_bytes(),
         text(count as u128),
         text(length as u128),
@@ -94,7 +101,13 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         text(config.lease().as_millis()),
         text(life.as_millis()),
         text((config.time_to_live() + config.expiry_grace()).as_millis()),
-    ]
+        text(questions_life.as_millis()),
+    ];
+    for question in delivered.iter().flat_map(|delivered| &delivered.questions) {
+        arguments.push(question.request_id.clone().into_bytes());
+        arguments.push(question.to_open().into_bytes());
+    }
+    arguments
 }
 
 /// What the script answered, the messages not yet decoded.

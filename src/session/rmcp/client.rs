@@ -1,5 +1,6 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,16 +8,21 @@ use std::time::{Duration, Instant};
 use rmcp::model::{
     CustomNotification, PingRequest, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
 };
-use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::stream::{CourierStream, Slot};
+use super::stream::{CourierStream, Ours, Slot};
 use crate::config::{Config, DeliveryLevel};
-use crate::error::HandOverError;
+use crate::error::{AskError, HandOverError};
+use crate::question::{Answer, Question};
 use crate::queue::BoxFuture;
 use crate::session::{McpSession, Outbound, Presence, PresenceSender};
+
+mod questions;
+
+pub(super) use self::questions::Answered;
+use self::questions::Modes;
 
 /// What the JSON-RPC ids of our own requests begin with.
 const OURS: &str = "mcp-courier:";
@@ -39,6 +45,10 @@ struct State {
     broken: bool,
     /// The question whose answer confirms.
     ping: Option<(String, oneshot::Sender<()>)>,
+    /// What the user is asked, by the ids of the questions.
+    asked: HashMap<String, oneshot::Sender<Result<Answer, AskError>>>,
+    /// Which modes of elicitation the client has declared.
+    modes: Modes,
     /// Requests under way, and when the last one came or went.
     requests: usize,
     active: Instant,
@@ -46,7 +56,7 @@ struct State {
 
 struct OpenStream {
     number: u64,
-    sender: mpsc::Sender<ServerSseMessage>,
+    sender: mpsc::Sender<Ours>,
     pulled: watch::Receiver<u64>,
     /// rmcp's own stream, to be let go when ours is cut, even while nobody polls it.
     slot: Slot,
@@ -57,7 +67,7 @@ struct OpenStream {
 #[derive(Clone)]
 struct Batch {
     number: u64,
-    sender: mpsc::Sender<ServerSseMessage>,
+    sender: mpsc::Sender<Ours>,
     pulled: watch::Receiver<u64>,
     /// How many were sent, and what the stream's count of pulled messages is when all of them are.
     sent: u64,
@@ -96,6 +106,8 @@ impl ClientSession {
                 batch: None,
                 broken: false,
                 ping: None,
+                asked: HashMap::new(),
+                modes: Modes::default(),
                 requests: 0,
                 active: Instant::now(),
             }),
@@ -163,24 +175,6 @@ impl ClientSession {
         (state.streams.is_empty() && state.requests == 0).then_some(state.active)
     }
 
-    /// An answer to a request. Whether it was one of ours: then nobody else is to see it.
-    pub(super) fn answered(&self, id: &RequestId) -> bool {
-        let RequestId::String(id) = id else { return false };
-        if !id.starts_with(OURS) {
-            return false;
-        }
-        let mut state = self.state();
-        match state.ping.take() {
-            Some((asked, confirmed)) if *asked == **id => {
-                // Whoever asked may have given up just now.
-                let _ = confirmed.send(());
-            }
-            // Late, repeated or invented: it confirms nothing.
-            other => state.ping = other,
-        }
-        true
-    }
-
     /// Where the next message goes: the stream of the batch, or the newest if this is its first.
     fn batch(&self) -> Result<Batch, HandOverError> {
         let mut state = self.state();
@@ -211,7 +205,7 @@ impl ClientSession {
 
     async fn send(&self, message: ServerJsonRpcMessage) -> Result<Batch, HandOverError> {
         let batch = self.batch()?;
-        let message = ServerSseMessage::from_message(message);
+        let message = Ours::of_batch(message);
         match batch.within(self.limit, batch.sender.send(message)).await {
             Waited::Done(Ok(())) => {
                 if let Some(batch) = &mut self.state().batch {
@@ -267,6 +261,10 @@ impl ClientSession {
 }
 
 impl McpSession for ClientSession {
+    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
+        Box::pin(self.ask(question))
+    }
+
     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
         Box::pin(async move {
             let Outbound { method, params, .. } = notification;

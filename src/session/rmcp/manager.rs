@@ -10,12 +10,13 @@ use rmcp::transport::streamable_http_server::session::{
     EventStore, RestoreOutcome, ServerSseMessage, SessionId as RmcpSessionId, SessionManager,
 };
 
-use super::client::ClientSession;
+use super::client::{Answered, ClientSession};
 use super::event_id::Epoch;
 use super::idle;
 use super::stream::{CourierStream, RequestStream, Slot};
 use crate::config::Config;
-use crate::error::{EnsureError, InvalidSessionId};
+use crate::error::{EnsureError, InvalidSessionId, QueueError};
+use crate::queue::Settled;
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
@@ -54,6 +55,9 @@ pub enum ManagerError<E> {
     /// No subscriber can be run for the session.
     #[error("no notifications can be delivered to this stream: {0}")]
     Subscriber(#[from] EnsureError),
+    /// An answer could not be given to its worker.
+    #[error(transparent)]
+    Answer(#[from] QueueError),
     /// The decorated manager made an id that MCP does not allow.
     #[error(transparent)]
     SessionId(#[from] InvalidSessionId),
@@ -142,6 +146,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
+        self.client(id).initialized(&message);
         self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)
     }
 
@@ -166,14 +171,18 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     async fn accept_message(&self, id: &RmcpSessionId, message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
         let client = self.client(id);
         client.touch();
-        let ours = match &message {
-            ClientJsonRpcMessage::Response(response) => client.answered(&response.id),
-            // An error is an answer too: a client that does not know `ping` has read its stream all the same.
-            ClientJsonRpcMessage::Error(error) => error.id.as_ref().is_some_and(|id| client.answered(id)),
-            _ => false,
-        };
-        if ours {
-            return Ok(());
+        match client.answered(&message) {
+            Answered::Other => {}
+            Answered::Ours => return Ok(()),
+            Answered::Question(request_id, answer) => {
+                let session_id = SessionId::new(id)?;
+                let settled = self.shared.subscribers.answer(&session_id, &request_id, answer).await?;
+                if settled != Settled::Done {
+                    // The client did nothing wrong that an error would mend: the user answered twice, or late.
+                    tracing::info!(session = %session_id, ?settled, "an answer comes too late; it is dropped");
+                }
+                return Ok(());
+            }
         }
         self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use rmcp::model::ServerJsonRpcMessage;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use tokio::sync::{mpsc, watch};
 
@@ -45,11 +46,28 @@ impl Slot {
     }
 }
 
+/// A message of ours.
+pub(super) struct Ours {
+    message: ServerSseMessage,
+    /// Whether it is of a batch, whose messages are counted as they are pulled.
+    counts: bool,
+}
+
+impl Ours {
+    pub(super) fn of_batch(message: ServerJsonRpcMessage) -> Self {
+        Self { message: ServerSseMessage::from_message(message), counts: true }
+    }
+
+    pub(super) fn beside_batches(message: ServerJsonRpcMessage) -> Self {
+        Self { message: ServerSseMessage::from_message(message), counts: false }
+    }
+}
+
 /// A client's standalone stream.
 pub(super) struct CourierStream {
     rmcp: Slot,
-    ours: mpsc::Receiver<ServerSseMessage>,
-    /// How many of ours the HTTP body has taken.
+    ours: mpsc::Receiver<Ours>,
+    /// How many of the batches' messages the HTTP body has taken.
     pulled: watch::Sender<u64>,
     session: Arc<ClientSession>,
     number: u64,
@@ -60,7 +78,7 @@ pub(super) struct CourierStream {
 impl CourierStream {
     pub(super) fn new(
         rmcp: Slot,
-        ours: mpsc::Receiver<ServerSseMessage>,
+        ours: mpsc::Receiver<Ours>,
         pulled: watch::Sender<u64>,
         session: Arc<ClientSession>,
         number: u64,
@@ -69,11 +87,14 @@ impl CourierStream {
     }
 
     fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let message = self.ours.poll_recv(context);
-        if let Poll::Ready(Some(_)) = &message {
-            self.pulled.send_modify(|pulled| *pulled += 1);
-        }
-        message
+        self.ours.poll_recv(context).map(|ours| {
+            ours.map(|Ours { message, counts }| {
+                if counts {
+                    self.pulled.send_modify(|pulled| *pulled += 1);
+                }
+                message
+            })
+        })
     }
 }
 

@@ -1,0 +1,52 @@
+//! The last ones of a kind: the ids that a subscriber delivered itself, by which it recognises what comes again after an
+//! unknown outcome; the tasks whose end was delivered.
+
+use std::borrow::Borrow;
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+
+#[derive(Debug)]
+pub(super) struct Recent<T> {
+    capacity: usize,
+    order: VecDeque<T>,
+    known: HashSet<T>,
+}
+
+impl<T: Clone + Eq + Hash> Recent<T> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, order: VecDeque::new(), known: HashSet::new() }
+    }
+
+    pub(super) fn contains<Q: Eq + Hash + ?Sized>(&self, one: &Q) -> bool
+    where
+        T: Borrow<Q>,
+    {
+        self.known.contains(one)
+    }
+
+    pub(super) fn insert(&mut self, one: T) {
+        if self.known.insert(one.clone()) {
+            self.order.push_back(one);
+            if self.order.len() > self.capacity
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_known_and_no_more() {
+        let mut recent = Recent::new(3);
+        for one in [0, 1, 2, 3, 4, 2, 3, 4] {
+            recent.insert(one);
+        }
+        let known: Vec<_> = (0..5).map(|one| recent.contains(&one)).collect();
+        assert_eq!(known, [false, false, true, true, true]);
+    }
+}

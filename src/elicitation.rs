@@ -1,0 +1,218 @@
+//! [`Elicitor`]: how a background task asks its user, wherever the task runs and wherever the client is connected.
+//!
+//! ```text
+//!  worker                        Redis                        the client's server
+//!  elicit ── pose ──────────────► request, status: waiting
+//!         ── push ──────────────► queue ────────────────────► input_required, then elicitation/create ──► user
+//!         ◄─ answer ───────────── response ◄── settle ─────── the answer, at any server of the fleet ◄────┘
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::error::{ElicitError, InvalidQuestion, QueueError};
+use crate::notification::{Notification, Task, TaskStatus};
+use crate::publisher::Publisher;
+use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
+use crate::queue::{Posed, Queue, Settled};
+use crate::session_id::SessionId;
+
+mod schema;
+mod typed;
+
+pub use self::typed::Elicited;
+
+/// How often a task whose earlier question is under way elsewhere looks again.
+const BUSY: Duration = Duration::from_millis(200);
+
+/// Asks users questions. Cheap to clone; any number of questions wait on one connection.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use mcp_courier::{Answer, Elicitation, Publisher, SessionId, TaskKey};
+/// use serde_json::json;
+///
+/// # async fn worker(publisher: Publisher, session: SessionId) -> Result<(), Box<dyn std::error::Error>> {
+/// let schema = json!({"type": "object", "properties": {"approve": {"type": "boolean"}}, "required": ["approve"]});
+/// let question = Elicitation::form("Pay 1,200 € to ACME?", schema)?;
+/// let task = TaskKey::anonymous("task-7")?;
+/// match publisher.elicitor().elicit(&session, &task, question, Duration::from_secs(600)).await? {
+///     Answer::Accept(content) if content["approve"] == true => println!("paying"),
+///     Answer::Accept(_) | Answer::Decline => println!("not paying"),
+///     other => println!("nobody answered: {other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Elicitor {
+    publisher: Publisher,
+    queue: Arc<dyn Queue>,
+    /// One question of a task at a time: FastMCP's keys have room for one.
+    turns: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Publisher {
+    /// Asks questions of users, over the same connection. Use clones of one for all questions of a process.
+    pub fn elicitor(&self) -> Elicitor {
+        Elicitor { publisher: self.clone(), queue: Arc::clone(self.queue()), turns: Arc::default() }
+    }
+}
+
+impl Elicitor {
+    /// Asks the user of a session, and waits for the answer, for at most `timeout`. A task's questions are asked one after
+    /// another; the time that one waits for its turn counts.
+    ///
+    /// Accepted content has been checked against the schema of the form. Where the client cannot be asked, the
+    /// notification is discarded, or the session ends, the answer is [`Answer::Cancel`] with the reason, at once.
+    ///
+    /// # Errors
+    /// [`ElicitError`]: the timeout is out of range, the schema is none, the notification was refused, or the queue failed.
+    ///
+    /// # Cancellation
+    /// Dropping it withdraws the question: the client is told, and a later answer is refused.
+    pub async fn elicit(
+        &self,
+        session: &SessionId,
+        task: &TaskKey,
+        elicitation: Elicitation,
+        timeout: Duration,
+    ) -> Result<Answer, ElicitError> {
+        let schema = schema::Schema::of(&elicitation)?;
+        if !crate::notification::time_to_live_is_possible(timeout) {
+            return Err(InvalidQuestion::Timeout { given: timeout }.into());
+        }
+        let until = Instant::now() + timeout;
+        let asked = self.ask(session, task, elicitation, until);
+        match tokio::time::timeout_at(until, asked).await {
+            Ok(Ok(Answer::Accept(content))) => Ok(schema.check(content)),
+            Ok(answer) => answer,
+            Err(_) => Ok(Answer::cancelled(format!("no answer came within {timeout:?}"))),
+        }
+    }
+
+    /// Gives an answer to a question, for servers that get their users' input by another way than elicitation. The first
+    /// answer to a question counts, and only while its worker waits; one under another scope finds no question.
+    ///
+    /// # Errors
+    /// [`QueueError`] where the queue failed: the answer is not given.
+    ///
+    /// # Cancellation
+    /// It may or may not be given.
+    pub async fn answer(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
+        self.queue.settle(task, request_id, answer).await
+    }
+
+    async fn ask(
+        &self,
+        session: &SessionId,
+        task: &TaskKey,
+        elicitation: Elicitation,
+        until: Instant,
+    ) -> Result<Answer, ElicitError> {
+        let turn = Turn::of(self, task);
+        let _turn = turn.mutex.lock().await;
+        let request_id = Uuid::now_v7().to_string();
+        // From before the first command: should this be dropped, what is in Redis is taken back.
+        let mut under_way = UnderWay { elicitor: self, session, task, request_id: &request_id, over: false };
+        let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let posed = loop {
+            match self.queue.pose(task, &request_id, elicitation.to_request(&request_id), left()).await? {
+                Posed::Done(now) => break now,
+                // In another process, so there is nothing to wait on but time.
+                Posed::Busy => tokio::time::sleep(BUSY).await,
+            }
+        };
+        let (request_id, deadline) = (request_id.clone(), posed.plus(left()));
+        let question = Question { request_id, task: task.clone(), elicitation, deadline };
+        self.publisher.push(session, notification(&question, left())).await?;
+        let answer = self.queue.answer_to(task, &question.request_id).await?;
+        under_way.over = true;
+        Ok(answer)
+    }
+}
+
+/// The status that says that input is required, with what the relay needs: as FastMCP's own.
+fn notification(question: &Question, time_to_live: Duration) -> Notification {
+    let mut task = Task::new(question.task.id(), TaskStatus::InputRequired, SystemTime::now());
+    task.status_message = Some(question.elicitation.message().to_owned());
+    let mut notification = Notification::task_status(&task);
+    notification.meta = Some(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())]));
+    notification.time_to_live = Some(time_to_live);
+    notification
+}
+
+/// A task's place in the map of turns, which is given up with the last of its questions.
+struct Turn<'a> {
+    elicitor: &'a Elicitor,
+    task: &'a TaskKey,
+    mutex: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(elicitor: &'a Elicitor, task: &'a TaskKey) -> Self {
+        let mut turns = elicitor.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mutex = Arc::clone(turns.entry(task.clone()).or_default());
+        Self { elicitor, task, mutex }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.elicitor.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and this one.
+        if Arc::strong_count(&self.mutex) == 2 {
+            turns.remove(self.task);
+        }
+    }
+}
+
+/// Takes a question back that nobody waits for any more.
+struct UnderWay<'a> {
+    elicitor: &'a Elicitor,
+    session: &'a SessionId,
+    task: &'a TaskKey,
+    request_id: &'a str,
+    over: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // Its keys expire.
+            return;
+        };
+        let Elicitor { publisher, queue, .. } = self.elicitor.clone();
+        let (session, task, request_id) = (self.session.clone(), self.task.clone(), self.request_id.to_owned());
+        runtime.spawn(async move {
+            if let Err(error) = queue.withdraw(&task, &request_id).await {
+                tracing::warn!(%session, %error, "a question was not withdrawn; it ends by itself");
+            }
+            // Only who was asked is told. What is still queued is not asked any more: nobody waits for it.
+            if let Ok(Some(_)) = queue.open_question(&session, &request_id).await {
+                let cancelled = Notification::cancelled(Question::json_rpc_id(&request_id), Some("withdrawn"));
+                let cancelled = cancelled.related_to(task.id());
+                if let Err(error) = publisher.push(&session, cancelled).await {
+                    tracing::debug!(%session, %error, "a client was not told that its question is withdrawn");
+                }
+                let _ = queue.close_question(&session, &request_id).await;
+            }
+        });
+    }
+}
+
+/// JSON as an object, whatever it is.
+fn into_object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

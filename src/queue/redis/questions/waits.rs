@@ -1,0 +1,263 @@
+//! Waiting for answers: any number of questions of this process on one connection.
+//!
+//! Each question's answer key is read over a connection with client tracking, so the server tells of the next change to it
+//! ([`touch`]). What a lost message, a reconnect or a full tracking table could hide, a round of touches every few seconds
+//! finds; the same round says that the askers live.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::Notify;
+
+use super::{collect, touch};
+use crate::error::QueueErrorKind;
+use crate::keys::ElicitKeys;
+use crate::question::Answer;
+use crate::queue::redis::connection::{kind, tracking, within};
+
+/// How long an asker that says nothing is believed to live: three rounds.
+pub(in crate::queue::redis) const ALIVE: Duration = Duration::from_secs(15);
+
+/// How often every question is touched.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// How long to wait after the connection failed.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many questions are touched in one pipeline.
+const PIPELINE: usize = 500;
+
+pub(in crate::queue::redis) struct Waits {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    state: Mutex<State>,
+    /// A question is new, or its answer key is no longer tracked.
+    work: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: HashMap<String, Arc<Waiting>>,
+    /// The answer keys of those to be touched at once.
+    untouched: Vec<String>,
+    running: bool,
+    connection: Option<MultiplexedConnection>,
+}
+
+struct Waiting {
+    keys: ElicitKeys,
+    request_id: String,
+    /// There may be an answer.
+    look: Notify,
+}
+
+/// Takes a question out when nobody waits for it any more.
+struct Registered<'a> {
+    shared: &'a Shared,
+    waiting: Arc<Waiting>,
+}
+
+impl Waits {
+    pub(in crate::queue::redis) fn new(client: Client) -> Self {
+        Self { shared: Arc::new(Shared { client, state: Mutex::default(), work: Notify::new() }) }
+    }
+
+    /// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
+    pub(in crate::queue::redis) async fn answer_to(&self, keys: ElicitKeys, request_id: &str) -> Answer {
+        let registered = self.shared.register(keys, request_id);
+        loop {
+            registered.waiting.look.notified().await;
+            match self.shared.collect(&registered.waiting).await {
+                Ok(Some(answer)) => return answer,
+                // Told of something else, or not to be had just now: it is touched again, and looked at by that.
+                Ok(None) | Err(_) => self.shared.touch_soon(&registered.waiting.keys.response),
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn register(self: &Arc<Self>, keys: ElicitKeys, request_id: &str) -> Registered<'_> {
+        let waiting = Arc::new(Waiting { keys, request_id: request_id.to_owned(), look: Notify::new() });
+        let response = waiting.keys.response.clone();
+        let start = {
+            let mut state = self.state();
+            state.waiting.insert(response.clone(), Arc::clone(&waiting));
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            tokio::spawn(Running { shared: Arc::downgrade(self), over: false }.run());
+        }
+        self.touch_soon(&response);
+        Registered { shared: self, waiting }
+    }
+
+    fn touch_soon(&self, response: &str) {
+        self.state().untouched.push(response.to_owned());
+        self.work.notify_one();
+    }
+
+    async fn collect(&self, waiting: &Waiting) -> Result<Option<Answer>, QueueErrorKind> {
+        let Some(mut connection) = self.state().connection.clone() else {
+            return Err(QueueErrorKind::Broken("no connection yet".into()));
+        };
+        let ElicitKeys { request, response, status, asker } = &waiting.keys;
+        let mut invocation = collect::SCRIPT.prepare_invoke();
+        invocation.key(&[request, response, status, asker]).arg(&waiting.request_id);
+        let answer: Value = within(Duration::ZERO, invocation.invoke_async(&mut connection)).await?;
+        collect::answer(answer, &waiting.request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
+    }
+
+    /// What Redis says over the connection that tracks.
+    fn pushed(&self, push: &PushInfo) {
+        let state = self.state();
+        match (&push.kind, push.data.first()) {
+            (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                for key in keys {
+                    if let Value::BulkString(key) = key
+                        && let Some(waiting) = std::str::from_utf8(key).ok().and_then(|key| state.waiting.get(key))
+                    {
+                        waiting.look.notify_one();
+                    }
+                }
+            }
+            // Everything may have changed.
+            (PushKind::Invalidate, _) => state.waiting.values().for_each(|waiting| waiting.look.notify_one()),
+            (PushKind::Disconnection, _) => self.work.notify_one(),
+            _ => {}
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        // A later question of the same task may have taken the place.
+        let response = &self.waiting.keys.response;
+        if state.waiting.get(response).is_some_and(|waiting| Arc::ptr_eq(waiting, &self.waiting)) {
+            state.waiting.remove(response);
+        }
+        if state.waiting.is_empty() {
+            // The task that serves them ends, and its connection with it.
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+/// The task that touches; it ends when nobody waits, and however it ends another can be started.
+struct Running {
+    shared: Weak<Shared>,
+    over: bool,
+}
+
+impl Running {
+    async fn run(mut self) {
+        let mut connection = None;
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while let Some(shared) = self.shared.upgrade() {
+            {
+                let mut state = shared.state();
+                if state.waiting.is_empty() {
+                    // Under the lock: who registers next sees that nobody runs.
+                    (state.running, state.connection) = (false, None);
+                    state.untouched.clear();
+                    self.over = true;
+                    return;
+                }
+            }
+            if connection.is_none() {
+                match connect(&shared).await {
+                    Ok(made) => {
+                        shared.state().connection = Some(made.clone());
+                        connection = Some(made);
+                        // Nothing is tracked on a new connection.
+                        round.reset_immediately();
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "no connection to wait for answers on; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+            let all = tokio::select! {
+                _ = round.tick() => true,
+                () = shared.work.notified() => false,
+            };
+            let touched: Vec<Arc<Waiting>> = {
+                let mut state = shared.state();
+                let untouched = std::mem::take(&mut state.untouched);
+                if all {
+                    state.waiting.values().cloned().collect()
+                } else {
+                    untouched.iter().filter_map(|response| state.waiting.get(response).cloned()).collect()
+                }
+            };
+            for some in touched.chunks(PIPELINE) {
+                let Some(made) = &mut connection else { break };
+                if let Err(error) = touch_all(made, some).await {
+                    tracing::warn!(%error, "the connection to wait for answers on failed; making another");
+                    shared.state().connection = None;
+                    connection = None;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Dropped half-way, as its runtime ended: whoever registers next starts another.
+        if let (false, Some(shared)) = (self.over, self.shared.upgrade()) {
+            let mut state = shared.state();
+            (state.running, state.connection) = (false, None);
+        }
+    }
+}
+
+async fn connect(shared: &Arc<Shared>) -> Result<MultiplexedConnection, QueueErrorKind> {
+    let weak = Arc::downgrade(shared);
+    let pushed = move |push: PushInfo| {
+        if let Some(shared) = weak.upgrade() {
+            shared.pushed(&push);
+        }
+    };
+    let mut connection = within(Duration::ZERO, tracking(&shared.client, pushed)).await?;
+    let mut pipe = redis::pipe();
+    pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
+    pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
+    within(Duration::ZERO, pipe.exec_async(&mut connection)).await?;
+    Ok(connection)
+}
+
+/// Touches questions, and has those with an answer looked at.
+async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
+    let mut pipe = redis::pipe();
+    for Waiting { keys, request_id, .. } in all.iter().map(Arc::as_ref) {
+        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(2).arg(&keys.asker).arg(&keys.response);
+        pipe.arg(request_id).arg(ALIVE.as_millis().to_string());
+    }
+    let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
+    for (waiting, answer) in all.iter().zip(answers) {
+        match answer {
+            Ok(Value::Int(0)) => {}
+            // An answer; or something is wrong with this one, and looking says what.
+            Ok(_) => waiting.look.notify_one(),
+            // The script was flushed: a new connection loads it again.
+            Err(error) => return Err(kind(error)),
+        }
+    }
+    Ok(())
+}

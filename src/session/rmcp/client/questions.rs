@@ -1,0 +1,128 @@
+//! Questions to a client's user, and what the client answers to anything of ours.
+
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::{ClientSession, OURS};
+use crate::error::AskError;
+use crate::question::{Answer, Elicitation, Question};
+use crate::session::rmcp::stream::Ours;
+
+/// Modes of elicitation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Modes {
+    form: bool,
+    url: bool,
+}
+
+/// What an answer of the client's is to.
+pub(in crate::session::rmcp) enum Answered {
+    /// Nothing of ours.
+    Other,
+    /// Something of ours, and that is dealt with.
+    Ours,
+    /// A question with this id, which was not asked here, or not any more.
+    Question(String, Answer),
+}
+
+impl ClientSession {
+    /// The client said what it can do.
+    pub(in crate::session::rmcp) fn initialized(&self, message: &ClientJsonRpcMessage) {
+        let ClientJsonRpcMessage::Request(request) = message else { return };
+        let ClientRequest::InitializeRequest(initialize) = &request.request else { return };
+        if let Some(elicitation) = &initialize.params.capabilities.elicitation {
+            let url = elicitation.url.is_some();
+            // MCP: one that names no mode means forms.
+            self.state().modes = Modes { form: elicitation.form.is_some() || !url, url };
+        }
+    }
+
+    /// An answer to a request. What is ours nobody else is to see.
+    pub(in crate::session::rmcp) fn answered(&self, message: &ClientJsonRpcMessage) -> Answered {
+        let (id, result) = match message {
+            ClientJsonRpcMessage::Response(response) => (Some(&response.id), Ok(&response.result)),
+            ClientJsonRpcMessage::Error(error) => (error.id.as_ref(), Err(&error.error)),
+            _ => return Answered::Other,
+        };
+        let Some(RequestId::String(id)) = id else { return Answered::Other };
+        let id: &str = id;
+        if let Some(question) = Question::id_from_json_rpc(id) {
+            let answer = match result {
+                Ok(result) => Ok(Answer::from_result(&serde_json::to_value(result).unwrap_or_default())),
+                Err(error) => Err(AskError::Impossible(format!("the client refused: {}", error.message))),
+            };
+            let waiting = self.state().asked.remove(question);
+            return match (waiting, answer) {
+                // Whoever asked may have given up just now.
+                (Some(waiting), answer) => {
+                    let _ = waiting.send(answer);
+                    Answered::Ours
+                }
+                (None, Ok(answer)) => Answered::Question(question.to_owned(), answer),
+                (None, Err(error)) => Answered::Question(question.to_owned(), Answer::cancelled(error.to_string())),
+            };
+        }
+        if !id.starts_with(OURS) {
+            return Answered::Other;
+        }
+        // A ping's. An error is an answer too: a client that does not know `ping` has read its stream all the same.
+        let mut state = self.state();
+        match state.ping.take() {
+            Some((asked, confirmed)) if asked == id => {
+                // Whoever asked may have given up just now.
+                let _ = confirmed.send(());
+            }
+            // Late, repeated or invented: it confirms nothing.
+            other => state.ping = other,
+        }
+        Answered::Ours
+    }
+
+    /// Asks on the newest stream, beside the batches.
+    pub(super) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
+        let away = || AskError::NotReady("no stream is open".to_owned());
+        let id = &question.request_id;
+        let (answered, answer) = oneshot::channel();
+        let (sender, mut open) = {
+            let mut state = self.state();
+            let allowed = match question.elicitation {
+                Elicitation::Form { .. } => state.modes.form,
+                Elicitation::Url { .. } => state.modes.url,
+            };
+            if !allowed {
+                let why = "the client has not declared this mode of elicitation";
+                return Err(AskError::Impossible(why.to_owned()));
+            }
+            let newest = state.streams.last().ok_or_else(away)?;
+            let stream = (newest.sender.clone(), newest.open.subscribe());
+            state.asked.insert(id.clone(), answered);
+            stream
+        };
+        let _asked = Asked { session: self, id };
+        let request = CustomRequest::new("elicitation/create", Some(Value::Object(question.to_params())));
+        let json_rpc_id = RequestId::String(Question::json_rpc_id(id).into());
+        let message = ServerJsonRpcMessage::request(ServerRequest::CustomRequest(request), json_rpc_id);
+        let ask = async {
+            sender.send(Ours::beside_batches(message)).await.map_err(|_| away())?;
+            // The sender is dropped only where the same question is asked again.
+            answer.await.unwrap_or_else(|_| Err(away()))
+        };
+        tokio::select! {
+            answer = ask => answer,
+            _ = open.changed() => Err(AskError::NotReady("its stream has ended".to_owned())),
+        }
+    }
+}
+
+/// Nobody waits for the answer here any more.
+struct Asked<'a> {
+    session: &'a ClientSession,
+    id: &'a str,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.session.state().asked.remove(self.id);
+    }
+}
