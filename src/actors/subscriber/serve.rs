@@ -157,7 +157,7 @@ async fn deliver(
                 outcome = &mut sent => outcome,
                 () = stopped(&mut stop) => {
                     // It puts down what it has in hand, within its own time limit, and answers.
-                    permit.revoke();
+                    permit.close();
                     sent.await
                 }
             }

@@ -1,0 +1,62 @@
+//! What a supervisor does when subscribers are stopped, replaced and restarted at awkward moments, and when the machine
+//! has no thread left for one. On the queue in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
+use serde_json::json;
+
+#[path = "support/session.rs"]
+mod session;
+
+use session::Recorder;
+
+fn config() -> ConfigBuilder {
+    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
+}
+
+async fn courier(name: &str, config: ConfigBuilder) -> Courier {
+    Courier::start(&format!("memory://supervision-{name}"), config.build().unwrap()).await.unwrap()
+}
+
+fn id() -> SessionId {
+    SessionId::new("the-session").unwrap()
+}
+
+async fn push(courier: &Courier, numbers: impl IntoIterator<Item = usize>) {
+    let numbered = |n| Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap();
+    for result in courier.publisher().push_many(numbers.into_iter().map(|n| (id(), numbered(n)))).await {
+        result.unwrap();
+    }
+}
+
+/// A session that takes its time with each, as one that writes to a slow client does.
+struct Slow(Arc<Recorder>, Duration);
+
+impl McpSession for Slow {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        Box::pin(async {
+            self.0.hand_over(notification).await?;
+            tokio::time::sleep(self.1).await;
+            Ok(())
+        })
+    }
+}
+
+#[actix::test]
+async fn g8_a_stop_waits_for_what_is_in_hand_only_though_the_lease_is_renewed_meanwhile() {
+    let courier = courier("in-hand", config().heartbeat(Duration::from_millis(100))).await;
+    let session = Recorder::new();
+    push(&courier, 0..20).await;
+    let slow = Arc::new(Slow(session.clone(), Duration::from_millis(400)));
+    courier.ensure_subscriber(&id(), slow).await.unwrap();
+    session.until_taken(1).await;
+    assert!(courier.stop_subscriber(&id(), None).await);
+    assert_eq!(session.taken(), [0]);
+    let next = Recorder::new();
+    courier.ensure_subscriber(&id(), next.clone()).await.unwrap();
+    next.until_taken(19).await;
+    assert_eq!(next.taken(), (1..20).collect::<Vec<_>>());
+}
