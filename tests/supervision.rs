@@ -2,7 +2,7 @@
 //! has no thread left for one. On the queue in memory.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
@@ -11,7 +11,7 @@ use serde_json::json;
 #[path = "support/session.rs"]
 mod session;
 
-use session::Recorder;
+use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
     Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
@@ -59,4 +59,21 @@ async fn g8_a_stop_waits_for_what_is_in_hand_only_though_the_lease_is_renewed_me
     courier.ensure_subscriber(&id(), next.clone()).await.unwrap();
     next.until_taken(19).await;
     assert_eq!(next.taken(), (1..20).collect::<Vec<_>>());
+}
+
+#[actix::test]
+async fn a_client_that_came_back_many_times_waits_for_all_its_stuck_predecessors_at_once() {
+    let courier = courier("predecessors", config()).await;
+    push(&courier, [1]).await;
+    for _ in 0..4 {
+        let stuck = Recorder::new();
+        stuck.always(Some(Act::Hang));
+        courier.ensure_subscriber(&id(), stuck.clone()).await.unwrap();
+        stuck.until_offered(1).await;
+    }
+    let begun = Instant::now();
+    let last = Recorder::new();
+    courier.ensure_subscriber(&id(), last.clone()).await.unwrap();
+    last.until_taken(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
