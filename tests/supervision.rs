@@ -77,3 +77,18 @@ async fn a_client_that_came_back_many_times_waits_for_all_its_stuck_predecessors
     last.until_taken(1).await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
+
+#[actix::test]
+async fn a_session_that_is_never_ready_is_asked_ever_less_often() {
+    let backoff = config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(500));
+    let courier = courier("never-ready", backoff).await;
+    let session = Recorder::new();
+    session.always(Some(Act::Fail(HandOverError::NotReady("busy".to_owned()))));
+    push(&courier, [1]).await;
+    courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let offered = session.offered().len();
+    assert!(offered <= 15, "offered {offered} times in a second");
+    session.always(None);
+    session.until_taken(1).await;
+}

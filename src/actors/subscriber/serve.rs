@@ -77,7 +77,6 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         if taken.items.is_empty() {
             continue;
         }
-        drive.failures = 0;
         drive.set_state(SubscriberState::Delivering);
         let (done, next) = deliver(drive, consumer, &mut lease, taken).await;
         delivered = done;
@@ -166,6 +165,10 @@ async fn deliver(
             break Next::Leave(Left::SessionActorGone);
         };
         drive.post.stats.add_delivered(accepted);
+        if accepted > 0 {
+            // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
+            drive.failures = 0;
+        }
         for &id in &ids[..accepted] {
             drive.recent.insert(id);
         }
