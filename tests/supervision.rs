@@ -2,15 +2,22 @@
 //! has no thread left for one. On the queue in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mcp_courier::actors::{GetSubscriberCount, ListSubscribers};
 use mcp_courier::queue::BoxFuture;
-use mcp_courier::{Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
+};
 use serde_json::json;
 
+#[path = "support/eventually.rs"]
+mod eventually;
 #[path = "support/session.rs"]
 mod session;
 
+use eventually::{SOON, eventually};
 use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
@@ -30,6 +37,10 @@ async fn push(courier: &Courier, numbers: impl IntoIterator<Item = usize>) {
     for result in courier.publisher().push_many(numbers.into_iter().map(|n| (id(), numbered(n)))).await {
         result.unwrap();
     }
+}
+
+async fn count(courier: &Courier) -> usize {
+    courier.supervisor().send(GetSubscriberCount).await.unwrap()
 }
 
 /// A session that takes its time with each, as one that writes to a slow client does.
@@ -91,4 +102,67 @@ async fn a_session_that_is_never_ready_is_asked_ever_less_often() {
     assert!(offered <= 15, "offered {offered} times in a second");
     session.always(None);
     session.until_taken(1).await;
+}
+
+/// A session whose subscriber panics for as long as it is told to.
+struct Broken(Arc<Recorder>, AtomicBool);
+
+impl McpSession for Broken {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        self.0.hand_over(notification)
+    }
+
+    fn presence(&self) -> Presence {
+        assert!(!self.1.load(Ordering::Relaxed), "not yet");
+        McpSession::presence(&*self.0)
+    }
+}
+
+/// A subscriber that has panicked and pauses before it is started again.
+async fn pausing(name: &str, pause: Duration) -> (Courier, Arc<Broken>) {
+    let courier = courier(name, config().backoff_initial(pause).backoff_max(pause)).await;
+    let broken = Arc::new(Broken(Recorder::new(), true.into()));
+    courier.ensure_subscriber(&id(), broken.clone()).await.unwrap();
+    eventually("it has panicked", SOON, || async {
+        let infos = courier.supervisor().send(ListSubscribers).await.unwrap();
+        infos.first().is_some_and(|info| info.last_error.is_some())
+    })
+    .await;
+    broken.1.store(false, Ordering::Relaxed);
+    (courier, broken)
+}
+
+#[actix::test]
+async fn a_subscriber_that_is_stopped_while_it_pauses_before_a_restart_stays_stopped() {
+    let pause = Duration::from_millis(300);
+    let (courier, _broken) = pausing("stopped-in-pause", pause).await;
+    assert_eq!(count(&courier).await, 1, "it runs, if with a pause");
+    assert!(courier.stop_subscriber(&id(), None).await);
+    tokio::time::sleep(pause * 2).await;
+    assert_eq!(count(&courier).await, 0);
+}
+
+#[actix::test]
+async fn a_subscriber_that_is_replaced_while_it_pauses_before_a_restart_does_not_come_back() {
+    let pause = Duration::from_millis(300);
+    let (courier, broken) = pausing("replaced-in-pause", pause).await;
+    let next = Recorder::new();
+    courier.ensure_subscriber(&id(), next.clone()).await.unwrap();
+    push(&courier, [1]).await;
+    next.until_taken(1).await;
+    assert!(courier.stop_subscriber(&id(), None).await);
+    push(&courier, [2]).await;
+    tokio::time::sleep(pause * 2).await;
+    assert_eq!(count(&courier).await, 0);
+    assert_eq!(broken.0.offered(), [] as [i64; 0]);
+}
+
+#[actix::test]
+async fn a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_is_restarted() {
+    let pause = Duration::from_millis(300);
+    let (courier, broken) = pausing("counted-in-pause", pause).await;
+    push(&courier, [1]).await;
+    broken.0.until_taken(1).await;
+    assert_eq!(count(&courier).await, 1);
+    assert_eq!(courier.shutdown(SOON).await.stopped, 1);
 }

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::arbiters::OwnArbiter;
 use super::stats::Stats;
 use super::subscriber::{Post, SessionSubscriberActor, StopReason};
-use super::{Ended, SubscriberInfo};
+use super::{Ended, SubscriberInfo, SubscriberState};
 use crate::config::Config;
 use crate::error::EnsureError;
 use crate::queue::{OwnerToken, Queue};
@@ -50,7 +50,8 @@ pub struct SupervisorActor {
 struct Child {
     post: Post,
     stop: watch::Sender<bool>,
-    arbiter: OwnArbiter,
+    /// None while it pauses before it is started again.
+    arbiter: Option<OwnArbiter>,
     restarts: RestartBudget,
 }
 
@@ -175,7 +176,7 @@ impl SupervisorActor {
             let post = post.clone();
             SessionSubscriberActor::start_in_arbiter(&handle, move |_| SessionSubscriberActor::new(post, predecessors));
         }
-        self.children.insert(session_id, Child { post, stop, arbiter, restarts });
+        self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
     }
 
     /// Asks a child to stop, and what is told when it has.
@@ -184,6 +185,8 @@ impl SupervisorActor {
         // It may have ended already: then its notice is on its way.
         let _ = stop.send(true);
         let (ended, end) = oneshot::channel();
+        // One that pauses before a restart has ended: `ended` is dropped, which says so.
+        let Some(arbiter) = arbiter else { return Some(end) };
         let ending = Ending { session: post.session_id, owner: post.owner, arbiter, waiters: vec![ended] };
         self.ending.insert(post.epoch, ending);
         let patience = self.config.hand_over_timeout() + STOP_GRACE;
@@ -212,37 +215,37 @@ impl SupervisorActor {
         ctx.spawn(work.into_actor(self));
     }
 
-    fn restart(&mut self, session_id: SessionId, reason: &StopReason, ctx: &mut Context<Self>) {
-        let Some(Child { post, stop: _, arbiter, mut restarts }) = self.children.remove(&session_id) else { return };
-        let Post { session, stats, .. } = post;
+    /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
+    fn restart(&mut self, session_id: &SessionId, reason: &StopReason, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(session_id) else { return };
+        let Post { epoch, stats, .. } = &child.post;
+        let epoch = *epoch;
         stats.set_error(&format!("{reason:?}"));
-        ctx.spawn(arbiter.end().into_actor(self));
-        match restarts.spend(Instant::now()) {
-            _ if self.shutting_down => {}
-            None => tracing::error!(session = %session_id, ?reason, "a subscriber failed too often; it is given up"),
-            Some(earlier) => {
-                let pause = self.config.backoff().pause(earlier, fastrand::f64());
-                tracing::error!(session = %session_id, ?reason, ?pause, "a subscriber failed; it is started again");
-                self.children_to_restart(session_id, session, stats, restarts, pause, ctx);
-            }
+        stats.set_state(SubscriberState::BackingOff);
+        let arbiter = child.arbiter.take();
+        let earlier = child.restarts.spend(Instant::now());
+        if let Some(arbiter) = arbiter {
+            ctx.spawn(arbiter.end().into_actor(self));
         }
+        let Some(earlier) = earlier else {
+            tracing::error!(session = %session_id, ?reason, "a subscriber failed too often; it is given up");
+            self.children.remove(session_id);
+            return;
+        };
+        let pause = self.config.backoff().pause(earlier, fastrand::f64());
+        tracing::error!(session = %session_id, ?reason, ?pause, "a subscriber failed; it is started again");
+        let session_id = session_id.clone();
+        ctx.run_later(pause, move |supervisor, ctx| supervisor.start_again(session_id, epoch, ctx));
     }
 
-    fn children_to_restart(
-        &mut self,
-        session_id: SessionId,
-        session: Arc<dyn McpSession>,
-        stats: Arc<Stats>,
-        restarts: RestartBudget,
-        pause: Duration,
-        ctx: &mut Context<Self>,
-    ) {
-        ctx.run_later(pause, move |supervisor, ctx| {
-            // Meanwhile the client may have come back with another object.
-            if !supervisor.shutting_down && !supervisor.children.contains_key(&session_id) {
-                supervisor.start_child(session_id, session, stats, restarts, ctx);
-            }
-        });
+    fn start_again(&mut self, session_id: SessionId, epoch: u64, ctx: &Context<Self>) {
+        // Meanwhile it may have been stopped, or the client have come back with another object.
+        if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
+            return;
+        }
+        if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
+            self.start_child(session_id, post.session, post.stats, restarts, ctx);
+        }
     }
 }
 
@@ -330,11 +333,11 @@ impl Handler<Ended> for SupervisorActor {
             return;
         }
         match reason {
-            StopReason::Panicked(_) | StopReason::Dropped => self.restart(session, &reason, ctx),
+            StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &reason, ctx),
             StopReason::Closed | StopReason::Stopped => {
                 tracing::debug!(%session, ?reason, "a subscriber has ended");
-                if let Some(child) = self.children.remove(&session) {
-                    ctx.spawn(child.arbiter.end().into_actor(self));
+                if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
+                    ctx.spawn(arbiter.end().into_actor(self));
                 }
             }
         }
