@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{GetSubscriberCount, ListSubscribers};
+use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
@@ -41,6 +41,10 @@ async fn push(courier: &Courier, numbers: impl IntoIterator<Item = usize>) {
 
 async fn count(courier: &Courier) -> usize {
     courier.supervisor().send(GetSubscriberCount).await.unwrap()
+}
+
+async fn state(courier: &Courier) -> Option<SubscriberState> {
+    courier.supervisor().send(ListSubscribers).await.unwrap().pop().map(|info| info.state)
 }
 
 /// A session that takes its time with each, as one that writes to a slow client does.
@@ -165,4 +169,39 @@ async fn a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_
     broken.0.until_taken(1).await;
     assert_eq!(count(&courier).await, 1);
     assert_eq!(courier.shutdown(SOON).await.stopped, 1);
+}
+
+/// A session that blocks its thread for as long as it is told to.
+struct Blocking(Arc<AtomicBool>);
+
+impl McpSession for Blocking {
+    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        Box::pin(async {
+            while self.0.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever() {
+    let blocks = Arc::new(AtomicBool::new(true));
+    let session = Arc::new(Blocking(Arc::clone(&blocks)));
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix::System::new().block_on(async {
+            let courier = courier("blocks", config()).await;
+            push(&courier, [1]).await;
+            courier.ensure_subscriber(&id(), session).await.unwrap();
+            eventually("it delivers", SOON, || async { state(&courier).await == Some(SubscriberState::Delivering) })
+                .await;
+            assert_eq!(courier.shutdown(Duration::from_millis(50)).await.forced, 1);
+        });
+        ended.send(()).unwrap();
+    });
+    let end = end.recv_timeout(Duration::from_secs(10));
+    blocks.store(false, Ordering::Relaxed);
+    end.expect("the system ends");
 }

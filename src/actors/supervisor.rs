@@ -172,10 +172,8 @@ impl SupervisorActor {
             })
             .collect();
         let arbiter = OwnArbiter::start();
-        if let Some(handle) = arbiter.handle() {
-            let post = post.clone();
-            SessionSubscriberActor::start_in_arbiter(&handle, move |_| SessionSubscriberActor::new(post, predecessors));
-        }
+        let subscriber = SessionSubscriberActor::new(post.clone(), predecessors);
+        SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
         self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
     }
 
@@ -201,6 +199,8 @@ impl SupervisorActor {
         let work = async move {
             if by_force {
                 tracing::warn!(%session, "a subscriber did not stop in time; its arbiter is stopped under it");
+                // Before the release: what still ran could take the lease again behind it.
+                arbiter.stop();
                 if let Err(error) = queue.release(&session, owner).await {
                     tracing::warn!(%session, %error, "its lease was not released; it runs out by itself");
                 }
