@@ -1,6 +1,7 @@
 //! What a supervisor does when subscribers are stopped, replaced and restarted at awkward moments, and when the machine
 //! has no thread left for one. On the queue in memory.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
+    Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
 };
 use serde_json::json;
 
@@ -204,4 +205,36 @@ fn a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever()
     let end = end.recv_timeout(Duration::from_secs(10));
     blocks.store(false, Ordering::Relaxed);
     end.expect("the system ends");
+}
+
+/// Not a test: what runs with few descriptors.
+#[actix::test]
+#[ignore = "the program of a child process"]
+async fn process_with_few_descriptors() {
+    let courier = courier("few", config()).await;
+    let first = Recorder::new();
+    courier.ensure_subscriber(&id(), first.clone()).await.unwrap();
+    let mut refused = 0;
+    for n in 0..100 {
+        let other = SessionId::new(format!("other-{n}")).unwrap();
+        if let Err(error) = courier.ensure_subscriber(&other, Recorder::new()).await {
+            assert!(matches!(error, EnsureError::NoArbiter(_)), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "there were enough descriptors");
+    assert_eq!(count(&courier).await, 101 - refused);
+    push(&courier, [1]).await;
+    first.until_taken(1).await;
+}
+
+#[test]
+fn g6_where_no_thread_can_be_had_the_caller_is_told_and_the_others_go_on() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "process_with_few_descriptors"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

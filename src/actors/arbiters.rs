@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use actix::{Arbiter, ArbiterHandle};
+use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::sync::oneshot;
 
 /// An arbiter that one subscriber has to itself.
@@ -15,14 +15,17 @@ pub(super) struct OwnArbiter {
 
 impl OwnArbiter {
     /// Starts one. It needs a running `System` on this thread and blocks it for about 150 µs.
-    pub(super) fn start() -> Self {
-        let arbiter = Arbiter::new();
+    ///
+    /// # Errors
+    /// Where there is no thread for it, or no descriptor for its event loop.
+    pub(super) fn start() -> std::io::Result<Self> {
+        let arbiter = Arbiter::try_new()?;
         let (held, ended) = oneshot::channel();
         arbiter.spawn(async move {
             let _held: oneshot::Sender<()> = held;
             pending().await
         });
-        Self { arbiter, ended }
+        Ok(Self { arbiter, ended })
     }
 
     pub(super) fn handle(&self) -> ArbiterHandle {

@@ -79,7 +79,7 @@ impl std::fmt::Debug for SupervisorActor {
 /// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
 ///
 /// # Errors
-/// [`EnsureError`]: the limit is reached, or the supervisor shuts down.
+/// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down.
 #[derive(Message)]
 #[rtype(result = "Result<Ensured, EnsureError>")]
 pub struct EnsureSubscriber {
@@ -145,6 +145,7 @@ impl SupervisorActor {
         session: Arc<dyn McpSession>,
         stats: Arc<Stats>,
         restarts: RestartBudget,
+        arbiter: OwnArbiter,
         ctx: &Context<Self>,
     ) {
         self.epochs += 1;
@@ -171,7 +172,6 @@ impl SupervisorActor {
                 predecessor
             })
             .collect();
-        let arbiter = OwnArbiter::start();
         let subscriber = SessionSubscriberActor::new(post.clone(), predecessors);
         SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
         self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
@@ -216,11 +216,11 @@ impl SupervisorActor {
     }
 
     /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
-    fn restart(&mut self, session_id: &SessionId, reason: &StopReason, ctx: &mut Context<Self>) {
+    fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
         let Post { epoch, stats, .. } = &child.post;
         let epoch = *epoch;
-        stats.set_error(&format!("{reason:?}"));
+        stats.set_error(&reason);
         stats.set_state(SubscriberState::BackingOff);
         let arbiter = child.arbiter.take();
         let earlier = child.restarts.spend(Instant::now());
@@ -228,23 +228,27 @@ impl SupervisorActor {
             ctx.spawn(arbiter.end().into_actor(self));
         }
         let Some(earlier) = earlier else {
-            tracing::error!(session = %session_id, ?reason, "a subscriber failed too often; it is given up");
+            tracing::error!(session = %session_id, reason, "a subscriber failed too often; it is given up");
             self.children.remove(session_id);
             return;
         };
         let pause = self.config.backoff().pause(earlier, fastrand::f64());
-        tracing::error!(session = %session_id, ?reason, ?pause, "a subscriber failed; it is started again");
+        tracing::error!(session = %session_id, reason, ?pause, "a subscriber failed; it is started again");
         let session_id = session_id.clone();
         ctx.run_later(pause, move |supervisor, ctx| supervisor.start_again(session_id, epoch, ctx));
     }
 
-    fn start_again(&mut self, session_id: SessionId, epoch: u64, ctx: &Context<Self>) {
+    fn start_again(&mut self, session_id: SessionId, epoch: u64, ctx: &mut Context<Self>) {
         // Meanwhile it may have been stopped, or the client have come back with another object.
         if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
             return;
         }
+        let arbiter = match OwnArbiter::start() {
+            Ok(arbiter) => arbiter,
+            Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
+        };
         if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
-            self.start_child(session_id, post.session, post.stats, restarts, ctx);
+            self.start_child(session_id, post.session, post.stats, restarts, arbiter, ctx);
         }
     }
 }
@@ -263,10 +267,7 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
         }
         let ensured = match self.children.get(&session_id) {
             Some(child) if is_same(&child.post.session, &session) => return Ok(Ensured::Unchanged),
-            Some(_) => {
-                self.stop_child(&session_id, ctx);
-                Ensured::Replaced
-            }
+            Some(_) => Ensured::Replaced,
             None => {
                 let limit = self.config.dedicated_limit();
                 if self.children.len() >= limit {
@@ -275,8 +276,11 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
                 Ensured::Started
             }
         };
+        // Before the old one is stopped: where it cannot be replaced it goes on.
+        let arbiter = OwnArbiter::start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
+        self.stop_child(&session_id, ctx);
         let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
-        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, ctx);
+        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, ctx);
         Ok(ensured)
     }
 }
@@ -333,7 +337,7 @@ impl Handler<Ended> for SupervisorActor {
             return;
         }
         match reason {
-            StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &reason, ctx),
+            StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &format!("{reason:?}"), ctx),
             StopReason::Closed | StopReason::Stopped => {
                 tracing::debug!(%session, ?reason, "a subscriber has ended");
                 if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
