@@ -55,7 +55,7 @@ impl Courier {
     /// Runs a subscriber for a session, once: see [`EnsureSubscriber`].
     ///
     /// # Errors
-    /// [`EnsureError`]: the limit is reached, or the supervisor shuts down or is gone.
+    /// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down or is gone.
     ///
     /// # Cancellation
     /// The subscriber may run all the same.

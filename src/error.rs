@@ -296,6 +296,9 @@ pub enum EnsureError {
         /// The limit.
         limit: usize,
     },
+    /// The process can have no further thread or descriptor for it; the text is the system's.
+    #[error("no arbiter can be started for it: {0}")]
+    NoArbiter(String),
     /// The supervisor is shutting down and starts nothing new.
     #[error("the supervisor is shutting down")]
     ShuttingDown,

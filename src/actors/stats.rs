@@ -16,7 +16,7 @@ pub enum SubscriberState {
     Waiting,
     /// It hands over.
     Delivering,
-    /// A hand-over, or the queue, has failed; it pauses before it tries again.
+    /// A hand-over, the queue, or it itself has failed; it pauses before it tries again.
     BackingOff,
     /// The client has no stream open. It owns nothing; what is queued waits.
     Parked,

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{oneshot, watch};
 
 use self::drive::Drive;
@@ -31,7 +32,7 @@ mod at_most_once;
 mod drive;
 mod serve;
 
-/// How long a subscriber that replaces another waits for that one to put down what it has in hand. Longer only repeats
+/// How long a subscriber that replaces others waits for them to put down what they have in hand. Longer only repeats
 /// less: order and ownership do not depend on it.
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
@@ -92,10 +93,9 @@ impl Actor for SessionSubscriberActor {
         ctx.spawn(
             async move {
                 let mut notice = notice;
-                for predecessor in predecessors {
-                    // Its end, its being dropped, or the time: whatever comes first.
-                    let _ = tokio::time::timeout(PREDECESSOR, predecessor).await;
-                }
+                // Their ends, their being dropped, or the time: whatever comes first. For all at once: a client that came
+                // back many times must not wait for each of them.
+                let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
                 notice.reason = match AssertUnwindSafe(work(post)).catch_unwind().await {
                     Ok(reason) => reason,
                     Err(panic) => StopReason::Panicked(text_of(&*panic).to_owned()),

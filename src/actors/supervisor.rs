@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::arbiters::OwnArbiter;
 use super::stats::Stats;
 use super::subscriber::{Post, SessionSubscriberActor, StopReason};
-use super::{Ended, SubscriberInfo};
+use super::{Ended, SubscriberInfo, SubscriberState};
 use crate::config::Config;
 use crate::error::EnsureError;
 use crate::queue::{OwnerToken, Queue};
@@ -50,7 +50,8 @@ pub struct SupervisorActor {
 struct Child {
     post: Post,
     stop: watch::Sender<bool>,
-    arbiter: OwnArbiter,
+    /// None while it pauses before it is started again.
+    arbiter: Option<OwnArbiter>,
     restarts: RestartBudget,
 }
 
@@ -78,7 +79,7 @@ impl std::fmt::Debug for SupervisorActor {
 /// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
 ///
 /// # Errors
-/// [`EnsureError`]: the limit is reached, or the supervisor shuts down.
+/// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down.
 #[derive(Message)]
 #[rtype(result = "Result<Ensured, EnsureError>")]
 pub struct EnsureSubscriber {
@@ -144,6 +145,7 @@ impl SupervisorActor {
         session: Arc<dyn McpSession>,
         stats: Arc<Stats>,
         restarts: RestartBudget,
+        arbiter: OwnArbiter,
         ctx: &Context<Self>,
     ) {
         self.epochs += 1;
@@ -170,12 +172,9 @@ impl SupervisorActor {
                 predecessor
             })
             .collect();
-        let arbiter = OwnArbiter::start();
-        if let Some(handle) = arbiter.handle() {
-            let post = post.clone();
-            SessionSubscriberActor::start_in_arbiter(&handle, move |_| SessionSubscriberActor::new(post, predecessors));
-        }
-        self.children.insert(session_id, Child { post, stop, arbiter, restarts });
+        let subscriber = SessionSubscriberActor::new(post.clone(), predecessors);
+        SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
+        self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
     }
 
     /// Asks a child to stop, and what is told when it has.
@@ -184,6 +183,8 @@ impl SupervisorActor {
         // It may have ended already: then its notice is on its way.
         let _ = stop.send(true);
         let (ended, end) = oneshot::channel();
+        // One that pauses before a restart has ended: `ended` is dropped, which says so.
+        let Some(arbiter) = arbiter else { return Some(end) };
         let ending = Ending { session: post.session_id, owner: post.owner, arbiter, waiters: vec![ended] };
         self.ending.insert(post.epoch, ending);
         let patience = self.config.hand_over_timeout() + STOP_GRACE;
@@ -198,6 +199,8 @@ impl SupervisorActor {
         let work = async move {
             if by_force {
                 tracing::warn!(%session, "a subscriber did not stop in time; its arbiter is stopped under it");
+                // Before the release: what still ran could take the lease again behind it.
+                arbiter.stop();
                 if let Err(error) = queue.release(&session, owner).await {
                     tracing::warn!(%session, %error, "its lease was not released; it runs out by itself");
                 }
@@ -212,37 +215,41 @@ impl SupervisorActor {
         ctx.spawn(work.into_actor(self));
     }
 
-    fn restart(&mut self, session_id: SessionId, reason: &StopReason, ctx: &mut Context<Self>) {
-        let Some(Child { post, stop: _, arbiter, mut restarts }) = self.children.remove(&session_id) else { return };
-        let Post { session, stats, .. } = post;
-        stats.set_error(&format!("{reason:?}"));
-        ctx.spawn(arbiter.end().into_actor(self));
-        match restarts.spend(Instant::now()) {
-            _ if self.shutting_down => {}
-            None => tracing::error!(session = %session_id, ?reason, "a subscriber failed too often; it is given up"),
-            Some(earlier) => {
-                let pause = self.config.backoff().pause(earlier, fastrand::f64());
-                tracing::error!(session = %session_id, ?reason, ?pause, "a subscriber failed; it is started again");
-                self.children_to_restart(session_id, session, stats, restarts, pause, ctx);
-            }
+    /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
+    fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(session_id) else { return };
+        let Post { epoch, stats, .. } = &child.post;
+        let epoch = *epoch;
+        stats.set_error(&reason);
+        stats.set_state(SubscriberState::BackingOff);
+        let arbiter = child.arbiter.take();
+        let earlier = child.restarts.spend(Instant::now());
+        if let Some(arbiter) = arbiter {
+            ctx.spawn(arbiter.end().into_actor(self));
         }
+        let Some(earlier) = earlier else {
+            tracing::error!(session = %session_id, reason, "a subscriber failed too often; it is given up");
+            self.children.remove(session_id);
+            return;
+        };
+        let pause = self.config.backoff().pause(earlier, fastrand::f64());
+        tracing::error!(session = %session_id, reason, ?pause, "a subscriber failed; it is started again");
+        let session_id = session_id.clone();
+        ctx.run_later(pause, move |supervisor, ctx| supervisor.start_again(session_id, epoch, ctx));
     }
 
-    fn children_to_restart(
-        &mut self,
-        session_id: SessionId,
-        session: Arc<dyn McpSession>,
-        stats: Arc<Stats>,
-        restarts: RestartBudget,
-        pause: Duration,
-        ctx: &mut Context<Self>,
-    ) {
-        ctx.run_later(pause, move |supervisor, ctx| {
-            // Meanwhile the client may have come back with another object.
-            if !supervisor.shutting_down && !supervisor.children.contains_key(&session_id) {
-                supervisor.start_child(session_id, session, stats, restarts, ctx);
-            }
-        });
+    fn start_again(&mut self, session_id: SessionId, epoch: u64, ctx: &mut Context<Self>) {
+        // Meanwhile it may have been stopped, or the client have come back with another object.
+        if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
+            return;
+        }
+        let arbiter = match OwnArbiter::start() {
+            Ok(arbiter) => arbiter,
+            Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
+        };
+        if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
+            self.start_child(session_id, post.session, post.stats, restarts, arbiter, ctx);
+        }
     }
 }
 
@@ -260,10 +267,7 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
         }
         let ensured = match self.children.get(&session_id) {
             Some(child) if is_same(&child.post.session, &session) => return Ok(Ensured::Unchanged),
-            Some(_) => {
-                self.stop_child(&session_id, ctx);
-                Ensured::Replaced
-            }
+            Some(_) => Ensured::Replaced,
             None => {
                 let limit = self.config.dedicated_limit();
                 if self.children.len() >= limit {
@@ -272,8 +276,11 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
                 Ensured::Started
             }
         };
+        // Before the old one is stopped: where it cannot be replaced it goes on.
+        let arbiter = OwnArbiter::start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
+        self.stop_child(&session_id, ctx);
         let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
-        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, ctx);
+        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, ctx);
         Ok(ensured)
     }
 }
@@ -330,11 +337,11 @@ impl Handler<Ended> for SupervisorActor {
             return;
         }
         match reason {
-            StopReason::Panicked(_) | StopReason::Dropped => self.restart(session, &reason, ctx),
+            StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &format!("{reason:?}"), ctx),
             StopReason::Closed | StopReason::Stopped => {
                 tracing::debug!(%session, ?reason, "a subscriber has ended");
-                if let Some(child) = self.children.remove(&session) {
-                    ctx.spawn(child.arbiter.end().into_actor(self));
+                if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
+                    ctx.spawn(arbiter.end().into_actor(self));
                 }
             }
         }

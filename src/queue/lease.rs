@@ -11,7 +11,7 @@
 //! The time counts from when the renewal was *sent*, so a process that was paused, or whose answer was late, trusts its
 //! lease for less time than the queue does, never for more.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -27,6 +27,7 @@ pub struct Permit {
     doubts: AtomicU64,
     settled: AtomicU64,
     doubted: Notify,
+    closed: AtomicBool,
 }
 
 /// What doubts there were when a question about the lease was sent. Its answer settles these and no later one.
@@ -48,6 +49,7 @@ impl Permit {
             doubts: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             doubted: Notify::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -60,7 +62,9 @@ impl Permit {
 
     /// Whether one more notification may be handed over at `now`.
     pub fn holds(&self, now: Instant) -> bool {
-        !self.is_in_doubt() && self.micros(now) < self.until.load(Ordering::Acquire)
+        !self.closed.load(Ordering::Acquire)
+            && !self.is_in_doubt()
+            && self.micros(now) < self.until.load(Ordering::Acquire)
     }
 
     /// Whether doubt has come up that is not settled.
@@ -108,6 +112,12 @@ impl Permit {
         self.until.store(0, Ordering::Release);
     }
 
+    /// Nothing more, whatever the queue says: its owner stops. The lease is kept, and renewed, until what is under way
+    /// has ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
     fn micros(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX)
     }
@@ -148,6 +158,15 @@ mod tests {
         let now = Instant::now();
         permit.renewed(now, LEASE, permit.mark());
         permit.revoke();
+        assert!(!permit.holds(now));
+    }
+
+    #[test]
+    fn what_was_closed_is_over_though_the_lease_is_renewed() {
+        let permit = Permit::new();
+        let now = Instant::now();
+        permit.close();
+        permit.renewed(now, LEASE, permit.mark());
         assert!(!permit.holds(now));
     }
 

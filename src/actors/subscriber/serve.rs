@@ -84,7 +84,6 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         if taken.items.is_empty() {
             continue;
         }
-        drive.failures = 0;
         drive.set_state(SubscriberState::Delivering);
         let (done, next) = deliver(drive, consumer, &mut lease, taken).await;
         delivered = done;
@@ -165,7 +164,7 @@ async fn deliver(
                 outcome = &mut sent => outcome,
                 () = stopped(&mut stop) => {
                     // It puts down what it has in hand, within its own time limit, and answers.
-                    permit.revoke();
+                    permit.close();
                     sent.await
                 }
             }
@@ -174,6 +173,10 @@ async fn deliver(
             break Next::Leave(Left::SessionActorGone);
         };
         drive.post.stats.add_delivered(accepted);
+        if accepted > 0 {
+            // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
+            drive.failures = 0;
+        }
         for (id, question) in &brought[..accepted] {
             drive.recent.insert(*id);
             questions.extend(question.clone());

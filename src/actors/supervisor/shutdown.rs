@@ -68,7 +68,17 @@ impl Handler<Shutdown> for SupervisorActor {
             report.stopped = count.saturating_sub(report.forced);
             let queue = Arc::clone(&supervisor.queue);
             async move {
-                let releases = left.iter().map(|ending| queue.release(&ending.session, ending.owner));
+                let releases = left.iter().map(|ending| {
+                    // Before the release: what still ran could take the lease again behind it.
+                    ending.arbiter.stop();
+                    let release = queue.release(&ending.session, ending.owner);
+                    async {
+                        if let Err(error) = release.await {
+                            tracing::warn!(session = %ending.session, %error,
+                                "its lease was not released; it runs out by itself");
+                        }
+                    }
+                });
                 let released = tokio::time::timeout(RELEASE, futures_util::future::join_all(releases)).await;
                 if released.is_err() {
                     tracing::warn!("not all leases were released in time; they run out by themselves");

@@ -1,0 +1,240 @@
+//! What a supervisor does when subscribers are stopped, replaced and restarted at awkward moments, and when the machine
+//! has no thread left for one. On the queue in memory.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
+};
+use serde_json::json;
+
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/session.rs"]
+mod session;
+
+use eventually::{SOON, eventually};
+use session::{Act, Recorder};
+
+fn config() -> ConfigBuilder {
+    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
+}
+
+async fn courier(name: &str, config: ConfigBuilder) -> Courier {
+    Courier::start(&format!("memory://supervision-{name}"), config.build().unwrap()).await.unwrap()
+}
+
+fn id() -> SessionId {
+    SessionId::new("the-session").unwrap()
+}
+
+async fn push(courier: &Courier, numbers: impl IntoIterator<Item = usize>) {
+    let numbered = |n| Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap();
+    for result in courier.publisher().push_many(numbers.into_iter().map(|n| (id(), numbered(n)))).await {
+        result.unwrap();
+    }
+}
+
+async fn count(courier: &Courier) -> usize {
+    courier.supervisor().send(GetSubscriberCount).await.unwrap()
+}
+
+async fn state(courier: &Courier) -> Option<SubscriberState> {
+    courier.supervisor().send(ListSubscribers).await.unwrap().pop().map(|info| info.state)
+}
+
+/// A session that takes its time with each, as one that writes to a slow client does.
+struct Slow(Arc<Recorder>, Duration);
+
+impl McpSession for Slow {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        Box::pin(async {
+            self.0.hand_over(notification).await?;
+            tokio::time::sleep(self.1).await;
+            Ok(())
+        })
+    }
+}
+
+#[actix::test]
+async fn g8_a_stop_waits_for_what_is_in_hand_only_though_the_lease_is_renewed_meanwhile() {
+    let courier = courier("in-hand", config().heartbeat(Duration::from_millis(100))).await;
+    let session = Recorder::new();
+    push(&courier, 0..20).await;
+    let slow = Arc::new(Slow(session.clone(), Duration::from_millis(400)));
+    courier.ensure_subscriber(&id(), slow).await.unwrap();
+    session.until_taken(1).await;
+    assert!(courier.stop_subscriber(&id(), None).await);
+    assert_eq!(session.taken(), [0]);
+    let next = Recorder::new();
+    courier.ensure_subscriber(&id(), next.clone()).await.unwrap();
+    next.until_taken(19).await;
+    assert_eq!(next.taken(), (1..20).collect::<Vec<_>>());
+}
+
+#[actix::test]
+async fn a_client_that_came_back_many_times_waits_for_all_its_stuck_predecessors_at_once() {
+    let courier = courier("predecessors", config()).await;
+    push(&courier, [1]).await;
+    for _ in 0..4 {
+        let stuck = Recorder::new();
+        stuck.always(Some(Act::Hang));
+        courier.ensure_subscriber(&id(), stuck.clone()).await.unwrap();
+        stuck.until_offered(1).await;
+    }
+    let begun = Instant::now();
+    let last = Recorder::new();
+    courier.ensure_subscriber(&id(), last.clone()).await.unwrap();
+    last.until_taken(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[actix::test]
+async fn a_session_that_is_never_ready_is_asked_ever_less_often() {
+    let backoff = config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(500));
+    let courier = courier("never-ready", backoff).await;
+    let session = Recorder::new();
+    session.always(Some(Act::Fail(HandOverError::NotReady("busy".to_owned()))));
+    push(&courier, [1]).await;
+    courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let offered = session.offered().len();
+    assert!(offered <= 15, "offered {offered} times in a second");
+    session.always(None);
+    session.until_taken(1).await;
+}
+
+/// A session whose subscriber panics for as long as it is told to.
+struct Broken(Arc<Recorder>, AtomicBool);
+
+impl McpSession for Broken {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        self.0.hand_over(notification)
+    }
+
+    fn presence(&self) -> Presence {
+        assert!(!self.1.load(Ordering::Relaxed), "not yet");
+        McpSession::presence(&*self.0)
+    }
+}
+
+/// A subscriber that has panicked and pauses before it is started again.
+async fn pausing(name: &str, pause: Duration) -> (Courier, Arc<Broken>) {
+    let courier = courier(name, config().backoff_initial(pause).backoff_max(pause)).await;
+    let broken = Arc::new(Broken(Recorder::new(), true.into()));
+    courier.ensure_subscriber(&id(), broken.clone()).await.unwrap();
+    eventually("it has panicked", SOON, || async {
+        let infos = courier.supervisor().send(ListSubscribers).await.unwrap();
+        infos.first().is_some_and(|info| info.last_error.is_some())
+    })
+    .await;
+    broken.1.store(false, Ordering::Relaxed);
+    (courier, broken)
+}
+
+#[actix::test]
+async fn a_subscriber_that_is_stopped_while_it_pauses_before_a_restart_stays_stopped() {
+    let pause = Duration::from_millis(300);
+    let (courier, _broken) = pausing("stopped-in-pause", pause).await;
+    assert_eq!(count(&courier).await, 1, "it runs, if with a pause");
+    assert!(courier.stop_subscriber(&id(), None).await);
+    tokio::time::sleep(pause * 2).await;
+    assert_eq!(count(&courier).await, 0);
+}
+
+#[actix::test]
+async fn a_subscriber_that_is_replaced_while_it_pauses_before_a_restart_does_not_come_back() {
+    let pause = Duration::from_millis(300);
+    let (courier, broken) = pausing("replaced-in-pause", pause).await;
+    let next = Recorder::new();
+    courier.ensure_subscriber(&id(), next.clone()).await.unwrap();
+    push(&courier, [1]).await;
+    next.until_taken(1).await;
+    assert!(courier.stop_subscriber(&id(), None).await);
+    push(&courier, [2]).await;
+    tokio::time::sleep(pause * 2).await;
+    assert_eq!(count(&courier).await, 0);
+    assert_eq!(broken.0.offered(), [] as [i64; 0]);
+}
+
+#[actix::test]
+async fn a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_is_restarted() {
+    let pause = Duration::from_millis(300);
+    let (courier, broken) = pausing("counted-in-pause", pause).await;
+    push(&courier, [1]).await;
+    broken.0.until_taken(1).await;
+    assert_eq!(count(&courier).await, 1);
+    assert_eq!(courier.shutdown(SOON).await.stopped, 1);
+}
+
+/// A session that blocks its thread for as long as it is told to.
+struct Blocking(Arc<AtomicBool>);
+
+impl McpSession for Blocking {
+    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        Box::pin(async {
+            while self.0.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever() {
+    let blocks = Arc::new(AtomicBool::new(true));
+    let session = Arc::new(Blocking(Arc::clone(&blocks)));
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix::System::new().block_on(async {
+            let courier = courier("blocks", config()).await;
+            push(&courier, [1]).await;
+            courier.ensure_subscriber(&id(), session).await.unwrap();
+            eventually("it delivers", SOON, || async { state(&courier).await == Some(SubscriberState::Delivering) })
+                .await;
+            assert_eq!(courier.shutdown(Duration::from_millis(50)).await.forced, 1);
+        });
+        ended.send(()).unwrap();
+    });
+    let end = end.recv_timeout(Duration::from_secs(10));
+    blocks.store(false, Ordering::Relaxed);
+    end.expect("the system ends");
+}
+
+/// Not a test: what runs with few descriptors.
+#[actix::test]
+#[ignore = "the program of a child process"]
+async fn process_with_few_descriptors() {
+    let courier = courier("few", config()).await;
+    let first = Recorder::new();
+    courier.ensure_subscriber(&id(), first.clone()).await.unwrap();
+    let mut refused = 0;
+    for n in 0..100 {
+        let other = SessionId::new(format!("other-{n}")).unwrap();
+        if let Err(error) = courier.ensure_subscriber(&other, Recorder::new()).await {
+            assert!(matches!(error, EnsureError::NoArbiter(_)), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "there were enough descriptors");
+    assert_eq!(count(&courier).await, 101 - refused);
+    push(&courier, [1]).await;
+    first.until_taken(1).await;
+}
+
+#[test]
+fn g6_where_no_thread_can_be_had_the_caller_is_told_and_the_others_go_on() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "process_with_few_descriptors"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
