@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
@@ -49,8 +49,6 @@ impl Slot {
 pub(super) struct CourierStream {
     rmcp: Slot,
     ours: mpsc::Receiver<ServerSseMessage>,
-    /// How many of ours the HTTP body has taken.
-    pulled: watch::Sender<u64>,
     session: Arc<ClientSession>,
     number: u64,
     /// Whose turn it is, so that neither starves the other.
@@ -61,19 +59,10 @@ impl CourierStream {
     pub(super) fn new(
         rmcp: Slot,
         ours: mpsc::Receiver<ServerSseMessage>,
-        pulled: watch::Sender<u64>,
         session: Arc<ClientSession>,
         number: u64,
     ) -> Self {
-        Self { rmcp, ours, pulled, session, number, ours_first: true }
-    }
-
-    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let message = self.ours.poll_recv(context);
-        if let Poll::Ready(Some(_)) = &message {
-            self.pulled.send_modify(|pulled| *pulled += 1);
-        }
-        message
+        Self { rmcp, ours, session, number, ours_first: true }
     }
 }
 
@@ -82,12 +71,12 @@ impl Stream for CourierStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.ours_first = !self.ours_first;
-        let first = if self.ours_first { self.poll_ours(context) } else { self.rmcp.poll_next(context) };
+        let first = if self.ours_first { self.ours.poll_recv(context) } else { self.rmcp.poll_next(context) };
         // Either's end ends it: ours is cut, or rmcp's session is over.
         if first.is_ready() {
             return first;
         }
-        if self.ours_first { self.rmcp.poll_next(context) } else { self.poll_ours(context) }
+        if self.ours_first { self.rmcp.poll_next(context) } else { self.ours.poll_recv(context) }
     }
 }
 
