@@ -319,6 +319,8 @@ async fn g4_the_newest_claim_owns_and_the_displaced_one_stands_by_until_nobody_d
     ensure(&old_server, &old).await;
     push(&old_server, 1..=1).await;
     old.until_taken(1).await;
+    // Acknowledged too: what is not when its owner changes comes again.
+    until_info(&old_server, |i| i.delivered == 1 && i.state == SubscriberState::Waiting).await;
     ensure(&new_server, &new).await;
     until_info(&old_server, |i| i.state == SubscriberState::StandingBy).await;
     push(&old_server, 2..=5).await;
@@ -328,6 +330,7 @@ async fn g4_the_newest_claim_owns_and_the_displaced_one_stands_by_until_nobody_d
     new_server.stop_subscriber(&id(), None).await;
     push(&old_server, 6..=6).await;
     old.until_taken(2).await;
+    until_info(&old_server, |i| i.delivered == 2 && i.state == SubscriberState::Waiting).await;
     // Its client opens a newer stream there: it claims.
     ensure(&new_server, &new).await;
     until_info(&old_server, |i| i.state == SubscriberState::StandingBy).await;

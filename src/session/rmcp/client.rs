@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use rmcp::model::{
     CustomNotification, PingRequest, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
 };
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::stream::{CourierStream, Ours, Slot};
+use super::stream::{CourierStream, Slot};
 use crate::config::{Config, DeliveryLevel};
 use crate::error::{AskError, HandOverError};
 use crate::question::{Answer, Question};
@@ -56,8 +57,7 @@ struct State {
 
 struct OpenStream {
     number: u64,
-    sender: mpsc::Sender<Ours>,
-    pulled: watch::Receiver<u64>,
+    sender: mpsc::Sender<ServerSseMessage>,
     /// rmcp's own stream, to be let go when ours is cut, even while nobody polls it.
     slot: Slot,
     /// Goes away with this, and tells whoever waits for the client.
@@ -67,11 +67,9 @@ struct OpenStream {
 #[derive(Clone)]
 struct Batch {
     number: u64,
-    sender: mpsc::Sender<Ours>,
-    pulled: watch::Receiver<u64>,
-    /// How many were sent, and what the stream's count of pulled messages is when all of them are.
+    sender: mpsc::Sender<ServerSseMessage>,
+    /// How many were sent.
     sent: u64,
-    awaited: u64,
     open: watch::Receiver<()>,
 }
 
@@ -118,14 +116,13 @@ impl ClientSession {
     pub(super) fn open(self: &Arc<Self>, slot: Slot) -> CourierStream {
         // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
         let (sender, receiver) = mpsc::channel(1);
-        let (pulled_sender, pulled) = watch::channel(0);
         let mut state = self.state();
         state.opened += 1;
         let number = state.opened;
         let open = watch::Sender::new(());
-        state.streams.push(OpenStream { number, sender, pulled, slot: slot.clone(), open });
+        state.streams.push(OpenStream { number, sender, slot: slot.clone(), open });
         self.presence.ready(number);
-        CourierStream::new(slot, receiver, pulled_sender, Arc::clone(self), number)
+        CourierStream::new(slot, receiver, Arc::clone(self), number)
     }
 
     /// A stream has ended, or must. The newest of the others goes on.
@@ -191,10 +188,7 @@ impl ClientSession {
                 let batch = Batch {
                     number: newest.number,
                     sender: newest.sender.clone(),
-                    pulled: newest.pulled.clone(),
                     sent: 0,
-                    // The channel is empty here: the last batch was waited for to the end.
-                    awaited: *newest.pulled.borrow(),
                     open: newest.open.subscribe(),
                 };
                 state.batch = Some(batch.clone());
@@ -205,12 +199,11 @@ impl ClientSession {
 
     async fn send(&self, message: ServerJsonRpcMessage) -> Result<Batch, HandOverError> {
         let batch = self.batch()?;
-        let message = Ours::of_batch(message);
+        let message = ServerSseMessage::from_message(message);
         match batch.within(self.limit, batch.sender.send(message)).await {
             Waited::Done(Ok(())) => {
                 if let Some(batch) = &mut self.state().batch {
                     batch.sent += 1;
-                    batch.awaited += 1;
                 }
                 Ok(batch)
             }
@@ -236,8 +229,8 @@ impl ClientSession {
         let Some(batch) = self.state().batch.clone() else {
             return Err(self.gone());
         };
-        let mut pulled = batch.pulled.clone();
-        match batch.within(self.limit, pulled.wait_for(|pulled| *pulled >= batch.awaited)).await {
+        // Room in a channel of capacity 1 says that the last one is out.
+        match batch.within(self.limit, batch.sender.reserve()).await {
             Waited::Done(Ok(_)) => Ok(()),
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
             Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
@@ -295,5 +288,51 @@ impl McpSession for ClientSession {
 
     fn presence(&self) -> Presence {
         self.presence.presence()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt, stream};
+    use serde_json::Map;
+
+    use super::*;
+    use crate::notification::NotificationId;
+    use crate::session::rmcp::event_id::Epoch;
+
+    fn open(session: &Arc<ClientSession>) -> CourierStream {
+        session.open(Slot::new(stream::pending(), &Epoch::new()))
+    }
+
+    async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
+        let id = NotificationId(Uuid::now_v7());
+        let outbound = Outbound { id, method: "notifications/x".to_owned(), params: Map::new(), attempt: 0 };
+        session.hand_over(&outbound).await
+    }
+
+    #[tokio::test]
+    async fn what_an_older_batch_left_in_a_stream_does_not_count_as_pulled_for_the_next() {
+        let config = Config::builder().delivery_level(DeliveryLevel::Pulled).build().unwrap();
+        let session = Arc::new(ClientSession::new(&config));
+        let mut older = open(&session);
+        hand_over(&session).await.unwrap();
+        // The next cannot follow on the newer stream, so the first is given up where it is.
+        let newer = open(&session);
+        hand_over(&session).await.unwrap_err();
+        session.confirm().await.unwrap_err();
+        drop(newer);
+        // The older one goes on, with that first one still in it.
+        {
+            let next = hand_over(&session);
+            tokio::pin!(next);
+            assert!((&mut next).now_or_never().is_none(), "the channel is full");
+            older.next().await.unwrap();
+            next.await.unwrap();
+        }
+        let confirmed = session.confirm();
+        tokio::pin!(confirmed);
+        assert!((&mut confirmed).now_or_never().is_none(), "nobody has pulled the second");
+        older.next().await.unwrap();
+        confirmed.await.unwrap();
     }
 }

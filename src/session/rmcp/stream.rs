@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use rmcp::model::ServerJsonRpcMessage;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
@@ -46,29 +45,10 @@ impl Slot {
     }
 }
 
-/// A message of ours.
-pub(super) struct Ours {
-    message: ServerSseMessage,
-    /// Whether it is of a batch, whose messages are counted as they are pulled.
-    counts: bool,
-}
-
-impl Ours {
-    pub(super) fn of_batch(message: ServerJsonRpcMessage) -> Self {
-        Self { message: ServerSseMessage::from_message(message), counts: true }
-    }
-
-    pub(super) fn beside_batches(message: ServerJsonRpcMessage) -> Self {
-        Self { message: ServerSseMessage::from_message(message), counts: false }
-    }
-}
-
 /// A client's standalone stream.
 pub(super) struct CourierStream {
     rmcp: Slot,
-    ours: mpsc::Receiver<Ours>,
-    /// How many of the batches' messages the HTTP body has taken.
-    pulled: watch::Sender<u64>,
+    ours: mpsc::Receiver<ServerSseMessage>,
     session: Arc<ClientSession>,
     number: u64,
     /// Whose turn it is, so that neither starves the other.
@@ -78,23 +58,11 @@ pub(super) struct CourierStream {
 impl CourierStream {
     pub(super) fn new(
         rmcp: Slot,
-        ours: mpsc::Receiver<Ours>,
-        pulled: watch::Sender<u64>,
+        ours: mpsc::Receiver<ServerSseMessage>,
         session: Arc<ClientSession>,
         number: u64,
     ) -> Self {
-        Self { rmcp, ours, pulled, session, number, ours_first: true }
-    }
-
-    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        self.ours.poll_recv(context).map(|ours| {
-            ours.map(|Ours { message, counts }| {
-                if counts {
-                    self.pulled.send_modify(|pulled| *pulled += 1);
-                }
-                message
-            })
-        })
+        Self { rmcp, ours, session, number, ours_first: true }
     }
 }
 
@@ -103,12 +71,12 @@ impl Stream for CourierStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.ours_first = !self.ours_first;
-        let first = if self.ours_first { self.poll_ours(context) } else { self.rmcp.poll_next(context) };
+        let first = if self.ours_first { self.ours.poll_recv(context) } else { self.rmcp.poll_next(context) };
         // Either's end ends it: ours is cut, or rmcp's session is over.
         if first.is_ready() {
             return first;
         }
-        if self.ours_first { self.rmcp.poll_next(context) } else { self.poll_ours(context) }
+        if self.ours_first { self.rmcp.poll_next(context) } else { self.ours.poll_recv(context) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Questions to a client's user, and what the client answers to anything of ours.
 
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{ClientSession, OURS};
 use crate::error::AskError;
 use crate::question::{Answer, Elicitation, Question};
-use crate::session::rmcp::stream::Ours;
 
 /// Modes of elicitation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,7 +104,7 @@ impl ClientSession {
         let json_rpc_id = RequestId::String(Question::json_rpc_id(id).into());
         let message = ServerJsonRpcMessage::request(ServerRequest::CustomRequest(request), json_rpc_id);
         let ask = async {
-            sender.send(Ours::beside_batches(message)).await.map_err(|_| away())?;
+            sender.send(ServerSseMessage::from_message(message)).await.map_err(|_| away())?;
             // The sender is dropped only where the same question is asked again.
             answer.await.unwrap_or_else(|_| Err(away()))
         };
