@@ -273,7 +273,7 @@ pub enum QueueErrorKind {
     Refused(String),
 }
 
-/// [`Courier::connect`](crate::Courier::connect) failed.
+/// [`Courier::start`](crate::Courier::start) failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
