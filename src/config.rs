@@ -108,7 +108,7 @@ settings! {
     /// The pause after the first failed attempt, and after the first failure of Redis; it doubles each time. Defaults to
     /// 100 ms; at least 1 ms.
     backoff_initial: Duration = Duration::from_millis(100);
-    /// The longest such pause. Defaults to 5 s; at least `backoff_initial`.
+    /// The longest such pause. Defaults to 5 s; `backoff_initial` to 1 h.
     backoff_max: Duration = Duration::from_secs(5);
     /// How often an owner renews its lease. A lease lasts two heartbeats. Defaults to 30 s; 100 ms to 1 h.
     heartbeat: Duration = Duration::from_secs(30);
@@ -161,6 +161,9 @@ impl ConfigBuilder {
         if c.backoff_max < c.backoff_initial {
             let rule = format!("it must be at least backoff_initial, {:?}", c.backoff_initial);
             return refused("backoff_max", c.backoff_max, rule);
+        }
+        if c.backoff_max > Duration::from_secs(3600) {
+            return refused("backoff_max", c.backoff_max, "it must be at most 1 h");
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&c.heartbeat) {
             return refused("heartbeat", c.heartbeat, "it must be 100 ms to 1 h");
@@ -225,6 +228,7 @@ mod tests {
             (Config::builder().max_attempts(0), "max_attempts"),
             (Config::builder().backoff_initial(seconds(0)), "backoff_initial"),
             (Config::builder().backoff_max(Duration::from_millis(99)), "backoff_max"),
+            (Config::builder().backoff_max(seconds(3601)), "backoff_max"),
             (Config::builder().heartbeat(seconds(0)), "heartbeat"),
             (Config::builder().batch_messages(1001), "batch_messages"),
             (Config::builder().batch_bytes(0), "batch_bytes"),

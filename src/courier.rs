@@ -15,6 +15,9 @@ use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
 /// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.
+///
+/// Dropping it stops nothing: call [`shutdown`](Self::shutdown) before the process ends, so that leases are released and
+/// another process takes over at once.
 #[derive(Debug, Clone)]
 pub struct Courier {
     queue: Arc<dyn Queue>,

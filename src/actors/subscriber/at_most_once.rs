@@ -20,6 +20,12 @@ const BLOCK: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(post: Post, session: Addr<SessionActor>) -> StopReason {
     let mut drive = Drive::new(post, session);
+    let reason = live(&mut drive).await;
+    drive.release().await;
+    reason
+}
+
+async fn live(drive: &mut Drive) -> StopReason {
     loop {
         let seen = drive.presence.now();
         match seen {
@@ -27,9 +33,10 @@ pub(super) async fn run(post: Post, session: Addr<SessionActor>) -> StopReason {
             SessionState::Ended => return StopReason::Closed,
             SessionState::Away => {
                 drive.set_state(SubscriberState::Parked);
+                drive.release().await;
                 drive.until_changed_from(seen, std::future::pending()).await;
             }
-            SessionState::Ready { .. } => match pop_and_deliver(&mut drive).await {
+            SessionState::Ready { .. } => match pop_and_deliver(drive).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => return reason,
                 Err(error) => drive.back_off(seen, &error).await,
@@ -43,6 +50,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
     let Post { queue, session_id, owner, config, .. } = drive.post.clone();
     let mut consumer = queue.open(&session_id, owner, Arc::new(Permit::new())).await?;
     // It guards nothing here: it lets broadcasts find the session.
+    drive.to_release = true;
     consumer.claim().await?;
     let mut renewed = Instant::now();
     while !drive.stopping() && matches!(drive.presence.now(), SessionState::Ready { .. }) {

@@ -32,7 +32,7 @@ pub(super) struct Drive {
     /// The newest opening of the client's stream that the queue was claimed for.
     claimed: Option<u64>,
     /// Whether a claim may stand in the queue.
-    to_release: bool,
+    pub(super) to_release: bool,
 }
 
 impl Drive {
@@ -199,7 +199,7 @@ impl Drive {
         }
     }
 
-    async fn release(&mut self) {
+    pub(super) async fn release(&mut self) {
         self.permit.revoke();
         self.session.do_send(StopAsking);
         if !std::mem::take(&mut self.to_release) {

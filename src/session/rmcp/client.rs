@@ -215,10 +215,12 @@ impl ClientSession {
     async fn ping(&self) -> Result<(), HandOverError> {
         let id = format!("{OURS}{}", Uuid::now_v7());
         let (confirmed, confirmation) = oneshot::channel();
+        let begun = Instant::now();
         self.state().ping = Some((id.clone(), confirmed));
         let request = ServerRequest::PingRequest(PingRequest::default());
         let batch = self.send(ServerJsonRpcMessage::request(request, RequestId::String(id.into()))).await?;
-        match batch.within(self.limit, confirmation).await {
+        // Together they have the time of one call, behind which the caller would drop this half-way.
+        match batch.within(self.limit.saturating_sub(begun.elapsed()), confirmation).await {
             Waited::Done(Ok(())) => Ok(()),
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
             Waited::TooLong => Err(self.cut(batch.number, "does not answer a ping")),
