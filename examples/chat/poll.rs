@@ -147,6 +147,7 @@ impl Poll {
         };
         // Whoever is not waited for any more has its question withdrawn, by dropping it.
         let answer = tokio::select! {
+            biased;
             answer = asked => answer,
             () = tokio::time::sleep(polls.patience) => return Outcome::Silent,
             () = polls.stop.cancelled() => return Outcome::Silent,
