@@ -141,6 +141,8 @@ impl Elicitor {
 fn notification(question: &Question, time_to_live: Duration) -> Notification {
     let mut task = Task::new(question.task.id(), TaskStatus::InputRequired, SystemTime::now());
     task.status_message = Some(question.elicitation.message().to_owned());
+    // Null would be true, and MCP allows it; FastMCP's servers drop what is null, and then no client takes it.
+    task.ttl = Some(time_to_live);
     let mut notification = Notification::task_status(&task);
     notification.meta = Some(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())]));
     notification.time_to_live = Some(time_to_live);
