@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use mcp_courier::Config;
+use mcp_courier::{Config, Courier, HandOverError};
+use serde_json::{Value, json};
 
+use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, numbers, session};
 use crate::redis_server::RedisServer;
+use crate::session::{Act, Recorder};
 
 const QUEUE: &str = "docket:fastmcp:notifications:s-1";
 
@@ -66,4 +69,47 @@ async fn what_is_no_envelope_comes_as_an_item_and_can_be_acknowledged() {
     assert_eq!((rest.items.len(), rest.changed), (0, false));
     assert_eq!(f.publisher.push(&session(), crate::fixture::note(2)).await.unwrap().waiting, 1);
     f.end().await;
+}
+
+#[actix::test]
+async fn what_fastmcp_queued_again_has_that_attempt_behind_it_and_a_failed_one_keeps_what_we_do_not_know() {
+    let server = RedisServer::start();
+    let config = Config::builder().prefix("docket:fastmcp").backoff_initial(Duration::from_secs(60));
+    let config = config.backoff_max(Duration::from_secs(60)).build().unwrap();
+    let courier = Courier::start(&server.url(), config).await.unwrap();
+    let mut redis = server.connection().await;
+    let mut wire: Value = serde_json::from_str(MESSAGE).unwrap();
+    wire["attempt"] = json!(1);
+    wire["last_error"] = json!("the pipe is broken");
+    wire["unknown"] = json!({"kept": [1, null]});
+    wire["notification"]["beside"] = json!("kept too");
+    let _: () = redis::cmd("LPUSH").arg(QUEUE).arg(wire.to_string()).query_async(&mut redis).await.unwrap();
+
+    let failing = Recorder::scripted([Act::Fail(HandOverError::Transient("told to".to_owned()))]);
+    courier.ensure_subscriber(&session(), failing.clone()).await.unwrap();
+    wire["attempt"] = json!(2);
+    wire["last_error"] = json!("told to");
+    let mut read = redis::cmd("LINDEX");
+    read.arg(QUEUE).arg(-1);
+    eventually("the second failure is written down", SOON, || {
+        let (mut redis, read) = (redis.clone(), read.clone());
+        async move {
+            let queued: String = read.query_async(&mut redis).await.unwrap();
+            serde_json::from_str::<Value>(&queued).unwrap()["attempt"] == 2
+        }
+    })
+    .await;
+    let queued: String = read.query_async(&mut redis).await.unwrap();
+    let mut queued: Value = serde_json::from_str(&queued).unwrap();
+    // Ours, besides: without it an envelope that was written anew would be another notification.
+    queued.as_object_mut().unwrap().retain(|field, _| !matches!(field.as_str(), "id" | "expires_at"));
+    assert_eq!(queued, wire);
+    server.assert_no_key_without_expiry().await;
+
+    // The last attempt of three.
+    let taking = Recorder::new();
+    courier.ensure_subscriber(&session(), taking.clone()).await.unwrap();
+    taking.until_taken(1).await;
+    assert_eq!(taking.outbound()[0].attempt, 2);
+    courier.shutdown(SOON).await;
 }
