@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::{Config, Courier, HandOverError};
+use mcp_courier::{Answer, Config, Courier, Elicitation, HandOverError, Publisher, TaskKey};
 use serde_json::{Value, json};
 
 use crate::eventually::{SOON, eventually};
@@ -112,4 +112,40 @@ async fn what_fastmcp_queued_again_has_that_attempt_behind_it_and_a_failed_one_k
     taking.until_taken(1).await;
     assert_eq!(taking.outbound()[0].attempt, 2);
     courier.shutdown(SOON).await;
+}
+
+/// FastMCP gives an answer by three commands: the answer, its expiry, and the status. A worker that goes on after the first
+/// has the last one said of its next question.
+#[tokio::test]
+async fn an_answer_of_fastmcp_is_taken_when_it_has_been_given_in_full() {
+    const KEYS: &str = "docket:fastmcp:task:anon:t:elicit";
+    let server = RedisServer::start();
+    let config = Config::builder().prefix("docket:fastmcp").build().unwrap();
+    let elicitor = Publisher::connect(&server.url(), config).await.unwrap().elicitor();
+    let mut redis = server.connection().await;
+    let status = format!("{KEYS}:status");
+    for _ in 0..3 {
+        let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}});
+        let (elicitor, question) = (elicitor.clone(), Elicitation::form("Sure?", schema).unwrap());
+        let asking = tokio::spawn(async move {
+            elicitor.elicit(&session(), &TaskKey::anonymous("t").unwrap(), question, Duration::from_secs(30)).await
+        });
+        eventually("the question is under way", SOON, || {
+            let (mut redis, status) = (redis.clone(), status.clone());
+            async move {
+                let found: Option<String> = redis::cmd("GET").arg(status).query_async(&mut redis).await.unwrap();
+                found.as_deref() == Some("waiting")
+            }
+        })
+        .await;
+        let mut push = redis::cmd("LPUSH");
+        push.arg(format!("{KEYS}:response")).arg(r#"{"action": "decline", "content": null}"#);
+        push.exec_async(&mut redis).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!asking.is_finished());
+        redis::cmd("SET").arg(&status).arg("responded").arg("EX").arg(60).exec_async(&mut redis).await.unwrap();
+        assert_eq!(asking.await.unwrap().unwrap(), Answer::Decline);
+        let left: Vec<String> = redis::cmd("KEYS").arg(format!("{KEYS}:*")).query_async(&mut redis).await.unwrap();
+        assert_eq!(left, Vec::<String>::new());
+    }
 }
