@@ -174,6 +174,7 @@ impl Question {
     }
 
     /// The other way.
+    #[cfg(feature = "rmcp")]
     pub(crate) fn id_from_json_rpc(id: &str) -> Option<&str> {
         id.strip_prefix(JSON_RPC_ID)
     }
