@@ -154,6 +154,21 @@ async fn a_worker_prints_why_nobody_answered() {
 }
 
 #[tokio::test]
+async fn who_did_not_answer_in_time_is_asked_no_more_though_the_worker_has_ended() {
+    let redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let client = RawClient::connect_with(&server.url, json!({"elicitation": {}})).await;
+    let mut stream = client.open_stream().await;
+    let url = redis.url();
+    let args = ["--redis", &url, "elicit", client.session_id(), "t7", "Sure?", SCHEMA, "--timeout", "1"];
+    let (asked, output) = tokio::join!(stream.next_request(), worker(&args));
+    assert!(stdout(&output).contains("no answer"), "{}", stdout(&output));
+    let told = stream.next_notification().await.unwrap();
+    assert_eq!(told["method"], "notifications/cancelled");
+    assert_eq!(told["params"]["requestId"], asked.unwrap()["id"]);
+}
+
+#[tokio::test]
 async fn a_worker_that_cannot_ask_says_why_and_ends_with_status_1() {
     let nested = r#"{"type": "object", "properties": {"a": {"type": "object"}}}"#;
     let wrong = [
