@@ -30,10 +30,15 @@ pub(crate) struct RawClient {
 impl RawClient {
     /// A new session: `initialize` and `notifications/initialized`. No stream is open yet.
     pub(crate) async fn connect(url: &str) -> Self {
+        Self::connect_with(url, json!({})).await
+    }
+
+    /// As a client that declares capabilities.
+    pub(crate) async fn connect_with(url: &str, capabilities: Value) -> Self {
         let mut client = Self::attach(url, "");
         let params = json!({
             "protocolVersion": VERSION,
-            "capabilities": {},
+            "capabilities": capabilities,
             "clientInfo": {"name": "raw", "version": "0"},
         });
         let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
@@ -95,6 +100,11 @@ impl RawClient {
     /// Sends a notification or an answer.
     pub(crate) async fn send(&self, message: &Value) -> StatusCode {
         self.post(message).await.status()
+    }
+
+    /// Answers a request of the server's.
+    pub(crate) async fn answer(&self, request: &Value, result: Value) -> StatusCode {
+        self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).await
     }
 
     /// Ends the session.
@@ -193,6 +203,17 @@ impl EventStream {
         while let Some(event) = self.next_event().await {
             match event.message {
                 Some(message) if message["id"].is_null() => return Some(message),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The next request that is not a ping; notifications before it are passed over. `None` at the stream's end.
+    pub(crate) async fn next_request(&mut self) -> Option<Value> {
+        while let Some(event) = self.next_event().await {
+            match event.message {
+                Some(message) if !message["id"].is_null() && !message["method"].is_null() => return Some(message),
                 _ => {}
             }
         }
