@@ -30,10 +30,15 @@ pub(crate) struct RawClient {
 impl RawClient {
     /// A new session: `initialize` and `notifications/initialized`. No stream is open yet.
     pub(crate) async fn connect(url: &str) -> Self {
+        Self::connect_with(url, json!({})).await
+    }
+
+    /// The same, with these capabilities.
+    pub(crate) async fn connect_with(url: &str, capabilities: Value) -> Self {
         let mut client = Self::attach(url, "");
         let params = json!({
             "protocolVersion": VERSION,
-            "capabilities": {},
+            "capabilities": capabilities,
             "clientInfo": {"name": "raw", "version": "0"},
         });
         let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
@@ -95,6 +100,17 @@ impl RawClient {
     /// Sends a notification or an answer.
     pub(crate) async fn send(&self, message: &Value) -> StatusCode {
         self.post(message).await.status()
+    }
+
+    /// Answers a request of the server's.
+    pub(crate) async fn answer(&self, request: &Value, result: Value) -> StatusCode {
+        self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).await
+    }
+
+    /// Answers it with an error.
+    pub(crate) async fn refuse(&self, request: &Value, message: &str) -> StatusCode {
+        let error = json!({"code": -32603, "message": message});
+        self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).await
     }
 
     /// Ends the session.
@@ -174,6 +190,11 @@ impl EventStream {
         self.pings.load(Ordering::Relaxed)
     }
 
+    /// Closes the connection, as dropping it does.
+    pub(crate) fn close(&self) {
+        self.reader.abort();
+    }
+
     /// The id of the last event that was looked at.
     pub(crate) fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
@@ -193,6 +214,17 @@ impl EventStream {
         while let Some(event) = self.next_event().await {
             match event.message {
                 Some(message) if message["id"].is_null() => return Some(message),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The next request of the server's that is not a ping; `None` at the stream's end.
+    pub(crate) async fn next_request(&mut self) -> Option<Value> {
+        while let Some(event) = self.next_event().await {
+            match event.message {
+                Some(message) if !message["id"].is_null() => return Some(message),
                 _ => {}
             }
         }
