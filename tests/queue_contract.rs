@@ -102,4 +102,17 @@ contract! {
         a_wait_does_not_disturb_order,
         all_who_wait_are_woken,
         a_wait_that_was_dropped_loses_nothing;
+    // Clause 13.
+    questions at "queue_contract/questions.rs":
+        the_first_answer_counts_and_no_other,
+        every_answer_survives_the_queue,
+        whoever_waits_is_woken_by_the_answer,
+        an_answer_to_another_question_is_refused,
+        an_answer_under_another_scope_finds_no_question,
+        a_withdrawn_question_is_over_and_the_next_is_untouched_by_it,
+        a_task_asks_one_question_at_a_time,
+        an_answer_that_nobody_took_is_none_to_the_next_question,
+        waiting_can_be_dropped_and_taken_up_again,
+        what_was_delivered_and_not_answered_is_an_open_question_for_any_owner,
+        one_who_is_not_the_owner_opens_no_question;
 }

@@ -1,8 +1,10 @@
 //! Asking a session's client the questions of background tasks: beside the deliveries, a few at a time, until each is
 //! answered, withdrawn, or somebody else's to ask.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +27,21 @@ const AT_ONCE: usize = 16;
 /// How soon a client that was away, or a queue that failed, is tried again.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
+/// How long after its deadline a question is given up. Its worker, if it lives, keeps its own time, and tells the client;
+/// whoever gives it up first would close it before that.
+const LATE: Duration = Duration::from_secs(2);
+
 /// The questions that a session's client is being asked.
 pub(super) struct Asking {
     desk: Desk,
-    tasks: HashMap<String, JoinHandle<()>>,
+    tasks: HashMap<String, Task>,
+}
+
+/// One of them.
+struct Task {
+    handle: JoinHandle<()>,
+    /// Whether it has an answer, which is on its way to the worker.
+    has_answer: Rc<Cell<bool>>,
 }
 
 /// What one question needs.
@@ -53,21 +66,29 @@ impl Asking {
 
     /// Asks those that are not being asked.
     pub(super) fn ask(&mut self, questions: Vec<Question>, (clock, read): (Timestamp, Instant)) {
-        self.tasks.retain(|_, task| !task.is_finished());
+        self.tasks.retain(|_, task| !task.handle.is_finished());
         for question in questions {
-            let deadline = read + question.deadline.since(clock);
+            let deadline = read + question.deadline.since(clock) + LATE;
             let desk = self.desk.clone();
-            self.tasks
-                .entry(question.request_id.clone())
-                .or_insert_with(|| actix_rt::spawn(async move { desk.ask(&question, deadline).await }));
+            self.tasks.entry(question.request_id.clone()).or_insert_with(|| {
+                let has_answer = Rc::new(Cell::new(false));
+                let answered = Rc::clone(&has_answer);
+                let handle = actix_rt::spawn(async move { desk.ask(&question, deadline, &answered).await });
+                Task { handle, has_answer }
+            });
         }
     }
 
-    /// Drops them. They stay open questions of the queue.
+    /// Drops them. They stay open questions of the queue. Those that the user has answered go on: a client may well leave
+    /// behind its answer, and must not be asked again for that.
     pub(super) fn stop(&mut self) {
-        for (_, task) in self.tasks.drain() {
-            task.abort();
-        }
+        self.tasks.retain(|_, task| {
+            let goes_on = task.has_answer.get();
+            if !goes_on {
+                task.handle.abort();
+            }
+            goes_on
+        });
     }
 }
 
@@ -78,13 +99,14 @@ impl Drop for Asking {
 }
 
 impl Desk {
-    async fn ask(&self, question: &Question, deadline: Instant) {
+    async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
             Ok(Some(answer)) => answer,
             // Nobody waits for it any more.
             Ok(None) => return self.close(question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
+        has_answer.set(true);
         let patience = deadline.saturating_duration_since(Instant::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
@@ -101,7 +123,13 @@ impl Desk {
             match self.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
-                    match AssertUnwindSafe(async { self.session.elicit(question).await }).catch_unwind().await {
+                    let elicit = AssertUnwindSafe(async { self.session.elicit(question).await }).catch_unwind();
+                    let elicited = tokio::select! {
+                        biased;
+                        elicited = elicit => elicited,
+                        () = self.until_over(question) => return None,
+                    };
+                    match elicited {
                         Ok(Ok(answer)) => return Some(answer),
                         Ok(Err(AskError::Impossible(why))) => return Some(Answer::cancelled(why)),
                         Ok(Err(AskError::NotReady(why))) => {
@@ -123,6 +151,17 @@ impl Desk {
             }
         }
         None
+    }
+
+    /// Ends when nobody waits for the answer any more: it was given at another server or by another way, or is not wanted
+    /// now. The client may never say so here, and would keep its turn until the deadline.
+    async fn until_over(&self, question: &Question) {
+        for looks in 0.. {
+            tokio::time::sleep(BACKOFF.pause(looks, fastrand::f64())).await;
+            if let Ok(false) = self.queue.is_waiting(&question.task, &question.request_id).await {
+                return;
+            }
+        }
     }
 
     async fn settle(&self, question: &Question, answer: &Answer) {

@@ -124,13 +124,6 @@ impl Drive {
             consumer.claim().await?;
             self.claimed = Some(opened);
         }
-        // What an earlier owner had asked, or this one before it lost touch.
-        let open = queue.open_questions(session_id).await?;
-        if !open.is_empty() {
-            // Their deadlines are by the queue's clock, which has not been read here yet; this host's is near enough for
-            // when to give up, as the worker keeps its own time.
-            self.ask(open, (Timestamp::of_this_host(), Instant::now()));
-        }
         Ok(Some(consumer))
     }
 
@@ -142,9 +135,14 @@ impl Drive {
         }
     }
 
-    /// Nobody will answer any more: whoever asked is told.
-    async fn cancel_open_questions(&self) {
-        let Post { queue, session_id, .. } = &self.post;
+    /// Nobody will answer any more: whoever asked is told. Unless the client goes on at another server, which may be why
+    /// its session has ended here: then its questions are that one's.
+    async fn cancel_open_questions(&mut self) {
+        self.to_release = true;
+        let Post { queue, session_id, owner, .. } = &self.post;
+        if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_ours) {
+            return;
+        }
         let open = queue.open_questions(session_id).await.unwrap_or_default();
         for question in open {
             cancel(&self.post, &question, "the session has ended").await;

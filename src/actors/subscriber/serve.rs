@@ -44,7 +44,7 @@ enum Next {
 pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened: u64) -> Result<Left, QueueError> {
     let here = SessionState::Ready { opened };
     let mut lease = Heartbeat::new(drive);
-    let mut delivered = None;
+    let (mut delivered, mut first) = (None, true);
     loop {
         if drive.stopping() || drive.presence.now() != here {
             return leave(consumer, delivered, Left::ToLookAround).await;
@@ -52,11 +52,12 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         if lease.is_due() && !lease.renew(consumer).await? {
             return Ok(Left::Displaced);
         }
-        let done = delivered.take();
-        let mut taken = consumer.take(done.as_ref()).await?;
-        if let (Some(Delivered { questions, .. }), true) = (done, taken.lease.is_ours()) {
-            // Asked only now that they are open questions of the queue: should this process die, another asks them.
-            drive.ask(questions, (taken.now, Instant::now()));
+        let mut taken = acknowledge(drive, consumer, delivered.take()).await?;
+        if first && taken.lease.is_ours() {
+            // What an earlier owner had asked, or this one before it lost touch.
+            first = false;
+            let open = drive.post.queue.open_questions(&drive.post.session_id).await?;
+            drive.ask(open, (taken.now, Instant::now()));
         }
         if taken.items.is_empty() && taken.lease.is_ours() {
             drive.set_state(SubscriberState::Waiting);
@@ -91,8 +92,8 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
             Next::Go => {}
             Next::Leave(left) => return leave(consumer, delivered, left).await,
             Next::Retry { oldest, replacement, pause } => {
-                if let Some(done) = delivered.take() {
-                    let taken = consumer.take(Some(&done)).await?;
+                if delivered.is_some() {
+                    let taken = acknowledge(drive, consumer, delivered.take()).await?;
                     if taken.changed || !taken.lease.is_ours() {
                         continue;
                     }
@@ -107,6 +108,20 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
             }
         }
     }
+}
+
+/// Acknowledges what was delivered, looks at the next batch, and has the client asked what was delivered.
+async fn acknowledge(
+    drive: &Drive,
+    consumer: &mut dyn Consumer,
+    delivered: Option<Delivered>,
+) -> Result<Taken, QueueError> {
+    let taken = consumer.take(delivered.as_ref()).await?;
+    if let (Some(Delivered { questions, .. }), true) = (delivered, taken.lease.is_ours()) {
+        // Asked only now that they are open questions of the queue: should this process die, another asks them.
+        drive.ask(questions, (taken.now, Instant::now()));
+    }
+    Ok(taken)
 }
 
 /// Acknowledges what was delivered and leaves.

@@ -47,7 +47,7 @@ struct State {
     /// The question whose answer confirms.
     ping: Option<(String, oneshot::Sender<()>)>,
     /// What the user is asked, by the ids of the questions.
-    asked: HashMap<String, oneshot::Sender<Result<Answer, AskError>>>,
+    asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
     modes: Modes,
     /// Requests under way, and when the last one came or went.

@@ -16,6 +16,7 @@ use super::idle;
 use super::stream::{CourierStream, RequestStream, Slot};
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
+use crate::question::Answer;
 use crate::queue::Settled;
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
@@ -110,6 +111,38 @@ impl<M: SessionManager> CourierSessionManager<M> {
         self.shared.subscribers.ensure(&session_id, client as Arc<dyn McpSession>).await?;
         Ok(stream)
     }
+
+    /// Gives an answer to its worker, whichever process asked. The client hears that it was accepted only after that: its
+    /// stream, and with it whoever asked, may be gone in the same moment.
+    async fn answer(
+        &self,
+        id: &RmcpSessionId,
+        client: Arc<ClientSession>,
+        request_id: String,
+        answer: Answer,
+    ) -> Result<(), ManagerError<M::Error>> {
+        let session_id = SessionId::new(id)?;
+        let subscribers = Arc::clone(&self.shared.subscribers);
+        let given = async move {
+            match subscribers.answer(&session_id, &request_id, answer.clone()).await {
+                Ok(Settled::Done) => client.settled(&request_id),
+                // Whoever asks here knows the question even where the queue does not, and tries for longer.
+                _ if client.hand_in(&request_id, answer) => {}
+                // The client did nothing wrong that an error would mend: the user answered twice, or late.
+                Ok(settled) => {
+                    tracing::info!(session = %session_id, ?settled, "an answer comes too late; it is dropped")
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        };
+        // A task of its own: a client that hangs up after its answer must not take it back.
+        match tokio::spawn(given).await {
+            Ok(given) => Ok(given?),
+            // The process ends. Another asks again.
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 impl<M> Shared<M> {
@@ -173,16 +206,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         client.touch();
         match client.answered(&message) {
             Answered::Other => {}
-            Answered::Ours => return Ok(()),
-            Answered::Question(request_id, answer) => {
-                let session_id = SessionId::new(id)?;
-                let settled = self.shared.subscribers.answer(&session_id, &request_id, answer).await?;
-                if settled != Settled::Done {
-                    // The client did nothing wrong that an error would mend: the user answered twice, or late.
-                    tracing::info!(session = %session_id, ?settled, "an answer comes too late; it is dropped");
-                }
-                return Ok(());
-            }
+            Answered::Ping => return Ok(()),
+            Answered::Question(request_id, answer) => return self.answer(id, client, request_id, answer).await,
         }
         self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)
     }

@@ -2,7 +2,7 @@
 //!
 //! Each question's answer key is read over a connection with client tracking, so the server tells of the next change to it
 //! ([`touch`]). What a lost message, a reconnect or a full tracking table could hide, a round of touches every few seconds
-//! finds; the same round says that the askers live.
+//! finds; the same round says that the askers live. The first round in which nobody waits ends it all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -52,6 +52,8 @@ struct State {
     untouched: Vec<String>,
     running: bool,
     connection: Option<MultiplexedConnection>,
+    /// The number of that connection: what an earlier one still says is of no account.
+    made: u64,
 }
 
 struct Waiting {
@@ -79,9 +81,16 @@ impl Waits {
             registered.waiting.look.notified().await;
             match self.shared.collect(&registered.waiting).await {
                 Ok(Some(answer)) => return answer,
-                // Told of something else, or not to be had just now: it is touched again, and looked at by that.
-                Ok(None) | Err(_) => self.shared.touch_soon(&registered.waiting.keys.response),
+                // Told of something else.
+                Ok(None) => {}
+                // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
+                Err(error) => {
+                    tracing::debug!(%error, "an answer cannot be read; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
+            // It is tracked again by that, and looked at if there is an answer.
+            self.shared.touch_soon(&registered.waiting.keys.response);
         }
     }
 }
@@ -90,20 +99,20 @@ impl Shared {
     fn register(self: &Arc<Self>, keys: ElicitKeys, request_id: &str) -> Registered<'_> {
         let waiting = Arc::new(Waiting { keys, request_id: request_id.to_owned(), look: Notify::new() });
         let response = waiting.keys.response.clone();
+        self.state().waiting.insert(response.clone(), Arc::clone(&waiting));
+        self.touch_soon(&response);
+        Registered { shared: self, waiting }
+    }
+
+    fn touch_soon(self: &Arc<Self>, response: &str) {
         let start = {
             let mut state = self.state();
-            state.waiting.insert(response.clone(), Arc::clone(&waiting));
+            state.untouched.push(response.to_owned());
             !std::mem::replace(&mut state.running, true)
         };
         if start {
             tokio::spawn(Running { shared: Arc::downgrade(self), over: false }.run());
         }
-        self.touch_soon(&response);
-        Registered { shared: self, waiting }
-    }
-
-    fn touch_soon(&self, response: &str) {
-        self.state().untouched.push(response.to_owned());
         self.work.notify_one();
     }
 
@@ -125,9 +134,30 @@ impl Shared {
         collect::answer(answer, &waiting.request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
     }
 
-    /// What Redis says over the connection that tracks.
-    fn pushed(&self, push: &PushInfo) {
-        let state = self.state();
+    async fn connect(self: &Arc<Self>) -> Result<(), QueueErrorKind> {
+        let made = {
+            let mut state = self.state();
+            state.made += 1;
+            state.made
+        };
+        let weak = Arc::downgrade(self);
+        let pushed = move |push: PushInfo| {
+            if let Some(shared) = weak.upgrade() {
+                shared.pushed(made, &push);
+            }
+        };
+        let mut connection = within(Duration::ZERO, tracking(&self.client, pushed)).await?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
+        pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
+        within(Duration::ZERO, pipe.exec_async(&mut connection)).await?;
+        self.state().connection = Some(connection);
+        Ok(())
+    }
+
+    /// What Redis says over the connection that tracks, the one with this number.
+    fn pushed(&self, made: u64, push: &PushInfo) {
+        let mut state = self.state();
         match (&push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
                 for key in keys {
@@ -140,7 +170,10 @@ impl Shared {
             }
             // Everything may have changed.
             (PushKind::Invalidate, _) => state.waiting.values().for_each(|waiting| waiting.look.notify_one()),
-            (PushKind::Disconnection, _) => self.work.notify_one(),
+            (PushKind::Disconnection, _) if made == state.made => {
+                state.connection = None;
+                self.work.notify_one();
+            }
             _ => {}
         }
     }
@@ -159,10 +192,6 @@ impl Drop for Registered<'_> {
         if state.waiting.get(response).is_some_and(|waiting| Arc::ptr_eq(waiting, &self.waiting)) {
             state.waiting.remove(response);
         }
-        if state.waiting.is_empty() {
-            // The task that serves them ends, and its connection with it.
-            self.shared.work.notify_one();
-        }
     }
 }
 
@@ -174,35 +203,21 @@ struct Running {
 
 impl Running {
     async fn run(mut self) {
-        let mut connection = None;
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        round.reset();
         while let Some(shared) = self.shared.upgrade() {
-            {
-                let mut state = shared.state();
-                if state.waiting.is_empty() {
-                    // Under the lock: who registers next sees that nobody runs.
-                    (state.running, state.connection) = (false, None);
-                    state.untouched.clear();
-                    self.over = true;
-                    return;
+            let connection = shared.state().connection.clone();
+            let Some(mut connection) = connection else {
+                if let Err(error) = shared.connect().await {
+                    tracing::warn!(%error, "no connection to wait for answers on; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                } else {
+                    // Nothing is tracked on a new connection.
+                    round.reset_immediately();
                 }
-            }
-            if connection.is_none() {
-                match connect(&shared).await {
-                    Ok(made) => {
-                        shared.state().connection = Some(made.clone());
-                        connection = Some(made);
-                        // Nothing is tracked on a new connection.
-                        round.reset_immediately();
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "no connection to wait for answers on; trying again");
-                        tokio::time::sleep(PAUSE).await;
-                        continue;
-                    }
-                }
-            }
+                continue;
+            };
             let all = tokio::select! {
                 _ = round.tick() => true,
                 () = shared.work.notified() => false,
@@ -210,18 +225,23 @@ impl Running {
             let touched: Vec<Arc<Waiting>> = {
                 let mut state = shared.state();
                 let untouched = std::mem::take(&mut state.untouched);
-                if all {
-                    state.waiting.values().cloned().collect()
-                } else {
+                if !all {
                     untouched.iter().filter_map(|response| state.waiting.get(response).cloned()).collect()
+                } else if state.waiting.is_empty() {
+                    // Under the lock: who registers next sees that nobody runs.
+                    (state.running, state.connection) = (false, None);
+                    self.over = true;
+                    return;
+                } else {
+                    state.waiting.values().cloned().collect()
                 }
             };
             for some in touched.chunks(PIPELINE) {
-                let Some(made) = &mut connection else { break };
-                if let Err(error) = touch_all(made, some).await {
+                if let Err(error) = touch_all(&mut connection, some).await {
                     tracing::warn!(%error, "the connection to wait for answers on failed; making another");
                     shared.state().connection = None;
-                    connection = None;
+                    tokio::time::sleep(PAUSE).await;
+                    break;
                 }
             }
         }
@@ -230,27 +250,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Dropped half-way, as its runtime ended: whoever registers next starts another.
+        // Dropped half-way, as its runtime ended. Whoever waits in another one starts it again there.
         if let (false, Some(shared)) = (self.over, self.shared.upgrade()) {
             let mut state = shared.state();
             (state.running, state.connection) = (false, None);
+            state.waiting.values().for_each(|waiting| waiting.look.notify_one());
         }
     }
-}
-
-async fn connect(shared: &Arc<Shared>) -> Result<MultiplexedConnection, QueueErrorKind> {
-    let weak = Arc::downgrade(shared);
-    let pushed = move |push: PushInfo| {
-        if let Some(shared) = weak.upgrade() {
-            shared.pushed(&push);
-        }
-    };
-    let mut connection = within(Duration::ZERO, tracking(&shared.client, pushed)).await?;
-    let mut pipe = redis::pipe();
-    pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
-    pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
-    within(Duration::ZERO, pipe.exec_async(&mut connection)).await?;
-    Ok(connection)
 }
 
 /// Touches questions, and has those with an answer looked at.
@@ -264,10 +270,14 @@ async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>])
     for (waiting, answer) in all.iter().zip(answers) {
         match answer {
             Ok(Value::Int(0)) => {}
-            // An answer; or something is wrong with this one, and looking says what.
             Ok(_) => waiting.look.notify_one(),
             // The script was flushed: a new connection loads it again.
-            Err(error) => return Err(kind(error)),
+            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+                return Err(kind(error));
+            }
+            // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
+            // round looks again.
+            Err(error) => tracing::warn!(%error, "a question cannot be looked at"),
         }
     }
     Ok(())

@@ -20,9 +20,9 @@ pub(super) struct Modes {
 pub(in crate::session::rmcp) enum Answered {
     /// Nothing of ours.
     Other,
-    /// Something of ours, and that is dealt with.
-    Ours,
-    /// A question with this id, which was not asked here, or not any more.
+    /// A ping of ours, and that is dealt with.
+    Ping,
+    /// A question with this id, asked here or by another process.
     Question(String, Answer),
 }
 
@@ -49,19 +49,10 @@ impl ClientSession {
         let id: &str = id;
         if let Some(question) = Question::id_from_json_rpc(id) {
             let answer = match result {
-                Ok(result) => Ok(Answer::from_result(&serde_json::to_value(result).unwrap_or_default())),
-                Err(error) => Err(AskError::Impossible(format!("the client refused: {}", error.message))),
+                Ok(result) => Answer::from_result(&serde_json::to_value(result).unwrap_or_default()),
+                Err(error) => Answer::cancelled(format!("the client refused: {}", error.message)),
             };
-            let waiting = self.state().asked.remove(question);
-            return match (waiting, answer) {
-                // Whoever asked may have given up just now.
-                (Some(waiting), answer) => {
-                    let _ = waiting.send(answer);
-                    Answered::Ours
-                }
-                (None, Ok(answer)) => Answered::Question(question.to_owned(), answer),
-                (None, Err(error)) => Answered::Question(question.to_owned(), Answer::cancelled(error.to_string())),
-            };
+            return Answered::Question(question.to_owned(), answer);
         }
         if !id.starts_with(OURS) {
             return Answered::Other;
@@ -76,7 +67,19 @@ impl ClientSession {
             // Late, repeated or invented: it confirms nothing.
             other => state.ping = other,
         }
-        Answered::Ours
+        Answered::Ping
+    }
+
+    /// The question has its answer: whoever asks it here need not go on.
+    pub(in crate::session::rmcp) fn settled(&self, question: &str) {
+        // Its sender is dropped, which says so.
+        self.state().asked.remove(question);
+    }
+
+    /// Gives an answer to whoever asks here; whether anybody does.
+    pub(in crate::session::rmcp) fn hand_in(&self, question: &str, answer: Answer) -> bool {
+        let waiting = self.state().asked.remove(question);
+        waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
     /// Asks on the newest stream, beside the batches.
@@ -105,10 +108,12 @@ impl ClientSession {
         let message = ServerJsonRpcMessage::request(ServerRequest::CustomRequest(request), json_rpc_id);
         let ask = async {
             sender.send(ServerSseMessage::from_message(message)).await.map_err(|_| away())?;
-            // The sender is dropped only where the same question is asked again.
-            answer.await.unwrap_or_else(|_| Err(away()))
+            // The sender is dropped where the same question is asked again, or has been answered: whoever asks looks.
+            answer.await.map_err(|_| away())
         };
         tokio::select! {
+            // A client may well leave behind its answer.
+            biased;
             answer = ask => answer,
             _ = open.changed() => Err(AskError::NotReady("its stream has ended".to_owned())),
         }

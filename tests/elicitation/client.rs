@@ -1,0 +1,153 @@
+//! A bare session whose client is the test.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::eventually::SOON;
+
+type Reply = Result<Answer, AskError>;
+type Took = Result<(), HandOverError>;
+
+/// What the client was asked. Unanswered when dropped.
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    reply: oneshot::Sender<Reply>,
+}
+
+impl Asked {
+    /// Whether it was still wanted here.
+    pub(crate) fn answer(self, answer: Answer) -> bool {
+        self.reply.send(Ok(answer)).is_ok()
+    }
+
+    pub(crate) fn fail(self, error: AskError) {
+        self.reply.send(Err(error)).unwrap();
+    }
+
+    /// Until this server does not want an answer any more.
+    pub(crate) async fn until_unwanted(&mut self) {
+        tokio::time::timeout(SOON * 2, self.reply.closed()).await.expect("given up in time");
+    }
+}
+
+/// The session's side.
+pub(crate) struct Bare {
+    presence: PresenceSender,
+    take: Box<dyn Fn(&Outbound) -> Took + Send + Sync>,
+    answer: Box<dyn Fn(&Question) -> Option<Reply> + Send + Sync>,
+    got: mpsc::UnboundedSender<Outbound>,
+    asked: mpsc::UnboundedSender<Asked>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+/// The client's side.
+pub(crate) struct Client {
+    pub(crate) session: Arc<Bare>,
+    got: Mutex<mpsc::UnboundedReceiver<Outbound>>,
+    asked: Mutex<mpsc::UnboundedReceiver<Asked>>,
+}
+
+/// A client that takes everything, and whose user is the test.
+pub(crate) fn client() -> Client {
+    client_that(|_| Ok(()), |_| None)
+}
+
+/// A client whose user answers by itself.
+pub(crate) fn client_who_answers(answer: impl Fn(&Question) -> Answer + Send + Sync + 'static) -> Client {
+    client_that(|_| Ok(()), move |question| Some(Ok(answer(question))))
+}
+
+pub(crate) fn client_that(
+    take: impl Fn(&Outbound) -> Took + Send + Sync + 'static,
+    answer: impl Fn(&Question) -> Option<Reply> + Send + Sync + 'static,
+) -> Client {
+    let presence = PresenceSender::new();
+    presence.ready(1);
+    let (got_sender, got) = mpsc::unbounded_channel();
+    let (asked_sender, asked) = mpsc::unbounded_channel();
+    let session = Arc::new(Bare {
+        presence,
+        take: Box::new(take),
+        answer: Box::new(answer),
+        got: got_sender,
+        asked: asked_sender,
+        at_once: AtomicUsize::new(0),
+        most_at_once: AtomicUsize::new(0),
+    });
+    Client { session, got: Mutex::new(got), asked: Mutex::new(asked) }
+}
+
+impl Client {
+    pub(crate) fn presence(&self) -> &PresenceSender {
+        &self.session.presence
+    }
+
+    /// How many questions were asked at the same time, at most.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.session.most_at_once.load(Ordering::SeqCst)
+    }
+
+    /// The next question.
+    #[allow(clippy::await_holding_lock)] // one test waits, in one task
+    pub(crate) async fn asked(&self) -> Asked {
+        let next = async { self.asked.lock().unwrap().recv().await };
+        tokio::time::timeout(SOON * 2, next).await.expect("a question in time").unwrap()
+    }
+
+    /// A question, if there is one now.
+    pub(crate) fn asked_now(&self) -> Option<Asked> {
+        self.asked.lock().unwrap().try_recv().ok()
+    }
+
+    /// The next notification that was taken.
+    #[allow(clippy::await_holding_lock)] // one test waits, in one task
+    pub(crate) async fn notification(&self) -> Outbound {
+        let next = async { self.got.lock().unwrap().recv().await };
+        tokio::time::timeout(SOON * 2, next).await.expect("a notification in time").unwrap()
+    }
+}
+
+/// Counts a question as long as it is asked.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl McpSession for Bare {
+    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Took> {
+        let took = (self.take)(outbound);
+        if took.is_ok() {
+            let _ = self.got.send(outbound.clone());
+        }
+        Box::pin(std::future::ready(took))
+    }
+
+    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Reply> {
+        Box::pin(async move {
+            let count = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(count, Ordering::SeqCst);
+            let _counted = Counted(&self.at_once);
+            if let Some(answer) = (self.answer)(question) {
+                return answer;
+            }
+            let (reply, answered) = oneshot::channel();
+            let _ = self.asked.send(Asked { question: question.clone(), reply });
+            match answered.await {
+                Ok(answer) => answer,
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn presence(&self) -> Presence {
+        self.presence.presence()
+    }
+}
