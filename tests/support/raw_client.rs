@@ -54,8 +54,8 @@ impl RawClient {
 
     /// A session that exists already, perhaps begun at another server.
     pub(crate) fn attach(url: &str, session: &str) -> Self {
-        // A connection of its own for each client, as different machines have.
-        let http = reqwest::Client::builder().build().unwrap();
+        // A connection of its own for each request: one that is kept may be closed by the server just as it is used again.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         Self { http, url: url.to_owned(), session: session.to_owned(), next_id: Arc::new(AtomicU64::new(1)) }
     }
 

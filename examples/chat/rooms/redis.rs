@@ -14,12 +14,15 @@ use std::time::{Duration, Instant};
 use mcp_courier::SessionId;
 use mcp_courier::queue::BoxFuture;
 use redis::Script;
-use redis::aio::ConnectionManager;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use super::{Member, Result, Room, Rooms, Turn};
 
 /// How long a turn lasts if whoever has it dies. Longer than any turn may take.
 const TURN: Duration = Duration::from_secs(10);
+
+/// How long Redis may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a speaker waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -131,7 +134,9 @@ type Looked = (u64, Vec<(String, String)>, Vec<String>);
 
 impl RedisRooms {
     pub(crate) async fn connect(url: &str, prefix: &str, ttl: Duration) -> Result<Self> {
-        let connection = ConnectionManager::new(redis::Client::open(url)?).await?;
+        // redis-rs gives up after half a second by default, and what it gave up on may have been done all the same.
+        let config = ConnectionManagerConfig::new().set_response_timeout(Some(ANSWER));
+        let connection = ConnectionManager::new_with_config(redis::Client::open(url)?, config).await?;
         let script = |text: &str| Script::new(&format!("{PRELUDE}{text}"));
         let scripts = Scripts {
             speak: script(SPEAK),
