@@ -3,13 +3,13 @@
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use mcp_courier::{Cause, Config, LoggingLevel, Notification, Publisher, SessionId};
+use mcp_courier::{Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Publisher, SessionId, TaskKey};
 use serde_json::{Value, json};
 
-/// Pushes notifications to a client of an MCP server.
+/// Pushes notifications to a client of an MCP server, and asks its user.
 #[derive(Debug, Parser)]
 struct Args {
     /// The queue, the same as the servers'.
@@ -39,6 +39,23 @@ enum Command {
         session: String,
         /// How many.
         count: usize,
+    },
+    /// Asks the client's user by a form, and prints the outcome as one line of JSON.
+    Elicit {
+        /// The id of the client's session.
+        session: String,
+        /// The id of the task that asks.
+        task: String,
+        /// What the user reads.
+        message: String,
+        /// A JSON schema: an object with properties of primitive types.
+        schema: String,
+        /// How long to wait for the answer.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+        timeout: u64,
+        /// The authorisation scope of the task; none on a server without authentication.
+        #[arg(long)]
+        scope: Option<String>,
     },
 }
 
@@ -70,8 +87,30 @@ async fn run(args: Args) -> Result<(), Cause> {
             let publisher = Publisher::connect(&args.redis, config).await?;
             push_many(&publisher, &session, count).await?;
         }
+        Command::Elicit { session, task, message, schema, timeout, scope } => {
+            let session = SessionId::new(session)?;
+            let task = match scope {
+                None => TaskKey::anonymous(task)?,
+                Some(scope) => TaskKey::of_scope(scope, task)?,
+            };
+            let schema: Value =
+                serde_json::from_str(&schema).map_err(|error| format!("the schema is no JSON: {error}"))?;
+            let question = Elicitation::form(message, schema)?;
+            let elicitor = Publisher::connect(&args.redis, config).await?.elicitor();
+            let answer = elicitor.elicit(&session, &task, question, Duration::from_secs(timeout)).await?;
+            say(&outcome(&answer).to_string());
+        }
     }
     Ok(())
+}
+
+fn outcome(answer: &Answer) -> Value {
+    match answer {
+        Answer::Accept(content) => json!({"action": "accept", "content": content}),
+        Answer::Decline => json!({"action": "decline"}),
+        Answer::Cancel { reason } => json!({"action": "cancel", "reason": reason}),
+        other => json!({"action": "cancel", "reason": format!("an answer of a new kind: {other:?}")}),
+    }
 }
 
 async fn push_many(publisher: &Publisher, session: &SessionId, count: usize) -> Result<(), Cause> {

@@ -30,6 +30,9 @@ pub use self::typed::Elicited;
 /// How often a task whose earlier question is under way elsewhere looks again.
 const BUSY: Duration = Duration::from_millis(200);
 
+/// How much longer than its timeout a question may take to be withdrawn.
+const WITHDRAWAL: Duration = Duration::from_secs(1);
+
 /// Asks users questions. Cheap to clone; any number of questions wait on one connection.
 ///
 /// ```no_run
@@ -88,11 +91,17 @@ impl Elicitor {
             return Err(InvalidQuestion::Timeout { given: timeout }.into());
         }
         let until = Instant::now() + timeout;
-        let asked = self.ask(session, task, elicitation, until);
+        let request_id = Uuid::now_v7().to_string();
+        let mut under_way = UnderWay { elicitor: self, session, task, request_id: &request_id, over: true };
+        let asked = self.ask(&mut under_way, elicitation, until);
         match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(Answer::Accept(content))) => Ok(schema.check(content)),
             Ok(answer) => answer,
-            Err(_) => Ok(Answer::cancelled(format!("no answer came within {timeout:?}"))),
+            Err(_) => {
+                // Here and not beside: a process may end with this answer, and its client would be asked on.
+                under_way.withdraw_now().await;
+                Ok(Answer::cancelled(format!("no answer came within {timeout:?}")))
+            }
         }
     }
 
@@ -110,25 +119,24 @@ impl Elicitor {
 
     async fn ask(
         &self,
-        session: &SessionId,
-        task: &TaskKey,
+        under_way: &mut UnderWay<'_>,
         elicitation: Elicitation,
         until: Instant,
     ) -> Result<Answer, ElicitError> {
+        let UnderWay { session, task, request_id, .. } = *under_way;
         let turn = Turn::of(self, task);
         let _turn = turn.mutex.lock().await;
-        let request_id = Uuid::now_v7().to_string();
         // From before the first command: should this be dropped, what is in Redis is taken back.
-        let mut under_way = UnderWay { elicitor: self, session, task, request_id: &request_id, over: false };
+        under_way.over = false;
         let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let posed = loop {
-            match self.queue.pose(task, &request_id, elicitation.to_request(&request_id), left()).await? {
+            match self.queue.pose(task, request_id, elicitation.to_request(request_id), left()).await? {
                 Posed::Done(now) => break now,
                 // In another process, so there is nothing to wait on but time.
                 Posed::Busy => tokio::time::sleep(BUSY).await,
             }
         };
-        let (request_id, deadline) = (request_id.clone(), posed.plus(left()));
+        let (request_id, deadline) = (request_id.to_owned(), posed.plus(left()));
         let question = Question { request_id, task: task.clone(), elicitation, deadline };
         self.publisher.push(session, notification(&question, left())).await?;
         let answer = self.queue.answer_to(task, &question.request_id).await?;
@@ -141,6 +149,8 @@ impl Elicitor {
 fn notification(question: &Question, time_to_live: Duration) -> Notification {
     let mut task = Task::new(question.task.id(), TaskStatus::InputRequired, SystemTime::now());
     task.status_message = Some(question.elicitation.message().to_owned());
+    // Null would be true, and MCP allows it; FastMCP's servers drop what is null, and then no client takes it.
+    task.ttl = Some(time_to_live);
     let mut notification = Notification::task_status(&task);
     notification.meta = Some(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())]));
     notification.time_to_live = Some(time_to_live);
@@ -181,18 +191,18 @@ struct UnderWay<'a> {
     over: bool,
 }
 
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        if self.over {
-            return;
+impl UnderWay<'_> {
+    async fn withdraw_now(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            // What takes longer goes on beside.
+            let _ = tokio::time::timeout(WITHDRAWAL, tokio::spawn(self.withdrawal())).await;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // Its keys expire.
-            return;
-        };
+    }
+
+    fn withdrawal(&self) -> impl Future<Output = ()> + Send + use<> {
         let Elicitor { publisher, queue, .. } = self.elicitor.clone();
         let (session, task, request_id) = (self.session.clone(), self.task.clone(), self.request_id.to_owned());
-        runtime.spawn(async move {
+        async move {
             if let Err(error) = queue.withdraw(&task, &request_id).await {
                 tracing::warn!(%session, %error, "a question was not withdrawn; it ends by itself");
             }
@@ -205,7 +215,19 @@ impl Drop for UnderWay<'_> {
                 }
                 let _ = queue.close_question(&session, &request_id).await;
             }
-        });
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // Without a runtime its keys expire.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.withdrawal());
+        }
     }
 }
 

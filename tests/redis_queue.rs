@@ -9,6 +9,8 @@ mod eventually;
 mod fixture;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/session.rs"]
+mod session;
 
 #[path = "redis_queue/connecting.rs"]
 mod connecting;

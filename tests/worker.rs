@@ -94,3 +94,97 @@ async fn a_worker_that_cannot_push_says_why_and_ends_with_status_1() {
         assert_eq!(stdout(&output), "");
     }
 }
+
+const SCHEMA: &str = r#"{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}"#;
+
+/// Has a worker ask, and gives what it prints and the request that the client got, if it answers one.
+async fn elicit(capabilities: Value, answer: Option<Value>, timeout: &str) -> (Value, Option<Value>) {
+    let redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let client = RawClient::connect_with(&server.url, capabilities).await;
+    let mut stream = client.open_stream().await;
+    let url = redis.url();
+    let session = client.session_id();
+    let args = ["--redis", &url, "elicit", session, "t7", "Sure?", SCHEMA, "--timeout", timeout, "--scope", "s|u"];
+    let answering = async {
+        let asked = stream.next_request().await.unwrap();
+        client.answer(&asked, answer.clone()?).await;
+        Some(asked)
+    };
+    let (asked, output) = match answer {
+        Some(_) => tokio::join!(answering, worker(&args)),
+        None => (None, worker(&args).await),
+    };
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = stdout(&output);
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    redis.assert_no_key_without_expiry().await;
+    (serde_json::from_str(&printed).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn a_worker_prints_what_the_user_answered() {
+    let form = json!({"elicitation": {"form": {}}});
+    let content = json!({"ok": true});
+    let answer = json!({"action": "accept", "content": content});
+    let (printed, asked) = elicit(form.clone(), Some(answer.clone()), "60").await;
+    assert_eq!(printed, answer);
+    let params = &asked.unwrap()["params"];
+    assert_eq!(params["message"], "Sure?");
+    assert_eq!(params["requestedSchema"], serde_json::from_str::<Value>(SCHEMA).unwrap());
+    assert_eq!(params["_meta"], json!({"io.modelcontextprotocol/related-task": {"taskId": "t7"}}));
+
+    let (printed, _) = elicit(form.clone(), Some(json!({"action": "decline"})), "60").await;
+    assert_eq!(printed, json!({"action": "decline"}));
+    let (printed, _) = elicit(form.clone(), Some(json!({"action": "cancel"})), "60").await;
+    assert_eq!(printed, json!({"action": "cancel", "reason": null}));
+    let wrong = json!({"action": "accept", "content": {"ok": "yes"}});
+    let (printed, _) = elicit(form, Some(wrong), "60").await;
+    assert_eq!(printed, json!({"action": "cancel", "reason": "the client's answer does not fit the schema at /ok"}));
+}
+
+#[tokio::test]
+async fn a_worker_prints_why_nobody_answered() {
+    let (printed, _) = elicit(json!({}), None, "60").await;
+    assert_eq!(printed["action"], "cancel");
+    assert!(printed["reason"].as_str().unwrap().contains("has not declared"), "{printed}");
+    let (printed, _) = elicit(json!({"elicitation": {}}), None, "1").await;
+    assert_eq!(printed["action"], "cancel");
+    assert!(printed["reason"].as_str().unwrap().contains("no answer"), "{printed}");
+}
+
+#[tokio::test]
+async fn who_did_not_answer_in_time_is_asked_no_more_though_the_worker_has_ended() {
+    let redis = RedisServer::start();
+    let server = ChatProcess::start(&["--redis", &redis.url()]).await;
+    let client = RawClient::connect_with(&server.url, json!({"elicitation": {}})).await;
+    let mut stream = client.open_stream().await;
+    let url = redis.url();
+    let args = ["--redis", &url, "elicit", client.session_id(), "t7", "Sure?", SCHEMA, "--timeout", "1"];
+    let (asked, output) = tokio::join!(stream.next_request(), worker(&args));
+    assert!(stdout(&output).contains("no answer"), "{}", stdout(&output));
+    let told = stream.next_notification().await.unwrap();
+    assert_eq!(told["method"], "notifications/cancelled");
+    assert_eq!(told["params"]["requestId"], asked.unwrap()["id"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_ask_says_why_and_ends_with_status_1() {
+    let nested = r#"{"type": "object", "properties": {"a": {"type": "object"}}}"#;
+    let wrong = [
+        (vec!["with space", "t", "m", SCHEMA], "visible ASCII"),
+        (vec!["s", "", "m", SCHEMA], "the id of a task must have 1 to 256 bytes"),
+        (vec!["s", "t", "m", "{"], "the schema is no JSON"),
+        (vec!["s", "t", "m", nested], "property \"a\" must be a string"),
+        (vec!["s", "t", "m", SCHEMA, "--scope", ""], "the scope of a task"),
+        (vec!["s", "t", "m", SCHEMA], "cannot be reached"),
+    ];
+    for (arguments, expected) in wrong {
+        let mut args = vec!["--redis", "redis://127.0.0.1:1/", "elicit"];
+        args.extend(&arguments);
+        let output = worker(&args).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::rooms::{Result, Room, Rooms};
+use crate::poll::{POLL, Polls};
+use crate::rooms::{Member, Result, Room, Rooms};
 
 /// What the URI of a room begins with.
 const ROOMS: &str = "chat://rooms/";
@@ -26,11 +27,12 @@ pub(crate) const MAX_TEXT: usize = 4096;
 
 /// How long saying something may take once it is one's turn. Well within the time after which a turn runs out, so that
 /// nobody else's begins meanwhile.
-const SPEECH: Duration = Duration::from_secs(5);
+pub(crate) const SPEECH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Chat {
     rooms: Box<dyn Rooms>,
     publisher: Publisher,
+    polls: Polls,
     /// The sessions of this server, and where each is.
     here: Mutex<HashMap<SessionId, Places>>,
     ended: mpsc::UnboundedSender<SessionId>,
@@ -59,7 +61,7 @@ impl Seat {
         self.session.get_or_init(|| session)
     }
 
-    pub(crate) fn chat(&self) -> &Chat {
+    pub(crate) fn chat(&self) -> &Arc<Chat> {
         &self.chat
     }
 }
@@ -75,14 +77,26 @@ impl Drop for Seat {
 
 impl Chat {
     /// The chat, and where it tells of sessions that have ended: for [`keep_house`](Self::keep_house).
-    pub(crate) fn new(rooms: Box<dyn Rooms>, publisher: Publisher) -> (Arc<Self>, mpsc::UnboundedReceiver<SessionId>) {
+    pub(crate) fn new(
+        rooms: Box<dyn Rooms>,
+        publisher: Publisher,
+        poll_timeout: Duration,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<SessionId>) {
         let (ended, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Self { rooms, publisher, here: Mutex::default(), ended }), receiver)
+        let polls = Polls::new(&publisher, poll_timeout);
+        (Arc::new(Self { rooms, publisher, polls, here: Mutex::default(), ended }), receiver)
+    }
+
+    pub(crate) fn polls(&self) -> &Polls {
+        &self.polls
     }
 
     pub(crate) async fn join(&self, session: &SessionId, room: &str, name: &str) -> Result<Value> {
         check_name("room", room)?;
         check_name("name", name)?;
+        if name == POLL {
+            return Err(format!("name: {name:?} is whom the results of polls come from; choose another").into());
+        }
         let Some(now) = self.rooms.join(room, session, name).await? else {
             return Err(format!("name: {name:?} is taken in room {room:?}; choose one that nobody has there").into());
         };
@@ -112,16 +126,31 @@ impl Chat {
 
     pub(crate) async fn say(&self, session: &SessionId, room: &str, text: &str) -> Result<Value> {
         check_name("room", room)?;
-        check_text(text)?;
+        check_length("text", text, MAX_TEXT)?;
+        self.speak(Some(session), room, text).await
+    }
+
+    /// Says something to a room that no member says.
+    pub(crate) async fn announce(&self, room: &str, text: &str) -> Result<Value> {
+        self.speak(None, room, text).await
+    }
+
+    /// All members of a room, for one of them.
+    pub(crate) async fn members_for(&self, session: &SessionId, room: &str) -> Result<Vec<Member>> {
+        let now = self.rooms.look(room).await?;
+        if now.name_of(session).is_some() { Ok(now.members) } else { Err(not_a_member(room)) }
+    }
+
+    async fn speak(&self, speaker: Option<&SessionId>, room: &str, text: &str) -> Result<Value> {
         let turn = self.rooms.turn(room).await?;
-        let said = tokio::time::timeout(SPEECH, self.say_now(session, room, text)).await;
+        let said = tokio::time::timeout(SPEECH, self.speak_now(speaker, room, text)).await;
         turn.done().await;
         said.unwrap_or_else(|_| Err(format!("no answer within {SPEECH:?}: some members may have been reached").into()))
     }
 
-    async fn say_now(&self, session: &SessionId, room: &str, text: &str) -> Result<Value> {
-        let Some(now) = self.rooms.speak(room, session).await? else { return Err(not_a_member(room)) };
-        let from = now.name_of(session).unwrap_or_default();
+    async fn speak_now(&self, speaker: Option<&SessionId>, room: &str, text: &str) -> Result<Value> {
+        let Some(now) = self.rooms.speak(room, speaker).await? else { return Err(not_a_member(room)) };
+        let from = speaker.map_or(POLL, |session| now.name_of(session).unwrap_or_default());
         let data = json!({"room": room, "from": from, "text": text, "seq": now.seq});
         let to_members = now.members.iter().map(|member| {
             (member.session.clone(), Notification::message(LoggingLevel::Info, Some("chat"), data.clone()))
@@ -269,7 +298,7 @@ fn not_a_member(room: &str) -> mcp_courier::Cause {
     format!("room: you are not a member of {room:?}; join it first").into()
 }
 
-fn check_name(what: &str, name: &str) -> Result<()> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let length = name.chars().count();
     if !(1..=MAX_NAME).contains(&length) {
         return Err(format!("{what}: it must have 1 to {MAX_NAME} characters, and this one has {length}").into());
@@ -280,16 +309,16 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_text(text: &str) -> Result<()> {
+pub(crate) fn check_length(what: &str, text: &str, max: usize) -> Result<()> {
     let length = text.chars().count();
-    if !(1..=MAX_TEXT).contains(&length) {
-        return Err(format!("text: it must have 1 to {MAX_TEXT} characters, and this one has {length}").into());
+    if !(1..=max).contains(&length) {
+        return Err(format!("{what}: it must have 1 to {max} characters, and this one has {length}").into());
     }
     Ok(())
 }
 
 /// An error with its causes, but for those that it names itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string) {
         if !said.ends_with(&cause) {

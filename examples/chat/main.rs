@@ -2,7 +2,7 @@
 //!
 //! Whatever is said in a room reaches all of its members as `notifications/message`, in the same order, at whatever server
 //! of the fleet they are: `cargo run --example chat -- --redis redis://127.0.0.1/ --listen 127.0.0.1:8081`, as often as you
-//! like. A worker reaches them too: see the example `worker`.
+//! like. The tool `poll` asks all of them by elicitation. A worker reaches them too: see the example `worker`.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ use crate::rooms::redis::RedisRooms;
 use crate::service::ChatService;
 
 mod chat;
+mod poll;
 mod rooms;
 mod service;
 
@@ -43,6 +44,9 @@ struct Args {
     /// How long members of a server that died stay.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     member_ttl: u64,
+    /// How long members have to answer a poll.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    poll_timeout: u64,
 }
 
 #[actix_web::main]
@@ -67,12 +71,13 @@ async fn serve(args: Args) -> Result<(), Cause> {
     } else {
         Box::new(RedisRooms::connect(&args.redis, courier.config().prefix(), member_ttl).await?)
     };
-    let (chat, ended) = Chat::new(rooms, courier.publisher());
+    let (chat, ended) = Chat::new(rooms, courier.publisher(), Duration::from_secs(args.poll_timeout));
     let house_stop = CancellationToken::new();
     let house = tokio::spawn(Arc::clone(&chat).keep_house(ended, member_ttl / 4, house_stop.clone()));
 
     // One for all of actix's workers: sessions live in its manager, and requests come to any worker.
     let sessions_stop = CancellationToken::new();
+    let polled = Arc::clone(&chat);
     let service = StreamableHttpService::builder()
         .service_factory(Arc::new(move || Ok(ChatService::new(Arc::clone(&chat)))))
         .session_manager(Arc::new(courier.session_manager()))
@@ -98,8 +103,9 @@ async fn serve(args: Args) -> Result<(), Cause> {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         _ = terminate.recv() => {}
     }
-    // What is under way is delivered first. Then the streams end, for which a graceful stop would wait; and last of all,
+    // Polls end with a result, which is then among what is under way. That is delivered first. Then the streams end, for which a graceful stop would wait; and last of all,
     // when no session is left to join anything, all leave.
+    polled.polls().end().await;
     let report = courier.shutdown(Duration::from_secs(5)).await;
     tracing::info!(?report, "the courier has stopped");
     sessions_stop.cancel();

@@ -18,8 +18,9 @@ pub(crate) trait Rooms: Send + Sync {
     /// or members would see numbers out of order.
     fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>>;
 
-    /// Counts one message of a member: `None` for anyone else.
-    fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>>;
+    /// Counts one message of a member: `None` for anyone else. Without a session it is the chat's own, and `None` where
+    /// nobody is there.
+    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>>;
 
     /// Makes the session a member, or renames it. `None` if another one has that name.
     fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>>;

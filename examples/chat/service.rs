@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mcp_courier::SessionId;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{
-    CallToolResult, ContentBlock, DiscoverRequestMethod, DiscoverResult, ErrorCode, Extensions, JsonObject,
-    ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams, ProtocolVersion,
+    CallToolResult, ContentBlock, DiscoverRequestMethod, DiscoverResult, ErrorCode, Extensions, Implementation,
+    JsonObject, ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams, ProtocolVersion,
     ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate,
     ServerCapabilities, ServerConfig, SubscribeRequestParams, UnsubscribeRequestParams,
 };
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::chat::{Chat, MAX_NAME, MAX_TEXT, Seat};
+use crate::poll::{MAX_QUESTION, OPTIONS};
 use crate::rooms;
 
 pub(crate) struct ChatService {
@@ -43,6 +44,19 @@ struct Say {
     /// What you say, 1 to 4096 characters.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     text: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Poll {
+    /// A room that you have joined.
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    room: String,
+    /// What its members are asked, 1 to 1024 characters.
+    #[schemars(length(min = 1, max = MAX_QUESTION))]
+    question: String,
+    /// What they can choose from: 2 to 10 different ones, of 1 to 64 characters.
+    #[schemars(length(min = *OPTIONS.start(), max = *OPTIONS.end()), inner(length(min = 1, max = MAX_NAME)))]
+    options: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -76,6 +90,19 @@ impl ChatService {
     ) -> Result<CallToolResult, ErrorData> {
         let session = self.session(&context.extensions)?;
         self.apart(async move |seat| seat.chat().say(&session, &room, &text).await).await
+    }
+
+    #[tool(
+        description = "Asks all members of a room that you have joined to choose one of some options, each by a form. \
+                          The result is said in the room when all have answered, or when the time is over."
+    )]
+    async fn poll(
+        &self,
+        Parameters(Poll { room, question, options }): Parameters<Poll>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let session = self.session(&context.extensions)?;
+        self.apart(async move |seat| seat.chat().poll(&session, &room, &question, options).await).await
     }
 
     #[tool(description = "Who is in a room, and the number of the last message there.")]
@@ -126,6 +153,7 @@ impl ServerHandler for ChatService {
         // MCP asks for it of whoever sends notifications/message; the builder's method for it is deprecated.
         capabilities.logging = Some(JsonObject::new());
         ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("mcp-courier chat", env!("CARGO_PKG_VERSION")))
             .with_instructions("A chat. Join a room, and say something in it; what others say arrives by itself.")
     }
 

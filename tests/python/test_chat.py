@@ -1,62 +1,15 @@
 """The chat as clients of the official Python SDK see it, and of FastMCP 3."""
 
 import json
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import anyio
 import fastmcp
 import pytest
-from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
+from clients import connect, until
 from mcp.types import TaskStatusNotification
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE = 60
-
-
-class Member:
-    """A client, and all that it has been told, in order."""
-
-    def __init__(self):
-        self.told = []
-        self.updated = []
-        self.others = []
-
-    async def handle(self, message):
-        notification = getattr(message, "root", message)
-        match getattr(notification, "method", None):
-            case "notifications/message":
-                self.told.append(notification.params)
-            case "notifications/resources/updated":
-                self.updated.append(str(notification.params.uri))
-            case _:
-                self.others.append(notification)
-
-    async def call(self, tool, **arguments):
-        result = await self.session.call_tool(tool, arguments)
-        assert not result.isError, result
-        return result.structuredContent
-
-    async def until_told(self, count):
-        with anyio.fail_after(PATIENCE):
-            while len(self.told) < count:
-                await anyio.sleep(0.01)
-        # Whatever came twice would be here soon.
-        await anyio.sleep(0.2)
-        assert len(self.told) == count
-
-
-@asynccontextmanager
-async def connect(url):
-    member = Member()
-    async with (
-        streamable_http_client(url) as (read, write, session_id),
-        ClientSession(read, write, message_handler=member.handle) as session,
-    ):
-        await session.initialize()
-        member.session, member.session_id = session, session_id()
-        yield member
 
 
 async def test_a_thousand_messages_said_at_two_servers_reach_every_member_once_in_order(redis_url, chat):
@@ -123,9 +76,7 @@ async def test_a_worker_tells_of_a_task(redis_url, chat, worker):
             worker, "push", member.session_id, "notifications/tasks/status", json.dumps(params)
         )
         assert said.startswith("queued ")
-        with anyio.fail_after(PATIENCE):
-            while not member.others:
-                await anyio.sleep(0.01)
+        await until(lambda: member.others)
         (told,) = member.others
         assert isinstance(told, TaskStatusNotification)
         assert (told.params.taskId, told.params.status) == ("7", "input_required")
@@ -136,9 +87,7 @@ async def test_whoever_subscribes_to_a_room_is_told_of_changes(redis_url, chat):
         await watcher.session.subscribe_resource("chat://rooms/r")
         await speaker.call("join", room="r", name="a")
         await speaker.call("say", room="r", text="hello")
-        with anyio.fail_after(PATIENCE):
-            while len(watcher.updated) < 2:
-                await anyio.sleep(0.01)
+        await until(lambda: len(watcher.updated) >= 2)
         assert watcher.updated == ["chat://rooms/r"] * 2
         read = await watcher.session.read_resource("chat://rooms/r")
         assert json.loads(read.contents[0].text) == {"room": "r", "members": ["a"], "seq": 1}
@@ -154,7 +103,5 @@ async def test_a_client_of_fastmcp_3_is_told(chat):
         await client.call_tool("join", {"room": "r", "name": "a"})
         for n in range(20):
             await client.call_tool("say", {"room": "r", "text": str(n)})
-        with anyio.fail_after(PATIENCE):
-            while len(told) < 20:
-                await anyio.sleep(0.01)
+        await until(lambda: len(told) >= 20)
         assert [data["seq"] for data in told] == list(range(1, 21))

@@ -33,7 +33,7 @@ impl RawClient {
         Self::connect_with(url, json!({})).await
     }
 
-    /// The same, with these capabilities.
+    /// As a client that declares capabilities.
     pub(crate) async fn connect_with(url: &str, capabilities: Value) -> Self {
         let mut client = Self::attach(url, "");
         let params = json!({
@@ -220,11 +220,11 @@ impl EventStream {
         None
     }
 
-    /// The next request of the server's that is not a ping; `None` at the stream's end.
+    /// The next request that is not a ping; notifications before it are passed over. `None` at the stream's end.
     pub(crate) async fn next_request(&mut self) -> Option<Value> {
         while let Some(event) = self.next_event().await {
             match event.message {
-                Some(message) if !message["id"].is_null() => return Some(message),
+                Some(message) if !message["id"].is_null() && !message["method"].is_null() => return Some(message),
                 _ => {}
             }
         }

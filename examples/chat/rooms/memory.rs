@@ -49,11 +49,13 @@ impl Rooms for MemoryRooms {
         Box::pin(async move { Ok(Box::new(MemoryTurn(speaking.lock_owned().await)) as Box<dyn Turn>) })
     }
 
-    fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>> {
+    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
         self.with(room, |room| {
-            room.name_of(session)?;
-            room.seq += 1;
-            Some(room.clone())
+            let may = session.map_or(!room.members.is_empty(), |session| room.name_of(session).is_some());
+            may.then(|| {
+                room.seq += 1;
+                room.clone()
+            })
         })
     }
 

@@ -60,8 +60,13 @@ local function look()
 end
 ";
 
+/// No session id is empty, so that one is the chat itself.
 const SPEAK: &str = r"
-if not redis.call('ZSCORE', members, ARGV[3]) then return false end
+if ARGV[3] == '' then
+    if redis.call('EXISTS', members) == 0 then return false end
+elseif not redis.call('ZSCORE', members, ARGV[3]) then
+    return false
+end
 redis.call('INCR', seq)
 touch()
 return look()
@@ -189,9 +194,10 @@ impl Rooms for RedisRooms {
         })
     }
 
-    fn speak<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<Option<Room>>> {
+    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
-            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[session.as_str()]).await?;
+            let session = session.map_or("", SessionId::as_str);
+            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[session]).await?;
             spoken.map(room_of).transpose()
         })
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, PushInfo, PushKind, RedisResult, Value};
@@ -26,6 +26,10 @@ const ROUND: Duration = Duration::from_secs(5);
 
 /// How long to wait after the connection failed.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long FastMCP may take to give an answer from when it lies there, and how often that is looked at.
+const GIVING: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// How many questions are touched in one pipeline.
 const PIPELINE: usize = 500;
@@ -117,9 +121,16 @@ impl Shared {
             return Err(QueueErrorKind::Broken("no connection yet".into()));
         };
         let ElicitKeys { request, response, status, asker } = &waiting.keys;
-        let mut invocation = collect::SCRIPT.prepare_invoke();
-        invocation.key(&[request, response, status, asker]).arg(&waiting.request_id);
-        let answer: Value = within(Duration::ZERO, invocation.invoke_async(&mut connection)).await?;
+        let began = Instant::now();
+        let answer = loop {
+            let how = if began.elapsed() < GIVING { "wait" } else { "take" };
+            let mut invocation = collect::SCRIPT.prepare_invoke();
+            invocation.key(&[request, response, status, asker]).arg(&[&waiting.request_id, how]);
+            match within(Duration::ZERO, invocation.invoke_async(&mut connection)).await? {
+                collect::BEING_GIVEN => tokio::time::sleep(GLANCE).await,
+                answer => break answer,
+            }
+        };
         collect::answer(answer, &waiting.request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
     }
 
