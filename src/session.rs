@@ -48,7 +48,8 @@ pub trait McpSession: Send + Sync + 'static {
     /// [`AskError`]: never, or not now.
     ///
     /// # Cancellation
-    /// It is dropped at the deadline, and when the session moves to another process. The question is then asked again there.
+    /// It is dropped when nobody waits for the answer any more (given elsewhere, withdrawn, too late), and when the client
+    /// leaves or the session moves to another process. The question is then asked again when it is back, or there.
     fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
         let _ = question;
         let why = "this server does not ask its clients".to_owned();

@@ -11,6 +11,8 @@ use crate::eventually::SOON;
 
 type Reply = Result<Answer, AskError>;
 type Took = Result<(), HandOverError>;
+/// What a user who answers by itself answers; `None` asks the test.
+type Answers = Box<dyn Fn(&Question) -> Option<Reply> + Send + Sync>;
 
 /// What the client was asked. Unanswered when dropped.
 pub(crate) struct Asked {
@@ -38,7 +40,7 @@ impl Asked {
 pub(crate) struct Bare {
     presence: PresenceSender,
     take: Box<dyn Fn(&Outbound) -> Took + Send + Sync>,
-    answer: Box<dyn Fn(&Question) -> Option<Reply> + Send + Sync>,
+    answer: Answers,
     got: mpsc::UnboundedSender<Outbound>,
     asked: mpsc::UnboundedSender<Asked>,
     at_once: AtomicUsize,

@@ -54,6 +54,7 @@ async fn server(queue: &str) -> Server {
         .build();
     let http = HttpServer::new(move || App::new().service(web::scope("/mcp").service(mcp.clone().scope())))
         .h1_allow_half_closed(false)
+        .tcp_nodelay(true)
         .workers(1)
         .disable_signals()
         .bind("127.0.0.1:0")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::client::client_that;
 use crate::eventually::eventually;
-use crate::place::{PATIENCE, Place, accept, content, form, id, task};
+use crate::place::{PATIENCE, Place, accept, content, form, task};
 use mcp_courier::{Answer, Courier, SessionId};
 use serde_json::json;
 
@@ -19,7 +19,6 @@ fn session(n: usize) -> SessionId {
 async fn a_thousand_questions_of_one_worker_wait_on_a_few_connections_and_all_are_answered() {
     let place = Place::in_redis().await;
     let redis = place.redis.as_ref().unwrap();
-    let _ = id();
     // The worker's process has its first connection; nobody serves the sessions yet.
     place.publisher.push(&session(0), mcp_courier::Notification::tools_list_changed()).await.unwrap();
     let before = redis.connected_clients().await;
@@ -45,7 +44,7 @@ async fn a_thousand_questions_of_one_worker_wait_on_a_few_connections_and_all_ar
         }
     })
     .await;
-    // `raw` itself, and the one that counts.
+    // Without `raw`.
     let during = redis.connected_clients().await - 1;
     println!("{TASKS} open questions of one process: {} connections before, {during} while they wait", before);
     assert!(during <= before + 10, "{before} before, {during} while they wait");

@@ -20,9 +20,12 @@ use crate::place::{PATIENCE, Place, accept, config, content, form, id, outcome, 
 /// Longer than a worker that is told at once needs, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
+/// Its name, a client, and whether the worker was told what is true of it.
+type Case = (&'static str, fn() -> Client, fn(Answer) -> bool);
+
 pub(crate) async fn each_outcome_reaches_the_worker_at_once(place: Place) {
     let mut table = Vec::new();
-    let cases: [(&str, fn() -> Client, fn(Answer) -> bool); 8] = [
+    let cases: [Case; 8] = [
         ("accepted", || client_who_answers(|_| accept(7)), |answer| answer == accept(7)),
         (
             "accepted, content that does not fit",

@@ -81,7 +81,10 @@ impl RedisServer {
     /// A connection to look at keys with.
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("our own URL");
-        client.get_multiplexed_async_connection().await.expect("a connection to our own server")
+        // By default half a second: too short for a test that keeps its thread busy on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
+        let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
+        connection.expect("a connection to our own server")
     }
 
     /// Each key of ours must go by itself, whatever becomes of whoever wrote it.
