@@ -107,6 +107,12 @@ impl RawClient {
         self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).await
     }
 
+    /// Answers it with an error.
+    pub(crate) async fn refuse(&self, request: &Value, message: &str) -> StatusCode {
+        let error = json!({"code": -32603, "message": message});
+        self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).await
+    }
+
     /// Ends the session.
     pub(crate) async fn delete(&self) -> StatusCode {
         self.headers(self.http.delete(&self.url)).send().await.unwrap().status()
@@ -182,6 +188,11 @@ impl EventStream {
     /// How many pings came, answered or not.
     pub(crate) fn pings(&self) -> usize {
         self.pings.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection, as dropping it does.
+    pub(crate) fn close(&self) {
+        self.reader.abort();
     }
 
     /// The id of the last event that was looked at.
