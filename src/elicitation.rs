@@ -203,11 +203,14 @@ impl UnderWay<'_> {
         let Elicitor { publisher, queue, .. } = self.elicitor.clone();
         let (session, task, request_id) = (self.session.clone(), self.task.clone(), self.request_id.to_owned());
         async move {
+            let is_open = async || matches!(queue.open_question(&session, &request_id).await, Ok(Some(_)));
+            // Before too: whoever asks may see at once that nobody waits any more, and close it.
+            let was_open = is_open().await;
             if let Err(error) = queue.withdraw(&task, &request_id).await {
                 tracing::warn!(%session, %error, "a question was not withdrawn; it ends by itself");
             }
             // Only who was asked is told. What is still queued is not asked any more: nobody waits for it.
-            if let Ok(Some(_)) = queue.open_question(&session, &request_id).await {
+            if was_open || is_open().await {
                 let cancelled = Notification::cancelled(Question::json_rpc_id(&request_id), Some("withdrawn"));
                 let cancelled = cancelled.related_to(task.id());
                 if let Err(error) = publisher.push(&session, cancelled).await {
