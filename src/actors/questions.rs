@@ -12,7 +12,7 @@ use actix_rt::task::JoinHandle;
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::session::text_of;
+use super::post::text_of;
 use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};

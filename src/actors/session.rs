@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::FutureExt;
 
+use super::post::{Post, text_of};
 use super::questions::Asking;
 use super::recent::Recent;
-use super::subscriber::Post;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::HandOverError;
@@ -255,13 +255,4 @@ fn after(error: HandOverError, envelope: Envelope, config: &Config) -> Stopped {
             }
         }
     }
-}
-
-/// What a panic said.
-pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }

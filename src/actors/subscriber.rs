@@ -12,21 +12,17 @@
 //! ```
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use self::drive::Drive;
-use super::stats::Stats;
-use super::{Ended, SessionActor, session::text_of};
-use crate::config::{Config, Delivery};
-use crate::queue::{OwnerToken, Queue};
-use crate::session::McpSession;
-use crate::session_id::SessionId;
+use super::SessionActor;
+use super::post::{Ended, Post, StopReason, text_of};
+use crate::config::Delivery;
 
 mod at_most_once;
 mod drive;
@@ -35,34 +31,6 @@ mod serve;
 /// How long a subscriber that replaces others waits for them to put down what they have in hand. Longer only repeats
 /// less: order and ownership do not depend on it.
 const PREDECESSOR: Duration = Duration::from_secs(1);
-
-/// Why a subscriber ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StopReason {
-    /// It was asked to.
-    Stopped,
-    /// The session is over.
-    Closed,
-    /// It panicked, with this text.
-    Panicked(String),
-    /// Its arbiter was stopped under it.
-    Dropped,
-}
-
-/// All that one subscriber needs.
-#[derive(Clone)]
-pub(super) struct Post {
-    pub(super) session_id: SessionId,
-    pub(super) session: Arc<dyn McpSession>,
-    pub(super) queue: Arc<dyn Queue>,
-    pub(super) config: Arc<Config>,
-    pub(super) owner: OwnerToken,
-    pub(super) epoch: u64,
-    pub(super) stats: Arc<Stats>,
-    pub(super) supervisor: Recipient<Ended>,
-    pub(super) stop: watch::Receiver<bool>,
-}
 
 /// Owns one session's queue, on an arbiter of its own. Started by the [`SupervisorActor`](super::SupervisorActor).
 pub struct SessionSubscriberActor {

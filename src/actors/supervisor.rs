@@ -11,9 +11,10 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 
 use super::arbiters::OwnArbiter;
+use super::post::{Ended, Post, StopReason};
 use super::stats::Stats;
-use super::subscriber::{Post, SessionSubscriberActor, StopReason};
-use super::{Ended, SubscriberInfo, SubscriberState};
+use super::subscriber::SessionSubscriberActor;
+use super::{SubscriberInfo, SubscriberState};
 use crate::config::Config;
 use crate::error::EnsureError;
 use crate::queue::{OwnerToken, Queue};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 
 use super::drive::Drive;
-use super::{Post, StopReason};
+use crate::actors::post::{Post, StopReason};
 use crate::actors::{Deliver, DeliverOutcome, DiscardReason, SessionActor, Stopped, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::QueueError;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 
 use super::serve::{Left, serve};
-use super::{Post, StopReason};
+use crate::actors::post::{Post, StopReason};
 use crate::actors::recent::Recent;
 use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
