@@ -130,6 +130,10 @@ settings! {
     delivery: Delivery = Delivery::AtLeastOnce;
     /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
     delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;
+    /// Whether the sessions pushed to are held by FastMCP 3 servers. Their subscriber takes `notifications/tasks/status` only,
+    /// with `taskId`, `status`, `createdAt`, `lastUpdatedAt` and a `ttl`: all else is refused at the push, as it would be
+    /// dropped there. Defaults to `false`.
+    fastmcp_servers: bool = false;
     /// How many subscribers, each with an arbiter (a thread) and a Redis connection of its own, one process may run.
     /// One more is refused. Defaults to 1,000; 1 to 30,000.
     dedicated_limit: usize = 1000;

@@ -189,6 +189,15 @@ pub enum PushRefusal {
     /// The queue of the session has reached one of its bounds. Not queued.
     #[error("the queue is full: it may hold {0}")]
     QueueFull(QueueLimit),
+    /// The session is held by a FastMCP server ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)), which would
+    /// drop it. Not queued.
+    #[error(
+        "a FastMCP server takes notifications/tasks/status with taskId, status, createdAt, lastUpdatedAt and ttl only, and {why}"
+    )]
+    NotForFastMcp {
+        /// What is not so.
+        why: String,
+    },
     /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
     #[error("an earlier notification to the same session was refused")]
     AfterRefused,

@@ -1,5 +1,6 @@
 //! [`Publisher`]: the worker's side. No actors; usable from any tokio program.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use crate::notification::{Notification, NotificationId, Task};
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
 
+mod fastmcp;
 mod reporter;
 
 pub use self::reporter::TaskReporter;
@@ -93,20 +95,37 @@ impl Publisher {
         notifications: impl IntoIterator<Item = (SessionId, Notification)>,
     ) -> Vec<Result<Pushed, PushError>> {
         let (mut kept, mut batch) = (Vec::new(), Vec::new());
+        // Refused here, and with each the later ones to its session: order comes first.
+        let mut refused: HashSet<SessionId> = HashSet::new();
         for (session, mut notification) in notifications {
             let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
-            let draft = Draft::new(&notification, id, self.config.time_to_live());
-            batch.push(Outgoing { session: session.clone(), draft });
-            kept.push((session, notification, id));
-        }
-        let results = self.queue.push(batch).await;
-        kept.into_iter()
-            .zip(results)
-            .map(|((session, notification, id), result)| match result {
-                Ok(Queued { waiting }) => Ok(Pushed { id, waiting }),
-                Err(refusal) => {
-                    Err(PushError { session, notification: Box::new(notification), reason: reason(refusal) })
+            let misfit = if self.config.fastmcp_servers() { fastmcp::misfit(&notification) } else { None };
+            let reason = match misfit {
+                _ if refused.contains(&session) => Some(PushRefusal::AfterRefused),
+                Some(why) => {
+                    refused.insert(session.clone());
+                    Some(PushRefusal::NotForFastMcp { why })
                 }
+                None => {
+                    let draft = Draft::new(&notification, id, self.config.time_to_live());
+                    batch.push(Outgoing { session: session.clone(), draft });
+                    None
+                }
+            };
+            kept.push((session, notification, id, reason));
+        }
+        let mut results = self.queue.push(batch).await.into_iter();
+        kept.into_iter()
+            .map(|(session, notification, id, refused)| {
+                let reason = match refused {
+                    Some(reason) => reason,
+                    // One went in for each that was not refused, so one comes out.
+                    None => match results.next().unwrap_or(Err(Refusal::AfterRefused)) {
+                        Ok(Queued { waiting }) => return Ok(Pushed { id, waiting }),
+                        Err(refusal) => reason(refusal),
+                    },
+                };
+                Err(PushError { session, notification: Box::new(notification), reason })
             })
             .collect()
     }

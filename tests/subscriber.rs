@@ -443,3 +443,19 @@ async fn at_most_once_delivers_in_order_and_retries_in_place() {
     assert_eq!(info.discarded, 1);
     assert!(courier.stop_subscriber(&id(), None).await);
 }
+
+#[actix::test]
+async fn what_a_fastmcp_server_would_drop_is_refused_at_the_push_and_what_follows_it_too() {
+    let courier = courier("fastmcp", config().fastmcp_servers(true)).await;
+    let task = mcp_courier::Task {
+        ttl: Some(Duration::from_secs(60)),
+        ..mcp_courier::Task::new("t", mcp_courier::TaskStatus::Working, std::time::SystemTime::now())
+    };
+    let status = || (id(), Notification::task_status(&task));
+    let results = courier.publisher().push_many([status(), (id(), numbered(1)), status()]).await;
+    let said: Vec<String> =
+        results.iter().map(|r| r.as_ref().map_or_else(ToString::to_string, |p| p.waiting.to_string())).collect();
+    assert_eq!(said[0], "1");
+    assert!(said[1].ends_with("ttl only, and this is notifications/x"), "{}", said[1]);
+    assert!(said[2].ends_with("an earlier notification to the same session was refused"), "{}", said[2]);
+}

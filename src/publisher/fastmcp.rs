@@ -1,0 +1,40 @@
+//! What FastMCP 3's own subscriber would fail on three times, and drop.
+
+use serde_json::Value;
+
+use crate::notification::Notification;
+
+/// What MCP's type for a task's status requires there.
+const REQUIRED: [&str; 4] = ["taskId", "status", "createdAt", "lastUpdatedAt"];
+
+/// What does not fit, if anything does not.
+pub(super) fn misfit(notification: &Notification) -> Option<String> {
+    if notification.method() != "notifications/tasks/status" {
+        return Some(format!("this is {}", notification.method()));
+    }
+    let field = |name: &str| notification.params().and_then(|params| params.get(name));
+    if let Some(missing) = REQUIRED.into_iter().find(|name| !field(name).is_some_and(Value::is_string)) {
+        return Some(format!("{missing} is no string here"));
+    }
+    // Its server leaves out what is null, and its clients then refuse the whole.
+    (!field("ttl").is_some_and(Value::is_u64)).then(|| "ttl is no number here".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::notification::{Task, TaskStatus};
+
+    #[test]
+    fn a_whole_status_fits_and_nothing_else_does() {
+        let mut task = Task::new("t", TaskStatus::Working, SystemTime::now());
+        assert_eq!(misfit(&Notification::task_status(&task)).unwrap(), "ttl is no number here");
+        task.ttl = Some(Duration::from_secs(60));
+        assert_eq!(misfit(&Notification::task_status(&task)), None);
+        let bare = Notification::new("notifications/tasks/status").unwrap();
+        assert_eq!(misfit(&bare).unwrap(), "taskId is no string here");
+        assert_eq!(misfit(&Notification::tools_list_changed()).unwrap(), "this is notifications/tools/list_changed");
+    }
+}
