@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mcp_courier::actors::{ListSubscribers, SubscriberState};
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
 use serde_json::{Value, json};
@@ -161,6 +162,10 @@ async fn paced_courier(redis: &RedisServer) -> Vec<u64> {
     let courier = Courier::start(&redis.url(), config()).await.unwrap();
     let (sender, mut took) = mpsc::unbounded_channel();
     courier.ensure_subscriber(&id(), Arc::new(Clock(sender))).await.unwrap();
+    // Connected and waiting, as the bare loop is.
+    while courier.supervisor().send(ListSubscribers).await.unwrap()[0].state != SubscriberState::Waiting {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let pacer = pace(redis);
     let mut all = Vec::new();
     while all.len() < PACED {
