@@ -263,8 +263,8 @@ impl Drop for Running {
 async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
     let mut pipe = redis::pipe();
     for Waiting { keys, request_id, .. } in all.iter().map(Arc::as_ref) {
-        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(2).arg(&keys.asker).arg(&keys.response);
-        pipe.arg(request_id).arg(ALIVE.as_millis().to_string());
+        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(3).arg(&keys.asker).arg(&keys.response);
+        pipe.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
     }
     let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
     for (waiting, answer) in all.iter().zip(answers) {
