@@ -28,7 +28,8 @@ pub enum Elicited<T> {
 }
 
 impl Elicitor {
-    /// Asks for a `T`: its fields, which must be of primitive types, are those of the form.
+    /// Asks for a `T`: its fields, which must be of primitive types, are those of the form. All else is as of
+    /// [`elicit`](Self::elicit). Content that fits the schema and is no `T` all the same is [`Elicited::Cancelled`].
     ///
     /// ```no_run
     /// use std::time::Duration;
