@@ -68,11 +68,12 @@ impl Publisher {
 }
 
 impl Elicitor {
-    /// Asks the user of a session, and waits for the answer, for at most `timeout`. A task's questions are asked one after
-    /// another; the time that one waits for its turn counts.
+    /// Asks the user of a session, and waits for the answer, for at most `timeout`; to take the question back then may take
+    /// a second more. A task's questions are asked one after another; the time that one waits for its turn counts.
     ///
     /// Accepted content has been checked against the schema of the form. Where the client cannot be asked, the
-    /// notification is discarded, or the session ends, the answer is [`Answer::Cancel`] with the reason, at once.
+    /// notification is discarded, or the session ends after the client was asked, the answer is [`Answer::Cancel`] with the
+    /// reason, at once. A client that is away, or a session that nobody serves, may come in time: the question waits for it.
     ///
     /// # Errors
     /// [`ElicitError`]: the timeout is out of range, the schema is none, the notification was refused, or the queue failed.
@@ -106,13 +107,14 @@ impl Elicitor {
     }
 
     /// Gives an answer to a question, for servers that get their users' input by another way than elicitation. The first
-    /// answer to a question counts, and only while its worker waits; one under another scope finds no question.
+    /// answer to a question counts, and only while its worker waits; one under another scope finds no question. The id is
+    /// [`Question::request_id`](crate::Question::request_id), as [`McpSession::elicit`](crate::McpSession::elicit) gets it.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed: the answer is not given.
+    /// [`QueueError`] where the queue failed: the answer may or may not be given, and giving it again does no harm.
     ///
     /// # Cancellation
-    /// It may or may not be given.
+    /// As after an error.
     pub async fn answer(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
         self.queue.settle(task, request_id, answer).await
     }

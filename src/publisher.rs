@@ -51,6 +51,9 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+    ///
+    /// # Cancellation
+    /// Nothing remains.
     pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let queue = queue::connect(url, Arc::clone(&config)).await?;
@@ -70,7 +73,8 @@ impl Publisher {
         TaskReporter::new(self.clone(), session.clone(), task)
     }
 
-    /// Queues a notification for a session. It need not exist: what nobody takes expires.
+    /// Queues a notification for a session. It need not exist: what nobody takes expires, after the notification's own time
+    /// to live, or else [`Config::time_to_live`].
     ///
     /// # Errors
     /// [`PushError`] carries the notification, and says whether it may have been queued all the same.
@@ -87,6 +91,9 @@ impl Publisher {
     ///
     /// Each session gets its own in the order given. After a refusal the later ones to the same session are refused too
     /// ([`PushRefusal::AfterRefused`]), so that pushing the refused ones again keeps the order.
+    ///
+    /// # Errors
+    /// None as a whole; for each its [`PushError`], as from [`push`](Self::push).
     ///
     /// # Cancellation
     /// Any of them may or may not be queued.
@@ -135,6 +142,9 @@ impl Publisher {
     ///
     /// # Errors
     /// [`QueueError`] where the live sessions cannot be read. Nothing is queued then.
+    ///
+    /// # Cancellation
+    /// Any of them may or may not be queued.
     pub async fn broadcast(&self, notification: &Notification) -> Result<Vec<Result<Pushed, PushError>>, QueueError> {
         let sessions = self.queue.live_sessions().await?;
         let each = sessions.into_iter().map(|session| {

@@ -131,7 +131,7 @@ impl Elicitation {
         Ok(Self::Form { message: message.into(), requested_schema: schema })
     }
 
-    /// A page to go to. `elicitation_id` must be the server's own, and unique.
+    /// A page to go to. Nothing is checked: the URL must be one, and `elicitation_id` must be the server's own, and unique.
     pub fn url(message: impl Into<String>, url: impl Into<String>, elicitation_id: impl Into<String>) -> Self {
         Self::Url { message: message.into(), url: url.into(), elicitation_id: elicitation_id.into() }
     }

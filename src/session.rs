@@ -17,12 +17,12 @@ pub mod rmcp;
 
 /// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
 ///
-/// The calls come one after another, never two at once for one session. Each may take
-/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout); one that takes a second longer is dropped and counts as
-/// a failed attempt, as does one that panics.
+/// The calls of [`hand_over`](Self::hand_over) and [`confirm`](Self::confirm) come one after another, never two at once for
+/// one session. Each may take [`Config::hand_over_timeout`](crate::Config::hand_over_timeout); one that takes a second longer
+/// is dropped and counts as a failed attempt, as does one that panics. [`elicit`](Self::elicit) goes on beside them.
 ///
 /// # Cancellation
-/// Both futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
+/// All futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
 pub trait McpSession: Send + Sync + 'static {
     /// Hands one notification to the client. `Ok` says that the session has it, and that a repeat is not wanted.
     ///
@@ -74,10 +74,14 @@ pub trait Subscribers: Send + Sync + 'static {
         session: Arc<dyn McpSession>,
     ) -> BoxFuture<'a, Result<(), EnsureError>>;
 
-    /// Gives an answer that arrived here to a question that may have been asked by another process.
+    /// Gives an answer that arrived here to a question that may have been asked by another process. Only a question that
+    /// this very session was asked, and has open, is found.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed: the answer is not given.
+    /// [`QueueError`] where the queue failed: the answer may or may not be given, and giving it again does no harm.
+    ///
+    /// # Cancellation
+    /// As after an error.
     fn answer<'a>(
         &'a self,
         session_id: &'a SessionId,

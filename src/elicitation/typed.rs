@@ -28,7 +28,8 @@ pub enum Elicited<T> {
 }
 
 impl Elicitor {
-    /// Asks for a `T`: its fields, which must be of primitive types, are those of the form.
+    /// Asks for a `T`: its fields, which must be of primitive types, are those of the form. All else is as of
+    /// [`elicit`](Self::elicit). Content that fits the schema and is no `T` all the same is [`Elicited::Cancelled`].
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -69,9 +70,8 @@ impl Elicitor {
         Ok(match self.elicit(session, task, question, timeout).await? {
             Answer::Accept(content) => match serde_json::from_value(Value::Object(content)) {
                 Ok(content) => Elicited::Accepted(content),
-                Err(error) => {
-                    Elicited::Cancelled { reason: Some(format!("the client's answer does not fit: {error}")) }
-                }
+                // The error quotes the content, which may be private.
+                Err(_) => Elicited::Cancelled { reason: Some("the client's answer does not fit the type".to_owned()) },
             },
             Answer::Decline => Elicited::Declined,
             Answer::Cancel { reason } => Elicited::Cancelled { reason },
@@ -93,6 +93,13 @@ fn schema_of<T: JsonSchema>() -> Value {
             && let Some([one]) = types.as_array().map(|types| without_null(types)).as_deref()
         {
             *types = one.clone();
+        }
+        let Some(property) = property.as_object_mut() else { continue };
+        if let Some(choices) = property.get_mut("enum").and_then(Value::as_array_mut) {
+            choices.retain(|choice| !choice.is_null());
+        }
+        if property.get("default").is_some_and(Value::is_null) {
+            property.remove("default");
         }
     }
     schema
@@ -140,6 +147,20 @@ mod tests {
         assert_eq!(schema["properties"]["colour"]["enum"], json!(["Red", "Green"]));
         assert_eq!(schema["required"], json!(["approve", "amount", "colour"]));
         assert!(Elicitation::form("?", schema).is_ok());
+    }
+
+    #[test]
+    fn an_optional_field_has_no_null_anywhere() {
+        #[derive(Deserialize, JsonSchema)]
+        #[allow(dead_code)]
+        struct Optional {
+            colour: Option<Colour>,
+            #[serde(default)]
+            comment: Option<String>,
+        }
+        let schema = schema_of::<Optional>();
+        assert_eq!(schema["properties"]["colour"], json!({"type": "string", "enum": ["Red", "Green"]}));
+        assert_eq!(schema["properties"]["comment"], json!({"type": "string"}));
     }
 
     #[test]

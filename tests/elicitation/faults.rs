@@ -16,6 +16,9 @@ use crate::eventually::{SOON, eventually};
 use crate::place::{PATIENCE, Place, accept, config, content, form, id, outcome, reason, task};
 use crate::redis_server::RedisServer;
 
+/// How often a worker says that it lives.
+const A_ROUND: Duration = Duration::from_secs(5);
+
 /// A server process with one bare session; its client answers, or never does.
 struct Server {
     child: Child,
@@ -189,6 +192,38 @@ async fn a_worker_whose_place_was_taken_is_told() {
     assert_eq!(reason(outcome(worker).await), "another question of the same task took its place");
     let answer = tokio::time::timeout(SOON, place.queue.answer_to(&task("t"), "other")).await;
     assert_eq!(answer.expect("the other has its answer").unwrap(), accept(1));
+}
+
+#[actix::test]
+async fn a_worker_whose_place_was_taken_while_it_could_not_hear_is_told_in_the_next_round() {
+    let place = Place::in_redis().await;
+    let mut raw = place.redis.as_ref().unwrap().connection().await;
+    let client = client();
+    place.serve(client.session.clone()).await;
+    let worker = place.ask(&task("t"), form("?"));
+    client.asked().await;
+    let () = command(&mut raw, &["DEL", "mcp-courier:task:anon:t:elicit:asker"]).await;
+    // The answer key is not touched: that is what it would be told of.
+    let request = json!({"request_id": "other", "message": "?"}).to_string();
+    let () = command(&mut raw, &["SET", "mcp-courier:task:anon:t:elicit:request", &request, "EX", "60"]).await;
+    assert_eq!(reason(outcome(worker).await), "another question of the same task took its place");
+}
+
+#[actix::test]
+async fn a_living_worker_has_its_place_back_after_redis_believed_it_dead() {
+    let place = Place::in_redis().await;
+    let mut raw = place.redis.as_ref().unwrap().connection().await;
+    let client = client();
+    place.serve(client.session.clone()).await;
+    let worker = place.ask(&task("t"), form("?"));
+    let asked = client.asked().await;
+    let () = command(&mut raw, &["DEL", "mcp-courier:task:anon:t:elicit:asker"]).await;
+    tokio::time::sleep(A_ROUND + SOON / 4).await;
+    let request = json!({"request_id": "other", "message": "?"}).to_string();
+    assert_eq!(place.queue.pose(&task("t"), "other", request, PATIENCE).await.unwrap(), Posed::Busy);
+    assert!(asked.answer(accept(1)));
+    assert_eq!(outcome(worker).await, accept(1));
+    place.until_nothing_is_left(&task("t")).await;
 }
 
 #[actix::test]

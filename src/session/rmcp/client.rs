@@ -337,4 +337,60 @@ mod tests {
         older.next().await.unwrap();
         confirmed.await.unwrap();
     }
+
+    fn may_be_asked(session: &ClientSession) {
+        let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
+            "clientInfo": {"name": "c", "version": "1"}}});
+        session.initialized(&serde_json::from_value(initialize).unwrap());
+    }
+
+    fn question() -> Question {
+        let schema = serde_json::json!({"type": "object", "properties": {}});
+        Question {
+            request_id: "r".to_owned(),
+            task: crate::TaskKey::anonymous("t").unwrap(),
+            elicitation: crate::Elicitation::form("?", schema).unwrap(),
+            deadline: crate::envelope::Timestamp(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_follows_the_client_to_its_newest_stream() {
+        let session = Arc::new(ClientSession::new(&Config::default()));
+        may_be_asked(&session);
+        // Its connection is broken, and nothing says so yet.
+        let mut dead = open(&session);
+        let question = question();
+        let asked = session.ask(&question);
+        tokio::pin!(asked);
+        assert!((&mut asked).now_or_never().is_none());
+        dead.next().await.unwrap();
+        let mut newer = open(&session);
+        assert!(matches!((&mut asked).now_or_never(), Some(Err(AskError::NotReady(_)))), "to be asked again");
+        let again = session.ask(&question);
+        tokio::pin!(again);
+        assert!((&mut again).now_or_never().is_none());
+        newer.next().await.unwrap();
+        assert!(session.hand_in("r", Answer::Decline));
+        assert_eq!(again.await.unwrap(), Answer::Decline);
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_second_time_keeps_its_place_when_the_first_leaves() {
+        let session = Arc::new(ClientSession::new(&Config::default()));
+        may_be_asked(&session);
+        let mut stream = open(&session);
+        let question = question();
+        let first = session.ask(&question);
+        tokio::pin!(first);
+        assert!((&mut first).now_or_never().is_none());
+        stream.next().await.unwrap();
+        let second = session.ask(&question);
+        tokio::pin!(second);
+        assert!((&mut second).now_or_never().is_none());
+        first.await.unwrap_err();
+        assert!(session.hand_in("r", Answer::Decline));
+        assert_eq!(second.await.unwrap(), Answer::Decline);
+    }
 }

@@ -79,7 +79,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
     }
 
     /// Sets how long a session without an open stream and without a request is kept. Defaults to 300 s, as rmcp's
-    /// `keep_alive`, whose place it takes. What is queued for it stays queued, until it expires.
+    /// `keep_alive`, whose place it takes. What is queued for it stays queued, until it expires; the questions that its
+    /// client was asked are cancelled. Once the manager serves it is too late: this changes nothing then.
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
         let Shared { inner, subscribers, config, epoch, clients, idle_timeout: _ } = match Arc::try_unwrap(self.shared)
         {

@@ -16,7 +16,7 @@ const CODE: &str = r"
 local request = redis.call('GET', KEYS[1])
 if request then
   local ok, asked = pcall(cjson.decode, request)
-  if not ok or asked.request_id ~= ARGV[1] then return 1 end
+  if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
 end
 while true do
   local answer = redis.call('LINDEX', KEYS[2], -1)

@@ -210,6 +210,9 @@ impl Running {
             let connection = shared.state().connection.clone();
             let Some(mut connection) = connection else {
                 if let Err(error) = shared.connect().await {
+                    if self.is_over(&mut shared.state()) {
+                        return;
+                    }
                     tracing::warn!(%error, "no connection to wait for answers on; trying again");
                     tokio::time::sleep(PAUSE).await;
                 } else {
@@ -227,10 +230,7 @@ impl Running {
                 let untouched = std::mem::take(&mut state.untouched);
                 if !all {
                     untouched.iter().filter_map(|response| state.waiting.get(response).cloned()).collect()
-                } else if state.waiting.is_empty() {
-                    // Under the lock: who registers next sees that nobody runs.
-                    (state.running, state.connection) = (false, None);
-                    self.over = true;
+                } else if self.is_over(&mut state) {
                     return;
                 } else {
                     state.waiting.values().cloned().collect()
@@ -245,6 +245,16 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Ends it where nobody waits: under the lock, so that who registers next sees that nobody runs.
+    fn is_over(&mut self, state: &mut State) -> bool {
+        self.over = state.waiting.is_empty();
+        if self.over {
+            (state.running, state.connection) = (false, None);
+            state.untouched.clear();
+        }
+        self.over
     }
 }
 
@@ -263,8 +273,8 @@ impl Drop for Running {
 async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
     let mut pipe = redis::pipe();
     for Waiting { keys, request_id, .. } in all.iter().map(Arc::as_ref) {
-        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(2).arg(&keys.asker).arg(&keys.response);
-        pipe.arg(request_id).arg(ALIVE.as_millis().to_string());
+        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(3).arg(&keys.asker).arg(&keys.response);
+        pipe.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
     }
     let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
     for (waiting, answer) in all.iter().zip(answers) {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{ClientSession, OURS};
 use crate::error::AskError;
 use crate::question::{Answer, Elicitation, Question};
+use crate::session::SessionState;
 
 /// Modes of elicitation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,12 +83,13 @@ impl ClientSession {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Asks on the newest stream, beside the batches.
+    /// Asks on the newest stream, beside the batches. Where the client opens a newer one it is to be asked there: the older
+    /// one may be long dead, and nothing say so.
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
         let away = || AskError::NotReady("no stream is open".to_owned());
         let id = &question.request_id;
         let (answered, answer) = oneshot::channel();
-        let (sender, mut open) = {
+        let (number, sender, mut open) = {
             let mut state = self.state();
             let allowed = match question.elicitation {
                 Elicitation::Form { .. } => state.modes.form,
@@ -98,7 +100,7 @@ impl ClientSession {
                 return Err(AskError::Impossible(why.to_owned()));
             }
             let newest = state.streams.last().ok_or_else(away)?;
-            let stream = (newest.sender.clone(), newest.open.subscribe());
+            let stream = (newest.number, newest.sender.clone(), newest.open.subscribe());
             state.asked.insert(id.clone(), answered);
             stream
         };
@@ -116,6 +118,19 @@ impl ClientSession {
             biased;
             answer = ask => answer,
             _ = open.changed() => Err(AskError::NotReady("its stream has ended".to_owned())),
+            () = self.newer_than(number) => Err(AskError::NotReady("the client has a newer stream".to_owned())),
+        }
+    }
+
+    /// Ends when the client has a stream that is newer than this.
+    async fn newer_than(&self, number: u64) {
+        let mut presence = self.presence.presence();
+        loop {
+            let seen = presence.now();
+            if matches!(seen, SessionState::Ready { opened } if opened > number) {
+                return;
+            }
+            presence.changed_from(seen).await;
         }
     }
 }
@@ -128,6 +143,10 @@ struct Asked<'a> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.session.state().asked.remove(self.id);
+        let mut state = self.session.state();
+        // The same question may have been asked again meanwhile, and then this place is another's.
+        if state.asked.get(self.id).is_some_and(oneshot::Sender::is_closed) {
+            state.asked.remove(self.id);
+        }
     }
 }
