@@ -10,16 +10,16 @@ use redis::Script;
 ///
 /// An asker that was away for longer than it is believed to live, as when Redis was, has its place back where nobody took it.
 pub(in crate::queue::redis) const CODE: &str = r"
+local request = redis.call('GET', KEYS[3])
+if request then
+  local ok, asked = pcall(cjson.decode, request)
+  if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
+end
 local asker = redis.call('GET', KEYS[1])
 if asker == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-else
-  local request = redis.call('GET', KEYS[3])
-  if request then
-    local ok, asked = pcall(cjson.decode, request)
-    if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
-    if not asker then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
-  end
+elseif request and not asker then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return redis.call('LLEN', KEYS[2])
 ";
