@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
 use crate::question::Answer;
+use crate::queue::questions::settle_open;
 use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
@@ -110,12 +111,7 @@ impl Subscribers for Courier {
             let Some(question) = self.queue.open_question(session_id, request_id).await? else {
                 return Ok(Settled::NotWaiting);
             };
-            let settled = self.queue.settle(&question.task, request_id, &answer).await?;
-            if let Err(error) = self.queue.close_question(session_id, request_id).await {
-                // The answer is given all the same, and whoever asks it again finds that nobody waits for it.
-                tracing::debug!(session = %session_id, %error, "an answered question stays open");
-            }
-            Ok(settled)
+            settle_open(&*self.queue, session_id, &question, &answer).await
         })
     }
 }

@@ -38,7 +38,7 @@ use crate::session_id::SessionId;
 
 pub(crate) mod lease;
 pub(crate) mod memory;
-mod questions;
+pub(crate) mod questions;
 pub(crate) mod redis;
 
 pub use self::lease::Permit;

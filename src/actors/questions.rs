@@ -17,6 +17,7 @@ use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};
 use crate::queue::Queue;
+use crate::queue::questions::{close, settle_open};
 use crate::retry::Backoff;
 use crate::session::{McpSession, SessionState};
 use crate::session_id::SessionId;
@@ -103,7 +104,7 @@ impl Desk {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
             Ok(Some(answer)) => answer,
             // Nobody waits for it any more.
-            Ok(None) => return self.close(question).await,
+            Ok(None) => return close(&*self.queue, &self.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
@@ -166,23 +167,16 @@ impl Desk {
 
     async fn settle(&self, question: &Question, answer: &Answer) {
         for failures in 0.. {
-            match self.queue.settle(&question.task, &question.request_id, answer).await {
+            match settle_open(&*self.queue, &self.session_id, question, answer).await {
                 Ok(settled) => {
                     tracing::debug!(session = %self.session_id, ?settled, "a question was answered");
-                    return self.close(question).await;
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(session = %self.session_id, %error, "an answer waits for the queue");
                     tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64())).await;
                 }
             }
-        }
-    }
-
-    async fn close(&self, question: &Question) {
-        if let Err(error) = self.queue.close_question(&self.session_id, &question.request_id).await {
-            // Whoever asks it again finds that nobody waits for it.
-            tracing::debug!(session = %self.session_id, %error, "an answered question stays open");
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::BoxFuture;
+use super::{BoxFuture, Queue};
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::question::{Answer, Question, TaskKey};
@@ -84,4 +84,24 @@ pub trait Questions {
         session: &'a SessionId,
         request_id: &'a str,
     ) -> BoxFuture<'a, Result<(), QueueError>>;
+}
+
+/// Gives an answer to an open question of a session, which is then none any more.
+pub(crate) async fn settle_open(
+    queue: &dyn Queue,
+    session: &SessionId,
+    question: &Question,
+    answer: &Answer,
+) -> Result<Settled, QueueError> {
+    let settled = queue.settle(&question.task, &question.request_id, answer).await?;
+    close(queue, session, question).await;
+    Ok(settled)
+}
+
+/// Takes a question out of a session's open ones. Where that fails nothing is lost by it: whoever asks it again finds that
+/// nobody waits for it.
+pub(crate) async fn close(queue: &dyn Queue, session: &SessionId, question: &Question) {
+    if let Err(error) = queue.close_question(session, &question.request_id).await {
+        tracing::debug!(%session, %error, "an answered question stays open");
+    }
 }

@@ -1,7 +1,6 @@
 //! [`Delivery::AtMostOnce`](crate::Delivery::AtMostOnce): take the oldest away, then deliver it. What is in hand when the
 //! process dies is lost; what fails is tried again from memory, so order holds.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,8 +75,8 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
 /// Holds one notification until it is delivered, discarded, or nobody can take it any more.
 async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Option<StopReason> {
     let read_at = (now, Instant::now());
-    let mut in_hand = VecDeque::from([envelope]);
-    while let Some(envelope) = in_hand.pop_front() {
+    let mut in_hand = Some(envelope);
+    while let Some(envelope) = in_hand.take() {
         drive.set_state(SubscriberState::Delivering);
         let seen = drive.presence.now();
         let id = envelope.id;
@@ -97,18 +96,18 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
                 drive.set_state(SubscriberState::BackingOff);
                 envelope.attempt += 1;
                 tokio::time::sleep(pause).await;
-                in_hand.push_back(*envelope);
+                in_hand = Some(*envelope);
             }
             Stopped::Parked(why) => {
                 drive.post.stats.set_error(&why);
                 drive.set_state(SubscriberState::Parked);
                 let pause = tokio::time::sleep(drive.post.config.backoff_max());
                 drive.until_changed_from(seen, pause).await;
-                in_hand.push_back(kept);
+                in_hand = Some(kept);
             }
             Stopped::Closed => return Some(StopReason::Closed),
         }
-        if drive.stopping() && !in_hand.is_empty() {
+        if drive.stopping() && in_hand.is_some() {
             tracing::warn!(session = %drive.post.session_id, %id, "stopped with a notification in hand: it is lost");
             return Some(StopReason::Stopped);
         }

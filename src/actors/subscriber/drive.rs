@@ -15,6 +15,7 @@ use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
+use crate::queue::questions::settle_open;
 use crate::queue::{Consumer, LeaseState, Permit};
 use crate::session::{Presence, SessionState};
 
@@ -226,11 +227,8 @@ impl Drive {
 
 /// A question that nobody will answer: its worker is told why, at once.
 pub(super) async fn cancel(post: &Post, question: &Question, why: &str) {
-    let settle = async {
-        post.queue.settle(&question.task, &question.request_id, &Answer::cancelled(why)).await?;
-        post.queue.close_question(&post.session_id, &question.request_id).await
-    };
-    if let Err(error) = settle.await {
+    let answer = Answer::cancelled(why);
+    if let Err(error) = settle_open(&*post.queue, &post.session_id, question, &answer).await {
         tracing::warn!(session = %post.session_id, %error, "a question was not cancelled; its worker waits out its time");
     }
 }

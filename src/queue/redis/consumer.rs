@@ -118,15 +118,18 @@ impl RedisConsumer {
         matches!(owner, Value::BulkString(owner) if *owner == self.owner.to_string().into_bytes())
     }
 
+    /// Who claims or renews, and for how long.
+    fn lease_arguments(&self) -> [Vec<u8>; 2] {
+        [self.owner.to_string().into_bytes(), self.config.lease().as_millis().to_string().into_bytes()]
+    }
+
     async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let lease = self.config.lease();
-        let arguments = [self.owner.to_string().into_bytes(), lease.as_millis().to_string().into_bytes()];
         let keys = self.keys.lease.clone();
-        let now = self.script(&claim::SCRIPT, &[&keys], &arguments).await?;
+        let now = self.script(&claim::SCRIPT, &[&keys], &self.lease_arguments()).await?;
         let now: i64 = super::reply::number(now).map_err(bad)?;
         if self.track_now().await? {
-            self.permit.renewed(sent, lease, mark);
+            self.permit.renewed(sent, self.config.lease(), mark);
         } else {
             // A newer claim came between: the next take says so.
             self.permit.revoke();
@@ -137,17 +140,13 @@ impl RedisConsumer {
     async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let mut pipe = redis::pipe();
-        pipe.add_command(evalsha(&renew::SCRIPT, &[&self.keys.lease]))
-            .arg(self.owner.to_string())
-            .arg(self.config.lease().as_millis().to_string());
+        pipe.add_command(evalsha(&renew::SCRIPT, &[&self.keys.lease])).arg(&self.lease_arguments());
         self.track(&mut pipe);
         let [renewed, _, tracked] = self.pipeline(Duration::ZERO, &mut pipe).await?;
         let (renewed, still_ours) = match renewed {
             Err(error) if is_noscript(&error) => {
                 let keys = self.keys.lease.clone();
-                let arguments =
-                    [self.owner.to_string().into_bytes(), self.config.lease().as_millis().to_string().into_bytes()];
-                let renewed = self.script(&renew::SCRIPT, &[&keys], &arguments).await?;
+                let renewed = self.script(&renew::SCRIPT, &[&keys], &self.lease_arguments()).await?;
                 (renewed, self.track_now().await?)
             }
             other => (other.map_err(kind)?, self.is_ours(&tracked.map_err(kind)?)),
