@@ -6,6 +6,9 @@
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[cfg(feature = "rmcp")]
+#[path = "support/mcp_server.rs"]
+mod mcp_server;
 #[path = "support/raw_client.rs"]
 #[cfg(feature = "rmcp")]
 mod raw_client;

@@ -1,51 +1,23 @@
 //! The decorated session manager in a real server, and clients that behave and misbehave over HTTP.
 #![cfg(feature = "rmcp")]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::{App, HttpServer, web};
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
 use mcp_courier::{Config, ConfigBuilder, Courier, DeliveryLevel, Notification, SessionId};
 use reqwest::StatusCode;
-use rmcp::ServerHandler;
-use rmcp::model::{ServerCapabilities, ServerConfig};
-use rmcp_actix_web::transport::StreamableHttpService;
 use serde_json::{Value, json};
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/mcp_server.rs"]
+mod mcp_server;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 
 use eventually::{SOON, eventually};
+use mcp_server::McpServer;
 use raw_client::{EventStream, RawClient};
-
-#[derive(Clone)]
-struct Handler;
-
-impl ServerHandler for Handler {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-
-    async fn on_roots_list_changed(&self, context: rmcp::service::NotificationContext<rmcp::RoleServer>) {
-        // A way for a client to have rmcp itself send something.
-        context.peer.notify_tool_list_changed().await.unwrap();
-    }
-}
-
-struct Server {
-    courier: Courier,
-    url: String,
-    http: actix_web::dev::ServerHandle,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        actix::spawn(self.http.stop(false));
-    }
-}
 
 fn config() -> ConfigBuilder {
     Config::builder()
@@ -54,28 +26,14 @@ fn config() -> ConfigBuilder {
         .hand_over_timeout(Duration::from_millis(500))
 }
 
-async fn server(name: &str, config: ConfigBuilder) -> Server {
+async fn server(name: &str, config: ConfigBuilder) -> McpServer {
     server_with(name, config, Duration::from_secs(300)).await
 }
 
-async fn server_with(name: &str, config: ConfigBuilder, idle: Duration) -> Server {
+async fn server_with(name: &str, config: ConfigBuilder, idle: Duration) -> McpServer {
     let courier = Courier::start(&format!("memory://rmcp-{name}"), config.build().unwrap()).await.unwrap();
-    let mcp = StreamableHttpService::builder()
-        .service_factory(Arc::new(|| Ok(Handler)))
-        .session_manager(Arc::new(courier.session_manager().idle_timeout(idle)))
-        .stateful_mode(true)
-        .build();
-    let http = HttpServer::new(move || App::new().service(web::scope("/mcp").service(mcp.clone().scope())))
-        .h1_allow_half_closed(false)
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .unwrap();
-    let url = format!("http://{}/mcp", http.addrs()[0]);
-    let server = http.run();
-    let http = server.handle();
-    actix::spawn(server);
-    Server { courier, url, http }
+    let manager = courier.session_manager().idle_timeout(idle);
+    McpServer::start(courier, manager)
 }
 
 fn numbered(n: usize, size: usize) -> Notification {
@@ -83,7 +41,7 @@ fn numbered(n: usize, size: usize) -> Notification {
     Notification::new("notifications/x").unwrap().with_params(params).unwrap()
 }
 
-async fn push(server: &Server, client: &RawClient, numbers: std::ops::Range<usize>, size: usize) {
+async fn push(server: &McpServer, client: &RawClient, numbers: std::ops::Range<usize>, size: usize) {
     let id = SessionId::new(client.session_id()).unwrap();
     for result in server.courier.publisher().push_many(numbers.map(|n| (id.clone(), numbered(n, size)))).await {
         result.unwrap();
@@ -114,11 +72,11 @@ async fn without_repeats(stream: &mut EventStream, seen: &mut Vec<(usize, Value)
     }
 }
 
-async fn state(server: &Server) -> Option<SubscriberState> {
+async fn state(server: &McpServer) -> Option<SubscriberState> {
     server.courier.supervisor().send(ListSubscribers).await.unwrap().pop().map(|info| info.state)
 }
 
-async fn until_state(server: &Server, wanted: Option<SubscriberState>) {
+async fn until_state(server: &McpServer, wanted: Option<SubscriberState>) {
     eventually(&format!("{wanted:?}"), SOON, || async { state(server).await == wanted }).await;
 }
 

@@ -1,76 +1,36 @@
 //! The whole way with rmcp's sessions over HTTP, and clients that behave and misbehave.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::{App, HttpServer, web};
 use mcp_courier::queue::Settled;
 use mcp_courier::{
     Answer, Config, Courier, ElicitError, Elicitation, Elicitor, Notification, Publisher, SessionId, Subscribers, Task,
     TaskKey, TaskStatus,
 };
 use reqwest::StatusCode;
-use rmcp::ServerHandler;
-use rmcp::model::{ServerCapabilities, ServerConfig};
-use rmcp_actix_web::transport::StreamableHttpService;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::mcp_server::McpServer;
 use crate::place::{PATIENCE, accept, form, outcome, reason, task};
 use crate::raw_client::{EventStream, RawClient};
 use crate::redis_server::RedisServer;
-
-#[derive(Clone)]
-struct Handler;
-
-impl ServerHandler for Handler {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-}
-
-struct Server {
-    courier: Courier,
-    url: String,
-    http: actix_web::dev::ServerHandle,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        actix::spawn(self.http.stop(false));
-    }
-}
 
 fn config() -> Config {
     crate::place::config().hand_over_timeout(Duration::from_secs(5)).build().unwrap()
 }
 
-async fn server(queue: &str) -> Server {
+async fn server(queue: &str) -> McpServer {
     let courier = Courier::start(queue, config()).await.unwrap();
-    let mcp = StreamableHttpService::builder()
-        .service_factory(Arc::new(|| Ok(Handler)))
-        .session_manager(Arc::new(courier.session_manager()))
-        .stateful_mode(true)
-        .build();
-    let http = HttpServer::new(move || App::new().service(web::scope("/mcp").service(mcp.clone().scope())))
-        .h1_allow_half_closed(false)
-        .tcp_nodelay(true)
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .unwrap();
-    let url = format!("http://{}/mcp", http.addrs()[0]);
-    let server = http.run();
-    let http = server.handle();
-    actix::spawn(server);
-    Server { courier, url, http }
+    let manager = courier.session_manager();
+    McpServer::start(courier, manager)
 }
 
 /// A worker, a server, and a client of it that has declared these capabilities.
 struct Scene {
     redis: RedisServer,
     elicitor: Elicitor,
-    server: Server,
+    server: McpServer,
     client: RawClient,
     stream: EventStream,
 }
