@@ -9,7 +9,7 @@ use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSub
 use crate::config::Config;
 use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
-use crate::question::Answer;
+use crate::question::{Answer, Question};
 use crate::queue::questions::settle_open;
 use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
@@ -107,6 +107,10 @@ impl Subscribers for Courier {
         answer: Answer,
     ) -> BoxFuture<'a, Result<Settled, QueueError>> {
         Box::pin(async move {
+            if !Question::id_is_possible(request_id) {
+                return Ok(Settled::NotWaiting);
+            }
+            let answer = answer.within(self.config.message_max_bytes());
             // It must be a question that this very session was asked.
             let Some(question) = self.queue.open_question(session_id, request_id).await? else {
                 return Ok(Settled::NotWaiting);

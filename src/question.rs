@@ -184,6 +184,11 @@ impl Question {
         id.strip_prefix(JSON_RPC_ID)
     }
 
+    /// A client's answer may name anything. What no question can be called is not looked for.
+    pub(crate) fn id_is_possible(request_id: &str) -> bool {
+        (1..=TaskKey::MAX_LEN).contains(&request_id.len())
+    }
+
     /// What the client gets as `params` of `elicitation/create`. A message of a task other than its status says whose it is.
     pub fn to_params(&self) -> Map<String, Value> {
         let params = match &self.elicitation {
@@ -251,7 +256,8 @@ impl Question {
         let deadline = text(elicitation, "deadline")
             .and_then(|at| Timestamp::parse(&at))
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
-        Some(Self { request_id: text(elicitation, "requestId")?, task, elicitation: asked, deadline })
+        let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
+        Some(Self { request_id, task, elicitation: asked, deadline })
     }
 
     /// As it stands among the open questions of a queue.
@@ -284,6 +290,16 @@ impl Answer {
     /// A cancellation that is not the user's.
     pub(crate) fn cancelled(reason: impl Into<String>) -> Self {
         Self::Cancel { reason: Some(reason.into()) }
+    }
+
+    /// Itself, or a cancellation where the worker would find more than so many bytes: what a client sends is bounded by
+    /// HTTP only.
+    pub(crate) fn within(self, limit: usize) -> Self {
+        let bytes = self.to_wire("").len();
+        if bytes <= limit {
+            return self;
+        }
+        Self::cancelled(format!("the answer has {bytes} bytes, and at most {limit} are allowed"))
     }
 
     /// As the worker finds it, under the id of its question. FastMCP reads `action` and `content`.

@@ -14,7 +14,8 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::guarded::Guarded;
-use super::post::text_of;
+use super::post::{Post, text_of};
+use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};
@@ -53,15 +54,17 @@ struct Desk {
     session_id: SessionId,
     session: Guarded,
     queue: Arc<dyn Queue>,
+    config: Arc<Config>,
     turns: Arc<Semaphore>,
 }
 
 impl Asking {
-    pub(super) fn new(session_id: &SessionId, session: &Guarded, queue: &Arc<dyn Queue>) -> Self {
+    pub(super) fn new(Post { session_id, session, queue, config, .. }: &Post) -> Self {
         let desk = Desk {
             session_id: session_id.clone(),
             session: session.clone(),
             queue: Arc::clone(queue),
+            config: Arc::clone(config),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         };
         Self { desk, tasks: HashMap::new() }
@@ -104,7 +107,7 @@ impl Drop for Asking {
 impl Desk {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
-            Ok(Some(answer)) => answer,
+            Ok(Some(answer)) => answer.within(self.config.message_max_bytes()),
             // Nobody waits for it any more.
             Ok(None) => return close(&*self.queue, &self.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),

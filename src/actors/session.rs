@@ -49,11 +49,11 @@ impl std::fmt::Debug for SessionActor {
 
 impl SessionActor {
     pub(super) fn new(post: &Post) -> Self {
-        let Post { session_id, session, queue, config, .. } = post;
+        let Post { session, config, .. } = post;
         Self {
             session: session.clone(),
             config: Arc::clone(config),
-            asking: Asking::new(session_id, session, queue),
+            asking: Asking::new(post),
             ended: Rc::new(RefCell::new(Recent::new(ENDED_TASKS))),
         }
     }

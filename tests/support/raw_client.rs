@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -159,7 +159,7 @@ pub(crate) struct EventStream {
     events: mpsc::UnboundedReceiver<Event>,
     reading: watch::Sender<bool>,
     answering: watch::Sender<bool>,
-    pings: Arc<AtomicUsize>,
+    pings: Arc<Mutex<Vec<Value>>>,
     last_event_id: Option<String>,
     reader: JoinHandle<()>,
 }
@@ -169,7 +169,7 @@ impl EventStream {
         let (sender, events) = mpsc::unbounded_channel();
         let (reading, is_reading) = watch::channel(true);
         let (answering, is_answering) = watch::channel(true);
-        let pings = Arc::new(AtomicUsize::new(0));
+        let pings = Arc::default();
         let reader = Reader { client, is_reading, is_answering, pings: Arc::clone(&pings), sender };
         let reader = tokio::spawn(reader.run(response));
         Self { events, reading, answering, pings, last_event_id: None, reader }
@@ -187,7 +187,12 @@ impl EventStream {
 
     /// How many pings came, answered or not.
     pub(crate) fn pings(&self) -> usize {
-        self.pings.load(Ordering::Relaxed)
+        self.pings.lock().unwrap().len()
+    }
+
+    /// The id of the last ping, once one has come.
+    pub(crate) fn last_ping(&self) -> Option<Value> {
+        self.pings.lock().unwrap().last().cloned()
     }
 
     /// Closes the connection, as dropping it does.
@@ -264,7 +269,7 @@ struct Reader {
     client: RawClient,
     is_reading: watch::Receiver<bool>,
     is_answering: watch::Receiver<bool>,
-    pings: Arc<AtomicUsize>,
+    pings: Arc<Mutex<Vec<Value>>>,
     sender: mpsc::UnboundedSender<Event>,
 }
 
@@ -293,7 +298,7 @@ impl Reader {
     }
 
     async fn pinged(&self, id: &Value) {
-        self.pings.fetch_add(1, Ordering::Relaxed);
+        self.pings.lock().unwrap().push(id.clone());
         if *self.is_answering.borrow() {
             self.client.send(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await;
         }
