@@ -84,9 +84,10 @@ pub(crate) fn encoded(session: &SessionId) -> Cow<'_, str> {
 }
 
 /// The other way; `None` for what no session id encodes to.
-pub(crate) fn decoded(encoded: &str) -> Option<SessionId> {
-    let text = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?;
-    SessionId::new(text).ok()
+pub(crate) fn decoded(text: &str) -> Option<SessionId> {
+    let id = SessionId::new(percent_encoding::percent_decode_str(text).decode_utf8().ok()?).ok()?;
+    // What is not as we write it would be another's key.
+    (encoded(&id) == text).then_some(id)
 }
 
 /// A prefix has no braces, or one hash tag with something in it: else a queue and its lease could lie in different slots.
@@ -192,7 +193,7 @@ mod tests {
         #[test]
         fn no_member_of_the_live_sessions_makes_its_reader_panic(text in ".*|[!-~]*") {
             if let Some(id) = decoded(&text) {
-                prop_assert_eq!(decoded(&encoded(&id)), Some(id));
+                prop_assert_eq!(encoded(&id), text);
             }
         }
     }

@@ -6,13 +6,28 @@
 //! file: each is read at every run. What must come of it stands beside it in `NAME.expected`; where that is missing it is
 //! written, to be looked at and kept.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mcp_courier::actors::ListSubscribers;
 use mcp_courier::envelope::Envelope;
-use mcp_courier::{Config, Notification, Outbound, Publisher, PushRefusal, SessionId, Task, TaskStatus};
+use mcp_courier::queue::BoxFuture;
+use mcp_courier::{
+    Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, Publisher, PushRefusal,
+    SessionId, Task, TaskStatus,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+use eventually::{SOON, eventually};
+use redis_server::RedisServer;
 
 const TTL: Duration = Duration::from_secs(300);
 const RELATED: &str = "io.modelcontextprotocol/related-task";
@@ -72,22 +87,75 @@ fn unknown(raw: &[u8]) -> Map<String, Value> {
 
 #[test]
 fn each_file_of_the_corpus_is_read_or_refused_as_it_is_recorded() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/envelope");
-    let mut count = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let file = entry.unwrap().path();
-        if file.extension().is_some_and(|e| e == "expected") {
-            continue;
-        }
+    let files = corpus();
+    assert!(files.len() >= 30, "{} files were found", files.len());
+    for file in files {
         let came = judge(&std::fs::read(&file).unwrap());
         let record = file.with_extension("expected");
         match std::fs::read_to_string(&record) {
             Ok(expected) => assert_eq!(came, expected, "{}", file.display()),
             Err(_) => std::fs::write(record, came).unwrap(),
         }
-        count += 1;
     }
-    assert!(count >= 30, "{count} files were read");
+}
+
+fn corpus() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/envelope");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|file| file.extension().is_none_or(|e| e != "expected")).collect()
+}
+
+/// Refuses each once.
+#[derive(Default)]
+struct Fussy {
+    offered: Mutex<HashSet<NotificationId>>,
+    taken: Mutex<Vec<String>>,
+}
+
+impl McpSession for Fussy {
+    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+        let is_new = self.offered.lock().unwrap().insert(notification.id);
+        let refused = is_new || notification.attempt == 0;
+        if !refused {
+            self.taken.lock().unwrap().push(notification.method.clone());
+        }
+        Box::pin(async move { if refused { Err(HandOverError::Transient("once".to_owned())) } else { Ok(()) } })
+    }
+}
+
+#[actix::test]
+async fn g1_g2_nothing_in_the_corpus_stops_a_queue_or_stays_in_redis_for_ever() {
+    let redis = RedisServer::start();
+    let config = Config::builder().backoff_initial(Duration::from_millis(1)).max_attempts(1000).build().unwrap();
+    let courier = Courier::start(&redis.url(), config).await.unwrap();
+    let session = SessionId::new("s").unwrap();
+    let (queue, mut connection) = ("mcp-courier:notifications:s", redis.connection().await);
+    let files = corpus();
+    for file in &files {
+        let raw = std::fs::read(file).unwrap();
+        let mut pipe = redis::pipe();
+        pipe.lpush(queue, &raw).hset(format!("{{{queue}}}:questions"), file.to_str().unwrap(), &raw);
+        pipe.zadd("mcp-courier:sessions", &raw, 9e15);
+        pipe.query_async::<()>(&mut connection).await.unwrap();
+    }
+    courier.publisher().push(&session, Notification::new("notifications/last").unwrap()).await.unwrap();
+    let fussy = Arc::new(Fussy::default());
+    courier.ensure_subscriber(&session, fussy.clone()).await.unwrap();
+    eventually("the last is taken", SOON, || async {
+        fussy.taken.lock().unwrap().last().is_some_and(|method| method == "notifications/last")
+    })
+    .await;
+    let info = courier.supervisor().send(ListSubscribers).await.unwrap().pop().unwrap();
+    let refused = files.iter().filter(|file| judge(&std::fs::read(file).unwrap()).starts_with("refused")).count();
+    assert!(info.discarded >= refused as u64, "{info:?}");
+    let reached = courier.publisher().broadcast(&Notification::tools_list_changed()).await.unwrap();
+    assert_eq!(reached.len(), 1, "its owner is found among what is no session");
+    courier.shutdown(SOON).await;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+    for key in keys.iter().filter(|key| !key.ends_with("sessions") && !key.ends_with("questions")) {
+        let life: i64 = redis::cmd("PTTL").arg(key).query_async(&mut connection).await.unwrap();
+        assert!((0..400 * 24 * 3_600_000).contains(&life), "{key} lives for {life} ms");
+    }
 }
 
 /// JSON as bytes, so that it can be wrong.

@@ -400,7 +400,7 @@ async fn g6_g7_a_client_that_answers_with_enormous_bodies_and_ids() {
     let scene = Scene::set().await;
     let client = RawClient::connect_with(&scene.server.url, json!({"elicitation": {}})).await;
     let mut stream = client.open_stream().await;
-    let huge = "x".repeat(3_500_000);
+    let huge = "x".repeat(1_500_000);
     let result = json!({"action": "accept", "content": {"a": huge}});
     for id in ["mcp-courier:", "mcp-courier:elicit:", ""] {
         for (id, result) in [(format!("{id}{huge}"), json!({})), (format!("{id}no"), result.clone())] {
