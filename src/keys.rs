@@ -59,6 +59,21 @@ impl Keys {
         format!("{}:sessions", self.prefix)
     }
 
+    /// What a session began with.
+    pub(crate) fn session(&self, session: &SessionId) -> String {
+        format!("{}:session:{}", self.prefix, session.encode())
+    }
+
+    /// The channel of what all processes are told.
+    pub(crate) fn news(&self) -> String {
+        format!("{}:news", self.prefix)
+    }
+
+    /// The channel of what one process is told.
+    pub(crate) fn news_for(&self, process: impl std::fmt::Display) -> String {
+        format!("{}:{process}", self.news())
+    }
+
     pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
         let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
         ElicitKeys {

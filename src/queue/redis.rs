@@ -21,6 +21,7 @@ use crate::session_id::SessionId;
 mod claim;
 pub(crate) mod connection;
 mod consumer;
+mod fleet;
 mod push;
 mod questions;
 mod release;
