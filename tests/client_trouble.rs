@@ -362,14 +362,21 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
     let victims = victim.open_stream().await;
     victims.answer_pings(false);
     scene.push(&victim, 0..10, 0).await;
-    eventually("the victim is pinged", SOON, || async { victims.last_ping().is_some() }).await;
-    let of_victim = victims.last_ping().unwrap();
+    eventually("the victim is pinged", SOON, || async { victims.last_ping_id().is_some() }).await;
+    let of_victim = json!(victims.last_ping_id().unwrap());
     let stream = client.open_stream().await;
     stream.answer_pings(false);
     scene.push(&client, 0..10, 0).await;
+    // Of this process and to come, of a process that is not, and of none.
+    let (process, n) = of_victim.as_str().unwrap().rsplit_once(':').unwrap();
+    let n: u64 = n.parse().unwrap();
+    let nobody = process.replace(|c: char| c.is_ascii_digit(), "0");
     let answer = |id: &Value| json!({"jsonrpc": "2.0", "id": id, "result": {}});
-    for n in 0..500 {
-        for id in [of_victim.clone(), json!(format!("mcp-courier:{n}")), json!(n), json!("mcp-courier:elicit:no")] {
+    for i in 1..300 {
+        let forged = [format!("{process}:{}", n + 1000 + i), format!("{nobody}:{i}"), format!("{process}:-{i}")];
+        let forged =
+            forged.into_iter().map(Value::from).chain([of_victim.clone(), json!(i), json!("mcp-courier:elicit:no")]);
+        for id in forged {
             assert_eq!(client.send(&answer(&id)).await, StatusCode::ACCEPTED);
         }
     }
@@ -381,7 +388,7 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
         got.assert_is(0..10);
         scene.until(client, SubscriberState::Waiting).await;
         // Repeated, late: it confirms nothing of the next batch.
-        let ping = stream.last_ping().unwrap();
+        let ping = json!(stream.last_ping_id().unwrap());
         stream.answer_pings(false);
         scene.push(client, 10..20, 0).await;
         got.until(&mut stream, 19).await;

@@ -15,12 +15,13 @@ use self::questions::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
 use crate::error::{ConfigError, QueueError, QueueErrorKind};
-use crate::keys::{Keys, decoded};
+use crate::keys::Keys;
 use crate::session_id::SessionId;
 
 mod claim;
 pub(crate) mod connection;
 mod consumer;
+mod fleet;
 mod push;
 mod questions;
 mod release;
@@ -255,7 +256,7 @@ impl Queue for RedisQueue {
                 .query_async(&mut connection)
                 .await
                 .map_err(failed)?;
-            let session = |member: &Vec<u8>| decoded(std::str::from_utf8(member).ok()?.rsplit_once(':')?.0);
+            let session = |member: &Vec<u8>| SessionId::decode(std::str::from_utf8(member).ok()?.rsplit_once(':')?.0);
             let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
             // While a session moves it has two owners here.
             sessions.sort_unstable();

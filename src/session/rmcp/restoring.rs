@@ -1,0 +1,77 @@
+//! [`Restoring`]: a session that another server began is made one of this process.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{ClientJsonRpcMessage, GetExtensions};
+use rmcp::transport::streamable_http_server::SessionRestoreMarker;
+use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
+
+use super::shared::Shared;
+
+/// Long enough for a task that only takes a lock.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// A session is being restored. Where that fails, or whoever does it hangs up, what there is of it is closed again: rmcp
+/// would serve it without having initialised it.
+pub(super) struct Restoring<M: SessionManager> {
+    shared: Arc<Shared<M>>,
+    id: RmcpSessionId,
+    /// Whether rmcp runs its worker already, and so closes the session when that ends.
+    is_served: bool,
+    is_done: bool,
+}
+
+impl<M: SessionManager> Restoring<M> {
+    pub(super) fn new(shared: &Arc<Shared<M>>, id: &RmcpSessionId, is_served: bool) -> Self {
+        Self { shared: Arc::clone(shared), id: Arc::clone(id), is_served, is_done: false }
+    }
+
+    /// It went well, so far as whoever has this is concerned.
+    pub(super) fn done(&mut self) {
+        self.is_done = true;
+    }
+}
+
+impl<M: SessionManager> Drop for Restoring<M> {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        // Without a client nothing has begun. Without a runtime the process ends.
+        let (Some(client), Ok(runtime)) = (self.shared.known(&self.id), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        // At once, before rmcp can close it by its id: it does so as soon as its worker ends, which may be now.
+        self.shared.gates.closing(client.session_id());
+        let (shared, id, is_served) = (Arc::clone(&self.shared), Arc::clone(&self.id), self.is_served);
+        runtime.spawn(async move {
+            shared.close(&id, &client).await;
+            if !is_served {
+                after_rmcp(async move { shared.gates.closed(&id) });
+            }
+        });
+    }
+}
+
+/// Does something when rmcp has given up a restore too. It forgets that in a task of its own, a moment after it has dropped
+/// or returned; a request that came before that would be told that there is no such session.
+pub(super) fn after_rmcp(what: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            what.await;
+        });
+    }
+}
+
+/// Whether rmcp sends it for a client whose session it restores.
+pub(super) fn is_restored(message: &ClientJsonRpcMessage) -> bool {
+    let extensions = match message {
+        ClientJsonRpcMessage::Request(request) => request.request.extensions(),
+        ClientJsonRpcMessage::Notification(notification) => notification.notification.extensions(),
+        _ => return false,
+    };
+    extensions.get::<SessionRestoreMarker>().is_some()
+}
