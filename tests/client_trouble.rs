@@ -364,7 +364,13 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
     scene.push(&victim, 0..10, 0).await;
     eventually("the victim is pinged", SOON, || async { victims.last_ping_id().is_some() }).await;
     let of_victim = json!(victims.last_ping_id().unwrap());
-    let stream = client.open_stream().await;
+    let mut stream = client.open_stream().await;
+    // Pings are numbered for each session: past those of the victim's.
+    for _ in 0..10 {
+        scene.push(&client, 0..1, 0).await;
+        stream.next_notification().await.unwrap();
+        scene.until(&client, SubscriberState::Waiting).await;
+    }
     stream.answer_pings(false);
     scene.push(&client, 0..10, 0).await;
     // Of this process and to come, of a process that is not, and of none.
