@@ -15,20 +15,20 @@ use tokio::task::JoinHandle;
 
 #[path = "support/eventually.rs"]
 mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
 #[path = "support/mcp_server.rs"]
 mod mcp_server;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/silent_forwarder.rs"]
+mod silent_forwarder;
 
 use eventually::{SOON, eventually};
-use forwarder::Forwarder;
 use mcp_server::McpServer;
 use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
+use silent_forwarder::Forwarder;
 
 /// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long.
 const LIMIT: Duration = Duration::from_millis(1500);
