@@ -57,6 +57,7 @@ pub struct Notification {
     pub(crate) meta: Option<Map<String, Value>>,
     pub(crate) traceparent: Option<String>,
     pub(crate) time_to_live: Option<Duration>,
+    pub(crate) receipt: bool,
 }
 
 impl Notification {
@@ -71,7 +72,15 @@ impl Notification {
     }
 
     fn named(method: impl Into<String>) -> Self {
-        Self { id: None, method: method.into(), params: None, meta: None, traceparent: None, time_to_live: None }
+        Self {
+            id: None,
+            method: method.into(),
+            params: None,
+            meta: None,
+            traceparent: None,
+            time_to_live: None,
+            receipt: false,
+        }
     }
 
     fn with_object(method: &'static str, params: Value) -> Self {
@@ -123,6 +132,14 @@ impl Notification {
     /// Sets the W3C trace context of what caused it. It reaches the client as `_meta.traceparent`.
     pub fn with_traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// Asks for a receipt: what becomes of it can then be read, and awaited, by its id
+    /// ([`Publisher::receipt`](crate::Publisher::receipt)). Not asked for by default; it costs a key in Redis for as long as
+    /// [`Config::receipt_life`](crate::Config::receipt_life) says. A FastMCP server writes none.
+    pub fn with_receipt(mut self) -> Self {
+        self.receipt = true;
         self
     }
 

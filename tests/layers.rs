@@ -8,6 +8,7 @@ const ORDER: &[&str] = &[
     "error",
     "notification",
     "envelope",
+    "fate",
     "keys",
     "retry",
     "config",
