@@ -47,7 +47,7 @@ pub struct DeadLetter {
     pub method: Option<String>,
     /// Why it was discarded.
     pub reason: DiscardReason,
-    /// When, by the queue's clock.
+    /// When, by the queue's clock; 1970 where somebody else put it there.
     pub at: Timestamp,
     /// How many attempts to hand it over had failed.
     pub attempts: u32,
@@ -88,9 +88,6 @@ impl DeadLetters {
     /// # Cancellation
     /// Nothing remains.
     pub async fn list(&self, session: &SessionId, skip: usize, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
         let (letters, _) = self.queue.dead_letters(session, skip, limit).await?;
         Ok(letters.into_iter().map(|letter| self.read(session, letter)).collect())
     }

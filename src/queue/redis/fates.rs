@@ -51,29 +51,27 @@ impl RedisQueue {
     ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
         const DOING: &str = "reading dead letters";
         let dead = self.keys.of(session).dead;
-        let (mut letters, mut now) = (Vec::new(), Timestamp(0));
-        loop {
-            let wanted = PIECE.min(limit - letters.len()).max(1);
-            let (first, behind) = (skip + letters.len(), skip + letters.len() + wanted);
-            let (time, piece): ((i64, i64), Vec<Vec<u8>>) = redis::pipe()
-                .cmd("TIME")
-                .cmd("LRANGE")
+        // The settings' second is the life of a letter.
+        let [_, life, ..] = lua::settings(&self.config);
+        let now = self.settle_script(DOING, &remember::TRIM, std::slice::from_ref(&dead), &[life]).await?;
+        let now = Timestamp(reply::number(now).map_err(|e| self.bad_reply(DOING, e))?);
+        let mut letters = Vec::new();
+        while letters.len() < limit {
+            let (first, wanted) = (skip + letters.len(), PIECE.min(limit - letters.len()));
+            let piece: Vec<Vec<u8>> = redis::cmd("LRANGE")
                 .arg(&dead)
-                .arg(format!("-{behind}"))
+                .arg(format!("-{}", first + wanted))
                 .arg(format!("-{}", first + 1))
                 .query_async(&mut self.shared.clone())
                 .await
                 .map_err(|e| self.failed(DOING, e))?;
-            now = now.max(Timestamp(time.0 * 1_000_000 + time.1));
             let got = piece.len();
             letters.extend(piece.into_iter().rev().map(decode));
-            if got < wanted || letters.len() >= limit {
-                // Those whose time is over go with the next that is kept, or with the whole list.
-                let oldest = now.0 - i64::try_from(self.config.dead_letter_life().as_micros()).unwrap_or(i64::MAX);
-                letters.retain(|letter| letter.at.0 > oldest);
-                return Ok((letters, now));
+            if got < wanted {
+                break;
             }
         }
+        Ok((letters, now))
     }
 }
 
@@ -93,7 +91,7 @@ fn decode(kept: Vec<u8>) -> Letter {
         // Somebody else put it there: shown as it is, so that it can be seen and purged.
         Err(error) => {
             let reason = DiscardReason::Undecodable(format!("what is written on the letter: {error}"));
-            Letter { at: Timestamp(i64::MAX), reason, raw: kept, mark }
+            Letter { at: Timestamp(0), reason, raw: kept, mark }
         }
     }
 }

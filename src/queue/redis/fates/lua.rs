@@ -3,13 +3,13 @@
 use crate::config::Config;
 use crate::queue::Fate;
 
-/// Two functions to stand before a script.
+/// Functions to stand before a script.
 ///
 /// `tell` settles a receipt, or has it say that its notification is queued. That it was delivered stands for good.
 ///
 /// `keep` puts letters, the oldest first, before those that there are, and keeps all within their bounds, which are the
 /// [`settings`]. It answers what went wrong, or "": whoever calls it goes on, as an acknowledgement must not be stuck for ever
-/// because something else lies under the key.
+/// because something else lies under the key. `trim` removes those whose time is over.
 pub(in crate::queue::redis) const FUNCTIONS: &str = r#"
 local function tell(receipt, what, life)
   local before = redis.pcall('GET', receipt)
@@ -23,6 +23,15 @@ local function letter(now, reason, message)
   return string.format('{"at":%.0f,"reason":', now) .. reason .. '}\n' .. message
 end
 
+local function trim(dead, now, life)
+  while true do
+    local oldest = redis.call('LINDEX', dead, -1)
+    local at = oldest and string.match(oldest, '^{"at":(%d+)')
+    if not at or tonumber(at) > now - life * 1000 then break end
+    redis.call('RPOP', dead)
+  end
+end
+
 local function keep(dead, letters, now, most, life, most_bytes, largest)
   if #letters == 0 or tonumber(most) == 0 then return '' end
   -- Before LPUSH, which is refused when Redis is out of memory unless the script has written before.
@@ -33,12 +42,7 @@ local function keep(dead, letters, now, most, life, most_bytes, largest)
   end
   redis.call('PEXPIRE', dead, life)
   redis.call('LTRIM', dead, 0, most - 1)
-  while true do
-    local oldest = redis.call('LINDEX', dead, -1)
-    local at = oldest and string.match(oldest, '^{"at":(%d+)')
-    if not at or tonumber(at) > now - life * 1000 then break end
-    redis.call('RPOP', dead)
-  end
+  trim(dead, now, life)
   -- Counting bytes walks the list, so it is done only where the bound can be near.
   if redis.call('LLEN', dead) * largest > tonumber(most_bytes) then
     local bytes = redis.call('MEMORY', 'USAGE', dead, 'SAMPLES', 0)

@@ -1,4 +1,4 @@
-//! The script that writes down the fate of a message that is in its queue no more.
+//! The script that writes down the fate of a message that is in its queue no more, and the one that removes old letters.
 
 use std::sync::LazyLock;
 
@@ -24,6 +24,17 @@ if KEYS[2] then
 end
 return trouble
 ";
+
+/// KEYS: the dead letters. ARGV: their life in ms. Removes those whose time is over, and answers the time in µs.
+const TRIM_CODE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+trim(KEYS[1], now, ARGV[1])
+return now
+";
+
+pub(super) static TRIM: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{TRIM_CODE}")));
 
 pub(super) static SCRIPT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{CODE}")));
