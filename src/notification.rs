@@ -137,7 +137,8 @@ impl Notification {
 
     /// Asks for a receipt: what becomes of it can then be read, and awaited, by its id
     /// ([`Publisher::receipt`](crate::Publisher::receipt)). Not asked for by default; it costs a key in Redis for as long as
-    /// [`Config::receipt_life`](crate::Config::receipt_life) says. A FastMCP server writes none.
+    /// [`Config::receipt_life`](crate::Config::receipt_life) says. Where a push got no answer, its receipt tells whether it
+    /// was queued. A FastMCP server settles none.
     pub fn with_receipt(mut self) -> Self {
         self.receipt = true;
         self

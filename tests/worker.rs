@@ -105,24 +105,25 @@ async fn a_worker_lists_redrives_and_purges_dead_letters() {
     };
     assert_eq!(dead("list").await, "");
     let (key, mut raw) = ("{mcp-courier:notifications:s}:dead", redis.connection().await);
-    let letter = r#"{"at":9000000000000000,"reason":{"rejected":"no"}}
-{"notification":{"method":"notifications/x"},"id":"0197f0a0-0000-7000-8000-000000000000"}"#;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let message = r#"{"notification":{"method":"notifications/x"},"id":"0197f0a0-0000-7000-8000-000000000000"}"#;
+    let letter = format!("{{\"at\":{now},\"reason\":{{\"rejected\":\"no\"}}}}\n{message}");
     let mut keep = redis::pipe();
-    keep.cmd("LPUSH")
-        .arg(key)
-        .arg(letter)
-        .arg(letter.replace("at\":9000000000000000", "at\":1"))
-        .arg("nonsense")
-        .ignore();
+    keep.cmd("LPUSH").arg(key).arg(letter).arg("nonsense").ignore();
     keep.cmd("EXPIRE").arg(key).arg(60).exec_async(&mut raw).await.unwrap();
     let listed = dead("list").await;
     let lines: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2, "one is too old: {listed}");
+    assert_eq!(lines.len(), 2, "{listed}");
     assert_eq!(lines[0]["reason"], "the session rejected it: no");
-    assert_eq!(lines[0]["id"], "0197f0a0-0000-7000-8000-000000000000");
-    assert!(dead("redrive").await.starts_with("redriven 0; stayed: 0 undecodable"), "kept after it began");
-    assert_eq!(dead("purge").await, "purged 3\n");
+    assert_eq!(
+        (&lines[0]["id"], &lines[0]["message"]),
+        (&json!("0197f0a0-0000-7000-8000-000000000000"), &json!(message))
+    );
+    assert_eq!(dead("redrive").await, "redriven 1; stayed: 1 undecodable, 0 questions that are over\n");
+    assert_eq!(dead("purge").await, "purged 1\n");
     assert_eq!(dead("list").await, "");
+    let queued: usize = redis::cmd("LLEN").arg("mcp-courier:notifications:s").query_async(&mut raw).await.unwrap();
+    assert_eq!(queued, 1);
 }
 
 #[tokio::test]

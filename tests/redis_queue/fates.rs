@@ -160,6 +160,23 @@ async fn what_others_put_among_the_letters_is_shown_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_letter_whose_time_is_over_is_neither_listed_nor_redriven() {
+    let mut f = Fixture::with(RedisServer::start(), keeping()).await;
+    f.push([0]).await;
+    let taken = f.take().await;
+    f.consumer.take(Some(&done(&taken, Some(DiscardReason::Expired)))).await.unwrap();
+    let kept: String = f.redis(&["LINDEX", DEAD, "0"]).await;
+    let (_, raw) = kept.split_once('\n').unwrap();
+    for _ in 0..15 {
+        let old = format!("{{\"at\":1000000,\"reason\":\"expired\"}}\n{raw}");
+        let _: () = f.redis(&["RPUSH", DEAD, &old]).await;
+    }
+    assert_eq!(f.publisher.dead_letters().redrive(&session()).await.unwrap().redriven, 1);
+    assert_eq!((numbers(&f.take().await), letters(&f).await), (vec![0], 0));
+    f.end().await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_receipt_gets_it_though_redis_died_meanwhile() {
     let mut f = Fixture::with(RedisServer::durable(), keeping()).await;
     let id = push_with_receipt(&f, 0).await;
