@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::queue::{Delivered, Fate, LeaseState, Taken};
 use mcp_courier::{Config, ConfigBuilder, DiscardReason, NotificationId, Receipt};
+use redis::RedisResult;
 
 use crate::eventually::{SOON, eventually};
-use crate::fixture::{Fixture, LEASE, LONG, note, numbers, session};
+use crate::fixture::{Fixture, LEASE, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
 
 const DEAD: &str = "{mcp-courier:notifications:s-1}:dead";
@@ -156,6 +157,42 @@ async fn what_others_put_among_the_letters_is_shown_and_stops_nothing() {
     let done = f.publisher.dead_letters().redrive(&session()).await.unwrap();
     assert_eq!((done.redriven, done.undecodable), (2, foreign));
     assert_eq!(numbers(&f.take().await), [0, 1]);
+    f.end().await;
+}
+
+#[tokio::test]
+async fn g2_redriving_loses_and_doubles_nothing_though_redis_is_killed_meanwhile() {
+    const MANY: usize = 600;
+    let config = keeping().dead_letters(MANY).batch_messages(1000);
+    let mut f = Fixture::with(RedisServer::durable(), config).await;
+    let batch = (0..MANY).map(|n| (session(), note(n)));
+    assert!(f.publisher.push_many(batch).await.iter().all(Result::is_ok));
+    let taken = f.take().await;
+    f.consumer.take(Some(&done(&taken, Some(DiscardReason::Expired)))).await.unwrap();
+    let publisher = f.publisher.clone();
+    let redriving = tokio::spawn(async move {
+        let mut failures = 0;
+        while publisher.dead_letters().redrive(&session()).await.is_err() {
+            failures += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        failures
+    });
+    for part in 1..=4 {
+        eventually("the next part", SOON, async || {
+            let length: RedisResult<usize> = redis::cmd("LLEN").arg(QUEUE).query_async(&mut f.raw.clone()).await;
+            length.unwrap() >= MANY * part / 6
+        })
+        .await;
+        f.server.kill();
+        f.server.start_again();
+        f.raw = f.server.connection().await;
+    }
+    assert!(redriving.await.unwrap() > 0, "nothing was killed in time");
+    f.reopen().await;
+    f.consumer.claim().await.unwrap();
+    assert_eq!(numbers(&f.take().await), (0..MANY as u64).collect::<Vec<_>>());
+    assert_eq!(letters(&f).await, 0);
     f.end().await;
 }
 
