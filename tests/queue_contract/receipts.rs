@@ -123,7 +123,7 @@ pub(crate) async fn what_expires_without_an_owner_says_so(place: &Place) {
 }
 
 pub(crate) async fn a_receipt_is_kept_for_a_bounded_time(place: &Place) {
-    let (publisher, _queue, mut owner) = place.pair(config().receipt_life(Duration::from_secs(1))).await;
+    let (publisher, _queue, mut owner) = place.pair(config().receipt_life(Duration::from_secs(2))).await;
     let id = push_one(&publisher, 0).await;
     let taken = owner.take().await;
     owner.take_after(&settled(&taken, None)).await;
@@ -140,7 +140,6 @@ pub(crate) async fn all_who_wait_for_a_receipt_are_woken(place: &Place) {
     let session = session();
     let wait = || publisher.until_settled(&session, id, long);
     let (a, b, c, ()) = tokio::join!(wait(), wait(), wait(), async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
         let taken = owner.take().await;
         owner.take_after(&settled(&taken, None)).await;
     });

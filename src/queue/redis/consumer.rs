@@ -192,9 +192,10 @@ impl RedisConsumer {
     }
 
     fn take_keys(&self, delivered: Option<&Delivered>) -> Vec<String> {
-        let QueueKeys { queue, lease, questions, dead, .. } = self.keys.clone();
+        let QueueKeys { queue, lease, questions, dead, .. } = &self.keys;
         let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
-        [queue, lease, questions, dead].into_iter().chain(settled.map(|id| self.keys.receipt(id))).collect()
+        let always = [queue, lease, questions, dead].into_iter().cloned();
+        always.chain(settled.map(|id| self.keys.receipt(id))).collect()
     }
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {

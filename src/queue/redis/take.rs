@@ -11,12 +11,12 @@ use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::queue::{Delivered, LeaseState, OwnerToken};
 
-/// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how many were delivered, the length and the last bytes of the last of
-/// them; most messages, most bytes; whether to take an absent lease, and for how many ms; the life in ms that the queue
-/// needs at least, and the one that it gets where it has none; the life in ms of
-/// the open questions, how many arguments they take, and for each that was delivered its id and itself. Where there are fates
-/// to be written down, the [`settings`] of that, and for each its place from 1 for the oldest, why it was discarded or nothing,
-/// and 1 where a receipt is to be settled.
+/// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how
+/// many were delivered, the length and the last bytes of the last of them; most messages, most bytes; whether to take an absent
+/// lease, and for how many ms; the life in ms that the queue needs at least, and the one that it gets where it has none; the
+/// life in ms of the open questions, how many arguments they take, and for each that was delivered its id and itself. Where
+/// there are fates to be written down, the [`settings`] of that, and for each its place from 1 for the oldest, why it was
+/// discarded or nothing, and 1 where a receipt is to be settled.
 ///
 /// Answers the state of the lease, whether the tail had changed, the time in µs, the messages, oldest first, and why letters
 /// could not be kept, or "".
