@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use mcp_courier::{
-    Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Principal, Publisher, SessionId, TaskKey,
+    Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Principal, Publisher, Receipt, Redriven, SessionId,
+    TaskKey,
 };
 use serde_json::{Value, json};
 
-/// Pushes notifications to a client of an MCP server, and asks its user.
+/// Pushes notifications to a client of an MCP server, asks its user, and looks after what was discarded.
 #[derive(Debug, Parser)]
 struct Args {
     /// The queue, the same as the servers'.
@@ -37,6 +38,9 @@ enum Command {
         method: String,
         /// A JSON object.
         params: String,
+        /// Waits, at most this long, and prints what became of it.
+        #[arg(long, value_name = "SECONDS")]
+        receipt_wait: Option<u64>,
     },
     /// Pushes many notifications/message at once, with the data {"n": 1}, {"n": 2} and so on.
     PushMany {
@@ -62,7 +66,32 @@ enum Command {
         #[arg(long)]
         scope: Option<String>,
     },
+    /// What was discarded, where the servers keep it.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
 }
+
+#[derive(Debug, Subcommand)]
+enum DeadLetters {
+    /// Prints one line of JSON for each, the oldest first.
+    List {
+        /// The id of the client's session.
+        session: String,
+    },
+    /// Queues them again, the oldest first.
+    Redrive {
+        /// The id of the client's session.
+        session: String,
+    },
+    /// Throws them away.
+    Purge {
+        /// The id of the client's session.
+        session: String,
+    },
+}
+
+/// How many letters are read at once.
+const PAGE: usize = 100;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -83,15 +112,22 @@ async fn run(args: Args) -> Result<(), Cause> {
         })
     };
     match args.command {
-        Command::Push { session, method, params } => {
+        Command::Push { session, method, params, receipt_wait } => {
             // All that can be wrong without Redis is said without Redis.
             let session = session_of(session)?;
             let params: Value =
                 serde_json::from_str(&params).map_err(|error| format!("the params are no JSON: {error}"))?;
-            let notification = Notification::new(method)?.with_params(params)?;
+            let mut notification = Notification::new(method)?.with_params(params)?;
+            if receipt_wait.is_some() {
+                notification = notification.with_receipt();
+            }
             let publisher = Publisher::connect(&args.redis, config).await?;
             let pushed = publisher.push(&session, notification).await?;
             say(&format!("queued {}, {} waiting", pushed.id, pushed.waiting));
+            if let Some(seconds) = receipt_wait {
+                let told = publisher.until_settled(&session, pushed.id, Duration::from_secs(seconds)).await?;
+                say(&what_became(&told));
+            }
         }
         Command::PushMany { session, count } => {
             let session = session_of(session)?;
@@ -111,8 +147,56 @@ async fn run(args: Args) -> Result<(), Cause> {
             let answer = elicitor.elicit(&session, &task, question, Duration::from_secs(timeout)).await?;
             say(&outcome(&answer).to_string());
         }
+        Command::DeadLetters(what) => dead_letters(&args.redis, config, what).await?,
     }
     Ok(())
+}
+
+async fn dead_letters(url: &str, config: Config, what: DeadLetters) -> Result<(), Cause> {
+    let (DeadLetters::List { session } | DeadLetters::Redrive { session } | DeadLetters::Purge { session }) = &what;
+    let session = SessionId::new(session)?;
+    let dead = Publisher::connect(url, config).await?.dead_letters();
+    match what {
+        DeadLetters::List { .. } => {
+            for page in 0.. {
+                let letters = dead.list(&session, page * PAGE, PAGE).await?;
+                for letter in &letters {
+                    let line = json!({
+                        "at": letter.at.to_string(),
+                        "id": letter.id.map(|id| id.to_string()),
+                        "method": letter.method,
+                        "reason": letter.reason.to_string(),
+                        "attempts": letter.attempts,
+                        "message": String::from_utf8_lossy(&letter.raw),
+                    });
+                    say(&line.to_string());
+                }
+                if letters.len() < PAGE {
+                    break;
+                }
+            }
+        }
+        DeadLetters::Redrive { .. } => {
+            let done = dead.redrive(&session).await?;
+            let Redriven { redriven, undecodable, over, full, .. } = done;
+            say(&format!("redriven {redriven}; stayed: {undecodable} undecodable, {over} questions that are over"));
+            if let Some(limit) = full {
+                return Err(format!("the queue is full: it may hold {limit}").into());
+            }
+        }
+        DeadLetters::Purge { .. } => say(&format!("purged {}", dead.purge(&session).await?)),
+    }
+    Ok(())
+}
+
+fn what_became(told: &Receipt) -> String {
+    match told {
+        Receipt::Queued { expires_at } => format!("still queued, until {expires_at}"),
+        Receipt::Delivered { at } => format!("delivered at {at}"),
+        Receipt::Discarded { reason, at } => format!("discarded at {at}: {reason}"),
+        Receipt::Expired => "expired, with no server there".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 fn outcome(answer: &Answer) -> Value {

@@ -30,7 +30,7 @@ mod subscriber;
 mod supervisor;
 
 pub use self::post::StopReason;
-pub use self::session::{Deliver, DeliverOutcome, DiscardReason, SessionActor, Stopped};
+pub use self::session::{Deliver, DeliverOutcome, SessionActor, Stopped};
 pub use self::stats::{SubscriberInfo, SubscriberState};
 pub use self::subscriber::SessionSubscriberActor;
 pub use self::supervisor::{

@@ -126,6 +126,14 @@ settings! {
     /// How long a session may take to accept one notification, and a client to confirm a batch. Defaults to 30 s; 10 ms
     /// to 1 h. A client that takes longer has its stream cut, and what it did not confirm waits for its next one.
     hand_over_timeout: Duration = Duration::from_secs(30);
+    /// How many dead letters a session keeps: notifications that were discarded, with the reason. The oldest make room, also
+    /// where they have more than `queue_max_bytes` together. Defaults to 0, which keeps none; up to 100,000.
+    dead_letters: usize = 0;
+    /// How long a dead letter is kept. Defaults to 7 days; 1 s to 365 days.
+    dead_letter_life: Duration = Duration::from_secs(7 * 24 * 3600);
+    /// How long a receipt is kept after its notification was delivered, discarded or had expired. Defaults to 1 h; 1 s to
+    /// 365 days.
+    receipt_life: Duration = Duration::from_secs(3600);
     /// Whether a loss or a repeat is the lesser evil. Defaults to [`Delivery::AtLeastOnce`].
     delivery: Delivery = Delivery::AtLeastOnce;
     /// How long a session that no server holds any more is remembered, so that its client can go on at any. It begins anew
@@ -197,6 +205,14 @@ impl ConfigBuilder {
         if !(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600)).contains(&c.session_time_to_live) {
             return refused("session_time_to_live", c.session_time_to_live, "it must be 1 s to 30 days");
         }
+        if c.dead_letters > 100_000 {
+            return refused("dead_letters", c.dead_letters, "it must be at most 100,000");
+        }
+        for (name, life) in [("dead_letter_life", c.dead_letter_life), ("receipt_life", c.receipt_life)] {
+            if !(Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&life) {
+                return refused(name, life, "it must be 1 s to 365 days");
+            }
+        }
         if !(1..=30_000).contains(&c.dedicated_limit) {
             return refused("dedicated_limit", c.dedicated_limit, "it must be 1 to 30,000");
         }
@@ -247,6 +263,9 @@ mod tests {
             (Config::builder().message_max_bytes(1), "message_max_bytes"),
             (Config::builder().hand_over_timeout(seconds(0)), "hand_over_timeout"),
             (Config::builder().session_time_to_live(seconds(0)), "session_time_to_live"),
+            (Config::builder().dead_letters(100_001), "dead_letters"),
+            (Config::builder().dead_letter_life(seconds(0)), "dead_letter_life"),
+            (Config::builder().receipt_life(seconds(366 * 24 * 3600)), "receipt_life"),
             (Config::builder().dedicated_limit(0), "dedicated_limit"),
         ];
         for (builder, field) in wrong {

@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
-//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "traceparent": "…", "id": "…"}
+//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "traceparent": "…", "receipt": true, "id": "…"}
 //! ```
 //!
 //! `id` stands last, so that the last bytes of two messages differ: the acknowledgement compares them.
@@ -13,59 +13,16 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::error::InvalidNotification;
-use crate::notification::{Notification, NotificationId, check_method};
+use crate::notification::{NotificationId, check_method, time_to_live_is_possible};
 use crate::question::{Question, RELATED_TASK};
 
+mod draft;
 mod timestamp;
 mod wire;
 
+pub use self::draft::Draft;
 pub use self::timestamp::Timestamp;
 use self::wire::{Wire, fields_of};
-
-/// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    pub(crate) head: String,
-    pub(crate) tail: String,
-    pub(crate) time_to_live: Duration,
-}
-
-impl Draft {
-    /// What stands between the two times.
-    pub(crate) const BETWEEN: &str = "\",\"expires_at\":\"";
-    const TIMES: usize = 2 * "2026-11-23T10:00:00.000000+00:00".len();
-
-    /// Renders a notification under an id.
-    pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
-        let Notification { id: _, method, params, meta, traceparent, time_to_live } = notification;
-        let mut inner = Map::new();
-        inner.insert("method".to_owned(), json!(method));
-        if let Some(params) = params {
-            inner.insert("params".to_owned(), json!(params));
-        }
-        if let Some(meta) = meta {
-            inner.insert("_meta".to_owned(), json!(meta));
-        }
-        let head = format!("{{\"notification\":{},\"attempt\":0,\"enqueued_at\":\"", Value::Object(inner));
-        let traceparent = traceparent.as_ref().map(|t| format!("\"traceparent\":{},", json!(t))).unwrap_or_default();
-        Self {
-            head,
-            tail: format!("\",{traceparent}\"id\":\"{id}\"}}"),
-            time_to_live: time_to_live.unwrap_or(default_time_to_live),
-        }
-    }
-
-    /// Its size on the wire, in bytes.
-    pub fn size(&self) -> usize {
-        self.head.len() + Self::BETWEEN.len() + self.tail.len() + Self::TIMES
-    }
-
-    /// The message as it is queued at `now`.
-    pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
-        let expires_at = now.plus(self.time_to_live);
-        format!("{}{now}{}{expires_at}{}", self.head, Self::BETWEEN, self.tail).into_bytes()
-    }
-}
 
 /// A notification as it came out of the queue.
 #[derive(Debug, Clone)]
@@ -90,6 +47,8 @@ pub struct Envelope {
     pub traceparent: Option<String>,
     /// The question that it brings, if it says that a task needs input.
     pub question: Option<Question>,
+    /// Whether its producer asked for a receipt.
+    pub receipt: bool,
     raw: Vec<u8>,
 }
 
@@ -111,7 +70,23 @@ impl Envelope {
     /// # Errors
     /// [`Undecodable`] says what is wrong with it.
     pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
-        let wire = Wire::read(&raw)?;
+        Self::decode_or_give_back(queue, raw, default_time_to_live).map_err(|(why, _)| why)
+    }
+
+    /// The same; the message comes back where it says nothing.
+    pub(crate) fn decode_or_give_back(
+        queue: &str,
+        raw: Vec<u8>,
+        default_time_to_live: Duration,
+    ) -> Result<Self, (Undecodable, Vec<u8>)> {
+        match Self::read(queue, &raw, default_time_to_live) {
+            Ok(envelope) => Ok(Self { raw, ..envelope }),
+            Err(why) => Err((why, raw)),
+        }
+    }
+
+    fn read(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
+        let wire = Wire::read(raw)?;
         check_method(&wire.method)?;
         let id = match wire.id.as_deref().map(Uuid::parse_str) {
             Some(Ok(id)) => NotificationId(id),
@@ -141,7 +116,8 @@ impl Envelope {
             last_error: wire.last_error,
             traceparent: wire.traceparent,
             question,
-            raw,
+            receipt: wire.receipt,
+            raw: Vec::new(),
         })
     }
 
@@ -158,6 +134,32 @@ impl Envelope {
         let text = |key: &str| self.params.get(key).and_then(Value::as_str);
         let is_terminal = matches!(text("status")?, "completed" | "failed" | "cancelled");
         Some((text("taskId")?, is_terminal))
+    }
+
+    /// The notification as it is queued anew: the same id and the same time to live from then on, no attempt made. What we
+    /// do not know in it stays. `None` where it was read from something that is no JSON object.
+    pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.raw) else { return None };
+        let notification = fields.shift_remove("notification")?;
+        for anew in ["attempt", "enqueued_at", "expires_at", "last_error", "id"] {
+            fields.shift_remove(anew);
+        }
+        let rest: String = fields.iter().map(|(name, value)| format!("{}:{value},", json!(name))).collect();
+        let time_to_live = match (self.enqueued_at, self.expires_at) {
+            (Some(from), Some(to)) if time_to_live_is_possible(to.since(from)) => to.since(from),
+            _ => default_time_to_live,
+        };
+        Some(Draft {
+            head: format!("{{\"notification\":{notification},\"attempt\":0,\"enqueued_at\":\""),
+            tail: format!("\",{rest}\"id\":\"{}\"}}", self.id),
+            time_to_live,
+            receipt: self.receipt.then_some(self.id),
+        })
+    }
+
+    /// As it lay in the queue.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.raw
     }
 
     /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
@@ -188,7 +190,7 @@ fn take_internal(method: &str, meta: &mut Map<String, Value>, enqueued_at: Optio
 }
 
 /// An error's text goes back into the queue with the message, so it must not grow it without bound.
-fn shortened(error: &str) -> &str {
+pub(crate) fn shortened(error: &str) -> &str {
     const MAX: usize = 512;
     let end = (0..=MAX.min(error.len())).rev().find(|&i| error.is_char_boundary(i));
     &error[..end.unwrap_or(0)]
@@ -209,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::notification::Notification;
 
     const TTL: Duration = Duration::from_secs(300);
 
@@ -282,6 +285,27 @@ mod tests {
         let failed = Envelope::decode("q", fresh.clone(), TTL).unwrap().after_failure("e");
         for raw in [fresh, failed] {
             assert!(String::from_utf8(raw).unwrap().ends_with(&format!("\"id\":\"{id}\"}}")));
+        }
+    }
+
+    #[test]
+    fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
+        let id = NotificationId(Uuid::now_v7());
+        let ours = Notification::new("notifications/x").unwrap().with_traceparent("t").with_receipt();
+        let ours = ours.with_time_to_live(Duration::from_secs(7)).unwrap();
+        let raw = Draft::new(&ours, id, TTL).stamp(Timestamp(0));
+        let failed = Envelope::decode("q", raw, TTL).unwrap().after_failure("e");
+        for (raw, life) in [(failed, 7), (FASTMCP.into(), 300)] {
+            let before = Envelope::decode("q", raw, TTL).unwrap();
+            let draft = before.again(TTL).unwrap();
+            let again = Envelope::decode("q", draft.stamp(Timestamp(1_000_000_000)), TTL).unwrap();
+            assert_eq!((again.id, &again.params, &again.meta), (before.id, &before.params, &before.meta));
+            assert_eq!((again.attempt, &again.last_error, again.receipt), (0, &None, before.receipt));
+            assert_eq!(again.expires_at, Some(Timestamp(1_000_000_000).plus(Duration::from_secs(life))));
+            assert_eq!(again.traceparent, before.traceparent);
+            let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(&e.raw).unwrap()).into();
+            assert_eq!(old["more"], new["more"]);
+            assert!(again.raw.ends_with(format!("\"id\":\"{}\"}}", before.id).as_bytes()));
         }
     }
 

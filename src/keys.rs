@@ -2,6 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
+use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
@@ -24,6 +25,17 @@ pub(crate) struct QueueKeys {
     pub(crate) lease: String,
     /// What was asked and not answered yet.
     pub(crate) questions: String,
+    /// What was discarded, the newest first.
+    pub(crate) dead: String,
+    /// What the receipts' names begin with; their ids follow.
+    receipts: String,
+}
+
+impl QueueKeys {
+    /// What became of a notification.
+    pub(crate) fn receipt(&self, id: NotificationId) -> String {
+        format!("{}{id}", self.receipts)
+    }
 }
 
 /// The keys of one task's question, FastMCP's and one of ours.
@@ -46,7 +58,33 @@ impl Keys {
 
     pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
         let queue = format!("{}{}", self.of_all(), session.encode());
-        QueueKeys { lease: self.companion(&queue, "lease"), questions: self.companion(&queue, "questions"), queue }
+        QueueKeys {
+            lease: self.companion(&queue, "lease"),
+            questions: self.companion(&queue, "questions"),
+            dead: self.companion(&queue, "dead"),
+            receipts: self.companion(&queue, "receipt:"),
+            queue,
+        }
+    }
+
+    /// What the name of a list of dead letters has before its session and after it.
+    fn around_dead(&self) -> (String, &'static str) {
+        if self.prefix.contains('{') { (self.of_all(), "::dead") } else { (format!("{{{}", self.of_all()), "}:dead") }
+    }
+
+    /// The glob pattern of all lists of dead letters.
+    pub(crate) fn all_dead(&self) -> String {
+        let (before, after) = self.around_dead();
+        let literally = |text: &str| -> String {
+            text.chars().flat_map(|c| "*?[]^-\\".contains(c).then_some('\\').into_iter().chain([c])).collect()
+        };
+        format!("{}*{}", literally(&before), literally(after))
+    }
+
+    /// Whose dead letters a key holds, if it is one of those.
+    pub(crate) fn session_of_dead(&self, key: &str) -> Option<SessionId> {
+        let (before, after) = self.around_dead();
+        SessionId::decode(key.strip_prefix(&before)?.strip_suffix(after)?)
     }
 
     /// What the names of all queues begin with.
@@ -169,6 +207,18 @@ mod tests {
             let keys = Keys::new(prefix).of(&id);
             prop_assert_eq!(slot(&keys.queue), slot(&keys.lease));
             prop_assert_eq!(slot(&keys.queue), slot(&keys.questions));
+            prop_assert_eq!(slot(&keys.queue), slot(&keys.dead));
+            prop_assert_eq!(slot(&keys.queue), slot(&keys.receipt(NotificationId(uuid::Uuid::nil()))));
+        }
+
+        #[test]
+        fn dead_letters_say_whose_they_are(id in session_id(), prefix in "[a-z*?:\\[]{1,5}|[a-z*:]{0,5}\\{[a-z?:]{1,5}\\}[a-z:]{0,5}") {
+            let keys = Keys::new(prefix);
+            let own = keys.of(&id);
+            prop_assert_eq!(keys.session_of_dead(&own.dead), Some(id));
+            for other in [&own.queue, &own.lease, &own.questions, &own.receipt(NotificationId(uuid::Uuid::nil()))] {
+                prop_assert_eq!(keys.session_of_dead(other), None);
+            }
         }
 
         #[test]
@@ -184,10 +234,10 @@ mod tests {
             a in session_id(), b in session_id(), task in ".{1,20}", prefix in "[a-z:]{1,5}|\\{[a-z:]{1,5}\\}",
         ) {
             let keys = Keys::new(prefix);
-            let mut all = vec![keys.sessions()];
+            let mut all = vec![keys.sessions(), keys.news()];
             for session in if a == b { vec![&a] } else { vec![&a, &b] } {
-                let QueueKeys { queue, lease, questions } = keys.of(session);
-                all.extend([queue, lease, questions]);
+                let QueueKeys { queue, lease, questions, dead, receipts } = keys.of(session);
+                all.extend([queue, lease, questions, dead, receipts, keys.session(session)]);
             }
             if let Ok(task) = TaskKey::anonymous(task) {
                 let ElicitKeys { request, response, status, asker } = keys.elicit(&task);

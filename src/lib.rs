@@ -60,6 +60,7 @@
 // What a word is, without I/O, clock or async.
 mod config;
 mod error;
+mod fate;
 mod keys;
 mod notification;
 mod principal;
@@ -95,9 +96,10 @@ pub use self::error::{
     InvalidPrincipal, InvalidQuestion, InvalidSessionId, PushError, PushRefusal, QueueError, QueueErrorKind,
     QueueLimit,
 };
+pub use self::fate::{DiscardReason, Receipt};
 pub use self::notification::{LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus};
 pub use self::principal::Principal;
-pub use self::publisher::{Publisher, Pushed, TaskReporter};
+pub use self::publisher::{DeadLetter, DeadLetters, Publisher, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, Question, TaskKey};
 pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};
 pub use self::session_id::SessionId;

@@ -1,20 +1,20 @@
 //! [`Notification`]: what a worker has to say to a client.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::error::InvalidNotification;
 use crate::question::RELATED_TASK;
 
 mod json;
+mod kinds;
 mod task;
 
 use self::json::object;
 pub(crate) use self::json::{MAX_DEPTH, kind, nests_deeper};
+pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
 pub use self::task::{Task, TaskStatus};
 
 /// The id that one notification keeps for its whole life, from push to the client's `_meta`.
@@ -60,6 +60,7 @@ pub struct Notification {
     pub(crate) meta: Option<Map<String, Value>>,
     pub(crate) traceparent: Option<String>,
     pub(crate) time_to_live: Option<Duration>,
+    pub(crate) receipt: bool,
 }
 
 impl Notification {
@@ -74,7 +75,15 @@ impl Notification {
     }
 
     fn named(method: impl Into<String>) -> Self {
-        Self { id: None, method: method.into(), params: None, meta: None, traceparent: None, time_to_live: None }
+        Self {
+            id: None,
+            method: method.into(),
+            params: None,
+            meta: None,
+            traceparent: None,
+            time_to_live: None,
+            receipt: false,
+        }
     }
 
     fn with_object(method: &'static str, params: Value) -> Self {
@@ -129,6 +138,15 @@ impl Notification {
         self
     }
 
+    /// Asks for a receipt: what becomes of it can then be read, and awaited, by its id
+    /// ([`Publisher::receipt`](crate::Publisher::receipt)). Not asked for by default; it costs a key in Redis for as long as
+    /// [`Config::receipt_life`](crate::Config::receipt_life) says. Where a push got no answer, its receipt tells whether it
+    /// was queued. A FastMCP server settles none.
+    pub fn with_receipt(mut self) -> Self {
+        self.receipt = true;
+        self
+    }
+
     /// Its id: none until it is pushed, or was refused by a push.
     pub fn id(&self) -> Option<NotificationId> {
         self.id
@@ -149,167 +167,6 @@ impl Notification {
     pub fn params(&self) -> Option<&Map<String, Value>> {
         self.params.as_ref()
     }
-
-    /// `notifications/message`: a line of log for the client, MCP's logging utility. `data` may be any JSON.
-    pub fn message(level: LoggingLevel, logger: Option<&str>, data: Value) -> Self {
-        // `data` is required, so that it stays even where it is null.
-        let mut notification =
-            Self::with_object("notifications/message", json!({"level": level.as_str(), "logger": logger}));
-        if let Some(params) = &mut notification.params {
-            params.insert("data".to_owned(), data);
-        }
-        notification
-    }
-
-    /// `notifications/progress` for the request or task that gave the token.
-    ///
-    /// # Errors
-    /// [`InvalidNotification::NotFinite`] where a number is infinite or not a number.
-    pub fn progress(
-        token: impl Into<ProgressToken>,
-        progress: f64,
-        total: Option<f64>,
-        message: Option<&str>,
-    ) -> Result<Self, InvalidNotification> {
-        for (field, number) in [("progress", Some(progress)), ("total", total)] {
-            if number.is_some_and(|n| !n.is_finite()) {
-                return Err(InvalidNotification::NotFinite { field });
-            }
-        }
-        Ok(Self::finite_progress(token.into(), progress, total, message))
-    }
-
-    /// As [`progress`](Self::progress), without what JSON cannot hold.
-    pub(crate) fn finite_progress(
-        token: ProgressToken,
-        progress: f64,
-        total: Option<f64>,
-        message: Option<&str>,
-    ) -> Self {
-        Self::with_object(
-            "notifications/progress",
-            json!({"progressToken": token.to_json(), "progress": number(progress),
-                   "total": total.map(number), "message": message}),
-        )
-    }
-
-    /// `notifications/resources/updated`: a resource that the client subscribed to has changed.
-    pub fn resource_updated(uri: impl Into<String>) -> Self {
-        Self::with_object("notifications/resources/updated", json!({"uri": uri.into()}))
-    }
-
-    /// `notifications/resources/list_changed`.
-    pub fn resources_list_changed() -> Self {
-        Self::named("notifications/resources/list_changed")
-    }
-
-    /// `notifications/tools/list_changed`.
-    pub fn tools_list_changed() -> Self {
-        Self::named("notifications/tools/list_changed")
-    }
-
-    /// `notifications/prompts/list_changed`.
-    pub fn prompts_list_changed() -> Self {
-        Self::named("notifications/prompts/list_changed")
-    }
-
-    /// `notifications/cancelled`: the server takes back a request that it sent.
-    pub fn cancelled(request: impl Into<RequestId>, reason: Option<&str>) -> Self {
-        Self::with_object("notifications/cancelled", json!({"requestId": request.into().to_json(), "reason": reason}))
-    }
-
-    /// `notifications/elicitation/complete`: what was asked by URL mode has been done elsewhere.
-    pub fn elicitation_complete(elicitation_id: impl Into<String>) -> Self {
-        Self::with_object("notifications/elicitation/complete", json!({"elicitationId": elicitation_id.into()}))
-    }
-
-    /// `notifications/tasks/status`: a whole task of MCP 2025-11-25, as `tasks/get` would show it.
-    pub fn task_status(task: &Task) -> Self {
-        let mut notification = Self::with_object(
-            "notifications/tasks/status",
-            json!({
-                "taskId": task.task_id,
-                "status": task.status.as_str(),
-                "statusMessage": task.status_message,
-                "createdAt": rfc3339(task.created_at),
-                "lastUpdatedAt": rfc3339(task.last_updated_at),
-                "pollInterval": task.poll_interval.map(millis),
-            }),
-        );
-        // `ttl` is required and may be null: the task is then kept without a limit.
-        if let Some(params) = &mut notification.params {
-            params.insert("ttl".to_owned(), task.ttl.map_or(Value::Null, |d| json!(millis(d))));
-        }
-        notification
-    }
-}
-
-/// The severity of a [`Notification::message`], the syslog levels that MCP names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // the names are RFC 5424's
-pub enum LoggingLevel {
-    Debug,
-    Info,
-    Notice,
-    Warning,
-    Error,
-    Critical,
-    Alert,
-    Emergency,
-}
-
-impl LoggingLevel {
-    /// As MCP spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Notice => "notice",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Critical => "critical",
-            Self::Alert => "alert",
-            Self::Emergency => "emergency",
-        }
-    }
-}
-
-/// A JSON-RPC request id: an integer or a string, and 1 is not "1".
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum RequestId {
-    Number(i64),
-    String(String),
-}
-
-/// A progress token has the form of a request id.
-pub type ProgressToken = RequestId;
-
-impl RequestId {
-    fn to_json(&self) -> Value {
-        match self {
-            Self::Number(n) => json!(n),
-            Self::String(s) => json!(s),
-        }
-    }
-}
-
-impl From<i64> for RequestId {
-    fn from(n: i64) -> Self {
-        Self::Number(n)
-    }
-}
-
-impl From<String> for RequestId {
-    fn from(s: String) -> Self {
-        Self::String(s)
-    }
-}
-
-impl From<&str> for RequestId {
-    fn from(s: &str) -> Self {
-        Self::String(s.to_owned())
-    }
 }
 
 pub(crate) fn check_method(method: &str) -> Result<(), InvalidNotification> {
@@ -324,28 +181,10 @@ pub(crate) const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 360
 pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
     (Duration::from_millis(1)..=TIME_TO_LIVE_MAX).contains(&time_to_live)
 }
-
-/// Whole numbers without a point, as people write progress: `3` and not `3.0`.
-fn number(n: f64) -> Value {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if n.fract() == 0.0 && n.abs() < EXACT { json!(n as i64) } else { json!(n) }
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn rfc3339(at: SystemTime) -> String {
-    // Not OffsetDateTime::from: that panics outside its range.
-    let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
-    let nanos = at.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -nanos(before.duration()), nanos);
-    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
-    // A time outside the years 0 to 9999 has no RFC 3339 form; the epoch stands in for it.
-    at.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

@@ -12,9 +12,12 @@ use crate::notification::{MAX_DEPTH, Notification, NotificationId, Task};
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
 
+mod dead_letters;
 mod fastmcp;
+mod receipts;
 mod reporter;
 
+pub use self::dead_letters::{DeadLetter, DeadLetters, Redriven};
 pub use self::reporter::TaskReporter;
 
 /// Pushes notifications to sessions, wherever in the fleet they are. Cheap to clone; one per process is enough.

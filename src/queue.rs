@@ -24,6 +24,11 @@
 //! 14. *A session is remembered* for its time to live after its last use, and no longer; one that has ended is not
 //!     remembered again.
 //! 15. *An end is told to all* who listen, an answered ping to the process that asked.
+//! 16. *A dead letter is kept by the step that removes it from its queue*: once, and not where that step removes nothing.
+//!     Dead letters are bounded in number, bytes and age; the oldest make room.
+//! 17. *Redriving queues a letter and removes it in one step*: in order, under the same id, within the queue's bounds.
+//! 18. *A receipt is written with the push and settled with the acknowledgement.* That something was delivered stands for
+//!     good, and is written also where the acknowledgement removes nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -39,12 +44,14 @@ use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
 use crate::question::Question;
 use crate::session_id::SessionId;
 
+pub(crate) mod fates;
 pub(crate) mod fleet;
 pub(crate) mod lease;
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
 
+pub use self::fates::{Fate, Fates, Letter, Redrove};
 pub use self::fleet::{Fleet, News, ProcessId, Remembered};
 pub use self::lease::Permit;
 pub use self::questions::{Posed, Questions, Settled};
@@ -74,7 +81,7 @@ pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Queue>, C
 }
 
 /// What every backend does for a whole process.
-pub trait Queue: Questions + Fleet + fmt::Debug + Send + Sync + 'static {
+pub trait Queue: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'static {
     /// Queues notifications, and answers for each in the order given.
     ///
     /// # Cancellation
@@ -221,6 +228,8 @@ pub struct Delivered {
     pub last: Mark,
     /// The questions that they brought. They become open questions of the queue in the same step.
     pub questions: Vec<Question>,
+    /// What became of those that were discarded, and of those whose producer asked for a receipt; the oldest first.
+    pub fates: Vec<Fate>,
 }
 
 /// Whose a queue is, as its lease says.
@@ -263,11 +272,17 @@ pub struct Item {
     pub mark: Mark,
     /// What it says, if it says anything.
     pub envelope: Result<Envelope, Undecodable>,
+    /// The message itself, where it says nothing.
+    pub unreadable: Vec<u8>,
 }
 
 impl Item {
     pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
-        Self { mark: Mark::of(&raw), envelope: Envelope::decode(queue, raw, time_to_live) }
+        let mark = Mark::of(&raw);
+        match Envelope::decode_or_give_back(queue, raw, time_to_live) {
+            Ok(envelope) => Self { mark, envelope: Ok(envelope), unreadable: Vec::new() },
+            Err((why, unreadable)) => Self { mark, envelope: Err(why), unreadable },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ const ORDER: &[&str] = &[
     "error",
     "notification",
     "envelope",
+    "fate",
     "keys",
     "retry",
     "config",

@@ -123,4 +123,33 @@ contract! {
         what_is_known_of_sessions_is_said_of_each,
         a_session_lives_as_long_as_it_is_used,
         an_end_is_told_to_all_and_a_ping_to_one;
+    // Clauses 16 and 17.
+    letters at "queue_contract/letters.rs":
+        what_is_discarded_is_kept_with_its_reason_the_oldest_first,
+        every_reason_survives,
+        bytes_of_any_kind_are_kept_as_they_are,
+        nothing_is_kept_where_nothing_is_removed,
+        by_default_nothing_is_kept,
+        the_oldest_make_room,
+        dead_letters_are_bounded_in_bytes,
+        a_dead_letter_goes_at_its_time_whatever_came_after,
+        redriving_queues_in_order_behind_what_is_queued_from_the_beginning,
+        single_letters_can_be_redriven_by_their_ids,
+        what_does_not_fit_stays_and_the_answer_says_how_many_went,
+        a_letter_is_redriven_only_where_it_was_seen,
+        two_who_redrive_at_once_lose_and_double_nothing,
+        dead_letters_are_purged_and_their_sessions_found,
+        what_is_in_no_queue_any_more_can_be_kept_too;
+    // Clause 18.
+    receipts at "queue_contract/receipts.rs":
+        a_receipt_is_queued_with_the_push_and_settled_with_the_acknowledgement,
+        only_who_asked_gets_a_receipt,
+        a_refused_push_leaves_no_receipt,
+        what_was_delivered_stands_for_good,
+        an_acknowledgement_that_finds_the_queue_changed_tells_what_was_delivered_and_not_what_was_discarded,
+        a_redriven_one_is_queued_again,
+        what_expires_without_an_owner_says_so,
+        a_receipt_is_kept_for_a_bounded_time,
+        all_who_wait_for_a_receipt_are_woken,
+        many_receipts_of_one_batch_are_settled_each_by_its_own_fate;
 }

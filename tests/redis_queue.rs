@@ -22,3 +22,5 @@ mod expiry;
 mod failures;
 #[path = "redis_queue/fastmcp.rs"]
 mod fastmcp;
+#[path = "redis_queue/fates.rs"]
+mod fates;

@@ -78,6 +78,55 @@ async fn what_a_full_queue_refuses_is_reported() {
 }
 
 #[tokio::test]
+async fn a_worker_prints_what_became_of_what_it_pushed() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let server = ChatProcess::start(&["--redis", &url]).await;
+    let client = RawClient::connect(&server.url).await;
+    let _stream = client.open_stream().await;
+    let push = |session: &str, wait: &str| {
+        let args =
+            ["--redis", &url, "push", session, "notifications/x", "{}", "--receipt-wait", wait].map(str::to_owned);
+        async move { worker(&args.each_ref().map(String::as_str)).await }
+    };
+    let printed = stdout(&push(client.session_id(), "60").await);
+    assert!(printed.lines().nth(1).unwrap().starts_with("delivered at "), "{printed}");
+    let printed = stdout(&push("nobody", "0").await);
+    assert!(printed.lines().nth(1).unwrap().starts_with("still queued, until "), "{printed}");
+}
+
+#[tokio::test]
+async fn a_worker_lists_redrives_and_purges_dead_letters() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let dead = |what: &str| {
+        let args = ["--redis", &url, "dead-letters", what, "s"].map(str::to_owned);
+        async move { stdout(&worker(&args.each_ref().map(String::as_str)).await) }
+    };
+    assert_eq!(dead("list").await, "");
+    let (key, mut raw) = ("{mcp-courier:notifications:s}:dead", redis.connection().await);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let message = r#"{"notification":{"method":"notifications/x"},"id":"0197f0a0-0000-7000-8000-000000000000"}"#;
+    let letter = format!("{{\"at\":{now},\"reason\":{{\"rejected\":\"no\"}}}}\n{message}");
+    let mut keep = redis::pipe();
+    keep.cmd("LPUSH").arg(key).arg(letter).arg("nonsense").ignore();
+    keep.cmd("EXPIRE").arg(key).arg(60).exec_async(&mut raw).await.unwrap();
+    let listed = dead("list").await;
+    let lines: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    assert_eq!(lines[0]["reason"], "the session rejected it: no");
+    assert_eq!(
+        (&lines[0]["id"], &lines[0]["message"]),
+        (&json!("0197f0a0-0000-7000-8000-000000000000"), &json!(message))
+    );
+    assert_eq!(dead("redrive").await, "redriven 1; stayed: 1 undecodable, 0 questions that are over\n");
+    assert_eq!(dead("purge").await, "purged 1\n");
+    assert_eq!(dead("list").await, "");
+    let queued: usize = redis::cmd("LLEN").arg("mcp-courier:notifications:s").query_async(&mut raw).await.unwrap();
+    assert_eq!(queued, 1);
+}
+
+#[tokio::test]
 async fn a_worker_that_cannot_push_says_why_and_ends_with_status_1() {
     let nowhere = "redis://127.0.0.1:1/";
     let wrong = [

@@ -17,6 +17,7 @@ use super::recent::Recent;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::HandOverError;
+use crate::fate::DiscardReason;
 use crate::question::Question;
 use crate::queue::Permit;
 use crate::retry::{Verdict, after_failed_attempt};
@@ -122,32 +123,6 @@ pub enum Stopped {
     Closed,
     /// The permit no longer holds: nothing more was handed over.
     NotPermitted,
-}
-
-/// Why a notification is dropped. Each is counted and logged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DiscardReason {
-    /// Its time to live was over.
-    #[error("it expired")]
-    Expired,
-    /// The session will never take it.
-    #[error("the session rejected it: {0}")]
-    Rejected(String),
-    /// Every attempt failed.
-    #[error("all {attempts} attempts failed, the last with: {last_error}")]
-    AttemptsExhausted {
-        /// How many were made.
-        attempts: u32,
-        /// What the last one said.
-        last_error: String,
-    },
-    /// It says that a task goes on whose end was delivered before.
-    #[error("its task has ended")]
-    Superseded,
-    /// It is no envelope.
-    #[error("it cannot be decoded: {0}")]
-    Undecodable(String),
 }
 
 impl Handler<Deliver> for SessionActor {

@@ -16,6 +16,7 @@ pub(super) struct Wire {
     pub(super) expires_at: Option<String>,
     pub(super) traceparent: Option<String>,
     pub(super) last_error: Option<String>,
+    pub(super) receipt: bool,
     pub(super) id: Option<String>,
     /// The whole notification as text, where there is no id: one is derived from it.
     pub(super) content: String,
@@ -40,6 +41,8 @@ impl Wire {
             expires_at: text(&mut fields, "expires_at")?,
             traceparent: text(&mut fields, "traceparent")?,
             last_error: text(&mut fields, "last_error")?,
+            // It is ours; what is anything else asks for none.
+            receipt: fields.get("receipt") == Some(&Value::Bool(true)),
             id,
             content,
         })

@@ -9,17 +9,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::consumer::MemoryConsumer;
+use self::fates::{Dead, Receipts};
 use self::fleet::Sessions;
 use self::questions::Tasks;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
-use crate::envelope::Timestamp;
+use crate::envelope::{Draft, Timestamp};
 use crate::error::{QueueError, QueueLimit};
+use crate::fate::Receipt;
 use crate::keys::Keys;
 use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
+mod fates;
 mod fleet;
 mod questions;
 
@@ -31,6 +34,8 @@ struct Store {
     lists: Mutex<HashMap<String, List>>,
     tasks: Mutex<Tasks>,
     sessions: Mutex<Sessions>,
+    /// Locked after the lists, where both are.
+    receipts: Mutex<Receipts>,
     /// The clock runs with tokio's, so that tests may pause it.
     origin: (Instant, Timestamp),
 }
@@ -46,6 +51,8 @@ struct List {
     session: Option<SessionId>,
     /// Delivered and not answered.
     questions: Vec<Question>,
+    /// Discarded; the oldest first.
+    dead: Dead,
     pushed: Arc<Notify>,
 }
 
@@ -66,6 +73,7 @@ impl Store {
         let store = Arc::new(Self {
             lists: Mutex::default(),
             tasks: Mutex::default(),
+            receipts: Mutex::default(),
             sessions: Mutex::default(),
             origin: (Instant::now(), Timestamp::of_this_host()),
         });
@@ -87,6 +95,7 @@ impl Store {
         let unused = list.messages.is_empty()
             && list.lease.is_none()
             && list.questions.is_empty()
+            && list.dead.is_empty()
             && Arc::strong_count(&list.pushed) == 1;
         if unused {
             lists.remove(queue);
@@ -103,6 +112,7 @@ impl List {
             self.expires = None;
         }
         self.questions.retain(|question| question.deadline > now);
+        self.dead.tidy(now);
         if self.lease.as_ref().is_some_and(|lease| lease.until <= now) {
             self.end_lease();
         }
@@ -154,20 +164,27 @@ impl MemoryQueue {
         if bytes > limit {
             return Err(Refusal::TooLarge { bytes, limit });
         }
-        self.store.with(&self.keys.of(session).queue, |list, now| {
-            if list.messages.len() >= self.config.queue_max_messages() {
-                return Err(Refusal::Full(QueueLimit::Messages(self.config.queue_max_messages())));
-            }
-            if list.bytes + bytes > self.config.queue_max_bytes() {
-                return Err(Refusal::Full(QueueLimit::Bytes(self.config.queue_max_bytes())));
-            }
-            let expires = now.plus(draft.time_to_live + self.config.expiry_grace());
-            list.expires = list.expires.max(Some(expires));
-            list.messages.push_back(draft.stamp(now));
-            list.bytes += bytes;
-            list.pushed.notify_waiters();
-            Ok(Queued { waiting: list.messages.len() })
-        })
+        let queue = self.keys.of(session).queue;
+        self.store.with(&queue, |list, now| self.push_into(list, &queue, draft, now))
+    }
+
+    fn push_into(&self, list: &mut List, queue: &str, draft: &Draft, now: Timestamp) -> Result<Queued, Refusal> {
+        if list.messages.len() >= self.config.queue_max_messages() {
+            return Err(Refusal::Full(QueueLimit::Messages(self.config.queue_max_messages())));
+        }
+        if list.bytes + draft.size() > self.config.queue_max_bytes() {
+            return Err(Refusal::Full(QueueLimit::Bytes(self.config.queue_max_bytes())));
+        }
+        let expires = now.plus(draft.time_to_live + self.config.expiry_grace());
+        list.expires = list.expires.max(Some(expires));
+        list.messages.push_back(draft.stamp(now));
+        list.bytes += draft.size();
+        list.pushed.notify_waiters();
+        if let Some(id) = draft.receipt {
+            let queued = Receipt::Queued { expires_at: now.plus(draft.time_to_live) };
+            lock(&self.store.receipts).tell(queue, id, queued, expires.plus(self.config.receipt_life()), now);
+        }
+        Ok(Queued { waiting: list.messages.len() })
     }
 }
 

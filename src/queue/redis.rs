@@ -11,7 +11,7 @@ use redis::{Client, RedisResult, Value};
 
 use self::connection::{kind, without_password};
 use self::consumer::RedisConsumer;
-use self::questions::waits::Waits;
+use self::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
 use crate::error::{ConfigError, QueueError, QueueErrorKind};
@@ -21,6 +21,7 @@ use crate::session_id::SessionId;
 mod claim;
 pub(crate) mod connection;
 mod consumer;
+mod fates;
 mod fleet;
 mod push;
 mod questions;
@@ -29,6 +30,7 @@ mod renew;
 mod replace;
 mod reply;
 mod take;
+mod waits;
 
 /// How many bytes one script call may carry, so that it does not block Redis for long.
 const CALL_BYTES: usize = 1024 * 1024;
@@ -160,10 +162,14 @@ impl RedisQueue {
         let mut pipe = redis::pipe();
         for (session, call) in calls {
             let drafts = call.iter().map(|&index| &batch[index].draft);
+            let keys = self.keys.of(session);
+            let receipts: Vec<_> =
+                drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id)).collect();
             pipe.cmd("EVALSHA")
                 .arg(push::SCRIPT.get_hash())
-                .arg(1)
-                .arg(&self.keys.of(session).queue)
+                .arg(1 + receipts.len())
+                .arg(&keys.queue)
+                .arg(receipts)
                 .arg(push::arguments(&self.config, drafts));
         }
         let answers: RedisResult<Vec<RedisResult<Value>>> =

@@ -129,7 +129,7 @@ impl Owner {
 
 /// What says that the `count` oldest of a batch were delivered.
 pub(crate) fn delivered(taken: &Taken, count: usize) -> Delivered {
-    Delivered { count, last: taken.items[count - 1].mark.clone(), questions: Vec::new() }
+    Delivered { count, last: taken.items[count - 1].mark.clone(), questions: Vec::new(), fates: Vec::new() }
 }
 
 pub(crate) fn envelopes(taken: &Taken) -> Vec<&Envelope> {

@@ -84,7 +84,12 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
     assert!(near(f.life().await, HOUR + GRACE));
     let (one, _) = (f.take().await, f.redis::<()>(&["PERSIST", "nothing"]).await);
     f.consumer
-        .take(Some(&mcp_courier::queue::Delivered { count: 1, last: one.items[0].mark.clone(), questions: Vec::new() }))
+        .take(Some(&mcp_courier::queue::Delivered {
+            count: 1,
+            last: one.items[0].mark.clone(),
+            questions: Vec::new(),
+            fates: Vec::new(),
+        }))
         .await
         .unwrap();
     // With one message a rotation could lose the key and its expiry.

@@ -80,7 +80,10 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
     f.push(0..20).await;
     let taken = f.take().await;
     let last = taken.items[4].mark.clone();
-    f.consumer.take(Some(&mcp_courier::queue::Delivered { count: 5, last, questions: Vec::new() })).await.unwrap();
+    f.consumer
+        .take(Some(&mcp_courier::queue::Delivered { count: 5, last, questions: Vec::new(), fates: Vec::new() }))
+        .await
+        .unwrap();
 
     // Writes stand still, so that the answer is outstanding when the server dies.
     let _: () = f.redis(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
@@ -189,6 +192,7 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
             count: 1,
             last: taken.items[0].mark.clone(),
             questions: Vec::new(),
+            fates: Vec::new(),
         }))
         .await
         .unwrap();

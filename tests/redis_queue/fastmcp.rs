@@ -49,7 +49,12 @@ async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() 
         let _: () = f.redis(&["LPUSH", QUEUE, MESSAGE]).await;
     }
     let taken = f.take().await;
-    let one = mcp_courier::queue::Delivered { count: 1, last: taken.items[0].mark.clone(), questions: Vec::new() };
+    let one = mcp_courier::queue::Delivered {
+        count: 1,
+        last: taken.items[0].mark.clone(),
+        questions: Vec::new(),
+        fates: Vec::new(),
+    };
     assert_eq!(f.consumer.take(Some(&one)).await.unwrap().items.len(), 2);
     f.end().await;
 }

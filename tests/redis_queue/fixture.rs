@@ -65,7 +65,10 @@ impl Fixture {
 
     pub(crate) async fn take_after(&mut self, taken: &Taken) -> Taken {
         let last = taken.items.last().unwrap().mark.clone();
-        self.consumer.take(Some(&Delivered { count: taken.items.len(), last, questions: Vec::new() })).await.unwrap()
+        self.consumer
+            .take(Some(&Delivered { count: taken.items.len(), last, questions: Vec::new(), fates: Vec::new() }))
+            .await
+            .unwrap()
     }
 
     /// A command by hand.

@@ -8,10 +8,12 @@ use actix::Addr;
 
 use super::drive::Drive;
 use crate::actors::post::{Post, StopReason};
-use crate::actors::{Deliver, DeliverOutcome, DiscardReason, SessionActor, Stopped, SubscriberState};
+use crate::actors::{Deliver, DeliverOutcome, SessionActor, Stopped, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::QueueError;
-use crate::queue::Permit;
+use crate::fate::DiscardReason;
+use crate::notification::NotificationId;
+use crate::queue::{Fate, Permit};
 use crate::session::SessionState;
 
 /// How long one `BRPOP` blocks: a stop is noticed between two.
@@ -62,7 +64,11 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
         let Some((item, now)) = consumer.pop(BLOCK.min(config.heartbeat())).await? else { continue };
         drive.failures = 0;
         match item.envelope {
-            Err(why) => super::serve::discard(drive, None, None, &DiscardReason::Undecodable(why.to_string())),
+            Err(why) => {
+                let reason = DiscardReason::Undecodable(why.to_string());
+                super::serve::discard(drive, None, None, &reason);
+                record(drive, Some(reason), None, &item.unreadable).await;
+            }
             Ok(envelope) => {
                 if let Some(reason) = deliver(drive, envelope, now).await {
                     return Ok(Some(reason));
@@ -73,6 +79,19 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
     Ok(None)
 }
 
+/// Writes down what became of one, where that is wanted. It is removed already, so a process that dies here, or a queue that
+/// fails, leaves nothing of it.
+async fn record(drive: &Drive, discarded: Option<DiscardReason>, receipt: Option<NotificationId>, raw: &[u8]) {
+    let Post { queue, session_id, config, .. } = &drive.post;
+    if receipt.is_none() && (discarded.is_none() || config.dead_letters() == 0) {
+        return;
+    }
+    let fate = Fate { position: 0, discarded, receipt };
+    if let Err(error) = queue.record(session_id, &fate, raw).await {
+        tracing::error!(session = %session_id, ?receipt, %error, "what became of a notification is not written down");
+    }
+}
+
 /// Holds one notification until it is delivered, discarded, or nobody can take it any more.
 async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Option<StopReason> {
     let read_at = (now, Instant::now());
@@ -81,6 +100,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
         drive.set_state(SubscriberState::Delivering);
         let seen = drive.presence.now();
         let id = envelope.id;
+        let receipt = envelope.receipt.then_some(id);
         let kept = envelope.clone();
         let deliver = Deliver { batch: vec![envelope], read_at, permit: Arc::new(Permit::unlimited()) };
         let Ok(DeliverOutcome { accepted, stopped, .. }) = drive.session.send(deliver).await else {
@@ -89,9 +109,13 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
         drive.post.stats.add_delivered(accepted);
         match stopped {
             Stopped::AllAccepted | Stopped::NotPermitted => {
+                record(drive, None, receipt, &[]).await;
                 drive.ask(kept.question.into_iter().collect(), read_at);
             }
-            Stopped::Discarded(reason) => super::serve::discard(drive, Some(&id), kept.question, &reason),
+            Stopped::Discarded(reason) => {
+                super::serve::discard(drive, Some(&id), kept.question.clone(), &reason);
+                record(drive, Some(reason), receipt, kept.raw()).await;
+            }
             Stopped::Failed { mut envelope, error, pause } => {
                 drive.post.stats.set_error(&error);
                 drive.set_state(SubscriberState::BackingOff);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::drive::{Drive, cancel, stopped};
-use crate::actors::{Deliver, DeliverOutcome, DiscardReason, Stopped, SubscriberState};
+use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::envelope::Envelope;
 use crate::error::QueueError;
+use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::Question;
-use crate::queue::{Consumer, Delivered, Item, LeaseState, Mark, Replaced, Taken};
+use crate::queue::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::session::SessionState;
 
 /// Why an owner left its service without an error.
@@ -50,7 +51,9 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
             return leave(consumer, delivered, Left::ToLookAround).await;
         }
         if lease.is_due() && !lease.renew(consumer).await? {
-            return Ok(Left::Displaced);
+            // Nothing is removed, but receipts of what was delivered can still tell the truth.
+            let told = delivered.filter(|delivered: &Delivered| !delivered.fates.is_empty());
+            return leave(consumer, told, Left::Displaced).await;
         }
         let mut taken = acknowledge(drive, consumer, delivered.take()).await?;
         if first && taken.lease.is_ours() {
@@ -141,18 +144,21 @@ async fn deliver(
 ) -> (Option<Delivered>, Next) {
     let read_at = (taken.now, Instant::now());
     let mut items: VecDeque<Item> = taken.items.into();
-    let (mut count, mut last, mut questions) = (0, None, Vec::new());
+    let (mut count, mut last, mut questions, mut fates) = (0, None, Vec::new(), Vec::new());
     let next = loop {
         // What needs no session: what cannot be read, and what was delivered before.
         match items.front() {
             None => break Next::Go,
             Some(Item { envelope: Err(why), .. }) => {
-                discard(drive, None, None, &DiscardReason::Undecodable(why.to_string()));
+                let reason = DiscardReason::Undecodable(why.to_string());
+                discard(drive, None, None, &reason);
+                fates.push(Fate { position: count, discarded: Some(reason), receipt: None });
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
             }
             Some(Item { envelope: Ok(envelope), .. }) if drive.recent.contains(&envelope.id) => {
                 questions.extend(envelope.question.clone());
+                fates.extend(delivered_at(count, envelope.receipt.then_some(envelope.id)));
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
             }
@@ -164,12 +170,12 @@ async fn deliver(
             if drive.recent.contains(&envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
                 break;
             }
-            if let Some(Item { mark, envelope: Ok(envelope) }) = items.pop_front() {
+            if let Some(Item { mark, envelope: Ok(envelope), .. }) = items.pop_front() {
                 batch.push(envelope);
                 marks.push(mark);
             }
         }
-        let brought: Vec<_> = batch.iter().map(|e| (e.id, e.question.clone())).collect();
+        let brought: Vec<_> = batch.iter().map(|e| (e.id, e.question.clone(), e.receipt.then_some(e.id))).collect();
         let sent = drive.session.send(Deliver { batch, read_at, permit: Arc::clone(&drive.permit) });
         let mut stop = drive.post.stop.clone();
         let permit = Arc::clone(&drive.permit);
@@ -192,9 +198,10 @@ async fn deliver(
             // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
             drive.failures = 0;
         }
-        for (id, question) in &brought[..accepted] {
+        for (i, (id, question, receipt)) in brought[..accepted].iter().enumerate() {
             drive.recent.insert(*id);
             questions.extend(question.clone());
+            fates.extend(delivered_at(count + i, *receipt));
         }
         if let Some(mark) = accepted.checked_sub(1).and_then(|i| marks.get(i)) {
             (count, last) = (count + accepted, Some(mark.clone()));
@@ -202,12 +209,13 @@ async fn deliver(
         match stopped {
             Stopped::AllAccepted => {}
             Stopped::Discarded(reason) => {
-                if let Some((id, question)) = brought.get(accepted) {
+                if let Some((id, question, receipt)) = brought.get(accepted) {
                     discard(drive, Some(id), question.clone(), &reason);
+                    fates.push(Fate { position: count, discarded: Some(reason), receipt: *receipt });
                 }
                 (count, last) = (count + 1, marks.get(accepted).cloned());
                 for (mark, envelope) in marks.into_iter().skip(accepted + 1).zip(rest).rev() {
-                    items.push_front(Item { mark, envelope: Ok(envelope) });
+                    items.push_front(Item { mark, envelope: Ok(envelope), unreadable: Vec::new() });
                 }
             }
             Stopped::Failed { envelope, error, pause } => {
@@ -230,7 +238,12 @@ async fn deliver(
             }
         }
     };
-    (last.map(|last| Delivered { count, last, questions }), next)
+    (last.map(|last| Delivered { count, last, questions, fates }), next)
+}
+
+/// What is to be written down of one that was delivered, if anything is.
+fn delivered_at(position: usize, receipt: Option<NotificationId>) -> Option<Fate> {
+    receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) })
 }
 
 pub(super) fn discard(drive: &Drive, id: Option<&NotificationId>, question: Option<Question>, reason: &DiscardReason) {

@@ -1,5 +1,6 @@
 //! One session's queue in memory, in the hands of one who owns it or would.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,18 +62,26 @@ impl MemoryConsumer {
         self.with(|list, now| {
             let lease = self.settle_lease(list, now, reclaim);
             let mut taken = Taken { lease, changed: false, now, items: Vec::new() };
-            if !lease.is_ours() {
-                return taken;
-            }
-            if let Some(Delivered { count, last, .. }) = delivered.filter(|delivered| delivered.count > 0) {
+            let mut removed = VecDeque::new();
+            if let Some(Delivered { count, last, .. }) = delivered.filter(|delivered| delivered.count > 0)
+                && lease.is_ours()
+            {
                 let newest = list.messages.get(count - 1);
                 if newest.is_some_and(|raw| last.matches(raw)) {
-                    for _ in 0..*count {
-                        list.remove_oldest();
-                    }
+                    removed.extend((0..*count).map_while(|_| list.remove_oldest()));
                 } else {
                     taken.changed = true;
                 }
+            }
+            for fate in delivered.iter().flat_map(|delivered| &delivered.fates) {
+                // What was delivered is told of in any case: it was. A discarded message is only settled where it is removed.
+                if fate.discarded.is_none() || !removed.is_empty() {
+                    let raw = removed.get_mut(fate.position).map(std::mem::take).unwrap_or_default();
+                    self.store.settle(list, &self.queue, &self.config, fate, raw, now);
+                }
+            }
+            if !lease.is_ours() {
+                return taken;
             }
             for question in delivered.iter().flat_map(|delivered| &delivered.questions) {
                 if !list.questions.iter().any(|open| open.request_id == question.request_id) {

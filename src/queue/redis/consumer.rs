@@ -7,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
 
 use super::connection::{dedicated, kind, within};
+use super::fates::not_kept;
 use super::reply::BadReply;
 use super::{claim, renew, replace, take};
 use crate::config::Config;
@@ -65,7 +66,7 @@ impl RedisConsumer {
     /// Loads what is sent by its hash in a pipeline, and asks to be told when the lease changes.
     async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
         let mut pipe = redis::pipe();
-        pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE.as_str());
         pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE);
         // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
@@ -191,37 +192,45 @@ impl RedisConsumer {
         take::arguments(&self.config, &question)
     }
 
+    fn take_keys(&self, delivered: Option<&Delivered>) -> Vec<String> {
+        let QueueKeys { queue, lease, questions, dead, .. } = &self.keys;
+        let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
+        let always = [queue, lease, questions, dead].into_iter().cloned();
+        always.chain(settled.map(|id| self.keys.receipt(id))).collect()
+    }
+
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let arguments = self.take_arguments(delivered, true);
-        let QueueKeys { queue, lease, questions } = self.keys.clone();
-        let answer = self.script(&take::SCRIPT, &[&queue, &lease, &questions], &arguments).await?;
+        let keys = self.take_keys(delivered);
+        let answer = self.script(&take::SCRIPT, &keys.iter().collect::<Vec<_>>(), &arguments).await?;
         self.taken(answer, sent, mark).await
     }
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let arguments = self.take_arguments(None, false);
-        let QueueKeys { queue, lease, questions } = self.keys.clone();
+        let queue = self.keys.queue.clone();
+        let keys = self.take_keys(None);
+        let keys: Vec<_> = keys.iter().collect();
         let mut pipe = redis::pipe();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
-        pipe.add_command(evalsha(&take::SCRIPT, &[&queue, &lease, &questions])).arg(&arguments);
+        pipe.add_command(evalsha(&take::SCRIPT, &keys)).arg(&arguments);
         let [moved, taken] = self.pipeline(block, &mut pipe).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved.map_err(kind)?;
         let answer = match taken {
-            Err(error) if is_noscript(&error) => {
-                self.script(&take::SCRIPT, &[&queue, &lease, &questions], &arguments).await?
-            }
+            Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &keys, &arguments).await?,
             other => other.map_err(kind)?,
         };
         self.taken(answer, sent, mark).await
     }
 
     async fn taken(&mut self, answer: Value, sent: Instant, mark: DoubtMark) -> Result<Taken, QueueErrorKind> {
-        let take::Answer { lease, changed, now, messages } = take::answer(answer).map_err(bad)?;
+        let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer).map_err(bad)?;
+        not_kept(&self.session, &trouble);
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
         let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);

@@ -4,19 +4,18 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
+use super::fates::lua::FUNCTIONS;
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::QueueLimit;
 
-/// KEYS: the queue. ARGV: most messages, most bytes, most bytes of a message, grace in ms, what stands between the two
-/// times; then for each message what stands before and after, and its time to live in µs.
+/// KEYS: the queue, and the receipts that are wanted. ARGV: most messages, most bytes, most bytes of a message, grace in ms,
+/// what stands between the two times, the life of a receipt in ms; for each receipt the number of its message; then for each
+/// message what stands before and after, and its time to live in µs.
 ///
 /// Answers how many were queued, how long the queue is, and the bound that stopped the rest, or "".
 const CODE: &str = r"
--- Redis before 7 would otherwise refuse to write after reading the clock.
-redis.replicate_commands()
-
 local function rfc3339(micros)
   local seconds = math.floor(micros / 1000000)
   local days = math.floor(seconds / 86400)
@@ -37,19 +36,23 @@ end
 
 local queue, most_messages, most_bytes = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local grace, between = tonumber(ARGV[4]), ARGV[5]
+local first = 6 + last_key
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local length = redis.call('LLEN', queue)
 local life = redis.call('PTTL', queue)
 local count, longest, stopped = 0, 0, ''
 
+local receipts = {}
+for i = 2, last_key do receipts[tonumber(ARGV[5 + i])] = KEYS[i] end
+
 -- Counting bytes walks the list, so it is done only where the bound can be near.
 local bytes
-if (length + (#ARGV - 5) / 3) * tonumber(ARGV[3]) > most_bytes then
+if (length + (last_argument - first + 1) / 3) * tonumber(ARGV[3]) > most_bytes then
   bytes = redis.call('MEMORY', 'USAGE', queue, 'SAMPLES', 0) or 0
 end
 
-for i = 6, #ARGV, 3 do
+for i = first, last_argument, 3 do
   local live = tonumber(ARGV[i + 2])
   local message = ARGV[i] .. rfc3339(now) .. between .. rfc3339(now + live) .. ARGV[i + 1]
   if length >= most_messages then stopped = 'messages' break end
@@ -60,14 +63,23 @@ for i = 6, #ARGV, 3 do
   length = redis.call('LPUSH', queue, message)
   count = count + 1
   longest = math.max(longest, math.ceil(live / 1000) + grace)
+  if receipts[count] then
+    tell(receipts[count], string.format('queued %.0f', now + live), math.ceil(live / 1000) + grace + ARGV[6])
+  end
 end
 
 -- Never shorter than it is: a short-lived message must not cut a long-lived one.
 if count > 0 and life < longest then redis.call('PEXPIRE', queue, longest) end
-return {count, length, stopped}
 ";
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+/// The script, with what another does before and after it. Which keys and arguments are this one's is said before.
+pub(super) fn code(before: &str, after: &str) -> String {
+    // Redis before 7 would otherwise refuse to write after reading the clock.
+    format!("redis.replicate_commands()\n{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped}}")
+}
+
+pub(super) static SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&code("local last_key, last_argument = #KEYS, #ARGV", "")));
 
 /// What the script answered.
 #[derive(Debug)]
@@ -78,14 +90,17 @@ pub(super) struct Answer {
 }
 
 /// The arguments after the keys.
-pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Draft>) -> Vec<String> {
+pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Draft> + Clone) -> Vec<String> {
     let mut arguments = vec![
         config.queue_max_messages().to_string(),
         config.queue_max_bytes().to_string(),
         config.message_max_bytes().to_string(),
         config.expiry_grace().as_millis().to_string(),
         Draft::BETWEEN.to_owned(),
+        config.receipt_life().as_millis().to_string(),
     ];
+    let wanted = drafts.clone().zip(1..).filter(|(draft, _)| draft.receipt.is_some());
+    arguments.extend(wanted.map(|(_, number): (_, usize)| number.to_string()));
     for draft in drafts {
         arguments.push(draft.head.clone());
         arguments.push(draft.tail.clone());
@@ -96,13 +111,14 @@ pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Dr
 
 pub(super) fn answer(config: &Config, value: Value) -> Result<Answer, BadReply> {
     let [queued, length, stopped] = reply::array(value)?;
-    Ok(Answer {
-        queued: reply::number(queued)?,
-        length: reply::number(length)?,
-        stopped: match reply::bytes(stopped)?.as_slice() {
-            b"messages" => Some(QueueLimit::Messages(config.queue_max_messages())),
-            b"bytes" => Some(QueueLimit::Bytes(config.queue_max_bytes())),
-            _ => None,
-        },
+    Ok(Answer { queued: reply::number(queued)?, length: reply::number(length)?, stopped: limit(config, stopped)? })
+}
+
+/// The bound that stopped it, if one did.
+pub(super) fn limit(config: &Config, stopped: Value) -> Result<Option<QueueLimit>, BadReply> {
+    Ok(match reply::bytes(stopped)?.as_slice() {
+        b"messages" => Some(QueueLimit::Messages(config.queue_max_messages())),
+        b"bytes" => Some(QueueLimit::Bytes(config.queue_max_bytes())),
+        _ => None,
     })
 }

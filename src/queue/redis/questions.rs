@@ -4,6 +4,7 @@ use redis::{RedisResult, Script, Value};
 
 use super::RedisQueue;
 use super::reply;
+use super::waits;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueErrorKind};
 use crate::keys::ElicitKeys;
@@ -11,12 +12,12 @@ use crate::question::{Answer, Question, TaskKey};
 use crate::queue::{BoxFuture, Posed, Questions, Settled};
 use crate::session_id::SessionId;
 
-pub(super) mod collect;
+mod answers;
+mod collect;
 mod pose;
 mod settle;
 pub(super) mod touch;
 mod waiting;
-pub(super) mod waits;
 mod withdraw;
 
 /// How long a question outlives its deadline in Redis, so that whoever is a little late still finds it.
@@ -29,7 +30,7 @@ impl RedisQueue {
         invocation.invoke_async(&mut self.shared.clone()).await
     }
 
-    fn bad_reply(&self, doing: &str, error: reply::BadReply) -> QueueError {
+    pub(super) fn bad_reply(&self, doing: &str, error: reply::BadReply) -> QueueError {
         QueueError::new(format!("{doing} at {}", self.shown_url), QueueErrorKind::Refused(error.to_string()))
     }
 }
@@ -58,7 +59,7 @@ impl Questions for RedisQueue {
     }
 
     fn answer_to<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<Answer, QueueError>> {
-        Box::pin(async move { Ok(self.waits.answer_to(self.keys.elicit(task), request_id).await) })
+        Box::pin(async move { Ok(answers::answer_to(&self.waits, self.keys.elicit(task), request_id).await) })
     }
 
     fn settle<'a>(

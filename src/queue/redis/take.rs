@@ -5,27 +5,49 @@ use std::time::Duration;
 
 use redis::{Script, Value};
 
+use super::fates::lua::{FUNCTIONS, reason, settings};
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::queue::{Delivered, LeaseState, OwnerToken};
 
-/// KEYS: the queue, its lease, its open questions. ARGV: our token; how many were delivered, the length and the last bytes of the last of
-/// them; most messages, most bytes; whether to take an absent lease, and for how many ms; the life in ms that the queue
-/// needs at least, and the one that it gets where it has none; the life in ms of
-/// the open questions, and for each that was delivered its id and itself.
+/// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how
+/// many were delivered, the length and the last bytes of the last of them; most messages, most bytes; whether to take an absent
+/// lease, and for how many ms; the life in ms that the queue needs at least, and the one that it gets where it has none; the
+/// life in ms of the open questions, how many arguments they take, and for each that was delivered its id and itself. Where
+/// there are fates to be written down, the [`settings`] of that, and for each its place from 1 for the oldest, why it was
+/// discarded or nothing, and 1 where a receipt is to be settled.
 ///
-/// Answers the state of the lease, whether the tail had changed, the time in µs, and the messages, oldest first.
-pub(super) const CODE: &str = r"
-redis.replicate_commands()
+/// Answers the state of the lease, whether the tail had changed, the time in µs, the messages, oldest first, and why letters
+/// could not be kept, or "".
+const BODY: &str = r"
 local queue, lease = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local owner = redis.call('GET', lease)
 local state = 'held'
-if owner and owner ~= ARGV[1] then return {'lost', 0, now, {}} end
+
+-- What was delivered is told of in any case: it was. A discarded message is only settled where it is removed.
+local fates, trouble = 12 + ARGV[12], ''
+local function settle_receipts(removed)
+  local next_receipt = 5
+  for i = fates + 6, #ARGV, 3 do
+    if ARGV[i + 2] == '1' then
+      if ARGV[i + 1] == '' then
+        tell(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[fates + 5])
+      elseif removed then
+        tell(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[fates + 5])
+      end
+      next_receipt = next_receipt + 1
+    end
+  end
+end
+if owner and owner ~= ARGV[1] then
+  settle_receipts(false)
+  return {'lost', 0, now, {}, ''}
+end
 if not owner then
-  if ARGV[7] ~= '1' then return {'absent', 0, now, {}} end
+  if ARGV[7] ~= '1' then return {'absent', 0, now, {}, ''} end
   -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
   redis.call('DEL', lease)
   redis.call('SET', lease, ARGV[1], 'PX', ARGV[8])
@@ -36,13 +58,21 @@ local delivered, changed = tonumber(ARGV[2]), 0
 if delivered > 0 then
   local last = redis.call('LINDEX', queue, -delivered)
   if last and #last == tonumber(ARGV[3]) and string.sub(last, -256) == ARGV[4] then
+    local letters = {}
+    for i = fates + 6, #ARGV, 3 do
+      if ARGV[i + 1] ~= '' and ARGV[fates + 1] ~= '0' then
+        letters[#letters + 1] = letter(now, ARGV[i + 1], redis.call('LINDEX', queue, -ARGV[i]))
+      end
+    end
     redis.call('LTRIM', queue, 0, -delivered - 1)
+    trouble = keep(KEYS[4], letters, now, ARGV[fates + 1], ARGV[fates + 2], ARGV[fates + 3], ARGV[fates + 4])
   else
     changed = 1
   end
+  settle_receipts(changed == 0)
 end
-if #ARGV > 11 then
-  redis.call('HSET', KEYS[3], unpack(ARGV, 12))
+if fates > 12 then
+  redis.call('HSET', KEYS[3], unpack(ARGV, 13, fates))
   if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[11]) then redis.call('PEXPIRE', KEYS[3], ARGV[11]) end
 end
 
@@ -61,15 +91,17 @@ while #items < most do
   local got = redis.call('LRANGE', queue, -#items - math.min(piece, most - #items), -#items - 1)
   for i = #got, 1, -1 do
     bytes = bytes + #got[i]
-    if bytes > most_bytes and #items > 0 then return {state, changed, now, items} end
+    if bytes > most_bytes and #items > 0 then return {state, changed, now, items, trouble} end
     items[#items + 1] = got[i]
   end
   if #got < piece then break end
 end
-return {state, changed, now, items}
+return {state, changed, now, items, trouble}
 ";
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+pub(super) static CODE: LazyLock<String> = LazyLock::new(|| format!("redis.replicate_commands()\n{FUNCTIONS}{BODY}"));
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&CODE));
 
 /// Who asks, and what of.
 pub(super) struct Question<'a> {
@@ -102,10 +134,20 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         text(life.as_millis()),
         text((config.time_to_live() + config.expiry_grace()).as_millis()),
         text(questions_life.as_millis()),
+        text(2 * delivered.map_or(0, |delivered| delivered.questions.len()) as u128),
     ];
-    for question in delivered.iter().flat_map(|delivered| &delivered.questions) {
+    let Some(delivered) = delivered else { return arguments };
+    for question in &delivered.questions {
         arguments.push(question.request_id.clone().into_bytes());
         arguments.push(question.to_open().into_bytes());
+    }
+    if !delivered.fates.is_empty() {
+        arguments.extend(settings(config));
+    }
+    for fate in &delivered.fates {
+        arguments.push(text(fate.position as u128 + 1));
+        arguments.push(reason(fate));
+        arguments.push(text(u128::from(fate.receipt.is_some())));
     }
     arguments
 }
@@ -116,15 +158,18 @@ pub(super) struct Answer {
     pub(super) changed: bool,
     pub(super) now: Timestamp,
     pub(super) messages: Vec<Vec<u8>>,
+    /// Why discarded ones could not be kept, or nothing.
+    pub(super) trouble: Vec<u8>,
 }
 
 pub(super) fn answer(value: Value) -> Result<Answer, BadReply> {
-    let [lease, changed, now, messages] = reply::array(value)?;
+    let [lease, changed, now, messages, trouble] = reply::array(value)?;
     Ok(Answer {
         lease: lease_state(lease)?,
         changed: reply::number::<i64>(changed)? == 1,
         now: Timestamp(reply::number(now)?),
         messages: reply::list(messages)?.into_iter().map(reply::bytes).collect::<Result<_, _>>()?,
+        trouble: reply::bytes(trouble)?,
     })
 }
 

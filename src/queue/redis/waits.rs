@@ -1,55 +1,50 @@
-//! Waiting for answers: any number of questions of this process on one connection.
+//! Waiting for what others write: any number of questions and receipts of this process on one connection.
 //!
-//! Each question's answer key is read over a connection with client tracking, so the server tells of the next change to it
-//! ([`touch`]). What a lost message, a reconnect or a full tracking table could hide, a round of touches every few seconds
-//! finds; the same round says that the askers live. The first round in which nobody waits ends it all.
+//! Each key is read over a connection with client tracking, so the server tells of the next change to it. What a lost message,
+//! a reconnect or a full tracking table could hide, a round of touches every few seconds finds; the same round says that those
+//! who asked live. The first round in which nobody waits ends it all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, PushInfo, PushKind, RedisResult, Value};
+use redis::{Client, Cmd, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 
-use super::{collect, touch};
+use super::connection::{kind, tracking, within};
+use super::questions::touch;
 use crate::error::QueueErrorKind;
-use crate::keys::ElicitKeys;
-use crate::question::Answer;
-use crate::queue::redis::connection::{kind, tracking, within};
 
 /// How long an asker that says nothing is believed to live: three rounds.
-pub(in crate::queue::redis) const ALIVE: Duration = Duration::from_secs(15);
+pub(super) const ALIVE: Duration = Duration::from_secs(15);
 
-/// How often every question is touched.
+/// How often everything is touched.
 const ROUND: Duration = Duration::from_secs(5);
 
 /// How long to wait after the connection failed.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long FastMCP may take to give an answer from when it lies there, and how often that is looked at.
-const GIVING: Duration = Duration::from_secs(1);
-const GLANCE: Duration = Duration::from_millis(2);
-
-/// How many questions are touched in one pipeline.
+/// How many are touched in one pipeline.
 const PIPELINE: usize = 500;
 
-pub(in crate::queue::redis) struct Waits {
+pub(super) struct Waits {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     client: Client,
     state: Mutex<State>,
-    /// A question is new, or its answer key is no longer tracked.
+    /// One is new, or its key is no longer tracked.
     work: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<String, Arc<Waiting>>,
-    /// The answer keys of those to be touched at once.
-    untouched: Vec<String>,
+    /// Who waits, by the keys that they watch.
+    waiting: HashMap<String, Vec<Arc<Waiting>>>,
+    /// Those to be touched at once.
+    untouched: Vec<Weak<Waiting>>,
     running: bool,
     connection: Option<MultiplexedConnection>,
     /// The number of that connection: what an earlier one still says is of no account.
@@ -57,81 +52,68 @@ struct State {
 }
 
 struct Waiting {
-    keys: ElicitKeys,
-    request_id: String,
-    /// There may be an answer.
+    key: String,
+    touch: Cmd,
+    is_due: fn(&Value) -> bool,
+    /// There may be something to look at.
     look: Notify,
 }
 
-/// Takes a question out when nobody waits for it any more.
-struct Registered<'a> {
-    shared: &'a Shared,
+/// One who waits; dropped, it waits no more.
+pub(super) struct Registered<'a> {
+    shared: &'a Arc<Shared>,
     waiting: Arc<Waiting>,
 }
 
 impl Waits {
-    pub(in crate::queue::redis) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { shared: Arc::new(Shared { client, state: Mutex::default(), work: Notify::new() }) }
     }
 
-    /// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
-    pub(in crate::queue::redis) async fn answer_to(&self, keys: ElicitKeys, request_id: &str) -> Answer {
-        let registered = self.shared.register(keys, request_id);
-        loop {
-            registered.waiting.look.notified().await;
-            match self.shared.collect(&registered.waiting).await {
-                Ok(Some(answer)) => return answer,
-                // Told of something else.
-                Ok(None) => {}
-                // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
-                Err(error) => {
-                    tracing::debug!(%error, "an answer cannot be read; trying again");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-            // It is tracked again by that, and looked at if there is an answer.
-            self.shared.touch_soon(&registered.waiting.keys.response);
-        }
+    /// Has a key watched. `touch` is sent at once, and again in every round: it reads the key last, so that the next change
+    /// to it is told of; `is_due` says of its answer whether there is something to look at.
+    pub(super) fn register(&self, key: String, touch: Cmd, is_due: fn(&Value) -> bool) -> Registered<'_> {
+        let waiting = Arc::new(Waiting { key, touch, is_due, look: Notify::new() });
+        self.shared.state().waiting.entry(waiting.key.clone()).or_default().push(Arc::clone(&waiting));
+        self.shared.touch_soon(&waiting);
+        Registered { shared: &self.shared, waiting }
+    }
+
+    /// The connection that all wait on, while there is one.
+    pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
+        self.shared.state().connection.clone()
+    }
+}
+
+impl Registered<'_> {
+    /// Ends when there may be something to look at, also where that was before this call.
+    pub(super) async fn looked(&self) {
+        self.waiting.look.notified().await;
+    }
+
+    /// Has it touched: after each look, as what was told of once is told of no more.
+    pub(super) fn touch_soon(&self) {
+        self.shared.touch_soon(&self.waiting);
+    }
+}
+
+impl State {
+    fn all(&self) -> impl Iterator<Item = &Arc<Waiting>> {
+        self.waiting.values().flatten()
     }
 }
 
 impl Shared {
-    fn register(self: &Arc<Self>, keys: ElicitKeys, request_id: &str) -> Registered<'_> {
-        let waiting = Arc::new(Waiting { keys, request_id: request_id.to_owned(), look: Notify::new() });
-        let response = waiting.keys.response.clone();
-        self.state().waiting.insert(response.clone(), Arc::clone(&waiting));
-        self.touch_soon(&response);
-        Registered { shared: self, waiting }
-    }
-
-    fn touch_soon(self: &Arc<Self>, response: &str) {
+    fn touch_soon(self: &Arc<Self>, waiting: &Arc<Waiting>) {
         let start = {
             let mut state = self.state();
-            state.untouched.push(response.to_owned());
+            state.untouched.push(Arc::downgrade(waiting));
             !std::mem::replace(&mut state.running, true)
         };
         if start {
             tokio::spawn(Running { shared: Arc::downgrade(self), over: false }.run());
         }
         self.work.notify_one();
-    }
-
-    async fn collect(&self, waiting: &Waiting) -> Result<Option<Answer>, QueueErrorKind> {
-        let Some(mut connection) = self.state().connection.clone() else {
-            return Err(QueueErrorKind::Broken("no connection yet".into()));
-        };
-        let ElicitKeys { request, response, status, asker } = &waiting.keys;
-        let began = Instant::now();
-        let answer = loop {
-            let how = if began.elapsed() < GIVING { "wait" } else { "take" };
-            let mut invocation = collect::SCRIPT.prepare_invoke();
-            invocation.key(&[request, response, status, asker]).arg(&[&waiting.request_id, how]);
-            match within(Duration::ZERO, invocation.invoke_async(&mut connection)).await? {
-                collect::BEING_GIVEN => tokio::time::sleep(GLANCE).await,
-                answer => break answer,
-            }
-        };
-        collect::answer(answer, &waiting.request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
     }
 
     async fn connect(self: &Arc<Self>) -> Result<(), QueueErrorKind> {
@@ -164,12 +146,12 @@ impl Shared {
                     if let Value::BulkString(key) = key
                         && let Some(waiting) = std::str::from_utf8(key).ok().and_then(|key| state.waiting.get(key))
                     {
-                        waiting.look.notify_one();
+                        waiting.iter().for_each(|waiting| waiting.look.notify_one());
                     }
                 }
             }
             // Everything may have changed.
-            (PushKind::Invalidate, _) => state.waiting.values().for_each(|waiting| waiting.look.notify_one()),
+            (PushKind::Invalidate, _) => state.all().for_each(|waiting| waiting.look.notify_one()),
             (PushKind::Disconnection, _) if made == state.made => {
                 state.connection = None;
                 self.work.notify_one();
@@ -187,10 +169,11 @@ impl Shared {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        // A later question of the same task may have taken the place.
-        let response = &self.waiting.keys.response;
-        if state.waiting.get(response).is_some_and(|waiting| Arc::ptr_eq(waiting, &self.waiting)) {
-            state.waiting.remove(response);
+        if let Some(waiting) = state.waiting.get_mut(&self.waiting.key) {
+            waiting.retain(|other| !Arc::ptr_eq(other, &self.waiting));
+            if waiting.is_empty() {
+                state.waiting.remove(&self.waiting.key);
+            }
         }
     }
 }
@@ -213,7 +196,7 @@ impl Running {
                     if self.is_over(&mut shared.state()) {
                         return;
                     }
-                    tracing::warn!(%error, "no connection to wait for answers on; trying again");
+                    tracing::warn!(%error, "no connection to wait on; trying again");
                     tokio::time::sleep(PAUSE).await;
                 } else {
                     // Nothing is tracked on a new connection.
@@ -229,16 +212,16 @@ impl Running {
                 let mut state = shared.state();
                 let untouched = std::mem::take(&mut state.untouched);
                 if !all {
-                    untouched.iter().filter_map(|response| state.waiting.get(response).cloned()).collect()
+                    untouched.iter().filter_map(Weak::upgrade).collect()
                 } else if self.is_over(&mut state) {
                     return;
                 } else {
-                    state.waiting.values().cloned().collect()
+                    state.all().cloned().collect()
                 }
             };
             for some in touched.chunks(PIPELINE) {
                 if let Err(error) = touch_all(&mut connection, some).await {
-                    tracing::warn!(%error, "the connection to wait for answers on failed; making another");
+                    tracing::warn!(%error, "the connection to wait on failed; making another");
                     shared.state().connection = None;
                     tokio::time::sleep(PAUSE).await;
                     break;
@@ -264,30 +247,29 @@ impl Drop for Running {
         if let (false, Some(shared)) = (self.over, self.shared.upgrade()) {
             let mut state = shared.state();
             (state.running, state.connection) = (false, None);
-            state.waiting.values().for_each(|waiting| waiting.look.notify_one());
+            state.all().for_each(|waiting| waiting.look.notify_one());
         }
     }
 }
 
-/// Touches questions, and has those with an answer looked at.
+/// Touches them, and has those looked at that are due.
 async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
     let mut pipe = redis::pipe();
-    for Waiting { keys, request_id, .. } in all.iter().map(Arc::as_ref) {
-        pipe.cmd("EVALSHA").arg(touch::SCRIPT.get_hash()).arg(3).arg(&keys.asker).arg(&keys.response);
-        pipe.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
+    for waiting in all {
+        pipe.add_command(waiting.touch.clone());
     }
     let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
     for (waiting, answer) in all.iter().zip(answers) {
         match answer {
-            Ok(Value::Int(0)) => {}
-            Ok(_) => waiting.look.notify_one(),
+            Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
+            Ok(_) => {}
             // The script was flushed: a new connection loads it again.
             Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
                 return Err(kind(error));
             }
             // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
             // round looks again.
-            Err(error) => tracing::warn!(%error, "a question cannot be looked at"),
+            Err(error) => tracing::warn!(%error, "what is waited for cannot be looked at"),
         }
     }
     Ok(())

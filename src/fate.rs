@@ -1,0 +1,147 @@
+//! What becomes of a notification: why it was discarded ([`DiscardReason`]), and what its producer is told ([`Receipt`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{Timestamp, shortened};
+
+/// Why a notification is dropped. Each is counted and logged, and where dead letters are on, kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiscardReason {
+    /// Its time to live was over.
+    #[error("it expired")]
+    Expired,
+    /// The session will never take it.
+    #[error("the session rejected it: {0}")]
+    Rejected(String),
+    /// Every attempt failed.
+    #[error("all {attempts} attempts failed, the last with: {last_error}")]
+    AttemptsExhausted {
+        /// How many were made.
+        attempts: u32,
+        /// What the last one said.
+        last_error: String,
+    },
+    /// It says that a task goes on whose end was delivered before.
+    #[error("its task has ended")]
+    Superseded,
+    /// It is no envelope.
+    #[error("it cannot be decoded: {0}")]
+    Undecodable(String),
+}
+
+impl DiscardReason {
+    /// As it lies in Redis: JSON of one line, and of a bounded length.
+    pub(crate) fn to_wire(&self) -> String {
+        let mut short = self.clone();
+        match &mut short {
+            Self::Rejected(text) | Self::AttemptsExhausted { last_error: text, .. } | Self::Undecodable(text) => {
+                *text = shortened(text).to_owned();
+            }
+            Self::Expired | Self::Superseded => {}
+        }
+        // It has nothing in it that JSON cannot hold.
+        serde_json::to_string(&short).unwrap_or_default()
+    }
+
+    pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
+        serde_json::from_slice(wire).ok()
+    }
+}
+
+/// What became of a notification whose producer asked for a receipt
+/// ([`Notification::with_receipt`](crate::Notification::with_receipt)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Receipt {
+    /// It waits for its session, or is under way to it.
+    Queued {
+        /// When it becomes worthless.
+        expires_at: Timestamp,
+    },
+    /// The session has accepted and confirmed it. That is final.
+    Delivered {
+        /// When it was removed from the queue for that.
+        at: Timestamp,
+    },
+    /// It was dropped. A dead letter that is redriven is queued again.
+    Discarded {
+        /// Why.
+        reason: DiscardReason,
+        /// When.
+        at: Timestamp,
+    },
+    /// Its time passed while it was queued and no server owned its queue.
+    Expired,
+    /// Nothing is known of it: no receipt was asked for, or it is too long ago.
+    Unknown,
+}
+
+impl Receipt {
+    /// Whether nothing more is to be expected.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Queued { .. })
+    }
+
+    /// Reads what lies in Redis: `queued`, `delivered` or `discarded`, a time in µs, and a reason.
+    pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(wire).ok()?.splitn(3, ' ');
+        let (what, at) = (words.next()?, Timestamp(words.next()?.parse().ok()?));
+        Some(match what {
+            "queued" => Self::Queued { expires_at: at },
+            "delivered" => Self::Delivered { at },
+            "discarded" => Self::Discarded { reason: DiscardReason::from_wire(words.next()?.as_bytes())?, at },
+            _ => return None,
+        })
+    }
+
+    /// As it is at `now`. `is_owned`: someone owns the queue, and there is something in it, so that an owner settles it.
+    pub(crate) fn at(self, now: Timestamp, is_owned: bool) -> Self {
+        match self {
+            Self::Queued { expires_at } if expires_at <= now && !is_owned => Self::Expired,
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_queue_on_one_line_and_bounded() {
+        let reasons = [
+            DiscardReason::Expired,
+            DiscardReason::Rejected("no\n\"way\"".to_owned()),
+            DiscardReason::AttemptsExhausted { attempts: 3, last_error: "é".to_owned() },
+            DiscardReason::Superseded,
+            DiscardReason::Undecodable("\0".to_owned()),
+        ];
+        for reason in reasons {
+            let wire = reason.to_wire();
+            assert!(!wire.contains('\n'), "{wire}");
+            assert_eq!(DiscardReason::from_wire(wire.as_bytes()), Some(reason.clone()));
+            let receipt = Receipt::from_wire(format!("discarded 7 {wire}").as_bytes());
+            assert_eq!(receipt, Some(Receipt::Discarded { reason, at: Timestamp(7) }));
+        }
+        assert!(DiscardReason::Rejected("x".repeat(100_000)).to_wire().len() < 1000);
+    }
+
+    #[test]
+    fn what_is_queued_is_expired_only_when_its_time_has_passed_and_nobody_owns_it() {
+        let queued = Receipt::from_wire(b"queued 10").unwrap();
+        let at = |now, is_owned| queued.clone().at(Timestamp(now), is_owned);
+        assert_eq!((at(9, false), at(10, true)), (queued.clone(), queued.clone()));
+        assert_eq!(at(10, false), Receipt::Expired);
+        let delivered = Receipt::Delivered { at: Timestamp(1) };
+        assert_eq!(delivered.clone().at(Timestamp(20), false), delivered);
+    }
+
+    #[test]
+    fn what_is_no_receipt_says_so() {
+        for wire in [b"".as_slice(), b"queued", b"queued x", b"lost 7", b"discarded 7", b"discarded 7 x", b"\xff 1"] {
+            assert_eq!(Receipt::from_wire(wire), None);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the scripts that settle a notification's fate have in common.
+
+use crate::config::Config;
+use crate::queue::Fate;
+
+/// Functions to stand before a script.
+///
+/// `tell` settles a receipt, or has it say that its notification is queued. That it was delivered stands for good.
+///
+/// `keep` puts letters, the oldest first, before those that there are, and keeps all within their bounds, which are the
+/// [`settings`]. It answers what went wrong, or "": whoever calls it goes on, as an acknowledgement must not be stuck for ever
+/// because something else lies under the key. `trim` removes those whose time is over.
+pub(in crate::queue::redis) const FUNCTIONS: &str = r#"
+local function tell(receipt, what, life)
+  local before = redis.pcall('GET', receipt)
+  if type(before) == 'string' and string.sub(before, 1, 9) == 'delivered' then return end
+  -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
+  redis.call('DEL', receipt)
+  redis.call('SET', receipt, what, 'PX', life)
+end
+
+local function letter(now, reason, message)
+  return string.format('{"at":%.0f,"reason":', now) .. reason .. '}\n' .. message
+end
+
+local function trim(dead, now, life)
+  while true do
+    local oldest = redis.call('LINDEX', dead, -1)
+    local at = oldest and string.match(oldest, '^{"at":(%d+)')
+    if not at or tonumber(at) > now - life * 1000 then break end
+    redis.call('RPOP', dead)
+  end
+end
+
+local function keep(dead, letters, now, most, life, most_bytes, largest)
+  if #letters == 0 or tonumber(most) == 0 then return '' end
+  -- Before LPUSH, which is refused when Redis is out of memory unless the script has written before.
+  redis.call('PEXPIRE', dead, life)
+  for _, one in ipairs(letters) do
+    local length = redis.pcall('LPUSH', dead, one)
+    if type(length) == 'table' then return length.err end
+  end
+  redis.call('PEXPIRE', dead, life)
+  redis.call('LTRIM', dead, 0, most - 1)
+  trim(dead, now, life)
+  -- Counting bytes walks the list, so it is done only where the bound can be near.
+  if redis.call('LLEN', dead) * largest > tonumber(most_bytes) then
+    local bytes = redis.call('MEMORY', 'USAGE', dead, 'SAMPLES', 0)
+    while bytes and bytes > tonumber(most_bytes) do
+      local oldest = redis.call('RPOP', dead)
+      bytes = oldest and bytes - #oldest
+    end
+  end
+  return ''
+end
+"#;
+
+/// How much longer a letter can be than its message, at most.
+const HEADER: usize = 4096;
+
+/// How many [`settings`] there are.
+pub(in crate::queue::redis) const SETTINGS: usize = 5;
+
+/// What `keep` and `tell` take: how many letters, their life in ms, their bytes, the size of one at most; the life of a
+/// receipt in ms.
+pub(in crate::queue::redis) fn settings(config: &Config) -> [Vec<u8>; SETTINGS] {
+    let text = |n: u128| n.to_string().into_bytes();
+    [
+        text(config.dead_letters() as u128),
+        text(config.dead_letter_life().as_millis()),
+        text(config.queue_max_bytes() as u128),
+        text((config.message_max_bytes() + HEADER) as u128),
+        text(config.receipt_life().as_millis()),
+    ]
+}
+
+/// Why it was discarded, as it is written down; nothing where it was delivered.
+pub(in crate::queue::redis) fn reason(fate: &Fate) -> Vec<u8> {
+    fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
+}

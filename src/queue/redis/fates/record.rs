@@ -1,0 +1,40 @@
+//! The script that writes down the fate of a message that is in its queue no more, and the one that removes old letters.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::lua::FUNCTIONS;
+
+/// KEYS: the dead letters, and the receipt where one is wanted. ARGV: the settings; why it was discarded, or nothing; the
+/// message.
+///
+/// Answers why the letter could not be kept, or "".
+const CODE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local most, life, most_bytes, largest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local trouble = ''
+if ARGV[6] ~= '' then
+  trouble = keep(KEYS[1], {letter(now, ARGV[6], ARGV[7])}, now, most, life, most_bytes, largest)
+end
+if KEYS[2] then
+  local what = ARGV[6] == '' and 'delivered %.0f' or 'discarded %.0f '
+  tell(KEYS[2], string.format(what, now) .. ARGV[6], ARGV[5])
+end
+return trouble
+";
+
+/// KEYS: the dead letters. ARGV: their life in ms. Removes those whose time is over, and answers the time in µs.
+const TRIM_CODE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+trim(KEYS[1], now, ARGV[1])
+return now
+";
+
+pub(super) static TRIM: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{TRIM_CODE}")));
+
+pub(super) static SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{CODE}")));
