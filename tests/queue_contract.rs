@@ -115,4 +115,7 @@ contract! {
         waiting_can_be_dropped_and_taken_up_again,
         what_was_delivered_and_not_answered_is_an_open_question_for_any_owner,
         one_who_is_not_the_owner_opens_no_question;
+    // Whatever order they come in.
+    model at "queue_contract/model.rs":
+        any_interleaving_of_owners_agrees_with_the_model;
 }
