@@ -87,9 +87,10 @@ impl SharedConnection {
 impl Inner {
     fn forget(&self, made: u64) {
         let mut state = self.state();
-        if state.made == made {
-            state.current = None;
-        }
+        let over = if state.made == made { state.current.take() } else { None };
+        // Its end may be told here again, so the lock is given back first.
+        drop(state);
+        drop(over);
     }
 
     /// After an answer, or none.
