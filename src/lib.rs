@@ -50,7 +50,8 @@
 //! - A server on rmcp mounts [`Courier::session_manager`]: see [`session::rmcp`].
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
 //! - [`Config`] has every setting; [`actors`] what runs in a server; [`queue`] the contract that both backends keep.
-//! - [`guarantees`] says what holds, what does not, and which test shows it.
+//! - [`guarantees`] says what holds, what does not, and which test shows it; [`redis_trouble`] what happens when Redis is
+//!   down, silent, full, or forgets.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -83,6 +84,9 @@ pub mod actors;
 
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("../docs/redis-trouble.md")]
+pub mod redis_trouble {}
 
 #[cfg(all(doctest, feature = "rmcp"))]
 #[doc = include_str!("../README.md")]

@@ -152,4 +152,7 @@ contract! {
         a_receipt_is_kept_for_a_bounded_time,
         all_who_wait_for_a_receipt_are_woken,
         many_receipts_of_one_batch_are_settled_each_by_its_own_fate;
+    // Whatever order they come in.
+    model at "queue_contract/model.rs":
+        any_interleaving_of_owners_agrees_with_the_model;
 }

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use redis::aio::ConnectionManager;
 use redis::{Client, RedisResult, Value};
 
 use self::connection::{kind, without_password};
 use self::consumer::RedisConsumer;
+use self::shared::SharedConnection;
 use self::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
@@ -29,6 +29,7 @@ mod release;
 mod renew;
 mod replace;
 mod reply;
+mod shared;
 mod take;
 mod waits;
 
@@ -42,7 +43,7 @@ const CALL_MESSAGES: usize = 100;
 pub(crate) struct RedisQueue {
     client: Client,
     shown_url: String,
-    shared: ConnectionManager,
+    shared: SharedConnection,
     config: Arc<Config>,
     keys: Keys,
     waits: Waits,
@@ -59,8 +60,7 @@ impl RedisQueue {
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let client = connection::client(url)?;
         let shown_url = without_password(url);
-        let shared = connection::shared(&client)
-            .map_err(|e| ConfigError::new("url", &shown_url, format!("it cannot be used: {e}")))?;
+        let shared = SharedConnection::new(client.clone());
         let keys = Keys::new(config.prefix());
         let waits = Waits::new(client.clone());
         Ok(Self { client, shown_url, shared, config, keys, waits })
@@ -124,10 +124,6 @@ impl RedisQueue {
         calls: &[(&SessionId, Vec<usize>)],
     ) -> Vec<Result<push::Answer, Refusal>> {
         let mut answers = self.send_calls(batch, calls).await;
-        if answers.iter().all(|a| matches!(a, Err(Sent::Failed(Refusal::Unreachable(_))))) {
-            // Nothing was sent; and where the connection had been lost while it was not used, this is only now found out.
-            answers = self.send_calls(batch, calls).await;
-        }
         // Redis has been restarted or its scripts flushed. Nothing of these calls was done.
         let unknown: Vec<usize> =
             answers.iter().enumerate().filter_map(|(i, a)| matches!(a, Err(Sent::NoScript)).then_some(i)).collect();
@@ -207,6 +203,9 @@ fn refusal(kind: QueueErrorKind) -> Refusal {
     match kind {
         QueueErrorKind::Unreachable(cause) => Refusal::Unreachable(Arc::new(cause)),
         QueueErrorKind::Broken(cause) => Refusal::Uncertain(Arc::new(cause)),
+        QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => {
+            Refusal::Refused("WRONGTYPE: the key of the session's queue holds something else than a list".to_owned())
+        }
         QueueErrorKind::Refused(text) => Refusal::Refused(text),
     }
 }
@@ -327,10 +326,10 @@ impl Queue for RedisQueue {
         Box::pin(async {
             let mut connection = self.shared.clone();
             redis::cmd("PING").exec_async(&mut connection).await.map_err(|e| self.failed("connecting", e))?;
-            let policy: RedisResult<Vec<String>> =
+            let settings: RedisResult<HashMap<String, String>> =
                 redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"]).query_async(&mut connection).await;
             // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
-            if let Ok([_, policy]) = policy.as_deref()
+            if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
                 && policy != "noeviction"
             {
                 tracing::warn!(%policy, url = %self.shown_url,

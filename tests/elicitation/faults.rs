@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use mcp_courier::actors::ListSubscribers;
 use mcp_courier::queue::{BoxFuture, Posed, Settled};
 use mcp_courier::{Answer, AskError, Courier, HandOverError, McpSession, Outbound, Publisher, Question};
 use redis::aio::MultiplexedConnection;
@@ -312,6 +313,31 @@ async fn a_key_that_holds_something_else_stops_only_its_own_question() {
         assert_eq!(outcome(place.ask(&task("t"), form("?"))).await, accept(1));
     }
     broken.abort();
+}
+
+#[actix::test]
+async fn another_type_under_the_open_questions_is_named_and_what_was_asked_meanwhile_is_asked_when_it_is_removed() {
+    let place = Place::in_redis().await;
+    let mut raw = place.redis.as_ref().unwrap().connection().await;
+    let client = client();
+    place.serve(client.session.clone()).await;
+    let worker = place.ask(&task("t"), form("?"));
+    client.asked().await.answer(accept(1));
+    assert_eq!(outcome(worker).await, accept(1));
+    place.until_nothing_is_left(&task("t")).await;
+
+    let open = "{mcp-courier:notifications:the-session}:questions";
+    let () = command(&mut raw, &["SET", open, "x", "EX", "60"]).await;
+    let worker = place.ask(&task("t"), form("?"));
+    eventually("an error", SOON, async || {
+        let info = place.courier.supervisor().send(ListSubscribers).await.unwrap().pop().unwrap();
+        info.last_error.is_some_and(|error| error.contains("the key of the open questions holds a string, not a hash"))
+    })
+    .await;
+    let () = command(&mut raw, &["DEL", open]).await;
+    client.asked().await.answer(accept(2));
+    assert_eq!(outcome(worker).await, accept(2));
+    place.until_nothing_is_left(&task("t")).await;
 }
 
 #[actix::test]

@@ -52,6 +52,13 @@ impl Place {
         }
     }
 
+    /// Until no more connections are left than these: what was sent over others is done or never will be.
+    pub(crate) async fn until_connections(&self, count: usize) {
+        if let Some(server) = &self.server {
+            eventually("the end of connections", SOON, async || server.connected_clients().await <= count).await;
+        }
+    }
+
     pub(crate) async fn assert_no_key_without_expiry(&self) {
         if let Some(server) = &self.server {
             server.assert_no_key_without_expiry().await;

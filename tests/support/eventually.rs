@@ -1,5 +1,7 @@
 //! Waiting for what another task, thread or process does, without guessing how long it takes.
 
+#![allow(dead_code)] // each suite uses a part of it
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 

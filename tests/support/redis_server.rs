@@ -66,6 +66,12 @@ impl RedisServer {
         assert!(self.try_start(), "redis-server did not start again:\n{}", self.log());
     }
 
+    /// `-STOP` and `-CONT`, for one that is there and does nothing.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }

@@ -62,7 +62,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
             consumer.renew().await?;
         }
         let Some((item, now)) = consumer.pop(BLOCK.min(config.heartbeat())).await? else { continue };
-        drive.failures = 0;
+        drive.succeeded();
         match item.envelope {
             Err(why) => {
                 let reason = DiscardReason::Undecodable(why.to_string());

@@ -87,6 +87,10 @@ impl Drive {
             match connected {
                 Ok(Some(mut consumer)) => match serve(self, consumer.as_mut(), opened).await {
                     Ok(Left::ToLookAround) => {}
+                    Ok(Left::InDoubt) => {
+                        drop(consumer);
+                        self.look_again(seen).await;
+                    }
                     Ok(Left::Displaced) => {
                         // The connection is closed first: while standing by none is needed.
                         drop(consumer);
@@ -161,6 +165,7 @@ impl Drive {
     /// Another owns the queue. Looks once a heartbeat whether it still does.
     async fn stand_by(&mut self, seen: SessionState) {
         self.set_state(SubscriberState::StandingBy);
+        self.failures = 0;
         self.session.do_send(StopAsking);
         tracing::info!(session = %self.post.session_id, "another subscriber has taken the session over");
         loop {
@@ -173,6 +178,26 @@ impl Drive {
                 Ok(_) => {}
                 Err(error) => self.post.stats.set_error(&error),
             }
+        }
+    }
+
+    /// The connection broke or the lease changed under it. At once the first time; but where that is what every wait ends
+    /// with, as behind a proxy that cuts blocking commands, it is a failure like others.
+    async fn look_again(&mut self, seen: SessionState) {
+        let earlier = self.failures;
+        self.failures = earlier.saturating_add(1);
+        if let Some(earlier) = earlier.checked_sub(1) {
+            self.set_state(SubscriberState::BackingOff);
+            let pause = self.post.config.backoff().pause(earlier, fastrand::f64());
+            self.until_changed_from(seen, tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// A wait ended as it should, or something was delivered.
+    pub(super) fn succeeded(&mut self) {
+        let failures = std::mem::take(&mut self.failures);
+        if failures > 0 {
+            tracing::info!(session = %self.post.session_id, failures, "the subscriber is at work again");
         }
     }
 

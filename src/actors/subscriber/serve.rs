@@ -15,10 +15,16 @@ use crate::question::Question;
 use crate::queue::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::session::SessionState;
 
+/// How long one wait may last. A connection that has died silently, or a Redis that no longer answers, is found out by the
+/// end of a wait, and by a few seconds besides.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// Why an owner left its service without an error.
 pub(super) enum Left {
-    /// It was asked to stop, or the client's presence or the lease is in doubt: see what is the case.
+    /// It was asked to stop, or the client's presence has changed: see what is the case.
     ToLookAround,
+    /// The connection broke, or the lease has changed: ask whose it is.
+    InDoubt,
     /// Another has the lease.
     Displaced,
     /// The session cannot take anything now, though its presence may not say so.
@@ -65,20 +71,26 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         if taken.items.is_empty() && taken.lease.is_ours() {
             drive.set_state(SubscriberState::Waiting);
             let permit = Arc::clone(&drive.permit);
+            let since = Instant::now();
             tokio::select! {
                 // Not less: each wait costs a round trip.
-                waited = consumer.wait(lease.left().max(Duration::from_millis(10))) => taken = waited?,
+                waited = consumer.wait(lease.left().clamp(Duration::from_millis(10), LONGEST_WAIT)) => taken = waited?,
                 // The consumer has a wait under way and is of no more use: a new one is opened.
-                () = permit.doubted() => return Ok(Left::ToLookAround),
+                () = permit.doubted() => {
+                    if since.elapsed() > drive.post.config.backoff_max() {
+                        drive.succeeded();
+                    }
+                    return Ok(Left::InDoubt);
+                }
                 _ = drive.until_changed_from(here, std::future::pending()) => return Ok(Left::ToLookAround),
             }
-            drive.failures = 0;
+            drive.succeeded();
         }
         if !taken.lease.is_ours() {
             // Absent is seen by a wait only, which must not reclaim: whoever looks around does.
             return Ok(match taken.lease {
                 LeaseState::Lost => Left::Displaced,
-                _ => Left::ToLookAround,
+                _ => Left::InDoubt,
             });
         }
         if taken.changed {
@@ -196,7 +208,7 @@ async fn deliver(
         drive.post.stats.add_delivered(accepted);
         if accepted > 0 {
             // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
-            drive.failures = 0;
+            drive.succeeded();
         }
         for (i, (id, question, receipt)) in brought[..accepted].iter().enumerate() {
             drive.recent.insert(*id);

@@ -1,10 +1,12 @@
 //! Connections to Redis: how they are made, how long they may take, and what their errors mean.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use crate::error::{Cause, ConfigError, QueueErrorKind};
@@ -14,6 +16,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long any answer may take. A blocking command may take its blocking time besides.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that nothing goes over is probed after this time, and so often; three probes without an answer end it. So
+/// one that a router has forgotten is not found out by the next command, whose outcome would be uncertain.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// A client for `redis://` and `unix://` URLs.
 pub(super) fn client(url: &str) -> Result<Client, ConfigError> {
@@ -25,7 +32,9 @@ pub(super) fn client(url: &str) -> Result<Client, ConfigError> {
         .clone()
         .set_protocol(ProtocolVersion::RESP3)
         .set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
-    let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
+    let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
     Client::open(info).map_err(|e| refused(format!("it cannot be used: {e}")))
 }
 
@@ -35,16 +44,6 @@ pub(crate) fn without_password(url: &str) -> String {
         Some((scheme, host)) => format!("{scheme}://…@{host}"),
         None => url.to_owned(),
     }
-}
-
-/// The connection for commands that do not block. It is made at the first command and made again after a failure; the
-/// command that failed is not repeated.
-pub(super) fn shared(client: &Client) -> Result<ConnectionManager, RedisError> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(ANSWER_TIMEOUT))
-        .set_number_of_retries(0);
-    client.get_connection_manager_lazy(config)
 }
 
 /// A connection of one's own, on which commands may block. `invalidated` is called when a tracked key has changed.
@@ -68,14 +67,28 @@ pub(super) async fn tracking(
 ) -> Result<MultiplexedConnection, RedisError> {
     // The connection's own response timeout knows nothing of blocking commands (it would drop the answer of one that
     // lasts longer), so every call here brings its own: see `within`.
+    connect(client, None, pushed).await
+}
+
+/// A new connection.
+pub(super) async fn connect(
+    client: &Client,
+    response_timeout: Option<Duration>,
+    pushed: impl Fn(redis::PushInfo) + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(None)
+        .set_response_timeout(response_timeout)
         .set_push_sender(move |push: redis::PushInfo| {
             pushed(push);
             Ok::<(), std::convert::Infallible>(())
         });
-    client.get_multiplexed_async_connection_with_config(&config).await
+    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| match error.kind() {
+        // However it failed: no command of ours was sent, so none can have been done.
+        redis::ErrorKind::Io => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
+        _ => error,
+    })
 }
 
 /// Waits for an answer, at most for `block` and [`ANSWER_TIMEOUT`].
@@ -94,11 +107,29 @@ pub(super) async fn within<T>(
 pub(super) fn kind(error: RedisError) -> QueueErrorKind {
     match error.kind() {
         redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::AuthenticationFailed => {
-            QueueErrorKind::Refused(error.to_string())
+            QueueErrorKind::Refused(said(&error))
         }
-        // Nothing listens there: nothing can have been done.
+        // No connection was made: nothing can have been done.
         _ if error.is_connection_refusal() => QueueErrorKind::Unreachable(cause(error)),
         _ => QueueErrorKind::Broken(cause(error)),
+    }
+}
+
+/// What Redis answered, in its own words: redis-rs has words of its own for some codes.
+fn said(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether nothing more can be hoped for from a connection with such an error.
+pub(super) fn is_over(error: &RedisError) -> bool {
+    match error.kind() {
+        // The server has become a replica: its address may lead to the new primary by now. (Before 7.0 the error of a
+        // script has the code only in its text.)
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => said(error).contains("READONLY"),
+        _ => true,
     }
 }
 

@@ -281,26 +281,62 @@ impl RedisConsumer {
         }))
     }
 
-    fn failed(&self, doing: &str, kind: QueueErrorKind) -> QueueError {
-        QueueError::new(format!("{doing} of {}", self.session), kind)
+    /// An error that says what was done, and to what.
+    async fn named<T>(&mut self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
+        let kind = match result {
+            Ok(done) => return Ok(done),
+            Err(QueueErrorKind::Refused(text)) if text.contains("WRONGTYPE") => {
+                QueueErrorKind::Refused(self.wrong_types().await.unwrap_or(text))
+            }
+            Err(other) => other,
+        };
+        Err(QueueError::new(format!("{doing} of {}", self.session), kind))
+    }
+
+    /// Which of the keys hold something else than they must: Redis does not name them. Not by their names, which have the
+    /// session's id in them.
+    async fn wrong_types(&mut self) -> Option<String> {
+        let QueueKeys { queue, lease, questions, .. } = self.keys.clone();
+        let must = [("queue", queue, "list"), ("lease", lease, "string"), ("open questions", questions, "hash")];
+        let mut wrong = Vec::new();
+        for (what, key, must) in must {
+            let found: String =
+                within(Duration::ZERO, redis::cmd("TYPE").arg(key).query_async(&mut self.connection)).await.ok()?;
+            if found != must && found != "none" {
+                wrong.push(format!("the key of the {what} holds a {found}, not a {must}"));
+            }
+        }
+        (!wrong.is_empty()).then(|| format!("WRONGTYPE: {}", wrong.join("; ")))
     }
 }
 
 impl Consumer for RedisConsumer {
     fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(async { self.do_claim().await.map_err(|e| self.failed("claiming the queue", e)) })
+        Box::pin(async {
+            let claimed = self.do_claim().await;
+            self.named("claiming the queue", claimed).await
+        })
     }
 
     fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
-        Box::pin(async { self.do_renew().await.map_err(|e| self.failed("renewing the lease", e)) })
+        Box::pin(async {
+            let renewed = self.do_renew().await;
+            self.named("renewing the lease", renewed).await
+        })
     }
 
     fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
-        Box::pin(async move { self.do_take(delivered).await.map_err(|e| self.failed("reading the queue", e)) })
+        Box::pin(async move {
+            let taken = self.do_take(delivered).await;
+            self.named("reading the queue", taken).await
+        })
     }
 
     fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
-        Box::pin(async move { self.do_wait(block).await.map_err(|e| self.failed("waiting for the queue", e)) })
+        Box::pin(async move {
+            let taken = self.do_wait(block).await;
+            self.named("waiting for the queue", taken).await
+        })
     }
 
     fn replace_oldest<'a>(
@@ -309,14 +345,16 @@ impl Consumer for RedisConsumer {
         replacement: Vec<u8>,
     ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
         Box::pin(async move {
-            self.do_replace(oldest, replacement)
-                .await
-                .map_err(|e| self.failed("writing a failed attempt into the queue", e))
+            let replaced = self.do_replace(oldest, replacement).await;
+            self.named("writing a failed attempt into the queue", replaced).await
         })
     }
 
     fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
-        Box::pin(async move { self.do_pop(block).await.map_err(|e| self.failed("taking from the queue", e)) })
+        Box::pin(async move {
+            let popped = self.do_pop(block).await;
+            self.named("taking from the queue", popped).await
+        })
     }
 }
 

@@ -54,6 +54,9 @@ if not owner then
   state = 'reclaimed'
 end
 
+-- Read before anything is removed: where another type lies there, nothing is done at all.
+if fates > 12 then redis.call('HLEN', KEYS[3]) end
+
 local delivered, changed = tonumber(ARGV[2]), 0
 if delivered > 0 then
   local last = redis.call('LINDEX', queue, -delivered)

@@ -1,0 +1,141 @@
+//! The connection that a process shares for commands that do not block: made when it is wanted, and made anew when it broke,
+//! fell silent, or leads to a server that cannot write.
+//!
+//! redis-rs's `ConnectionManager` keeps a connection that answers nothing, one to a server that has become a replica, and a
+//! refused password, until its process ends.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use futures_util::FutureExt;
+use futures_util::future;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
+use tokio::runtime::Handle;
+
+use super::connection::{ANSWER_TIMEOUT, connect, is_over};
+
+#[derive(Clone)]
+pub(super) struct SharedConnection(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    /// Where the connection is driven. Whoever needs one first may run on a subscriber's arbiter, which ends with it.
+    home: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the connection: what went wrong with an earlier one says nothing of this one.
+    made: u64,
+    current: Option<Connecting>,
+}
+
+/// One attempt, for all who wait for it. Who comes after it failed makes the next one.
+type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
+
+impl SharedConnection {
+    /// Makes none yet.
+    pub(super) fn new(client: Client) -> Self {
+        Self(Arc::new(Inner { client, home: Handle::current(), state: Mutex::default() }))
+    }
+
+    fn connecting(&self) -> (u64, Connecting) {
+        let mut state = self.0.state();
+        if let Some(current) = &state.current {
+            return (state.made, current.clone());
+        }
+        state.made += 1;
+        let connecting = self.connect(state.made).boxed().shared();
+        state.current = Some(connecting.clone());
+        (state.made, connecting)
+    }
+
+    fn connect(&self, made: u64) -> impl Future<Output = RedisResult<MultiplexedConnection>> + Send + 'static {
+        let Inner { client, home, .. } = &*self.0;
+        let (client, home, inner) = (client.clone(), home.clone(), Arc::downgrade(&self.0));
+        let attempt = move |client: Client, inner: Weak<Inner>| async move {
+            let broken = move |push: redis::PushInfo| {
+                if let (PushKind::Disconnection, Some(inner)) = (push.kind, inner.upgrade()) {
+                    inner.forget(made);
+                }
+            };
+            connect(&client, Some(ANSWER_TIMEOUT), broken).await
+        };
+        async move {
+            match home.spawn(attempt(client.clone(), inner.clone())).await {
+                Ok(connected) => connected,
+                // That runtime has ended.
+                Err(_) => attempt(client, inner).await,
+            }
+        }
+    }
+
+    async fn connected(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        let (made, connecting) = self.connecting();
+        match connecting.await {
+            Ok(connection) => Ok((made, connection)),
+            Err(error) => {
+                self.0.forget(made);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn forget(&self, made: u64) {
+        let mut state = self.state();
+        let over = if state.made == made { state.current.take() } else { None };
+        // Its end may be told here again, so the lock is given back first.
+        drop(state);
+        drop(over);
+    }
+
+    /// After an answer, or none.
+    fn judge<T>(&self, made: u64, result: &RedisResult<T>) {
+        if result.as_ref().is_err_and(is_over) {
+            self.forget(made);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionLike for SharedConnection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let (made, mut connection) = self.connected().await?;
+            let result = connection.req_packed_command(command).await;
+            self.0.judge(made, &result);
+            result
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let (made, mut connection) = self.connected().await?;
+            let result = connection.req_packed_commands(pipeline, offset, count).await;
+            self.0.judge(made, &result);
+            for answer in result.iter().flatten() {
+                if let Value::ServerError(error) = answer {
+                    self.0.judge(made, &RedisResult::<()>::Err(error.clone().into()));
+                }
+            }
+            result
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.client.get_connection_info().redis_settings().db()
+    }
+}

@@ -1,0 +1,180 @@
+//! A TCP forwarder on loopback that does what networks and proxies do: it is late, it falls silent, it cuts, it leads
+//! elsewhere.
+
+#![allow(dead_code)] // each suite uses a part of it
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What is done with what is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode {
+    /// It passes.
+    Pass,
+    /// Answers come this much later.
+    Late(Duration),
+    /// Nothing passes, in either direction, and nobody is told: it is held until something else is set.
+    Silent,
+    /// Requests pass, answers are held.
+    OneWay,
+    /// Whoever sends this is cut, as by a proxy that does not know the command.
+    CutAt(&'static str),
+}
+
+pub(crate) struct Forwarder {
+    port: u16,
+    target: Arc<AtomicU16>,
+    control: watch::Sender<Control>,
+}
+
+#[derive(Clone)]
+struct Control {
+    mode: Mode,
+    /// How many connections there were.
+    made: u64,
+    /// Connections up to this number are silent for ever, up to that one closed.
+    forsaken: u64,
+    cut: u64,
+}
+
+impl Forwarder {
+    /// Forwards to a port of this host, on a thread of its own, until it is dropped.
+    pub(crate) fn to(target: u16) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        listener.set_nonblocking(true).expect("a nonblocking listener");
+        let port = listener.local_addr().expect("its address").port();
+        let control = watch::Sender::new(Control { mode: Mode::Pass, made: 0, forsaken: 0, cut: 0 });
+        let target = Arc::new(AtomicU16::new(target));
+        let (sender, leads_to) = (control.clone(), Arc::clone(&target));
+        let mut dropped = control.subscribe();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    () = accept(&listener, &leads_to, &sender) => {}
+                    // Dropping sets the number that no connection has.
+                    _ = dropped.wait_for(|control| control.cut == u64::MAX) => {}
+                }
+            });
+        });
+        Self { port, target, control }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.control.send_modify(|control| control.mode = mode);
+    }
+
+    /// The connections there are fall silent for ever: no byte, no FIN, no RST. New ones are as before.
+    pub(crate) fn forsake(&self) {
+        self.control.send_modify(|control| control.forsaken = control.made);
+    }
+
+    /// Closes the connections there are.
+    pub(crate) fn cut(&self) {
+        self.control.send_modify(|control| control.cut = control.made);
+    }
+
+    /// New connections lead there.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.target.store(target, Ordering::Relaxed);
+    }
+
+    /// How many connections were made through it.
+    pub(crate) fn made(&self) -> u64 {
+        self.control.borrow().made
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.control.send_modify(|control| control.cut = u64::MAX);
+    }
+}
+
+async fn accept(listener: &TcpListener, target: &AtomicU16, control: &watch::Sender<Control>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let target = target.load(Ordering::Relaxed);
+        control.send_modify(|control| control.made += 1);
+        let (number, control) = (control.borrow().made, control.subscribe());
+        tokio::spawn(async move {
+            // While nobody listens there the client is closed, which is as good as a refusal.
+            let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else { return };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            let mut requests = Pump { number, answers: false, control: control.clone() };
+            let mut answers = Pump { number, answers: true, control };
+            // The first that ends drops all four, and so closes both.
+            tokio::select! {
+                _ = requests.run(from_client, to_server) => {}
+                _ = answers.run(from_server, to_client) => {}
+            }
+        });
+    }
+}
+
+struct Pump {
+    number: u64,
+    answers: bool,
+    control: watch::Receiver<Control>,
+}
+
+impl Pump {
+    async fn run(&mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        let number = self.number;
+        let mut cut = self.control.clone();
+        loop {
+            // That one end is gone is held back too, as whatever it sends.
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read.unwrap_or(0),
+                _ = cut.wait_for(|control| number <= control.cut) => return Ok(()),
+            };
+            let passes = self.passes(&buffer[..read]).await;
+            if !passes || read == 0 {
+                return Ok(());
+            }
+            to.write_all(&buffer[..read]).await?;
+        }
+    }
+
+    /// Waits as long as it is held; not where the connection is to be closed.
+    async fn passes(&mut self, bytes: &[u8]) -> bool {
+        loop {
+            let Control { mode, forsaken, cut, .. } = self.control.borrow_and_update().clone();
+            if self.number <= cut {
+                return false;
+            }
+            match mode {
+                _ if self.number <= forsaken => {}
+                Mode::CutAt(words) if bytes.windows(words.len()).any(|w| w == words.as_bytes()) => return false,
+                Mode::Late(by) if self.answers => {
+                    tokio::time::sleep(by).await;
+                    return true;
+                }
+                Mode::Silent => {}
+                Mode::OneWay if self.answers => {}
+                Mode::Pass | Mode::Late(_) | Mode::OneWay | Mode::CutAt(_) => return true,
+            }
+            if self.control.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+}

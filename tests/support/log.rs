@@ -1,0 +1,30 @@
+//! What this process has logged: what an operator would see.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+
+static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Writer;
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LINES.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Begins to write down, once for all tests of a process.
+pub(crate) fn begin() {
+    let level = tracing_subscriber::filter::LevelFilter::INFO;
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_max_level(level).with_writer(|| Writer).try_init();
+}
+
+/// The lines so far with all of these words in them.
+pub(crate) fn lines(words: &[&str]) -> Vec<String> {
+    let all = String::from_utf8_lossy(&LINES.lock().unwrap()).into_owned();
+    all.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(ToOwned::to_owned).collect()
+}
