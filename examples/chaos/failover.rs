@@ -33,6 +33,7 @@ async fn run(rounds: u32) -> Result<(), Cause> {
         every: 1,
         drain: 0,
         spread: false,
+        at_most_once: false,
         keep: None,
     };
     let fleet = Fleet::start(dir.path(), &chaos, 1).await?;

@@ -139,7 +139,11 @@ impl Fleet {
 
     pub(crate) async fn start_server(&self, server: usize) -> Result<(), Cause> {
         let redis = format!("redis://{}/", self.server_lines[server].address);
-        let (process, mut says) = self.spawn(&format!("server-{server}"), &["server", "--redis", &redis])?;
+        let mut args = vec!["server", "--redis", &redis];
+        if self.chaos.at_most_once {
+            args.push("--at-most-once");
+        }
+        let (process, mut says) = self.spawn(&format!("server-{server}"), &args)?;
         *self.servers[server].0.lock().await = Some(process);
         let line = tokio::time::timeout(PATIENCE, says.next_line()).await??.ok_or("a server ended at its start")?;
         lock(&self.addresses)[server] = Some(line.parse()?);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use mcp_courier::{Cause, Config, ConfigError};
+use mcp_courier::{Cause, Config, ConfigBuilder};
 
 mod check;
 mod client;
@@ -72,6 +72,9 @@ struct Chaos {
     /// Sends each POST of a client to any server, wherever its stream is.
     #[arg(long)]
     spread: bool,
+    /// Delivers at most once, which is allowed to lose: to see that the checker finds it.
+    #[arg(long)]
+    at_most_once: bool,
     /// Keeps the records in this directory. Without it they are kept, in a temporary one, only when something is wrong.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -129,7 +132,7 @@ const BATCH: usize = 100;
 const LEASE: Duration = Duration::from_secs(2);
 
 /// The settings of all: short, so that a minute sees what else takes an hour, and with a time to live that nothing outlives.
-fn config() -> Result<Config, ConfigError> {
+fn config() -> ConfigBuilder {
     Config::builder()
         .prefix(PREFIX)
         .heartbeat(LEASE / 2)
@@ -138,7 +141,6 @@ fn config() -> Result<Config, ConfigError> {
         .batch_messages(BATCH)
         .queue_max_messages(100_000)
         .time_to_live(Duration::from_secs(24 * 3600))
-        .build()
 }
 
 /// Runs on a runtime of this thread, or on several threads.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
 use clap::Args;
-use mcp_courier::{Cause, Courier};
+use mcp_courier::{Cause, Courier, Delivery};
 use rmcp::ServerHandler;
 use rmcp::model::ServerConfig;
 use rmcp_actix_web::transport::StreamableHttpService;
@@ -19,6 +19,8 @@ use crate::store::Store;
 pub(crate) struct ServerArgs {
     #[arg(long)]
     redis: String,
+    #[arg(long)]
+    at_most_once: bool,
 }
 
 #[derive(Clone)]
@@ -39,10 +41,11 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Cause> {
     actix_web::rt::System::new().block_on(serve(args))
 }
 
-async fn serve(ServerArgs { redis }: ServerArgs) -> Result<(), Cause> {
+async fn serve(ServerArgs { redis, at_most_once }: ServerArgs) -> Result<(), Cause> {
     let _ends_with_its_parent = orders();
+    let delivery = if at_most_once { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
     let courier = loop {
-        match Courier::start(&redis, crate::config()?).await {
+        match Courier::start(&redis, crate::config().delivery(delivery).build()?).await {
             Ok(courier) => break courier,
             // Redis may be down just now.
             Err(error) => tracing::warn!("{error}"),

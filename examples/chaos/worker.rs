@@ -43,7 +43,7 @@ async fn work(WorkerArgs { redis, name, record, rate, seed }: WorkerArgs) -> Res
     let mut random = fastrand::Rng::with_seed(seed);
     let record = Record::append(&record)?;
     let publisher = loop {
-        match Publisher::connect(&redis, crate::config()?).await {
+        match Publisher::connect(&redis, crate::config().build()?).await {
             Ok(publisher) => break publisher,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
