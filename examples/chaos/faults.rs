@@ -1,5 +1,6 @@
 //! Doing what the schedule says, and healing it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,10 +32,14 @@ pub(crate) async fn inflict(fleet: &Arc<Fleet>, seed: u64, faults: Vec<Fault>) -
     let (start, clock) = (Instant::now(), Clock::new());
     let done: Shared<Vec<Done>> = Shared::default();
     let mut under_way = JoinSet::new();
+    // A part that takes longer to heal than planned is done one thing after another all the same.
+    let mut busy: HashMap<Part, Arc<tokio::sync::Mutex<()>>> = HashMap::new();
     for fault in faults {
         sleep_until(start + fault.at).await;
         let (fleet, done) = (Arc::clone(fleet), Arc::clone(&done));
+        let turn = Arc::clone(busy.entry(fault.part).or_default()).lock_owned();
         under_way.spawn(async move {
+            let _turn = turn.await;
             let begun = clock.now();
             let clients = felt_by(&fleet, fault.part);
             inflict_one(&fleet, seed, fault).await.map_err(|error| format!("{fault}: {error}"))?;
@@ -81,6 +86,12 @@ async fn inflict_one(fleet: &Arc<Fleet>, seed: u64, fault: Fault) -> Result<(), 
             surprised(fleet, surprise, &fault);
             sleep(lasts).await;
             fleet.start_server(n).await?;
+            // Its clients come back: else all would gather where nothing was done for a while.
+            for (client, home) in fleet.homes.iter().enumerate().filter(|(client, _)| client % fleet.servers.len() == n)
+            {
+                home.store(n, Ordering::Relaxed);
+                fleet.client_lines[client].cut();
+            }
         }
         (Part::Server(n), Kind::Stop) => {
             let pid = fleet.servers[n].pid().await.ok_or("it does not run")?;
