@@ -128,6 +128,9 @@ settings! {
     hand_over_timeout: Duration = Duration::from_secs(30);
     /// Whether a loss or a repeat is the lesser evil. Defaults to [`Delivery::AtLeastOnce`].
     delivery: Delivery = Delivery::AtLeastOnce;
+    /// How long a session that no server holds any more is remembered, so that its client can go on at any. It begins anew
+    /// with each use. Defaults to 1 h; 1 s to 30 days.
+    session_time_to_live: Duration = Duration::from_secs(3600);
     /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
     delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;
     /// Whether the sessions pushed to are held by FastMCP 3 servers. Their subscriber takes `notifications/tasks/status` only,
@@ -191,6 +194,9 @@ impl ConfigBuilder {
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&c.hand_over_timeout) {
             return refused("hand_over_timeout", c.hand_over_timeout, "it must be 10 ms to 1 h");
         }
+        if !(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600)).contains(&c.session_time_to_live) {
+            return refused("session_time_to_live", c.session_time_to_live, "it must be 1 s to 30 days");
+        }
         if !(1..=30_000).contains(&c.dedicated_limit) {
             return refused("dedicated_limit", c.dedicated_limit, "it must be 1 to 30,000");
         }
@@ -240,6 +246,7 @@ mod tests {
             (Config::builder().queue_max_bytes(1000), "queue_max_bytes"),
             (Config::builder().message_max_bytes(1), "message_max_bytes"),
             (Config::builder().hand_over_timeout(seconds(0)), "hand_over_timeout"),
+            (Config::builder().session_time_to_live(seconds(0)), "session_time_to_live"),
             (Config::builder().dedicated_limit(0), "dedicated_limit"),
         ];
         for (builder, field) in wrong {

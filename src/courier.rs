@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
 use crate::question::Answer;
-use crate::queue::questions::settle_open;
+use crate::queue::questions::answer_open;
 use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
@@ -106,13 +106,7 @@ impl Subscribers for Courier {
         request_id: &'a str,
         answer: Answer,
     ) -> BoxFuture<'a, Result<Settled, QueueError>> {
-        Box::pin(async move {
-            // It must be a question that this very session was asked.
-            let Some(question) = self.queue.open_question(session_id, request_id).await? else {
-                return Ok(Settled::NotWaiting);
-            };
-            settle_open(&*self.queue, session_id, &question, &answer).await
-        })
+        Box::pin(async move { answer_open(&*self.queue, session_id, request_id, &answer).await })
     }
 }
 
@@ -138,7 +132,7 @@ mod rmcp {
 
         /// Decorates a session manager of one's own. Switch off its idle timeout, if it has one.
         pub fn decorate<M: SessionManager>(&self, inner: M) -> CourierSessionManager<M> {
-            CourierSessionManager::new(inner, Arc::new(self.clone()), &self.config)
+            CourierSessionManager::new(inner, Arc::clone(&self.queue), Arc::new(self.clone()), &self.config)
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::notification::Notification;
+use crate::principal::Principal;
 use crate::session_id::SessionId;
 
 /// A boxed cause, so that no foreign error type stands in a public signature.
@@ -29,6 +30,29 @@ pub enum InvalidSessionId {
     #[error(
         "a session id may contain visible ASCII characters (0x21 to 0x7E) only, and this one has {character:?} at {position}"
     )]
+    Character {
+        /// The first such character.
+        character: char,
+        /// Where it stands, counted in characters from 0.
+        position: usize,
+    },
+}
+
+/// A string cannot name a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InvalidPrincipal {
+    /// It has no characters.
+    #[error("a principal must have 1 to {max} bytes, and this one is empty", max = Principal::MAX_LEN)]
+    Empty,
+    /// It has more than [`Principal::MAX_LEN`] bytes.
+    #[error("a principal must have 1 to {max} bytes, and this one has {length}", max = Principal::MAX_LEN)]
+    TooLong {
+        /// How many it has.
+        length: usize,
+    },
+    /// It has a control character.
+    #[error("a principal must have no control characters, and this one has {character:?} at {position}")]
     Character {
         /// The first such character.
         character: char,

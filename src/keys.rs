@@ -1,8 +1,6 @@
 //! Names of the keys in Redis, FastMCP's and ours. Everything that says where something lies stands here.
 
-use std::borrow::Cow;
-
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
@@ -47,7 +45,7 @@ impl Keys {
     }
 
     pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
-        let queue = format!("{}{}", self.of_all(), encoded(session));
+        let queue = format!("{}{}", self.of_all(), session.encode());
         QueueKeys { lease: self.companion(&queue, "lease"), questions: self.companion(&queue, "questions"), queue }
     }
 
@@ -61,6 +59,21 @@ impl Keys {
         format!("{}:sessions", self.prefix)
     }
 
+    /// What a session began with.
+    pub(crate) fn session(&self, session: &SessionId) -> String {
+        format!("{}:session:{}", self.prefix, session.encode())
+    }
+
+    /// The channel of what all processes are told.
+    pub(crate) fn news(&self) -> String {
+        format!("{}:news", self.prefix)
+    }
+
+    /// The channel of what one process is told.
+    pub(crate) fn news_for(&self, process: impl std::fmt::Display) -> String {
+        format!("{}:{process}", self.news())
+    }
+
     pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
         let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
         ElicitKeys {
@@ -72,21 +85,10 @@ impl Keys {
     }
 
     /// A key that hashes to the slot of its queue. A prefix with a hash tag decides the slot alone; without one the
-    /// whole name of the queue is the tag.
+    /// whole name of the queue is the tag. Two colons there: after one the session `lease` of a principal could follow.
     fn companion(&self, queue: &str, what: &str) -> String {
-        if self.prefix.contains('{') { format!("{queue}:{what}") } else { format!("{{{queue}}}:{what}") }
+        if self.prefix.contains('{') { format!("{queue}::{what}") } else { format!("{{{queue}}}:{what}") }
     }
-}
-
-/// A session id as it stands in a key.
-pub(crate) fn encoded(session: &SessionId) -> Cow<'_, str> {
-    utf8_percent_encode(session.as_str(), ENCODED).into()
-}
-
-/// The other way; `None` for what no session id encodes to.
-pub(crate) fn decoded(encoded: &str) -> Option<SessionId> {
-    let text = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?;
-    SessionId::new(text).ok()
 }
 
 /// A prefix has no braces, or one hash tag with something in it: else a queue and its lease could lie in different slots.
@@ -108,6 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::principal::Principal;
 
     /// The slot of a key as the Redis Cluster specification says.
     fn slot(key: &str) -> u16 {
@@ -127,7 +130,12 @@ mod tests {
     }
 
     fn session_id() -> impl Strategy<Value = SessionId> {
-        "[!-~]{1,256}".prop_map(|id| SessionId::new(id).unwrap())
+        let id = "[!-~]{1,256}|[a-c:]{1,4}|lease".prop_map(|id| SessionId::new(id).unwrap());
+        let principal = prop::option::of("\\PC{1,40}|[a-c:]{1,4}".prop_map(|p| Principal::new(p).unwrap()));
+        (id, principal).prop_map(|(id, principal)| match principal {
+            Some(principal) => id.bound_to(principal),
+            None => id,
+        })
     }
 
     #[test]
@@ -165,8 +173,8 @@ mod tests {
 
         #[test]
         fn no_two_sessions_share_a_key(a in session_id(), b in session_id()) {
-            let keys = Keys::new("p");
-            prop_assert_eq!(decoded(&encoded(&a)), Some(a.clone()));
+            let keys = Keys::new("{p}");
+            prop_assert_eq!(SessionId::decode(&a.encode()), Some(a.clone()));
             prop_assert_eq!(keys.of(&a).queue == keys.of(&b).queue, a == b);
             prop_assert_ne!(keys.of(&a).lease, keys.of(&b).queue);
         }

@@ -62,6 +62,7 @@ mod config;
 mod error;
 mod keys;
 mod notification;
+mod principal;
 mod question;
 mod retry;
 mod session_id;
@@ -91,9 +92,11 @@ pub use self::courier::Courier;
 pub use self::elicitation::{Elicited, Elicitor};
 pub use self::error::{
     AskError, Cause, ConfigError, ConnectError, ElicitError, EnsureError, HandOverError, InvalidNotification,
-    InvalidQuestion, InvalidSessionId, PushError, PushRefusal, QueueError, QueueErrorKind, QueueLimit,
+    InvalidPrincipal, InvalidQuestion, InvalidSessionId, PushError, PushRefusal, QueueError, QueueErrorKind,
+    QueueLimit,
 };
 pub use self::notification::{LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus};
+pub use self::principal::Principal;
 pub use self::publisher::{Publisher, Pushed, TaskReporter};
 pub use self::question::{Answer, Elicitation, Question, TaskKey};
 pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};

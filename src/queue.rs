@@ -21,6 +21,9 @@
 //! 12. *Anything may lie in a list*: what cannot be decoded is an item like others and blocks nothing.
 //! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other. What was
 //!     delivered and not answered is an open question of its queue, whoever owns that.
+//! 14. *A session is remembered* for its time to live after its last use, and no longer; one that has ended is not
+//!     remembered again.
+//! 15. *An end is told to all* who listen, an answered ping to the process that asked.
 
 use std::fmt;
 use std::future::Future;
@@ -36,11 +39,13 @@ use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
 use crate::question::Question;
 use crate::session_id::SessionId;
 
+pub(crate) mod fleet;
 pub(crate) mod lease;
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
 
+pub use self::fleet::{Fleet, News, ProcessId, Remembered};
 pub use self::lease::Permit;
 pub use self::questions::{Posed, Questions, Settled};
 
@@ -69,7 +74,7 @@ pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Queue>, C
 }
 
 /// What every backend does for a whole process.
-pub trait Queue: Questions + fmt::Debug + Send + Sync + 'static {
+pub trait Queue: Questions + Fleet + fmt::Debug + Send + Sync + 'static {
     /// Queues notifications, and answers for each in the order given.
     ///
     /// # Cancellation

@@ -138,8 +138,10 @@ pub enum SessionState {
     },
     /// It cannot now, and may come back. What is queued waits.
     Away,
-    /// It never will again.
+    /// It never will again, at any server. Its open questions are cancelled.
     Ended,
+    /// It never will again here, and may go on at another server of the fleet.
+    Left,
 }
 
 /// What a session knows of its client's presence, to be watched.
@@ -197,9 +199,14 @@ impl PresenceSender {
         self.set(SessionState::Ended);
     }
 
+    /// The session is over here, and may go on at another server; nothing changes that.
+    pub fn left(&self) {
+        self.set(SessionState::Left);
+    }
+
     fn set(&self, new: SessionState) {
         self.0.send_if_modified(|state| {
-            let changes = *state != SessionState::Ended && *state != new;
+            let changes = !matches!(state, SessionState::Ended | SessionState::Left) && *state != new;
             if changes {
                 *state = new;
             }

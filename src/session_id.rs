@@ -1,9 +1,13 @@
-//! [`SessionId`]: the id that MCP gives to a session, validated once.
+//! [`SessionId`]: the id that MCP gives to a session, validated once, and perhaps whose session it is.
 
 use std::fmt;
 use std::sync::Arc;
 
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
+
 use crate::error::InvalidSessionId;
+use crate::keys::ENCODED;
+use crate::principal::Principal;
 
 /// The id of an MCP session, as the header `Mcp-Session-Id` carries it.
 ///
@@ -21,8 +25,15 @@ use crate::error::InvalidSessionId;
 /// assert!(SessionId::new("with space").is_err());
 /// # Ok::<(), mcp_courier::InvalidSessionId>(())
 /// ```
+///
+/// A session may be [bound to](Self::bound_to) the user who began it. It is then another session than the one of the same
+/// id that is bound to nobody, or to another: it has other keys, so that nothing that is meant for the one can reach the
+/// other.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Arc<str>);
+pub struct SessionId {
+    id: Arc<str>,
+    principal: Option<Principal>,
+}
 
 impl SessionId {
     /// The longest id that is accepted, in characters.
@@ -46,20 +57,59 @@ impl SessionId {
         if id.len() > Self::MAX_LEN {
             return Err(InvalidSessionId::TooLong { length: id.len() });
         }
-        Ok(Self(id.into()))
+        Ok(Self { id: id.into(), principal: None })
+    }
+
+    /// The session of that id which is this user's.
+    ///
+    /// ```
+    /// use mcp_courier::{Principal, SessionId};
+    ///
+    /// let session = SessionId::new("1f0c2f6e")?.bound_to(Principal::new("alice@example.com")?);
+    /// assert_eq!(session.encode(), "alice%40example.com:1f0c2f6e");
+    /// assert_eq!(SessionId::decode(&session.encode()), Some(session));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bound_to(self, principal: Principal) -> Self {
+        Self { principal: Some(principal), ..self }
     }
 
     /// The whole id. It is a secret: keep it out of logs.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.id
+    }
+
+    /// Whose session it is, where it is bound to anyone.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    /// All of it in one string, as it stands in keys and as a worker can be given it: the id, percent-encoded outside
+    /// `A-Za-z0-9._~-`, and before it the principal, encoded too, and a colon.
+    pub fn encode(&self) -> String {
+        let id = utf8_percent_encode(&self.id, ENCODED);
+        match &self.principal {
+            Some(principal) => format!("{}:{id}", utf8_percent_encode(principal.as_str(), ENCODED)),
+            None => id.to_string(),
+        }
+    }
+
+    /// What [`encode`](Self::encode) made; `None` for what it cannot have made.
+    pub fn decode(encoded: &str) -> Option<Self> {
+        let text = |encoded| percent_decode_str(encoded).decode_utf8().ok();
+        let (principal, id) = match encoded.split_once(':') {
+            Some((principal, id)) => (Some(Principal::new(text(principal)?).ok()?), id),
+            None => (None, encoded),
+        };
+        Some(Self { principal, ..Self::new(text(id)?).ok()? })
     }
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(Self::SHOWN)];
+        let shown = &self.id[..self.id.len().min(Self::SHOWN)];
         f.write_str(shown)?;
-        if shown.len() < self.0.len() {
+        if shown.len() < self.id.len() {
             f.write_str("…")?;
         }
         Ok(())

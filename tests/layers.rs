@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// A file may use only modules that stand before its own.
 const ORDER: &[&str] = &[
+    "principal",
     "session_id",
     "error",
     "notification",
@@ -19,7 +20,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// The words refer to each other in their types: a notification names its error, an error its notification.
-const WORDS: &[&str] = &["session_id", "error", "notification", "envelope", "keys", "retry", "config"];
+const WORDS: &[&str] = &["principal", "session_id", "error", "notification", "envelope", "keys", "retry", "config"];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

@@ -115,4 +115,12 @@ contract! {
         waiting_can_be_dropped_and_taken_up_again,
         what_was_delivered_and_not_answered_is_an_open_question_for_any_owner,
         one_who_is_not_the_owner_opens_no_question;
+    // Clauses 14 and 15.
+    fleet at "queue_contract/fleet.rs":
+        a_session_is_remembered_by_all_and_forgotten_by_all,
+        a_session_that_has_ended_is_not_remembered_again,
+        a_session_is_another_under_another_principal,
+        what_is_known_of_sessions_is_said_of_each,
+        a_session_lives_as_long_as_it_is_used,
+        an_end_is_told_to_all_and_a_ping_to_one;
 }

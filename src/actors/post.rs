@@ -34,6 +34,8 @@ pub enum StopReason {
     Stopped,
     /// The session is over.
     Closed,
+    /// The session is over here, and may go on at another server.
+    Left,
     /// It panicked, with this text.
     Panicked(String),
     /// Its arbiter was stopped under it.

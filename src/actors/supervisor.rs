@@ -339,7 +339,7 @@ impl Handler<Ended> for SupervisorActor {
         }
         match reason {
             StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &format!("{reason:?}"), ctx),
-            StopReason::Closed | StopReason::Stopped => {
+            StopReason::Closed | StopReason::Left | StopReason::Stopped => {
                 tracing::debug!(%session, ?reason, "a subscriber has ended");
                 if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
                     ctx.spawn(arbiter.end().into_actor(self));

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::consumer::MemoryConsumer;
+use self::fleet::Sessions;
 use self::questions::Tasks;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
+mod fleet;
 mod questions;
 
 static STORES: LazyLock<Mutex<HashMap<String, Weak<Store>>>> = LazyLock::new(Mutex::default);
@@ -28,6 +30,7 @@ static STORES: LazyLock<Mutex<HashMap<String, Weak<Store>>>> = LazyLock::new(Mut
 struct Store {
     lists: Mutex<HashMap<String, List>>,
     tasks: Mutex<Tasks>,
+    sessions: Mutex<Sessions>,
     /// The clock runs with tokio's, so that tests may pause it.
     origin: (Instant, Timestamp),
 }
@@ -63,6 +66,7 @@ impl Store {
         let store = Arc::new(Self {
             lists: Mutex::default(),
             tasks: Mutex::default(),
+            sessions: Mutex::default(),
             origin: (Instant::now(), Timestamp::of_this_host()),
         });
         stores.insert(name.to_owned(), Arc::downgrade(&store));

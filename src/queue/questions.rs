@@ -98,6 +98,28 @@ pub(crate) async fn settle_open(
     Ok(settled)
 }
 
+/// Gives an answer that arrived anywhere to a question that may have been asked by another process. It must be one that
+/// this very session was asked, and has open.
+pub(crate) async fn answer_open(
+    queue: &dyn Queue,
+    session: &SessionId,
+    request_id: &str,
+    answer: &Answer,
+) -> Result<Settled, QueueError> {
+    match queue.open_question(session, request_id).await? {
+        Some(question) => settle_open(queue, session, &question, answer).await,
+        None => Ok(Settled::NotWaiting),
+    }
+}
+
+/// Nobody will answer a session's open questions any more: whoever asked is told.
+pub(crate) async fn cancel_open(queue: &dyn Queue, session: &SessionId, why: &str) -> Result<(), QueueError> {
+    for question in queue.open_questions(session).await? {
+        settle_open(queue, session, &question, &Answer::cancelled(why)).await?;
+    }
+    Ok(())
+}
+
 /// Takes a question out of a session's open ones. Where that fails nothing is lost by it: whoever asks it again finds that
 /// nobody waits for it.
 pub(crate) async fn close(queue: &dyn Queue, session: &SessionId, question: &Question) {

@@ -15,12 +15,13 @@ use self::questions::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
 use crate::error::{ConfigError, QueueError, QueueErrorKind};
-use crate::keys::{Keys, decoded};
+use crate::keys::Keys;
 use crate::session_id::SessionId;
 
 mod claim;
 pub(crate) mod connection;
 mod consumer;
+mod fleet;
 mod push;
 mod questions;
 mod release;
@@ -255,7 +256,7 @@ impl Queue for RedisQueue {
                 .await
                 .map_err(failed)?;
             let mut sessions: Vec<SessionId> =
-                members.iter().filter_map(|member| decoded(member.rsplit_once(':')?.0)).collect();
+                members.iter().filter_map(|member| SessionId::decode(member.rsplit_once(':')?.0)).collect();
             // While a session moves it has two owners here.
             sessions.sort_unstable();
             sessions.dedup();

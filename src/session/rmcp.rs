@@ -26,8 +26,15 @@
 
 mod client;
 mod event_id;
-mod idle;
+mod gates;
+mod keep;
 mod manager;
+mod principal;
+mod restoring;
+mod shared;
+mod store;
 mod stream;
 
 pub use self::manager::{CourierSessionManager, ManagerError};
+pub use self::principal::acting_as;
+pub use self::store::CourierSessionStore;

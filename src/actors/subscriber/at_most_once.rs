@@ -30,6 +30,7 @@ async fn live(drive: &mut Drive) -> StopReason {
         match seen {
             _ if drive.stopping() => return StopReason::Stopped,
             SessionState::Ended => return StopReason::Closed,
+            SessionState::Left => return StopReason::Left,
             SessionState::Away => {
                 drive.set_state(SubscriberState::Parked);
                 drive.release().await;

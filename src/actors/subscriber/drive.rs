@@ -15,7 +15,7 @@ use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
-use crate::queue::questions::settle_open;
+use crate::queue::questions::{cancel_open, settle_open};
 use crate::queue::{Consumer, LeaseState, Permit};
 use crate::session::{Presence, SessionState};
 
@@ -68,6 +68,7 @@ impl Drive {
             let opened = match seen {
                 _ if self.stopping() => return StopReason::Stopped,
                 SessionState::Ended => return StopReason::Closed,
+                SessionState::Left => return StopReason::Left,
                 SessionState::Ready { opened } => opened,
                 SessionState::Away => {
                     self.set_state(SubscriberState::Parked);
@@ -144,9 +145,8 @@ impl Drive {
         if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_ours) {
             return;
         }
-        let open = queue.open_questions(session_id).await.unwrap_or_default();
-        for question in open {
-            cancel(&self.post, &question, "the session has ended").await;
+        if let Err(error) = cancel_open(&**queue, session_id, "the session has ended").await {
+            tracing::warn!(session = %session_id, %error, "questions were not cancelled; their workers wait out their time");
         }
     }
 

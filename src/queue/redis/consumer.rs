@@ -12,7 +12,7 @@ use super::{claim, renew, replace, take};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueErrorKind};
-use crate::keys::{Keys, QueueKeys, encoded};
+use crate::keys::{Keys, QueueKeys};
 use crate::queue::lease::DoubtMark;
 use crate::queue::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::session_id::SessionId;
@@ -311,7 +311,7 @@ impl Consumer for RedisConsumer {
 
 /// Who is live in the sorted set: the session as it stands in keys, and its owner.
 pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
-    format!("{}:{owner}", encoded(session))
+    format!("{}:{owner}", session.encode())
 }
 
 /// A blocking time as Redis wants it. It reads 0 as for ever, and before 7.0 everything below a millisecond as 0.

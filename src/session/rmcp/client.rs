@@ -1,34 +1,31 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rmcp::model::{
-    CustomNotification, PingRequest, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
-};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
+use self::batch::Batch;
+use self::questions::Modes;
 use super::stream::{CourierStream, Slot};
 use crate::config::{Config, DeliveryLevel};
-use crate::error::{AskError, HandOverError};
-use crate::question::{Answer, Question};
-use crate::queue::BoxFuture;
-use crate::session::{McpSession, Outbound, Presence, PresenceSender};
+use crate::question::Answer;
+use crate::queue::ProcessId;
+use crate::session::PresenceSender;
+use crate::session_id::SessionId;
 
+mod batch;
 mod questions;
 
 pub(super) use self::questions::Answered;
-use self::questions::Modes;
-
-/// What the JSON-RPC ids of our own requests begin with.
-const OURS: &str = "mcp-courier:";
 
 pub(super) struct ClientSession {
+    session_id: SessionId,
+    process: ProcessId,
+    /// How many bytes are remembered of what the client said of itself.
+    largest: usize,
     limit: Duration,
     level: DeliveryLevel,
     presence: PresenceSender,
@@ -44,8 +41,11 @@ struct State {
     batch: Option<Batch>,
     /// A part of the batch was sent down a stream on which the rest cannot follow: it cannot be confirmed any more.
     broken: bool,
-    /// The question whose answer confirms.
-    ping: Option<(String, oneshot::Sender<()>)>,
+    /// How many pings were sent, and what waits for the answer to any since the first of its own.
+    pings: u64,
+    confirming: Option<(u64, oneshot::Sender<()>)>,
+    /// What the fleet is to remember of the session, and whether it does.
+    remembered: (Option<String>, bool),
     /// What the user is asked, by the ids of the questions.
     asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
@@ -64,37 +64,12 @@ struct OpenStream {
     open: watch::Sender<()>,
 }
 
-#[derive(Clone)]
-struct Batch {
-    number: u64,
-    sender: mpsc::Sender<ServerSseMessage>,
-    /// How many were sent.
-    sent: u64,
-    open: watch::Receiver<()>,
-}
-
-impl Batch {
-    /// Does something with the stream, within a time, and while it is open.
-    async fn within<T>(&self, limit: Duration, what: impl Future<Output = T>) -> Waited<T> {
-        let mut open = self.open.clone();
-        tokio::select! {
-            biased;
-            done = tokio::time::timeout(limit, what) => done.map_or(Waited::TooLong, Waited::Done),
-            // Nothing is ever sent: it ends when the stream does.
-            _ = open.changed() => Waited::Closed,
-        }
-    }
-}
-
-enum Waited<T> {
-    Done(T),
-    TooLong,
-    Closed,
-}
-
 impl ClientSession {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, session_id: SessionId, process: ProcessId) -> Self {
         Self {
+            session_id,
+            process,
+            largest: config.message_max_bytes(),
             limit: config.hand_over_timeout(),
             level: config.delivery_level(),
             presence: PresenceSender::new(),
@@ -103,13 +78,31 @@ impl ClientSession {
                 streams: Vec::new(),
                 batch: None,
                 broken: false,
-                ping: None,
+                pings: 0,
+                confirming: None,
+                remembered: (None, false),
                 asked: HashMap::new(),
                 modes: Modes::default(),
                 requests: 0,
                 active: Instant::now(),
             }),
         }
+    }
+
+    pub(super) fn session_id(&self) -> &SessionId {
+        &self.session_id
+    }
+
+    /// What the fleet does not remember yet.
+    pub(super) fn state_to_remember(&self) -> Option<String> {
+        match &self.state().remembered {
+            (state, false) => state.clone(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_remembered(&self, is_remembered: bool) {
+        self.state().remembered.1 = is_remembered;
     }
 
     /// A new stream, the newest now: it receives.
@@ -140,9 +133,13 @@ impl ClientSession {
         closed.slot.clear();
     }
 
-    /// The session is over.
-    pub(super) fn end(&self) {
-        self.presence.ended();
+    /// The session is over, or over here.
+    pub(super) fn end(&self, only_here: bool) {
+        if only_here {
+            self.presence.left();
+        } else {
+            self.presence.ended();
+        }
         let streams = std::mem::take(&mut self.state().streams);
         for stream in streams {
             stream.slot.clear();
@@ -172,124 +169,9 @@ impl ClientSession {
         (state.streams.is_empty() && state.requests == 0).then_some(state.active)
     }
 
-    /// Where the next message goes: the stream of the batch, or the newest if this is its first.
-    fn batch(&self) -> Result<Batch, HandOverError> {
-        let mut state = self.state();
-        let Some(newest) = state.streams.last() else {
-            return Err(HandOverError::NotReady("no stream is open".to_owned()));
-        };
-        match &state.batch {
-            _ if state.broken => Err(self.gone()),
-            Some(batch) if batch.number != newest.number => {
-                Err(HandOverError::NotReady("the client goes on with another stream".to_owned()))
-            }
-            Some(batch) => Ok(batch.clone()),
-            None => {
-                let batch = Batch {
-                    number: newest.number,
-                    sender: newest.sender.clone(),
-                    sent: 0,
-                    open: newest.open.subscribe(),
-                };
-                state.batch = Some(batch.clone());
-                Ok(batch)
-            }
-        }
-    }
-
-    async fn send(&self, message: ServerJsonRpcMessage) -> Result<Batch, HandOverError> {
-        let batch = self.batch()?;
-        let message = ServerSseMessage::from_message(message);
-        match batch.within(self.limit, batch.sender.send(message)).await {
-            Waited::Done(Ok(())) => {
-                if let Some(batch) = &mut self.state().batch {
-                    batch.sent += 1;
-                }
-                Ok(batch)
-            }
-            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
-            Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
-        }
-    }
-
-    async fn ping(&self) -> Result<(), HandOverError> {
-        let id = format!("{OURS}{}", Uuid::now_v7());
-        let (confirmed, confirmation) = oneshot::channel();
-        let begun = Instant::now();
-        self.state().ping = Some((id.clone(), confirmed));
-        let request = ServerRequest::PingRequest(PingRequest::default());
-        let batch = self.send(ServerJsonRpcMessage::request(request, RequestId::String(id.into()))).await?;
-        // Together they have the time of one call, behind which the caller would drop this half-way.
-        match batch.within(self.limit.saturating_sub(begun.elapsed()), confirmation).await {
-            Waited::Done(Ok(())) => Ok(()),
-            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
-            Waited::TooLong => Err(self.cut(batch.number, "does not answer a ping")),
-        }
-    }
-
-    async fn pulled(&self) -> Result<(), HandOverError> {
-        let Some(batch) = self.state().batch.clone() else {
-            return Err(self.gone());
-        };
-        // Room in a channel of capacity 1 says that the last one is out.
-        match batch.within(self.limit, batch.sender.reserve()).await {
-            Waited::Done(Ok(_)) => Ok(()),
-            Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
-            Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
-        }
-    }
-
-    fn gone(&self) -> HandOverError {
-        HandOverError::NotReady("the stream has ended".to_owned())
-    }
-
-    /// Ends a stream whose reader is stalled: the session's other calls must not wait for it.
-    fn cut(&self, number: u64, why: &str) -> HandOverError {
-        self.close(number);
-        HandOverError::NotReady(format!("the client {why} within {:?}; its stream is cut", self.limit))
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way, so what a poisoned lock holds is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl McpSession for ClientSession {
-    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
-        Box::pin(self.ask(question))
-    }
-
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async move {
-            let Outbound { method, params, .. } = notification;
-            // As a custom notification, whatever its method: typed, rmcp would drop the fields that it does not know.
-            let custom = CustomNotification::new(method.clone(), Some(Value::Object(params.clone())));
-            let message = ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(custom));
-            let sent = self.send(message).await;
-            if sent.is_err() {
-                let mut state = self.state();
-                // Without this a confirmation would be asked of, and given by, the client's next stream.
-                state.broken = state.batch.take().is_some_and(|batch| batch.sent > 0);
-            }
-            sent.map(drop)
-        })
-    }
-
-    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
-        Box::pin(async move {
-            let confirmed = match self.level {
-                DeliveryLevel::Confirmed => self.ping().await,
-                DeliveryLevel::Pulled => self.pulled().await,
-            };
-            let mut state = self.state();
-            (state.batch, state.broken, state.ping) = (None, false, None);
-            confirmed
-        })
-    }
-
-    fn presence(&self) -> Presence {
-        self.presence.presence()
     }
 }
 
@@ -297,10 +179,18 @@ impl McpSession for ClientSession {
 mod tests {
     use futures_util::{FutureExt, StreamExt, stream};
     use serde_json::Map;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::error::{AskError, HandOverError};
     use crate::notification::NotificationId;
+    use crate::question::Question;
     use crate::session::rmcp::event_id::Epoch;
+    use crate::session::{McpSession, Outbound};
+
+    fn client(config: &Config) -> Arc<ClientSession> {
+        Arc::new(ClientSession::new(config, SessionId::new("s").unwrap(), ProcessId::new()))
+    }
 
     fn open(session: &Arc<ClientSession>) -> CourierStream {
         session.open(Slot::new(stream::pending(), &Epoch::new()))
@@ -315,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn what_an_older_batch_left_in_a_stream_does_not_count_as_pulled_for_the_next() {
         let config = Config::builder().delivery_level(DeliveryLevel::Pulled).build().unwrap();
-        let session = Arc::new(ClientSession::new(&config));
+        let session = client(&config);
         let mut older = open(&session);
         hand_over(&session).await.unwrap();
         // The next cannot follow on the newer stream, so the first is given up where it is.
@@ -342,7 +232,7 @@ mod tests {
         let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
             "clientInfo": {"name": "c", "version": "1"}}});
-        session.initialized(&serde_json::from_value(initialize).unwrap());
+        session.initialized(&serde_json::from_value(initialize).unwrap(), false);
     }
 
     fn question() -> Question {
@@ -357,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_follows_the_client_to_its_newest_stream() {
-        let session = Arc::new(ClientSession::new(&Config::default()));
+        let session = client(&Config::default());
         may_be_asked(&session);
         // Its connection is broken, and nothing says so yet.
         let mut dead = open(&session);
@@ -378,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_a_second_time_keeps_its_place_when_the_first_leaves() {
-        let session = Arc::new(ClientSession::new(&Config::default()));
+        let session = client(&Config::default());
         may_be_asked(&session);
         let mut stream = open(&session);
         let question = question();

@@ -1,7 +1,6 @@
 //! [`CourierSessionManager`]: rmcp's session manager, decorated.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -11,13 +10,17 @@ use rmcp::transport::streamable_http_server::session::{
 };
 
 use super::client::{Answered, ClientSession};
-use super::event_id::Epoch;
-use super::idle;
+use super::gates::Why;
+use super::keep;
+use super::principal::{acting, session_of};
+use super::restoring::{Restoring, is_restored};
+use super::shared::Shared;
+use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
 use crate::question::Answer;
-use crate::queue::Settled;
+use crate::queue::{ProcessId, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
@@ -25,23 +28,14 @@ use crate::session_id::SessionId;
 /// own, or by [`Courier::decorate`](crate::Courier::decorate) around another.
 pub struct CourierSessionManager<M> {
     shared: Arc<Shared<M>>,
-    idle: Once,
-}
-
-pub(super) struct Shared<M> {
-    pub(super) inner: M,
-    pub(super) idle_timeout: Duration,
-    subscribers: Arc<dyn Subscribers>,
-    config: Config,
-    epoch: Epoch,
-    clients: Mutex<HashMap<RmcpSessionId, Arc<ClientSession>>>,
+    kept: Once,
 }
 
 impl<M> std::fmt::Debug for CourierSessionManager<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CourierSessionManager")
-            .field("sessions", &self.shared.clients().len())
-            .field("idle_timeout", &self.shared.idle_timeout)
+            .field("sessions", &self.shared.sessions().len())
+            .field("idle_timeout", &self.shared.idle_timeout())
             .finish_non_exhaustive()
     }
 }
@@ -65,39 +59,44 @@ pub enum ManagerError<E> {
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
-    pub(crate) fn new(inner: M, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
-        let epoch = if inner.event_store().is_some() { Epoch::of_event_store() } else { Epoch::new() };
-        let shared = Shared {
-            inner,
-            idle_timeout: idle::DEFAULT,
-            subscribers,
-            config: config.clone(),
-            epoch,
-            clients: Mutex::default(),
-        };
-        Self { shared: Arc::new(shared), idle: Once::new() }
+    pub(crate) fn new(inner: M, queue: Arc<dyn Queue>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+        let shared = Shared::new(inner, queue, subscribers, config);
+        Self { shared: Arc::new(shared), kept: Once::new() }
     }
 
-    /// Sets how long a session without an open stream and without a request is kept. Defaults to 300 s, as rmcp's
-    /// `keep_alive`, whose place it takes. What is queued for it stays queued, until it expires; the questions that its
-    /// client was asked are cancelled. Once the manager serves it is too late: this changes nothing then.
+    /// Sets how long a session without an open stream and without a request is kept here. Defaults to 300 s, as rmcp's
+    /// `keep_alive`, whose place it takes. What is queued for it stays queued, until it expires. Without a
+    /// [session store](Self::session_store) the session is over then, and the questions that its client was asked are
+    /// cancelled; with one it goes on wherever its client comes back.
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
-        let Shared { inner, subscribers, config, epoch, clients, idle_timeout: _ } = match Arc::try_unwrap(self.shared)
-        {
-            Ok(shared) => shared,
-            // It is shared once it serves, and then no longer owned by whoever could call this.
-            Err(shared) => return Self { shared, idle: self.idle },
-        };
-        let shared = Shared { inner, idle_timeout, subscribers, config, epoch, clients };
-        Self { shared: Arc::new(shared), idle: self.idle }
+        self.shared.set_idle_timeout(idle_timeout);
+        self
+    }
+
+    /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
+    /// client says so (DELETE), at whatever server: then it is called at each of the fleet, for each session, once or, where
+    /// Redis is in trouble, perhaps not at all. It must not block. Without a store nothing is called.
+    pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
+        self.shared.set_on_end(Arc::new(on_end));
+        self
+    }
+
+    /// The session store to mount beside this manager, in the builder of the server. With it a client whose server died,
+    /// or to whose server a balancer no longer sends it, goes on at another of the fleet with its session id.
+    pub fn session_store(&self) -> Arc<CourierSessionStore<M>> {
+        self.shared.set_stored();
+        Arc::new(CourierSessionStore(Arc::clone(&self.shared)))
     }
 
     /// The client under an id; it is new here when the session is, or was restored.
-    fn client(&self, id: &RmcpSessionId) -> Arc<ClientSession> {
+    fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, InvalidSessionId> {
         // Here and not when it is made: only here is it sure that a runtime runs.
-        self.idle.call_once(|| idle::watch(&self.shared));
-        let new = || Arc::new(ClientSession::new(&self.shared.config));
-        Arc::clone(self.shared.clients().entry(Arc::clone(id)).or_insert_with(new))
+        self.kept.call_once(|| keep::start(&self.shared));
+        if let Some(client) = self.shared.known(id) {
+            return Ok(client);
+        }
+        let session = session_of(id)?;
+        Ok(self.shared.begin(id, session))
     }
 
     async fn open(
@@ -105,33 +104,42 @@ impl<M: SessionManager> CourierSessionManager<M> {
         id: &RmcpSessionId,
         rmcp: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
-        let session_id = SessionId::new(id)?;
-        let client = self.client(id);
+        let client = self.client(id)?;
+        let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
         let stream = client.open(Slot::new(rmcp, &self.shared.epoch));
-        self.shared.subscribers.ensure(&session_id, client as Arc<dyn McpSession>).await?;
+        self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
+    }
+
+    /// A client has answered a ping that another process sent it.
+    async fn confirmed(
+        &self,
+        process: ProcessId,
+        client: &ClientSession,
+        ping: u64,
+    ) -> Result<(), ManagerError<M::Error>> {
+        Ok(self.shared.queue.confirmed(process, client.session_id(), ping).await?)
     }
 
     /// Gives an answer to its worker, whichever process asked. The client hears that it was accepted only after that: its
     /// stream, and with it whoever asked, may be gone in the same moment.
     async fn answer(
         &self,
-        id: &RmcpSessionId,
         client: Arc<ClientSession>,
         request_id: String,
         answer: Answer,
     ) -> Result<(), ManagerError<M::Error>> {
-        let session_id = SessionId::new(id)?;
         let subscribers = Arc::clone(&self.shared.subscribers);
         let given = async move {
-            match subscribers.answer(&session_id, &request_id, answer.clone()).await {
+            let session = client.session_id();
+            match subscribers.answer(session, &request_id, answer.clone()).await {
                 Ok(Settled::Done) => client.settled(&request_id),
                 // Whoever asks here knows the question even where the queue does not, and tries for longer.
                 _ if client.hand_in(&request_id, answer) => {}
                 // The client did nothing wrong that an error would mend: the user answered twice, or late.
                 Ok(settled) => {
-                    tracing::info!(session = %session_id, ?settled, "an answer comes too late; it is dropped")
+                    tracing::info!(%session, ?settled, "an answer comes too late; it is dropped")
                 }
                 Err(error) => return Err(error),
             }
@@ -146,71 +154,89 @@ impl<M: SessionManager> CourierSessionManager<M> {
     }
 }
 
-impl<M> Shared<M> {
-    /// The sessions of this process.
-    pub(super) fn sessions(&self) -> Vec<(RmcpSessionId, Arc<ClientSession>)> {
-        self.clients().iter().map(|(id, client)| (Arc::clone(id), Arc::clone(client))).collect()
-    }
-
-    /// A session is over in this process: its subscriber sees that, and stops.
-    pub(super) fn end(&self, id: &RmcpSessionId) {
-        if let Some(client) = self.clients().remove(id) {
-            client.end();
-        }
-    }
-
-    fn clients(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Arc<ClientSession>>> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     type Error = ManagerError<M::Error>;
     type Transport = M::Transport;
 
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
-        self.client(&id);
+        self.client(&id)?;
         Ok((id, transport))
     }
 
     async fn initialize_session(
         &self,
         id: &RmcpSessionId,
-        message: ClientJsonRpcMessage,
+        mut message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
-        self.client(id).initialized(&message);
-        self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)
+        let mut restoring = is_restored(&message).then(|| Restoring::new(&self.shared, id, true));
+        let client = self.client(id)?;
+        client.initialized(&message, restoring.is_some());
+        message.insert_extension(client.session_id().clone());
+        let initialized = self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)?;
+        if let Some(restoring) = &mut restoring {
+            restoring.done();
+        }
+        Ok(initialized)
     }
 
+    /// Whether the session is here, and the acting user's. Where it is not and may be restored, whoever is told so first
+    /// restores it, and all others wait for that.
     async fn has_session(&self, id: &RmcpSessionId) -> Result<bool, Self::Error> {
-        self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)
+        let Ok(session) = session_of(id) else { return Ok(false) };
+        loop {
+            self.shared.gates.pass(&session).await;
+            match self.shared.known(id) {
+                Some(client) if *client.session_id() != session => return Ok(false),
+                Some(_) if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? => return Ok(true),
+                _ => {}
+            }
+            if !self.shared.is_stored() || self.shared.gates.shut(&session, Why::Restoring) {
+                return Ok(false);
+            }
+        }
     }
 
     async fn close_session(&self, id: &RmcpSessionId) -> Result<(), Self::Error> {
+        if let (Some(principal), Some(client)) = (acting(), self.shared.known(id))
+            && client.session_id().principal() != principal.as_ref()
+        {
+            return Ok(());
+        }
         self.shared.end(id);
-        self.shared.inner.close_session(id).await.map_err(ManagerError::Inner)
+        let closed = self.shared.inner.close_session(id).await.map_err(ManagerError::Inner);
+        self.shared.gates.closed(id);
+        closed
     }
 
     async fn create_stream(
         &self,
         id: &RmcpSessionId,
-        message: ClientJsonRpcMessage,
+        mut message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let client = self.client(id)?;
+        message.insert_extension(client.session_id().clone());
         let rmcp = self.shared.inner.create_stream(id, message).await.map_err(ManagerError::Inner)?;
-        Ok(RequestStream::new(Slot::new(rmcp, &self.shared.epoch), self.client(id)))
+        Ok(RequestStream::new(Slot::new(rmcp, &self.shared.epoch), client))
     }
 
-    async fn accept_message(&self, id: &RmcpSessionId, message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
-        let client = self.client(id);
+    async fn accept_message(&self, id: &RmcpSessionId, mut message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
+        let mut restoring = is_restored(&message).then(|| Restoring::new(&self.shared, id, true));
+        let client = self.client(id)?;
         client.touch();
         match client.answered(&message) {
             Answered::Other => {}
             Answered::Ping => return Ok(()),
-            Answered::Question(request_id, answer) => return self.answer(id, client, request_id, answer).await,
+            Answered::PingOf(process, ping) => return self.confirmed(process, &client, ping).await,
+            Answered::Question(request_id, answer) => return self.answer(client, request_id, answer).await,
         }
-        self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)
+        message.insert_extension(client.session_id().clone());
+        self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)?;
+        if let Some(restoring) = &mut restoring {
+            restoring.done();
+            self.shared.gates.open(client.session_id());
+        }
+        Ok(())
     }
 
     async fn create_standalone_stream(
@@ -233,7 +259,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
             match self.shared.inner.resume(id, ours.to_owned()).await {
                 Ok(rmcp) if of_request => {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
-                    return Ok(EitherStream::Request(RequestStream::new(rmcp, self.client(id))));
+                    return Ok(EitherStream::Request(RequestStream::new(rmcp, self.client(id)?)));
                 }
                 Ok(rmcp) => return Ok(EitherStream::Standalone(self.open(id, rmcp).await?)),
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
@@ -244,8 +270,15 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     }
 
     async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
-        self.client(&id);
-        self.shared.inner.restore_session(id).await.map_err(ManagerError::Inner)
+        let mut restoring = Restoring::new(&self.shared, &id, false);
+        // What may be left of one that the decorated manager has ended by itself.
+        self.shared.end(&id);
+        self.client(&id)?;
+        let restored = self.shared.inner.restore_session(Arc::clone(&id)).await.map_err(ManagerError::Inner)?;
+        if matches!(restored, RestoreOutcome::Restored(_)) {
+            restoring.done();
+        }
+        Ok(restored)
     }
 
     fn event_store(&self) -> Option<Arc<dyn EventStore>> {

@@ -2,12 +2,15 @@
 
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use rmcp::transport::streamable_http_server::session::store::SessionState as RmcpSessionState;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{ClientSession, OURS};
+use super::ClientSession;
+use super::batch::PING;
 use crate::error::AskError;
 use crate::question::{Answer, Elicitation, Question};
+use crate::queue::ProcessId;
 use crate::session::SessionState;
 
 /// Modes of elicitation.
@@ -21,17 +24,26 @@ pub(super) struct Modes {
 pub(in crate::session::rmcp) enum Answered {
     /// Nothing of ours.
     Other,
-    /// A ping of ours, and that is dealt with.
+    /// A ping of this process, and that is dealt with.
     Ping,
+    /// A ping of another process.
+    PingOf(ProcessId, u64),
     /// A question with this id, asked here or by another process.
     Question(String, Answer),
 }
 
 impl ClientSession {
-    /// The client said what it can do.
-    pub(in crate::session::rmcp) fn initialized(&self, message: &ClientJsonRpcMessage) {
+    /// The client said who it is and what it can do; now, or, where the session is restored, at another server.
+    pub(in crate::session::rmcp) fn initialized(&self, message: &ClientJsonRpcMessage, is_restored: bool) {
         let ClientJsonRpcMessage::Request(request) = message else { return };
         let ClientRequest::InitializeRequest(initialize) = &request.request else { return };
+        let state = serde_json::to_string(&RmcpSessionState::new(initialize.params.clone()));
+        // What a client says of itself is not kept without bound.
+        let state = state.ok().filter(|state| state.len() <= self.largest);
+        if state.is_none() {
+            tracing::warn!(session = %self.session_id, "a client says too much of itself; its session is not remembered");
+        }
+        self.state().remembered = (state, is_restored);
         if let Some(elicitation) = &initialize.params.capabilities.elicitation {
             let url = elicitation.url.is_some();
             // MCP: one that names no mode means forms.
@@ -55,20 +67,17 @@ impl ClientSession {
             };
             return Answered::Question(question.to_owned(), answer);
         }
-        if !id.starts_with(OURS) {
-            return Answered::Other;
-        }
-        // A ping's. An error is an answer too: a client that does not know `ping` has read its stream all the same.
-        let mut state = self.state();
-        match state.ping.take() {
-            Some((asked, confirmed)) if asked == id => {
-                // Whoever asked may have given up just now.
-                let _ = confirmed.send(());
+        let Some(ping) = id.strip_prefix(PING) else { return Answered::Other };
+        // An error is an answer too: a client that does not know `ping` has read its stream all the same.
+        match ping.split_once(':').and_then(|(process, n)| Some((ProcessId::parse(process)?, n.parse().ok()?))) {
+            Some((process, n)) if process != self.process => Answered::PingOf(process, n),
+            Some((_, n)) => {
+                self.confirmed(n);
+                Answered::Ping
             }
-            // Late, repeated or invented: it confirms nothing.
-            other => state.ping = other,
+            // Invented.
+            None => Answered::Ping,
         }
-        Answered::Ping
     }
 
     /// The question has its answer: whoever asks it here need not go on.

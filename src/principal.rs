@@ -1,0 +1,71 @@
+//! [`Principal`]: the authenticated user whose session it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::InvalidPrincipal;
+
+/// An authenticated user, as a server's authorisation names them: the `sub` of a token, perhaps with its issuer.
+///
+/// MCP's security best practices want a session bound to its user, so that who knows or guesses a session id can neither
+/// take the session over nor have anything put into it. See [`SessionId::bound_to`](crate::SessionId::bound_to).
+///
+/// 1 to [`Principal::MAX_LEN`] bytes of UTF-8 without control characters. Neither `Debug` nor `Display` shows it: it may be
+/// a person's address.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// The longest one that is accepted, in bytes.
+    pub const MAX_LEN: usize = 512;
+
+    /// Checks it.
+    ///
+    /// # Errors
+    /// [`InvalidPrincipal`] says what is wrong.
+    pub fn new(principal: impl AsRef<str>) -> Result<Self, InvalidPrincipal> {
+        let principal = principal.as_ref();
+        if principal.is_empty() {
+            return Err(InvalidPrincipal::Empty);
+        }
+        if let Some((position, character)) = principal.chars().enumerate().find(|(_, c)| c.is_control()) {
+            return Err(InvalidPrincipal::Character { character, position });
+        }
+        if principal.len() > Self::MAX_LEN {
+            return Err(InvalidPrincipal::TooLong { length: principal.len() });
+        }
+        Ok(Self(principal.into()))
+    }
+
+    /// All of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Principal(…)")
+    }
+}
+
+impl std::str::FromStr for Principal {
+    type Err = InvalidPrincipal;
+
+    fn from_str(principal: &str) -> Result<Self, Self::Err> {
+        Self::new(principal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(Principal::new(""), Err(InvalidPrincipal::Empty));
+        assert_eq!(Principal::new("a\nb"), Err(InvalidPrincipal::Character { character: '\n', position: 1 }));
+        assert_eq!(Principal::new("ä".repeat(257)), Err(InvalidPrincipal::TooLong { length: 514 }));
+        assert_eq!(Principal::new("https://idp.example|Ä").unwrap().as_str(), "https://idp.example|Ä");
+    }
+}

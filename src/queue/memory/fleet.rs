@@ -1,0 +1,101 @@
+//! Sessions in the memory of one process.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use super::{MemoryQueue, lock};
+use crate::envelope::Timestamp;
+use crate::error::QueueError;
+use crate::queue::BoxFuture;
+use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
+use crate::session_id::SessionId;
+
+/// What is remembered, and who listens.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    /// What they began with, empty once they have ended; and until when that is known.
+    states: HashMap<String, (String, Timestamp)>,
+    listeners: Vec<(String, mpsc::UnboundedSender<News>)>,
+}
+
+impl MemoryQueue {
+    /// Does something with what is remembered now, and until when it then is.
+    fn with_sessions<T>(&self, act: impl FnOnce(&mut Sessions, Timestamp) -> T) -> T {
+        let mut sessions = lock(&self.store.sessions);
+        let now = self.store.now();
+        sessions.states.retain(|_, (_, until)| *until > now);
+        act(&mut sessions, now.plus(self.config.session_time_to_live()))
+    }
+
+    fn tell(sessions: &mut Sessions, channel: impl Fn(&str) -> bool, news: &News) {
+        sessions.listeners.retain(|(theirs, sender)| {
+            if channel(theirs) { sender.send(news.clone()).is_ok() } else { !sender.is_closed() }
+        });
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, Result<T, QueueError>> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Fleet for MemoryQueue {
+    fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
+        ready(self.with_sessions(|sessions, until| {
+            let known = sessions.states.entry(self.keys.session(session)).or_insert_with(|| (state.to_owned(), until));
+            let has_ended = known.0.is_empty();
+            if !has_ended {
+                *known = (state.to_owned(), until);
+            }
+            !has_ended
+        }))
+    }
+
+    fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>> {
+        ready(self.with_sessions(|sessions, new_until| {
+            let (state, until) = sessions.states.get_mut(&self.keys.session(session))?;
+            *until = new_until;
+            Some(state.clone()).filter(|state| !state.is_empty())
+        }))
+    }
+
+    fn keep<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
+        ready(self.with_sessions(|sessions, new_until| {
+            let mut known = |session| match sessions.states.get_mut(&self.keys.session(session)) {
+                None => Remembered::Unknown,
+                Some((state, until)) => {
+                    *until = new_until;
+                    if state.is_empty() { Remembered::Ended } else { Remembered::Known }
+                }
+            };
+            all.iter().map(&mut known).collect()
+        }))
+    }
+
+    fn forget<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), QueueError>> {
+        let all = format!("{}:", self.keys.news());
+        self.with_sessions(|sessions, until| {
+            sessions.states.insert(self.keys.session(session), (String::new(), until));
+            Self::tell(sessions, |theirs| theirs.starts_with(&all), &News::Ended(session.clone()));
+        });
+        ready(())
+    }
+
+    fn confirmed<'a>(
+        &'a self,
+        process: ProcessId,
+        session: &'a SessionId,
+        ping: u64,
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        let channel = self.keys.news_for(process);
+        let news = News::Confirmed(session.clone(), ping);
+        self.with_sessions(|sessions, _| Self::tell(sessions, |theirs| theirs == channel, &news));
+        ready(())
+    }
+
+    fn listen(&self, process: ProcessId) -> mpsc::UnboundedReceiver<News> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.with_sessions(|sessions, _| sessions.listeners.push((self.keys.news_for(process), sender)));
+        receiver
+    }
+}

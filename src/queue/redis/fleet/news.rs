@@ -1,0 +1,72 @@
+//! Listening to the news, over a connection of its own that is made again whenever it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Client, PushInfo, PushKind, Value};
+use tokio::sync::{Notify, mpsc};
+
+use crate::error::QueueErrorKind;
+use crate::queue::fleet::News;
+use crate::queue::redis::connection::{tracking, within};
+use crate::retry::Backoff;
+
+/// How often the connection is tried while nothing comes over it: a dead one says nothing by itself.
+const TRY: Duration = Duration::from_secs(5);
+
+/// Listens for as long as there is a receiver.
+pub(super) async fn listen(
+    client: Client,
+    channels: [String; 2],
+    backoff: Backoff,
+    sender: mpsc::UnboundedSender<News>,
+) {
+    let mut failures = 0;
+    while !sender.is_closed() {
+        if let Err(error) = hear(&client, &channels, &sender, &mut failures).await {
+            let pause = backoff.pause(failures, fastrand::f64());
+            failures = failures.saturating_add(1);
+            tracing::warn!(%error, ?pause, "no news from other processes; trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Listens until the connection is lost, or there is no receiver any more.
+async fn hear(
+    client: &Client,
+    channels: &[String; 2],
+    sender: &mpsc::UnboundedSender<News>,
+    failures: &mut u32,
+) -> Result<(), QueueErrorKind> {
+    let lost = Arc::new(Notify::new());
+    let pushed = {
+        let (lost, sender) = (Arc::clone(&lost), sender.clone());
+        move |push: PushInfo| match push.kind {
+            PushKind::Message => match news(&push.data) {
+                // Where nobody listens any more it is nobody's loss.
+                Some(news) => drop(sender.send(news)),
+                None => tracing::warn!("what came over the channel of a fleet is no news"),
+            },
+            PushKind::Disconnection => lost.notify_one(),
+            _ => {}
+        }
+    };
+    let mut connection = within(Duration::ZERO, tracking(client, pushed)).await?;
+    within(Duration::ZERO, connection.subscribe(channels)).await?;
+    *failures = 0;
+    loop {
+        tokio::select! {
+            () = lost.notified() => return Err(QueueErrorKind::Broken("the connection is lost".into())),
+            () = sender.closed() => return Ok(()),
+            () = tokio::time::sleep(TRY) => {}
+        }
+        within(Duration::ZERO, redis::cmd("PING").exec_async(&mut connection)).await?;
+    }
+}
+
+/// A message's channel and what was said there.
+fn news(data: &[Value]) -> Option<News> {
+    let [_, Value::BulkString(text)] = data else { return None };
+    News::decode(std::str::from_utf8(text).ok()?)
+}

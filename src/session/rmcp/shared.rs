@@ -1,0 +1,136 @@
+//! [`Shared`]: what the decorated manager, the session store and what goes on by itself share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
+
+use super::client::ClientSession;
+use super::event_id::Epoch;
+use super::gates::Gates;
+use super::keep;
+use crate::config::Config;
+use crate::error::QueueError;
+use crate::queue::{ProcessId, Queue};
+use crate::session::Subscribers;
+use crate::session_id::SessionId;
+
+/// Who is told that a session has ended.
+pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
+
+pub(super) struct Shared<M> {
+    pub(super) inner: M,
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) config: Config,
+    pub(super) process: ProcessId,
+    pub(super) gates: Gates,
+    pub(super) subscribers: Arc<dyn Subscribers>,
+    pub(super) epoch: Epoch,
+    clients: Mutex<HashMap<RmcpSessionId, Arc<ClientSession>>>,
+    /// Whether sessions are remembered: then they end for all, or not at all.
+    is_stored: AtomicBool,
+    idle_timeout: Mutex<Duration>,
+    on_end: Mutex<Option<OnEnd>>,
+}
+
+impl<M: SessionManager> Shared<M> {
+    pub(super) fn new(inner: M, queue: Arc<dyn Queue>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+        let epoch = if inner.event_store().is_some() { Epoch::of_event_store() } else { Epoch::new() };
+        Self {
+            inner,
+            queue,
+            config: config.clone(),
+            process: ProcessId::new(),
+            gates: Gates::default(),
+            subscribers,
+            epoch,
+            clients: Mutex::default(),
+            is_stored: AtomicBool::new(false),
+            idle_timeout: Mutex::new(keep::IDLE_TIMEOUT),
+            on_end: Mutex::default(),
+        }
+    }
+
+    /// Closes a session here, as rmcp would: those that come for it wait until that is through.
+    pub(super) async fn close(&self, id: &RmcpSessionId) {
+        let Some(client) = self.known(id) else { return };
+        self.gates.closing(client.session_id());
+        self.end(id);
+        if let Err(error) = self.inner.close_session(id).await {
+            tracing::warn!(session = %client.session_id(), %error, "a session could not be closed");
+        }
+    }
+}
+
+impl<M> Shared<M> {
+    pub(super) fn idle_timeout(&self) -> Duration {
+        *lock(&self.idle_timeout)
+    }
+
+    pub(super) fn set_idle_timeout(&self, idle_timeout: Duration) {
+        *lock(&self.idle_timeout) = idle_timeout;
+    }
+
+    pub(super) fn set_on_end(&self, on_end: OnEnd) {
+        *lock(&self.on_end) = Some(on_end);
+    }
+
+    pub(super) fn set_stored(&self) {
+        self.is_stored.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        self.is_stored.load(Ordering::Relaxed)
+    }
+
+    /// The sessions of this process.
+    pub(super) fn sessions(&self) -> Vec<(RmcpSessionId, Arc<ClientSession>)> {
+        self.clients().iter().map(|(id, client)| (Arc::clone(id), Arc::clone(client))).collect()
+    }
+
+    /// One of them.
+    pub(super) fn known(&self, id: &str) -> Option<Arc<ClientSession>> {
+        self.clients().get(id).map(Arc::clone)
+    }
+
+    /// A session that is new here.
+    pub(super) fn begin(&self, id: &RmcpSessionId, session: SessionId) -> Arc<ClientSession> {
+        let new = || Arc::new(ClientSession::new(&self.config, session, self.process));
+        Arc::clone(self.clients().entry(Arc::clone(id)).or_insert_with(new))
+    }
+
+    /// A session is over in this process: its subscriber sees that, and stops.
+    pub(super) fn end(&self, id: &RmcpSessionId) {
+        if let Some(client) = self.clients().remove(id) {
+            client.end(self.is_stored());
+        }
+    }
+
+    /// A session has ended for good.
+    pub(super) fn tell_of_end(&self, session: &SessionId) {
+        let on_end = lock(&self.on_end).clone();
+        if let Some(on_end) = on_end {
+            on_end(session);
+        }
+    }
+
+    /// Has a session remembered. One that has ended meanwhile ends here when that is noticed: see `keep`.
+    pub(super) async fn remember(&self, client: &ClientSession) -> Result<(), QueueError> {
+        if let Some(state) = client.state_to_remember() {
+            self.queue.remember(client.session_id(), &state).await?;
+            client.is_remembered(true);
+        }
+        Ok(())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Arc<ClientSession>>> {
+        lock(&self.clients)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
