@@ -32,7 +32,6 @@ async fn run(rounds: u32) -> Result<(), Cause> {
         rate: 200,
         every: 1,
         drain: 0,
-        spread: false,
         at_most_once: false,
         keep: None,
     };

@@ -65,7 +65,7 @@ pub(crate) struct Redis {
 impl Fleet {
     /// Starts all, and waits until every client has its session.
     pub(crate) async fn start(dir: &Path, chaos: &Chaos, seed: u64) -> Result<Arc<Self>, Cause> {
-        let Chaos { servers, workers, clients, spread, .. } = *chaos;
+        let Chaos { servers, workers, clients, .. } = *chaos;
         let (servers, workers, clients) = (usize::from(servers), usize::from(workers), usize::from(clients));
         let redis = Redis::start().await?;
         let addresses: Shared<Vec<Option<SocketAddr>>> = Arc::new(Mutex::new(vec![None; servers]));
@@ -89,13 +89,13 @@ impl Fleet {
             let route: Route = Arc::new(move |is_stream, failed| {
                 let addresses = lock(&addresses);
                 let home = homes[client].load(Ordering::Relaxed);
-                let anywhere = spread && !is_stream;
-                let first = if anywhere { fastrand::usize(..addresses.len()) } else { home };
+                // Its stream stays at home, and each of its POSTs goes to any server.
+                let first = if is_stream { home } else { fastrand::usize(..addresses.len()) };
                 let mut up = (0..addresses.len())
                     .map(|n| (first + n) % addresses.len())
                     .filter_map(|n| Some((n, addresses[n]?)));
                 let (server, address) = up.nth(failed)?;
-                if !anywhere {
+                if is_stream {
                     homes[client].store(server, Ordering::Relaxed);
                 }
                 Some(address)

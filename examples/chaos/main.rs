@@ -28,7 +28,6 @@ mod roles;
 mod run;
 mod schedule;
 mod server;
-mod store;
 mod worker;
 
 #[derive(Debug, Parser)]
@@ -69,9 +68,6 @@ struct Chaos {
     /// How many seconds all that was pushed may take to arrive once all is healed.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
-    /// Sends each POST of a client to any server, wherever its stream is.
-    #[arg(long)]
-    spread: bool,
     /// Delivers at most once, which is allowed to lose: to see that the checker finds it.
     #[arg(long)]
     at_most_once: bool,

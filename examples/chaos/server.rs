@@ -13,7 +13,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::roles::{orders, say};
-use crate::store::Store;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
@@ -52,11 +51,12 @@ async fn serve(ServerArgs { redis, at_most_once }: ServerArgs) -> Result<(), Cau
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
+    let manager = Arc::new(courier.session_manager());
     let stop = CancellationToken::new();
     let service = StreamableHttpService::builder()
         .service_factory(Arc::new(|| Ok(Handler)))
-        .session_manager(Arc::new(courier.session_manager()))
-        .session_store(Arc::new(Store::new(&redis)?))
+        .session_store(manager.session_store())
+        .session_manager(manager)
         .stateful_mode(true)
         // So that a client knows within seconds that nobody is there any more.
         .sse_keep_alive(Duration::from_secs(1))
