@@ -307,7 +307,7 @@ def rows(sessions):
     )
     for count in sessions:
         yield (
-            f"{count:,} sessions in one process, one push to each",
+            f"{count:,} sessions in one process, and from there one push to each",
             many(count),
             lambda got: f"{median(pushed for pushed, _ in got):,g} pushed, {median(came for _, came in got):,g} delivered",
         )

@@ -1,6 +1,6 @@
-//! A short run of the example `chaos`: a fleet of processes under faults, and its checker.
+//! Short runs of the example `chaos`: a fleet of processes under a schedule of faults, and its checker.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 #[path = "support/chat_process.rs"]
 mod chat_process;
@@ -10,13 +10,26 @@ use chat_process::example;
 /// The schedule is the same each time, unless another is asked for.
 const SEED: &str = "7";
 
+fn chaos(args: &[&str]) -> Output {
+    let output = Command::new(example("chaos")).args(args).stdin(Stdio::null()).output().unwrap();
+    // Seen after a failure, and with `cargo nextest run --no-capture` or `cargo test -- --nocapture`.
+    print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
 #[test]
 fn g1_g2_g3_whatever_dies_all_that_was_pushed_arrives_in_order() {
     let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| SEED.to_owned());
-    let args = ["--seconds", "15", "--clients", "8", "--drain", "60", "--seed", &seed];
-    let output = Command::new(example("chaos")).args(args).stdin(Stdio::null()).output().unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // Seen with `cargo test -- --nocapture`, `cargo nextest run --no-capture`, and after a failure.
-    println!("{said}{complained}");
+    let output = chaos(&["--seconds", "15", "--clients", "8", "--drain", "60", "--seed", &seed]);
     assert!(output.status.success(), "chaos with seed {seed}");
+}
+
+#[test]
+fn its_checker_finds_what_a_delivery_that_may_lose_has_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = ["--keep", dir.path().to_str().unwrap()];
+    let busy = ["--seconds", "6", "--every", "150", "--rate", "800", "--clients", "6", "--seed", "1", "--drain", "2"];
+    let output = chaos(&[&busy[..], &keep, &["--at-most-once"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("lost: client-"));
 }

@@ -164,13 +164,16 @@ fn read(dir: &Path, checked: &mut Checked) -> Result<(Pushes, HashSet<Uuid>), Ca
             worker_record(&path, &name, &mut pushes)?;
         } else if extension == "log" {
             let log = std::fs::read(&path)?;
-            for line in String::from_utf8_lossy(&log).lines() {
+            let log = String::from_utf8_lossy(&log);
+            let mut lines = log.lines();
+            while let Some(line) = lines.next() {
                 if let Some((_, rest)) = line.split_once("a notification is discarded") {
                     let reason = rest.split_once("reason=").map_or("unknown", |(_, reason)| reason);
                     *checked.discarded.entry(reason.to_owned()).or_default() += 1;
                     discarded.extend(rest.split('"').find_map(|word| Uuid::parse_str(word).ok()));
                 } else if line.contains("panicked") {
-                    checked.violations.push(format!("{name} panicked: {line}"));
+                    // What it said is in the next line.
+                    checked.violations.push(format!("{name}: {line} {}", lines.next().unwrap_or_default()));
                 }
             }
         }
