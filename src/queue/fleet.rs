@@ -21,8 +21,8 @@ pub trait Fleet {
     /// Sessions are still in use: their time begins anew. What is known of each, in the order given.
     fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>>;
 
-    /// A session has ended, for all, who are told so.
-    fn forget<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), QueueError>>;
+    /// A session has ended, for all. All other processes are told so.
+    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>>;
 
     /// Tells another process that a client has answered one of its pings.
     fn confirmed<'a>(
@@ -51,8 +51,8 @@ pub enum Remembered {
 /// What one process tells others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// A session has ended.
-    Ended(SessionId),
+    /// A session has ended, as this process knows.
+    Ended(SessionId, ProcessId),
     /// A client has answered a ping of yours.
     Confirmed(SessionId, u64),
 }
@@ -84,7 +84,7 @@ impl News {
     /// As it goes through Redis.
     pub(crate) fn encode(&self) -> String {
         match self {
-            Self::Ended(session) => format!("ended {}", session.encode()),
+            Self::Ended(session, by) => format!("ended {} {by}", session.encode()),
             Self::Confirmed(session, ping) => format!("confirmed {} {ping}", session.encode()),
         }
     }
@@ -94,7 +94,7 @@ impl News {
         let mut words = text.split(' ');
         let (what, session) = (words.next()?, SessionId::decode(words.next()?)?);
         match (what, words.next(), words.next()) {
-            ("ended", None, None) => Some(Self::Ended(session)),
+            ("ended", Some(by), None) => Some(Self::Ended(session, ProcessId::parse(by)?)),
             ("confirmed", Some(ping), None) => Some(Self::Confirmed(session, ping.parse().ok()?)),
             _ => None,
         }
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn news_are_what_they_were() {
         let session = SessionId::new("a b".replace(' ', ":")).unwrap().bound_to(Principal::new("x y").unwrap());
-        for news in [News::Ended(session.clone()), News::Confirmed(session, 7)] {
+        for news in [News::Ended(session.clone(), ProcessId::new()), News::Confirmed(session, 7)] {
             assert_eq!(News::decode(&news.encode()), Some(news));
         }
         for text in ["", "ended", "ended a b", "confirmed a", "confirmed a -1", "confirmed a 1 2", "more a"] {

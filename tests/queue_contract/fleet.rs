@@ -19,14 +19,14 @@ pub(crate) async fn a_session_is_remembered_by_all_and_forgotten_by_all(place: &
     assert_eq!(a.recall(&session()).await.unwrap(), None);
     assert!(a.remember(&session(), STATE).await.unwrap());
     assert_eq!(b.recall(&session()).await.unwrap().as_deref(), Some(STATE));
-    b.forget(&session()).await.unwrap();
+    b.forget(&session(), ProcessId::new()).await.unwrap();
     assert_eq!(a.recall(&session()).await.unwrap(), None);
 }
 
 pub(crate) async fn a_session_that_has_ended_is_not_remembered_again(place: &Place) {
     let queue = place.queue(config()).await;
     queue.remember(&session(), STATE).await.unwrap();
-    queue.forget(&session()).await.unwrap();
+    queue.forget(&session(), ProcessId::new()).await.unwrap();
     assert!(!queue.remember(&session(), STATE).await.unwrap());
     assert_eq!(queue.recall(&session()).await.unwrap(), None);
 }
@@ -37,14 +37,14 @@ pub(crate) async fn a_session_is_another_under_another_principal(place: &Place) 
     queue.remember(&bound("alice"), STATE).await.unwrap();
     assert_eq!(queue.recall(&session()).await.unwrap(), None);
     assert_eq!(queue.recall(&bound("mallory")).await.unwrap(), None);
-    queue.forget(&bound("mallory")).await.unwrap();
+    queue.forget(&bound("mallory"), ProcessId::new()).await.unwrap();
     assert_eq!(queue.recall(&bound("alice")).await.unwrap().as_deref(), Some(STATE));
 }
 
 pub(crate) async fn what_is_known_of_sessions_is_said_of_each(place: &Place) {
     let queue = place.queue(config()).await;
     queue.remember(&session(), STATE).await.unwrap();
-    queue.forget(&another()).await.unwrap();
+    queue.forget(&another(), ProcessId::new()).await.unwrap();
     let asked = [another(), session(), SessionId::new("unknown").unwrap()];
     let known = queue.keep(&asked).await.unwrap();
     assert_eq!(known, [Remembered::Ended, Remembered::Known, Remembered::Unknown]);
@@ -82,22 +82,23 @@ pub(crate) async fn an_end_is_told_to_all_and_a_ping_to_one(place: &Place) {
     // Until all listen: that takes a moment, and what was said before is not repeated.
     for listener in &mut listeners {
         while tokio::time::timeout(Duration::from_millis(20), listener.recv()).await.is_err() {
-            b.forget(&another()).await.unwrap();
+            b.forget(&another(), ProcessId::new()).await.unwrap();
         }
     }
     b.confirmed(one, &session(), 7).await.unwrap();
-    b.forget(&session()).await.unwrap();
+    let by = ProcessId::new();
+    b.forget(&session(), by).await.unwrap();
     let mut heard = Vec::new();
     for listener in &mut listeners {
         let mut rest = Vec::new();
-        while rest.last() != Some(&News::Ended(session())) {
+        while rest.last() != Some(&News::Ended(session(), by)) {
             let news = tokio::time::timeout(SOON, listener.recv()).await.unwrap().unwrap();
-            if news != News::Ended(another()) {
+            if !matches!(&news, News::Ended(session, _) if *session == another()) {
                 rest.push(news);
             }
         }
         heard.push(rest);
     }
-    let ended = News::Ended(session());
+    let ended = News::Ended(session(), by);
     assert_eq!(heard, [vec![News::Confirmed(session(), 7), ended.clone()], vec![ended.clone()], vec![ended]]);
 }

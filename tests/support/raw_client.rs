@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct RawClient {
     http: reqwest::Client,
     url: String,
+    token: Option<String>,
     session: String,
     next_id: Arc<AtomicU64>,
 }
@@ -35,7 +36,16 @@ impl RawClient {
 
     /// As a client that declares capabilities.
     pub(crate) async fn connect_with(url: &str, capabilities: Value) -> Self {
-        let mut client = Self::attach(url, "");
+        Self::attach(url, "").initialize(capabilities).await
+    }
+
+    /// As a user with a bearer token.
+    pub(crate) async fn connect_as(url: &str, token: &str) -> Self {
+        Self::attach(url, "").with_token(token).initialize(json!({})).await
+    }
+
+    async fn initialize(self, capabilities: Value) -> Self {
+        let mut client = self;
         let params = json!({
             "protocolVersion": VERSION,
             "capabilities": capabilities,
@@ -56,7 +66,18 @@ impl RawClient {
     pub(crate) fn attach(url: &str, session: &str) -> Self {
         // A connection of its own for each request: one that is kept may be closed by the server just as it is used again.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        Self { http, url: url.to_owned(), session: session.to_owned(), next_id: Arc::new(AtomicU64::new(1)) }
+        let next_id = Arc::new(AtomicU64::new(1));
+        Self { http, url: url.to_owned(), token: None, session: session.to_owned(), next_id }
+    }
+
+    /// The same session at another server.
+    pub(crate) fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
+    /// The same session in the hands of whoever has this token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     pub(crate) fn session_id(&self) -> &str {
@@ -68,13 +89,24 @@ impl RawClient {
         self.open_stream_after(None).await.unwrap_or_else(|status| panic!("no stream: {status}"))
     }
 
-    /// Opens it with a `Last-Event-ID`, or finds out how that is refused.
-    pub(crate) async fn open_stream_after(&self, last_event_id: Option<&str>) -> Result<EventStream, StatusCode> {
+    /// Opens it here, and answers pings at another server.
+    pub(crate) async fn open_stream_answering_at(&self, url: &str) -> EventStream {
+        let response = self.get(None).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        EventStream::new(self.at(url), response)
+    }
+
+    async fn get(&self, last_event_id: Option<&str>) -> Response {
         let mut request = self.headers(self.http.get(&self.url)).header(ACCEPT, "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.unwrap();
+        request.send().await.unwrap()
+    }
+
+    /// Opens it with a `Last-Event-ID`, or finds out how that is refused.
+    pub(crate) async fn open_stream_after(&self, last_event_id: Option<&str>) -> Result<EventStream, StatusCode> {
+        let response = self.get(last_event_id).await;
         if response.status() != StatusCode::OK {
             return Err(response.status());
         }
@@ -125,7 +157,10 @@ impl RawClient {
         tokio::time::timeout(PATIENCE, sent).await.expect("an answer in time").unwrap()
     }
 
-    fn headers(&self, request: RequestBuilder) -> RequestBuilder {
+    fn headers(&self, mut request: RequestBuilder) -> RequestBuilder {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
         if self.session.is_empty() {
             return request;
         }
@@ -160,6 +195,7 @@ pub(crate) struct EventStream {
     reading: watch::Sender<bool>,
     answering: watch::Sender<bool>,
     pings: Arc<AtomicUsize>,
+    last_ping: watch::Receiver<Option<String>>,
     last_event_id: Option<String>,
     reader: JoinHandle<()>,
 }
@@ -170,9 +206,10 @@ impl EventStream {
         let (reading, is_reading) = watch::channel(true);
         let (answering, is_answering) = watch::channel(true);
         let pings = Arc::new(AtomicUsize::new(0));
-        let reader = Reader { client, is_reading, is_answering, pings: Arc::clone(&pings), sender };
+        let (pinged, last_ping) = watch::channel(None);
+        let reader = Reader { client, is_reading, is_answering, pings: Arc::clone(&pings), pinged, sender };
         let reader = tokio::spawn(reader.run(response));
-        Self { events, reading, answering, pings, last_event_id: None, reader }
+        Self { events, reading, answering, pings, last_ping, last_event_id: None, reader }
     }
 
     /// Whether pings are answered, as every client does by itself. They are at first.
@@ -188,6 +225,11 @@ impl EventStream {
     /// How many pings came, answered or not.
     pub(crate) fn pings(&self) -> usize {
         self.pings.load(Ordering::Relaxed)
+    }
+
+    /// The JSON-RPC id of the last one.
+    pub(crate) fn last_ping_id(&self) -> Option<String> {
+        self.last_ping.borrow().clone()
     }
 
     /// Closes the connection, as dropping it does.
@@ -265,6 +307,7 @@ struct Reader {
     is_reading: watch::Receiver<bool>,
     is_answering: watch::Receiver<bool>,
     pings: Arc<AtomicUsize>,
+    pinged: watch::Sender<Option<String>>,
     sender: mpsc::UnboundedSender<Event>,
 }
 
@@ -293,6 +336,7 @@ impl Reader {
     }
 
     async fn pinged(&self, id: &Value) {
+        self.pinged.send_replace(id.as_str().map(str::to_owned));
         self.pings.fetch_add(1, Ordering::Relaxed);
         if *self.is_answering.borrow() {
             self.client.send(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await;

@@ -72,11 +72,11 @@ impl Fleet for MemoryQueue {
         }))
     }
 
-    fn forget<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>> {
         let all = format!("{}:", self.keys.news());
         self.with_sessions(|sessions, until| {
             sessions.states.insert(self.keys.session(session), (String::new(), until));
-            Self::tell(sessions, |theirs| theirs.starts_with(&all), &News::Ended(session.clone()));
+            Self::tell(sessions, |theirs| theirs.starts_with(&all), &News::Ended(session.clone(), by));
         });
         ready(())
     }

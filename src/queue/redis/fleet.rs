@@ -63,10 +63,10 @@ impl Fleet for RedisQueue {
         })
     }
 
-    fn forget<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>> {
         Box::pin(async move {
             let mut call = forget::SCRIPT.key(self.keys.session(session));
-            call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone()).encode());
+            call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
             let done: Result<Value, _> = call.invoke_async(&mut self.shared.clone()).await;
             done.map(drop).map_err(|e| self.failed("forgetting a session", e))
         })

@@ -50,7 +50,7 @@ async fn end_idle<M: SessionManager>(shared: &Shared<M>) {
     for (id, client) in shared.sessions() {
         if client.idle_since().is_some_and(|since| since.elapsed() >= timeout) {
             tracing::debug!(session = %client.session_id(), "an idle session is ended here");
-            shared.close(&id).await;
+            shared.close(&id, &client).await;
         }
     }
 }
@@ -69,7 +69,7 @@ async fn remember<M: SessionManager>(shared: &Shared<M>, is_due: bool) {
                         Remembered::Unknown => client.is_remembered(false),
                         // The news of its end were lost.
                         Remembered::Ended => {
-                            shared.close(id).await;
+                            shared.close(id, client).await;
                             shared.tell_of_end(client.session_id());
                         }
                     }
@@ -96,10 +96,12 @@ async fn listen<M: SessionManager>(shared: Weak<Shared<M>>, mut news: mpsc::Unbo
                     client.confirmed(ping);
                 }
             }
-            News::Ended(session) => {
+            // It knows.
+            News::Ended(_, by) if by == shared.process => {}
+            News::Ended(session, _) => {
                 let ended = shared.known(session.as_str()).filter(|client| *client.session_id() == session);
-                if ended.is_some() {
-                    shared.close(&session.as_str().into()).await;
+                if let Some(client) = ended {
+                    shared.close(&session.as_str().into(), &client).await;
                 }
                 shared.tell_of_end(&session);
             }

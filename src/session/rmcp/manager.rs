@@ -13,7 +13,7 @@ use super::client::{Answered, ClientSession};
 use super::gates::Why;
 use super::keep;
 use super::principal::{acting, session_of};
-use super::restoring::{Restoring, is_restored};
+use super::restoring::{Restoring, after_rmcp, is_restored};
 use super::shared::Shared;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
@@ -74,8 +74,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
     }
 
     /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
-    /// client says so (DELETE), at whatever server: then it is called at each of the fleet, for each session, once or, where
-    /// Redis is in trouble, perhaps not at all. It must not block. Without a store nothing is called.
+    /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for each session, once or,
+    /// where Redis is in trouble, perhaps not at all. It must not block. Without a store nothing is called.
     pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.shared.set_on_end(Arc::new(on_end));
         self
@@ -88,10 +88,13 @@ impl<M: SessionManager> CourierSessionManager<M> {
         Arc::new(CourierSessionStore(Arc::clone(&self.shared)))
     }
 
+    /// The first request starts what goes on by itself: only then is it sure that a runtime runs.
+    fn start(&self) {
+        self.kept.call_once(|| keep::start(&self.shared));
+    }
+
     /// The client under an id; it is new here when the session is, or was restored.
     fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, InvalidSessionId> {
-        // Here and not when it is made: only here is it sure that a runtime runs.
-        self.kept.call_once(|| keep::start(&self.shared));
         if let Some(client) = self.shared.known(id) {
             return Ok(client);
         }
@@ -159,6 +162,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     type Transport = M::Transport;
 
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
+        self.start();
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
         self.client(&id)?;
         Ok((id, transport))
@@ -183,6 +187,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     /// Whether the session is here, and the acting user's. Where it is not and may be restored, whoever is told so first
     /// restores it, and all others wait for that.
     async fn has_session(&self, id: &RmcpSessionId) -> Result<bool, Self::Error> {
+        self.start();
         let Ok(session) = session_of(id) else { return Ok(false) };
         loop {
             self.shared.gates.pass(&session).await;
@@ -198,6 +203,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     }
 
     async fn close_session(&self, id: &RmcpSessionId) -> Result<(), Self::Error> {
+        self.start();
         if let (Some(principal), Some(client)) = (acting(), self.shared.known(id))
             && client.session_id().principal() != principal.as_ref()
         {
@@ -205,7 +211,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         }
         self.shared.end(id);
         let closed = self.shared.inner.close_session(id).await.map_err(ManagerError::Inner);
-        self.shared.gates.closed(id);
+        let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
+        after_rmcp(async move { shared.gates.closed(&id) });
         closed
     }
 

@@ -1,12 +1,17 @@
 //! [`Restoring`]: a session that another server began is made one of this process.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions};
 use rmcp::transport::streamable_http_server::SessionRestoreMarker;
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
 
 use super::shared::Shared;
+
+/// Long enough for a task that only takes a lock.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A session is being restored. Where that fails, or whoever does it hangs up, what there is of it is closed again: rmcp
 /// would serve it without having initialised it.
@@ -31,14 +36,32 @@ impl<M: SessionManager> Restoring<M> {
 
 impl<M: SessionManager> Drop for Restoring<M> {
     fn drop(&mut self) {
-        // Without a runtime the process ends.
-        let (false, Ok(runtime)) = (self.is_done, tokio::runtime::Handle::try_current()) else { return };
+        if self.is_done {
+            return;
+        }
+        // Without a client nothing has begun. Without a runtime the process ends.
+        let (Some(client), Ok(runtime)) = (self.shared.known(&self.id), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        // At once, before rmcp can close it by its id: it does so as soon as its worker ends, which may be now.
+        self.shared.gates.closing(client.session_id());
         let (shared, id, is_served) = (Arc::clone(&self.shared), Arc::clone(&self.id), self.is_served);
         runtime.spawn(async move {
-            shared.close(&id).await;
+            shared.close(&id, &client).await;
             if !is_served {
-                shared.gates.closed(&id);
+                after_rmcp(async move { shared.gates.closed(&id) });
             }
+        });
+    }
+}
+
+/// Does something when rmcp has given up a restore too. It forgets that in a task of its own, a moment after it has dropped
+/// or returned; a request that came before that would be told that there is no such session.
+pub(super) fn after_rmcp(what: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            what.await;
         });
     }
 }

@@ -53,9 +53,12 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Closes a session here, as rmcp would: those that come for it wait until that is through.
-    pub(super) async fn close(&self, id: &RmcpSessionId) {
-        let Some(client) = self.known(id) else { return };
+    /// Closes a session here, as rmcp would: those that come for it wait until that is through. It may have been closed
+    /// already, and begun anew: that one stays.
+    pub(super) async fn close(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+        if !self.known(id).is_some_and(|known| Arc::ptr_eq(&known, client)) {
+            return;
+        }
         self.gates.closing(client.session_id());
         self.end(id);
         if let Err(error) = self.inner.close_session(id).await {

@@ -9,6 +9,7 @@ use rmcp::transport::streamable_http_server::session::{
 };
 
 use super::principal::session_of;
+use super::restoring::after_rmcp;
 use super::shared::Shared;
 use crate::queue::questions::cancel_open;
 use crate::session_id::SessionId;
@@ -27,11 +28,18 @@ impl<M> std::fmt::Debug for CourierSessionStore<M> {
 }
 
 /// Opens the gate when the request that restores goes no further, or is dropped.
-struct Loading<'a, M>(&'a Shared<M>, &'a SessionId);
+struct Loading<M: SessionManager> {
+    shared: Arc<Shared<M>>,
+    session: SessionId,
+    is_found: bool,
+}
 
-impl<M> Drop for Loading<'_, M> {
+impl<M: SessionManager> Drop for Loading<M> {
     fn drop(&mut self) {
-        self.0.gates.open(self.1);
+        if !self.is_found {
+            let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
+            after_rmcp(async move { shared.gates.open(&session) });
+        }
     }
 }
 
@@ -39,11 +47,11 @@ impl<M> Drop for Loading<'_, M> {
 impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
     async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
         let session = session_of(id)?;
-        let loading = Loading(&self.0, &session);
+        let mut loading = Loading { shared: Arc::clone(&self.0), session: session.clone(), is_found: false };
         let Some(state) = self.0.queue.recall(&session).await? else { return Ok(None) };
         let state = serde_json::from_str(&state)?;
         // It is restored next, and whoever does that opens the gate.
-        std::mem::forget(loading);
+        loading.is_found = true;
         Ok(Some(state))
     }
 
@@ -57,7 +65,8 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
 
     async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {
         let session = session_of(id)?;
-        self.0.queue.forget(&session).await?;
+        self.0.queue.forget(&session, self.0.process).await?;
+        self.0.tell_of_end(&session);
         cancel_open(&*self.0.queue, &session, "the session has ended").await?;
         Ok(())
     }
