@@ -29,9 +29,6 @@ enum Command {
         /// How many milliseconds from one to the next. None: as fast as it goes.
         #[arg(long)]
         pace: Option<u64>,
-        /// How long each may wait, in seconds.
-        #[arg(long, default_value_t = 300)]
-        time_to_live: u64,
         /// The number of the first.
         #[arg(long, default_value_t = 0)]
         from: usize,
@@ -48,6 +45,9 @@ enum Command {
     },
     /// Starts and stops a subscriber again and again until the queue is empty, and says how many were sent.
     Restart { count: usize },
+    /// Pushes one a second with a time to live of two seconds. When five are pushed, runs a subscriber, and says how many were
+    /// sent.
+    Expire,
     /// Runs so many subscribers, pushes to each session, and says how many were pushed and how many came.
     Many { sessions: usize },
     /// Delivers a backlog, and says how many a second.
@@ -61,9 +61,13 @@ fn main() -> Result<(), Cause> {
 
 async fn run(redis: &str, command: Command) -> Result<(), Cause> {
     match command {
-        Command::Push { count, pace, time_to_live, from } => push(redis, count, pace, time_to_live, from).await,
+        Command::Push { count, pace, from } => {
+            let publisher = Publisher::connect(redis, Config::default()).await?;
+            push(&publisher, count, pace, from).await
+        }
         Command::Serve { file, fail_first, takes } => serve(redis, file, fail_first, takes).await,
         Command::Restart { count } => restart(redis, count).await,
+        Command::Expire => expire(redis).await,
         Command::Many { sessions } => many(redis, sessions).await,
         Command::Drain { count } => drain(redis, count).await,
     }
@@ -91,9 +95,7 @@ fn print(what: serde_json::Value) {
     println!("{what}");
 }
 
-async fn push(redis: &str, count: usize, pace: Option<u64>, time_to_live: u64, from: usize) -> Result<(), Cause> {
-    let config = Config::builder().time_to_live(Duration::from_secs(time_to_live)).build()?;
-    let publisher = Publisher::connect(redis, config).await?;
+async fn push(publisher: &Publisher, count: usize, pace: Option<u64>, from: usize) -> Result<(), Cause> {
     let mut ticks = tokio::time::interval(Duration::from_millis(pace.unwrap_or(1)));
     for n in from..from + count {
         if pace.is_some() {
@@ -154,9 +156,7 @@ impl McpSession for Counter {
 
 async fn restart(redis: &str, count: usize) -> Result<(), Cause> {
     let courier = Courier::start(redis, Config::default()).await?;
-    for n in 0..count {
-        courier.publisher().push(&id()?, notification(n)?).await?;
-    }
+    push(&courier.publisher(), count, None, 0).await?;
     let session = Arc::new(Counter(AtomicUsize::new(0), Duration::from_millis(10)));
     let begun = Instant::now();
     while session.0.load(Ordering::Relaxed) < count && begun.elapsed() < Duration::from_secs(20) {
@@ -164,6 +164,19 @@ async fn restart(redis: &str, count: usize) -> Result<(), Cause> {
         tokio::time::sleep(Duration::from_millis(15)).await;
         courier.stop_subscriber(&id()?, None).await;
     }
+    print(json!({"sent": session.0.load(Ordering::Relaxed)}));
+    Ok(())
+}
+
+async fn expire(redis: &str) -> Result<(), Cause> {
+    let config = Config::builder().time_to_live(Duration::from_secs(2)).build()?;
+    let courier = Courier::start(redis, config).await?;
+    push(&courier.publisher(), 5, Some(1000), 0).await?;
+    // Two are younger than two seconds now.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let session = Arc::new(Counter(AtomicUsize::new(0), Duration::ZERO));
+    courier.ensure_subscriber(&id()?, session.clone()).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     print(json!({"sent": session.0.load(Ordering::Relaxed)}));
     Ok(())
 }
@@ -192,9 +205,7 @@ async fn many(redis: &str, sessions: usize) -> Result<(), Cause> {
 
 async fn drain(redis: &str, count: usize) -> Result<(), Cause> {
     let courier = Courier::start(redis, Config::builder().queue_max_messages(count).build()?).await?;
-    for n in 0..count {
-        courier.publisher().push(&id()?, notification(n)?).await?;
-    }
+    push(&courier.publisher(), count, None, 0).await?;
     let counter = Arc::new(Counter(AtomicUsize::new(0), Duration::ZERO));
     let begun = Instant::now();
     courier.ensure_subscriber(&id()?, counter.clone()).await?;

@@ -1,5 +1,6 @@
 //! Short runs of the example `chaos`: a fleet of processes under a schedule of faults, and its checker.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 #[path = "support/chat_process.rs"]
@@ -12,8 +13,8 @@ const SEED: &str = "7";
 
 fn chaos(args: &[&str]) -> Output {
     let output = Command::new(example("chaos")).args(args).stdin(Stdio::null()).output().unwrap();
-    // Seen after a failure, and with `cargo nextest run --no-capture` or `cargo test -- --nocapture`.
-    print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Past the capture of `cargo test`: its seed and figures are to be seen. (For nextest see .config/nextest.toml.)
+    std::io::stdout().write_all(&[&output.stdout[..], &output.stderr].concat()).unwrap();
     output
 }
 
