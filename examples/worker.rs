@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use mcp_courier::{Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Publisher, SessionId, TaskKey};
+use mcp_courier::{
+    Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Principal, Publisher, SessionId, TaskKey,
+};
 use serde_json::{Value, json};
 
 /// Pushes notifications to a client of an MCP server, and asks its user.
@@ -18,6 +20,9 @@ struct Args {
     /// What all keys in Redis begin with, the same as the servers'.
     #[arg(long, default_value = "mcp-courier")]
     prefix: String,
+    /// Whose sessions they are, where the servers authenticate their users.
+    #[arg(long, value_name = "USER")]
+    principal: Option<Principal>,
     #[command(subcommand)]
     command: Command,
 }
@@ -71,10 +76,16 @@ async fn run(args: Args) -> Result<(), Cause> {
         return Err("memory:// is a queue of one process, and the client is another's".into());
     }
     let config = Config::builder().prefix(args.prefix).build()?;
+    let session_of = |id: String| {
+        SessionId::new(id).map(|session| match &args.principal {
+            Some(principal) => session.bound_to(principal.clone()),
+            None => session,
+        })
+    };
     match args.command {
         Command::Push { session, method, params } => {
             // All that can be wrong without Redis is said without Redis.
-            let session = SessionId::new(session)?;
+            let session = session_of(session)?;
             let params: Value =
                 serde_json::from_str(&params).map_err(|error| format!("the params are no JSON: {error}"))?;
             let notification = Notification::new(method)?.with_params(params)?;
@@ -83,12 +94,12 @@ async fn run(args: Args) -> Result<(), Cause> {
             say(&format!("queued {}, {} waiting", pushed.id, pushed.waiting));
         }
         Command::PushMany { session, count } => {
-            let session = SessionId::new(session)?;
+            let session = session_of(session)?;
             let publisher = Publisher::connect(&args.redis, config).await?;
             push_many(&publisher, &session, count).await?;
         }
         Command::Elicit { session, task, message, schema, timeout, scope } => {
-            let session = SessionId::new(session)?;
+            let session = session_of(session)?;
             let task = match scope {
                 None => TaskKey::anonymous(task)?,
                 Some(scope) => TaskKey::of_scope(scope, task)?,

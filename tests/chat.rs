@@ -253,20 +253,6 @@ async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
     .await;
 }
 
-#[tokio::test]
-async fn sigterm_ends_a_server_cleanly_with_streams_open_and_all_leave() {
-    let redis = RedisServer::start();
-    let one = ChatProcess::start(&["--redis", &redis.url()]).await;
-    let mut other = ChatProcess::start(&["--redis", &redis.url()]).await;
-    let (a, _stream) = member(&one, "a").await;
-    let (_b, mut stream) = member(&other, "b").await;
-    let began = Instant::now();
-    assert_eq!(other.terminate().await.code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    stream.ended().await;
-    assert_eq!(members(&a).await, json!(["a"]));
-}
-
 /// rmcp's own client, which says what it is told.
 struct Told(mpsc::UnboundedSender<Value>);
 

@@ -67,7 +67,11 @@ async fn redis_says<T: redis::FromRedisValue>(redis: &RedisServer, command: &[&s
 }
 
 async fn length_of_queue(redis: &RedisServer, client: &RawClient) -> usize {
-    redis_says(redis, &["LLEN", &format!("mcp-courier:notifications:{}", client.session_id())]).await
+    length_of(redis, "", client).await
+}
+
+async fn length_of(redis: &RedisServer, principal: &str, client: &RawClient) -> usize {
+    redis_says(redis, &["LLEN", &format!("mcp-courier:notifications:{principal}{}", client.session_id())]).await
 }
 
 fn id(client: &RawClient) -> SessionId {
@@ -89,10 +93,13 @@ async fn numbers(stream: &mut EventStream, count: usize) -> Vec<usize> {
     stream.notifications(count).await.iter().map(number).collect()
 }
 
-/// All up to the last one, repeated ids left out.
-async fn whole(stream: &mut EventStream, seen: &mut Vec<(Value, usize)>, last: usize) {
-    while seen.last().is_none_or(|(_, n)| *n != last) {
-        let next = stream.next_notification().await.expect("more");
+/// All up to the last one, or to the stream's end, repeated ids left out.
+async fn whole(stream: &mut EventStream, seen: &mut Vec<(Value, usize)>, last: Option<usize>) {
+    while last.is_none() || seen.last().is_none_or(|(_, n)| Some(*n) != last) {
+        let Some(next) = stream.next_notification().await else {
+            assert_eq!(last, None, "the stream has ended");
+            return;
+        };
         let id = next["params"]["_meta"]["mcp-courier/id"].clone();
         if !seen.iter().any(|(known, _)| *known == id) {
             seen.push((id, number(&next)));
@@ -113,12 +120,14 @@ async fn g2_a_client_goes_on_at_another_server_with_its_session_and_what_it_had_
     let publisher = a.courier.publisher();
     push(&publisher, &id(&at_a), 0..1000).await;
     let mut seen = Vec::new();
-    whole(&mut stream, &mut seen, 150).await;
+    whole(&mut stream, &mut seen, Some(150)).await;
     stream.close();
+    // What it had read, and perhaps confirmed.
+    whole(&mut stream, &mut seen, None).await;
     // Without a word it goes to B: no initialise, not even a request before the stream.
     let mut stream = at_a.at(&b.url).open_stream().await;
     push(&publisher, &id(&at_a), 1000..1500).await;
-    whole(&mut stream, &mut seen, 1499).await;
+    whole(&mut stream, &mut seen, Some(1499)).await;
     let got: Vec<usize> = seen.iter().map(|(_, n)| *n).collect();
     assert_eq!(got, (0..1500).collect::<Vec<_>>());
     assert_eq!((a.initialized(), b.initialized()), (1, 1));
@@ -126,7 +135,7 @@ async fn g2_a_client_goes_on_at_another_server_with_its_session_and_what_it_had_
     drop(stream);
     let mut stream = at_a.open_stream().await;
     push(&publisher, &id(&at_a), 1500..1501).await;
-    whole(&mut stream, &mut seen, 1500).await;
+    whole(&mut stream, &mut seen, Some(1500)).await;
     redis.assert_no_key_without_expiry().await;
 }
 
@@ -402,6 +411,8 @@ mod principals {
         }
         push(&b.courier.publisher(), &bound(&alice, "alice"), 0..1).await;
         assert_eq!(numbers(&mut stream, 1).await, [0]);
+        eventually("its confirmation", SOON, async || length_of(&redis, "alice:", &alice).await == 0).await;
+        drop(stream);
         let mut stream = alice.at(&b.url).open_stream().await;
         push(&a.courier.publisher(), &bound(&alice, "alice"), 1..2).await;
         assert_eq!(numbers(&mut stream, 1).await, [1]);

@@ -1,6 +1,6 @@
 //! [`Chat`]: what can be done in rooms, and who is told of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,18 +33,22 @@ pub(crate) struct Chat {
     rooms: Box<dyn Rooms>,
     publisher: Publisher,
     polls: Polls,
-    /// The sessions of this server, and where each is.
-    here: Mutex<HashMap<SessionId, Places>>,
-    ended: mpsc::UnboundedSender<SessionId>,
+    /// The sessions of this server.
+    here: Mutex<HashSet<SessionId>>,
+    gone: mpsc::UnboundedSender<Gone>,
+    /// Whether a session may go on at another server, and so is over only when its client says so.
+    is_fleet: bool,
 }
 
-#[derive(Default)]
-struct Places {
-    member_of: BTreeSet<String>,
-    watches: BTreeSet<String>,
+/// What becomes of sessions.
+pub(crate) enum Gone {
+    /// It is no longer here.
+    FromHere(SessionId),
+    /// It is over.
+    ForGood(SessionId),
 }
 
-/// One session's place in this server. When the last holder lets go, the session leaves its rooms: hence whoever is
+/// One session's place in this server. When the last holder lets go, the session is gone from here: hence whoever is
 /// still doing something for it holds one too.
 pub(crate) struct Seat {
     chat: Arc<Chat>,
@@ -58,7 +62,10 @@ impl Seat {
 
     /// The session is known from its first request on.
     pub(crate) fn take(&self, session: SessionId) -> &SessionId {
-        self.session.get_or_init(|| session)
+        self.session.get_or_init(|| {
+            self.chat.here().insert(session.clone());
+            session
+        })
     }
 
     pub(crate) fn chat(&self) -> &Arc<Chat> {
@@ -70,21 +77,28 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             // When nobody listens any more, the server has stopped, and everyone has left.
-            let _ = self.chat.ended.send(session);
+            let _ = self.chat.gone.send(Gone::FromHere(session));
         }
     }
 }
 
 impl Chat {
-    /// The chat, and where it tells of sessions that have ended: for [`keep_house`](Self::keep_house).
+    /// The chat, and what becomes of its sessions: for [`keep_house`](Self::keep_house).
     pub(crate) fn new(
         rooms: Box<dyn Rooms>,
         publisher: Publisher,
         poll_timeout: Duration,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<SessionId>) {
-        let (ended, receiver) = mpsc::unbounded_channel();
+        is_fleet: bool,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Gone>) {
+        let (gone, receiver) = mpsc::unbounded_channel();
         let polls = Polls::new(&publisher, poll_timeout);
-        (Arc::new(Self { rooms, publisher, polls, here: Mutex::default(), ended }), receiver)
+        (Arc::new(Self { rooms, publisher, polls, here: Mutex::default(), gone, is_fleet }), receiver)
+    }
+
+    /// A session is over, wherever it was.
+    pub(crate) fn ended(&self, session: &SessionId) {
+        // When nobody listens any more, the server has stopped.
+        let _ = self.gone.send(Gone::ForGood(session.clone()));
     }
 
     pub(crate) fn polls(&self) -> &Polls {
@@ -100,7 +114,6 @@ impl Chat {
         let Some(now) = self.rooms.join(room, session, name).await? else {
             return Err(format!("name: {name:?} is taken in room {room:?}; choose one that nobody has there").into());
         };
-        self.here().entry(session.clone()).or_default().member_of.insert(room.to_owned());
         self.tell_watchers(room, &now).await;
         Ok(describe(room, &now))
     }
@@ -108,9 +121,6 @@ impl Chat {
     pub(crate) async fn leave(&self, session: &SessionId, room: &str) -> Result<Value> {
         check_name("room", room)?;
         let left = self.rooms.leave(room, session).await?;
-        if let Some(places) = self.here().get_mut(session) {
-            places.member_of.remove(room);
-        }
         if !left {
             return Err(not_a_member(room));
         }
@@ -188,24 +198,18 @@ impl Chat {
 
     pub(crate) async fn watch(&self, session: &SessionId, uri: &str) -> Result<()> {
         let room = room_of(uri)?;
-        self.rooms.watch(&room, session).await?;
-        self.here().entry(session.clone()).or_default().watches.insert(room);
-        Ok(())
+        self.rooms.watch(&room, session).await
     }
 
     pub(crate) async fn unwatch(&self, session: &SessionId, uri: &str) -> Result<()> {
         let room = room_of(uri)?;
-        self.rooms.unwatch(&room, session).await?;
-        if let Some(places) = self.here().get_mut(session) {
-            places.watches.remove(&room);
-        }
-        Ok(())
+        self.rooms.unwatch(&room, session).await
     }
 
-    /// Lets ended sessions leave their rooms, and says of the others that they are still there. Once stopped, all leave.
+    /// Lets ended sessions leave their rooms, and says of those that are here that they still are.
     pub(crate) async fn keep_house(
         self: Arc<Self>,
-        mut ended: mpsc::UnboundedReceiver<SessionId>,
+        mut gone: mpsc::UnboundedReceiver<Gone>,
         every: Duration,
         stop: CancellationToken,
     ) {
@@ -213,44 +217,56 @@ impl Chat {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(session) = ended.recv() => self.end(&session).await,
+                Some(gone) = gone.recv() => self.settle(gone).await,
                 _ = ticks.tick() => self.keep().await,
             }
         }
-        let rest: Vec<_> = self.here().keys().cloned().collect();
+        let rest: Vec<_> = self.here().iter().cloned().collect();
         for session in rest {
-            self.end(&session).await;
+            self.settle(Gone::FromHere(session)).await;
         }
     }
 
-    async fn end(&self, session: &SessionId) {
-        let Some(places) = self.here().remove(session) else { return };
-        for room in places.watches {
-            if let Err(error) = self.rooms.unwatch(&room, session).await {
-                tracing::warn!(%session, room, error, "a session has ended and watches on, until that runs out");
+    async fn settle(&self, gone: Gone) {
+        match gone {
+            // It keeps its places for a while, so that it finds them at another server.
+            Gone::FromHere(session) if self.is_fleet => drop(self.here().remove(&session)),
+            Gone::FromHere(session) | Gone::ForGood(session) => {
+                self.here().remove(&session);
+                if let Err(error) = self.leave_all(&session).await {
+                    tracing::warn!(%session, error, "a session has ended and keeps its places, until that runs out");
+                }
             }
+        }
+    }
+
+    async fn leave_all(&self, session: &SessionId) -> Result<()> {
+        let places = self.rooms.places(session).await?;
+        for room in places.watches {
+            self.rooms.unwatch(&room, session).await?;
         }
         for room in places.member_of {
-            let left = async {
-                if self.rooms.leave(&room, session).await? {
-                    self.tell_watchers(&room, &self.rooms.look(&room).await?).await;
-                }
-                Ok::<_, mcp_courier::Cause>(())
-            };
-            if let Err(error) = left.await {
-                tracing::warn!(%session, room, error, "a session has ended and stays a member, until that runs out");
+            if self.rooms.leave(&room, session).await? {
+                self.tell_watchers(&room, &self.rooms.look(&room).await?).await;
             }
         }
+        Ok(())
     }
 
     async fn keep(&self) {
         let mut kept: BTreeMap<String, (Vec<SessionId>, Vec<SessionId>)> = BTreeMap::new();
-        for (session, places) in self.here().iter() {
-            for room in &places.member_of {
-                kept.entry(room.clone()).or_default().0.push(session.clone());
-            }
-            for room in &places.watches {
-                kept.entry(room.clone()).or_default().1.push(session.clone());
+        let here: Vec<_> = self.here().iter().cloned().collect();
+        for session in here {
+            match self.rooms.places(&session).await {
+                Ok(places) => {
+                    for room in places.member_of {
+                        kept.entry(room).or_default().0.push(session.clone());
+                    }
+                    for room in places.watches {
+                        kept.entry(room).or_default().1.push(session.clone());
+                    }
+                }
+                Err(error) => tracing::warn!(error, "members could not be kept; the next time comes"),
             }
         }
         for (room, (members, watchers)) in kept {
@@ -272,7 +288,7 @@ impl Chat {
         }
     }
 
-    fn here(&self) -> MutexGuard<'_, HashMap<SessionId, Places>> {
+    fn here(&self) -> MutexGuard<'_, HashSet<SessionId>> {
         // Nothing in here panics half-way, so what a poisoned lock holds is whole.
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }

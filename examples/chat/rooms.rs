@@ -12,7 +12,7 @@ pub(crate) type Result<T> = std::result::Result<T, Cause>;
 ///
 /// A room lives as long as it has members; with its last member its count of messages ends too. Sessions may watch a
 /// room that does not exist yet. Members and watchers of a server that died vanish by themselves: each server says again
-/// and again ([`keep`](Self::keep)) which of them it still holds.
+/// and again ([`keep`](Self::keep)) which of them it holds. They come back as what they were at another server in time.
 pub(crate) trait Rooms: Send + Sync {
     /// Waits until nobody else in the fleet speaks in the room. Between a number and its last push nobody else may push,
     /// or members would see numbers out of order.
@@ -36,6 +36,9 @@ pub(crate) trait Rooms: Send + Sync {
 
     fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
 
+    /// Where a session is, and what it watches.
+    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>>;
+
     /// These sessions are still here, as members or watchers of the room. Whether members have vanished meanwhile.
     fn keep<'a>(
         &'a self,
@@ -43,6 +46,13 @@ pub(crate) trait Rooms: Send + Sync {
         members: &'a [SessionId],
         watchers: &'a [SessionId],
     ) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// The rooms of one session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places {
+    pub(crate) member_of: Vec<String>,
+    pub(crate) watches: Vec<String>,
 }
 
 /// The right to speak in a room.

@@ -12,9 +12,8 @@ use rmcp::model::{
     ServerCapabilities, ServerConfig, SubscribeRequestParams, UnsubscribeRequestParams,
 };
 use rmcp::schemars::JsonSchema;
-use rmcp::service::RequestContext;
+use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, schemars, tool, tool_handler, tool_router};
-use rmcp_actix_web::transport::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -122,10 +121,9 @@ impl ChatService {
 }
 
 impl ChatService {
-    /// Who calls. rmcp hands the HTTP request over with each message.
+    /// Who calls: the courier's session manager hands it over with each message.
     fn session(&self, extensions: &Extensions) -> Result<SessionId, ErrorData> {
-        let header = extensions.get::<Parts>().and_then(|parts| parts.headers.get("mcp-session-id"));
-        let id = header.and_then(|id| id.to_str().ok()).and_then(|id| SessionId::new(id).ok());
+        let id = extensions.get::<SessionId>().cloned();
         let id = id.ok_or_else(|| ErrorData::invalid_request("a session is needed: begin with initialize", None))?;
         Ok(self.seat.take(id).clone())
     }
@@ -155,6 +153,12 @@ impl ServerHandler for ChatService {
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("mcp-courier chat", env!("CARGO_PKG_VERSION")))
             .with_instructions("A chat. Join a room, and say something in it; what others say arrives by itself.")
+    }
+
+    /// A session is new here, or comes from another server with its places.
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        // Without a session it has none.
+        let _ = self.session(&context.extensions);
     }
 
     /// Notifications are addressed to sessions, and 2026-07-28 has none.

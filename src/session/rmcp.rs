@@ -19,6 +19,12 @@
 //! answer, or does not read, within [`Config::hand_over_timeout`](crate::Config::hand_over_timeout) has its stream cut;
 //! what it did not confirm comes again on its next one.
 //!
+//! Mount [`CourierSessionManager::session_store`] besides, and a client may go on at any server of the fleet, whenever it
+//! likes: with its session id, without initialising again. rmcp restores the session there; the decorated manager sees to
+//! it that concurrent requests, and clients that hang up half-way, do not break that. Requests and answers may go to any
+//! server, the newest stream receives, and what was not confirmed comes again down it. Put [`acting_as`] around requests
+//! where sessions are to be their users'.
+//!
 //! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
 //! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives. Set `tcp_nodelay(true)`
 //! too: an answer is written in pieces, and without it a small one waits for the client to acknowledge the one before,

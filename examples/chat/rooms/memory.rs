@@ -7,7 +7,7 @@ use mcp_courier::SessionId;
 use mcp_courier::queue::BoxFuture;
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Member, Result, Room, Rooms, Turn};
+use super::{Member, Places, Result, Room, Rooms, Turn};
 
 #[derive(Default)]
 pub(crate) struct MemoryRooms(Mutex<BTreeMap<String, Entry>>);
@@ -101,6 +101,19 @@ impl Rooms for MemoryRooms {
 
     fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
         self.with(room, |room| room.watchers.retain(|watcher| watcher != session))
+    }
+
+    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>> {
+        let mut places = Places::default();
+        for (name, Entry { room, .. }) in self.rooms().iter() {
+            if room.name_of(session).is_some() {
+                places.member_of.push(name.clone());
+            }
+            if room.watchers.contains(session) {
+                places.watches.push(name.clone());
+            }
+        }
+        Box::pin(std::future::ready(Ok(places)))
     }
 
     fn keep<'a>(

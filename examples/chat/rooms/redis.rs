@@ -3,11 +3,12 @@
 //! | key | type | what |
 //! | --- | --- | --- |
 //! | `rooms` | sorted set | rooms by the time when they end, in ms |
-//! | `members:{room}` | sorted set | session ids by the time when they vanish unless kept |
-//! | `names:{room}` | hash | session id -> name |
-//! | `watchers:{room}` | sorted set | session ids by the time when they vanish unless kept |
+//! | `members:{room}` | sorted set | sessions by the time when they vanish unless kept |
+//! | `names:{room}` | hash | session -> name |
+//! | `watchers:{room}` | sorted set | sessions by the time when they vanish unless kept |
 //! | `seq:{room}` | string | the number of the last message |
 //! | `speaking:{room}` | string | the token of whoever speaks |
+//! | `member-of:{session}`, `watches:{session}` | set | rooms, for as long as the session is kept in any |
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use mcp_courier::queue::BoxFuture;
 use redis::Script;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use super::{Member, Result, Room, Rooms, Turn};
+use super::{Member, Places, Result, Room, Rooms, Turn};
 
 /// How long a turn lasts if whoever has it dies. Longer than any turn may take.
 const TURN: Duration = Duration::from_secs(10);
@@ -31,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A script sees a room as it is, whoever looked last.
 const PRELUDE: &str = r"
 local rooms, members, names, watchers, seq, room, ttl = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1], ARGV[2]
+local member_of, watches = KEYS[6], KEYS[7]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local gone = redis.call('ZRANGEBYSCORE', members, '-inf', now)
@@ -82,6 +84,8 @@ for i = 1, #all, 2 do
 end
 redis.call('ZADD', members, now + ttl, ARGV[3])
 redis.call('HSET', names, ARGV[3], ARGV[4])
+redis.call('SADD', member_of, room)
+redis.call('PEXPIRE', member_of, ttl)
 touch()
 return look()
 ";
@@ -89,13 +93,27 @@ return look()
 const LEAVE: &str = r"
 local left = redis.call('ZREM', members, ARGV[3])
 redis.call('HDEL', names, ARGV[3])
+redis.call('SREM', member_of, room)
 tidy()
 return left
 ";
 
 const WATCH: &str = r"
 redis.call('ZADD', watchers, now + ttl, ARGV[3])
+redis.call('SADD', watches, room)
+redis.call('PEXPIRE', watches, ttl)
 touch()
+";
+
+const UNWATCH: &str = r"
+redis.call('ZREM', watchers, ARGV[3])
+redis.call('SREM', watches, room)
+";
+
+/// A session's rooms, which are kept in mind for as long as they are asked for.
+const PLACES: &str = r"
+for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
+return {redis.call('SMEMBERS', KEYS[1]), redis.call('SMEMBERS', KEYS[2])}
 ";
 
 /// Only those who still are: one who left while this was under way is not made a member again.
@@ -126,6 +144,7 @@ struct Scripts {
     look: Script,
     watch: Script,
     unwatch: Script,
+    places: Script,
     keep: Script,
 }
 
@@ -144,16 +163,27 @@ impl RedisRooms {
             leave: script(LEAVE),
             look: script("return look()"),
             watch: script(WATCH),
-            unwatch: script("redis.call('ZREM', watchers, ARGV[3])"),
+            unwatch: script(UNWATCH),
+            places: Script::new(PLACES),
             keep: script(KEEP),
         };
         Ok(Self { connection, prefix: format!("{prefix}:chat"), ttl, scripts })
     }
 
+    fn places_of(&self, session: &str) -> [String; 2] {
+        ["member-of", "watches"].map(|what| format!("{}:{what}:{session}", self.prefix))
+    }
+
+    /// Runs a script on a room. Where it is about one session, that is the first argument.
     async fn run<T: redis::FromRedisValue>(&self, script: &Script, room: &str, args: &[&str]) -> Result<T> {
         let mut call = script.key(format!("{}:rooms", self.prefix));
         for what in ["members", "names", "watchers", "seq"] {
             call.key(format!("{}:{what}:{room}", self.prefix));
+        }
+        if let Some(session) = args.first() {
+            for key in self.places_of(session) {
+                call.key(key);
+            }
         }
         call.arg(room).arg(millis(self.ttl)).arg(args);
         Ok(call.invoke_async(&mut self.connection.clone()).await?)
@@ -161,13 +191,14 @@ impl RedisRooms {
 }
 
 fn room_of((seq, names, watchers): Looked) -> Result<Room> {
+    let session = |session: String| SessionId::decode(&session).ok_or("what stands in a room is no session");
     let mut members = Vec::new();
-    for (session, name) in names {
-        members.push(Member { session: SessionId::new(session)?, name });
+    for (encoded, name) in names {
+        members.push(Member { session: session(encoded)?, name });
     }
     // A hash has no order of its own.
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let watchers = watchers.into_iter().map(SessionId::new).collect::<std::result::Result<_, _>>()?;
+    let watchers = watchers.into_iter().map(session).collect::<std::result::Result<_, _>>()?;
     Ok(Room { members, watchers, seq })
 }
 
@@ -201,21 +232,21 @@ impl Rooms for RedisRooms {
 
     fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
-            let session = session.map_or("", SessionId::as_str);
-            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[session]).await?;
+            let session = session.map(SessionId::encode).unwrap_or_default();
+            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[&session]).await?;
             spoken.map(room_of).transpose()
         })
     }
 
     fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
-            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[session.as_str(), name]).await?;
+            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.encode(), name]).await?;
             joined.map(room_of).transpose()
         })
     }
 
     fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { self.run(&self.scripts.leave, room, &[session.as_str()]).await })
+        Box::pin(async move { self.run(&self.scripts.leave, room, &[&session.encode()]).await })
     }
 
     fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
@@ -235,11 +266,21 @@ impl Rooms for RedisRooms {
     }
 
     fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.watch, room, &[session.as_str()]).await })
+        Box::pin(async move { self.run(&self.scripts.watch, room, &[&session.encode()]).await })
     }
 
     fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[session.as_str()]).await })
+        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[&session.encode()]).await })
+    }
+
+    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>> {
+        Box::pin(async move {
+            let [member_of, watches] = self.places_of(&session.encode());
+            let mut call = self.scripts.places.key(member_of);
+            call.key(watches).arg(millis(self.ttl));
+            let (member_of, watches) = call.invoke_async(&mut self.connection.clone()).await?;
+            Ok(Places { member_of, watches })
+        })
     }
 
     fn keep<'a>(
@@ -250,8 +291,9 @@ impl Rooms for RedisRooms {
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let count = members.len().to_string();
+            let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::encode).collect();
             let mut args = vec![count.as_str()];
-            args.extend(members.iter().chain(watchers).map(SessionId::as_str));
+            args.extend(sessions.iter().map(String::as_str));
             let vanished: u64 = self.run(&self.scripts.keep, room, &args).await?;
             Ok(vanished > 0)
         })
