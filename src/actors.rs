@@ -20,6 +20,7 @@
 //! alone. No Redis and no JSON in here.
 
 mod arbiters;
+mod guarded;
 mod post;
 mod questions;
 mod recent;

@@ -9,7 +9,7 @@ use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSub
 use crate::config::Config;
 use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
-use crate::question::Answer;
+use crate::question::{Answer, Question};
 use crate::queue::questions::answer_open;
 use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
@@ -106,7 +106,13 @@ impl Subscribers for Courier {
         request_id: &'a str,
         answer: Answer,
     ) -> BoxFuture<'a, Result<Settled, QueueError>> {
-        Box::pin(async move { answer_open(&*self.queue, session_id, request_id, &answer).await })
+        Box::pin(async move {
+            if !Question::id_is_possible(request_id) {
+                return Ok(Settled::NotWaiting);
+            }
+            let answer = answer.within(self.config.message_max_bytes());
+            answer_open(&*self.queue, session_id, request_id, &answer).await
+        })
     }
 }
 

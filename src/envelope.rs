@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -18,8 +17,10 @@ use crate::notification::{Notification, NotificationId, check_method};
 use crate::question::{Question, RELATED_TASK};
 
 mod timestamp;
+mod wire;
 
 pub use self::timestamp::Timestamp;
+use self::wire::{Wire, fields_of};
 
 /// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
 #[derive(Debug, Clone)]
@@ -104,50 +105,24 @@ pub enum Undecodable {
     Notification(#[from] InvalidNotification),
 }
 
-#[derive(Deserialize)]
-struct Wire {
-    notification: WireNotification,
-    #[serde(default)]
-    attempt: u32,
-    enqueued_at: Option<String>,
-    expires_at: Option<String>,
-    traceparent: Option<String>,
-    last_error: Option<String>,
-    id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireNotification {
-    // FastMCP's subscriber reads a missing method as this one.
-    #[serde(default = "tasks_status")]
-    method: String,
-    params: Option<Map<String, Value>>,
-    _meta: Option<Map<String, Value>>,
-}
-
-fn tasks_status() -> String {
-    "notifications/tasks/status".to_owned()
-}
-
 impl Envelope {
     /// Reads a message of the queue `queue`, whose name goes into the id of one that has none.
     ///
     /// # Errors
     /// [`Undecodable`] says what is wrong with it.
     pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
-        let wire: Wire = serde_json::from_slice(&raw).map_err(|e| Undecodable::Json(e.to_string()))?;
-        let WireNotification { method, params, _meta: outer } = wire.notification;
-        check_method(&method)?;
+        let wire = Wire::read(&raw)?;
+        check_method(&wire.method)?;
         let id = match wire.id.as_deref().map(Uuid::parse_str) {
             Some(Ok(id)) => NotificationId(id),
-            _ => derived_id(queue, wire.id.as_deref(), wire.enqueued_at.as_deref(), &raw),
+            _ => derived_id(queue, &wire),
         };
-        let mut params = params.unwrap_or_default();
+        let Wire { method, mut params, meta: outer, .. } = wire;
         let mut meta = match params.shift_remove("_meta") {
             Some(Value::Object(meta)) => meta,
             _ => Map::new(),
         };
-        meta.extend(outer.unwrap_or_default());
+        meta.extend(outer);
         let enqueued_at = wire.enqueued_at.as_deref().and_then(Timestamp::parse);
         let expires_at = wire
             .expires_at
@@ -187,10 +162,8 @@ impl Envelope {
 
     /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
     pub fn after_failure(&self, error: &str) -> Vec<u8> {
-        // It was decoded from this, so it is an object; were it not, the queue keeps it as it is.
-        let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.raw) else {
-            return self.raw.clone();
-        };
+        // It was decoded from this, so it can be read; were it not, the queue keeps it as it is.
+        let Ok(mut fields) = fields_of(&self.raw) else { return self.raw.clone() };
         fields.insert("attempt".to_owned(), json!(self.attempt.saturating_add(1)));
         fields.insert("last_error".to_owned(), json!(shortened(error)));
         fields.shift_remove("id");
@@ -203,12 +176,13 @@ impl Envelope {
 fn take_internal(method: &str, meta: &mut Map<String, Value>, enqueued_at: Option<Timestamp>) -> Option<Question> {
     let related = meta.get_mut(RELATED_TASK)?;
     let question = Question::from_related_task(related, enqueued_at);
-    if method == "notifications/tasks/status" {
-        // MCP: a task's status should not say besides whose it is.
-        meta.shift_remove(RELATED_TASK);
-    } else if let Some(related) = related.as_object_mut() {
-        related.shift_remove("task_scope");
-        related.shift_remove("elicitation");
+    match related.as_object_mut() {
+        Some(related) if method != "notifications/tasks/status" => {
+            related.shift_remove("task_scope");
+            related.shift_remove("elicitation");
+        }
+        // MCP: a task's status should not say besides whose it is. And what is no object says nothing.
+        _ => drop(meta.shift_remove(RELATED_TASK)),
     }
     question
 }
@@ -221,14 +195,13 @@ fn shortened(error: &str) -> &str {
 }
 
 /// The id of a message that carries none, the same at every reading: attempts and errors are left out of it.
-fn derived_id(queue: &str, id: Option<&str>, enqueued_at: Option<&str>, raw: &[u8]) -> NotificationId {
-    #[derive(Deserialize)]
-    struct Content {
-        notification: Value,
-    }
-    let content = serde_json::from_slice::<Content>(raw).map(|c| c.notification.to_string()).unwrap_or_default();
+fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire) -> NotificationId {
     let name = json!([queue, id, enqueued_at, content]).to_string();
     NotificationId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
+}
+
+fn is_uuid(id: &str) -> bool {
+    Uuid::parse_str(id).is_ok()
 }
 
 #[cfg(test)]

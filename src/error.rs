@@ -66,7 +66,10 @@ pub enum InvalidPrincipal {
 #[non_exhaustive]
 pub enum InvalidNotification {
     /// The method is not one of a notification.
-    #[error("the method of a notification must begin with \"notifications/\" and name one, and this one is {method:?}")]
+    #[error(
+        "the method of a notification must begin with \"notifications/\" and name one, and this one is {:?}",
+        shown(method)
+    )]
     Method {
         /// What was given.
         method: String,
@@ -95,6 +98,11 @@ pub enum InvalidNotification {
         /// What was given.
         given: Duration,
     },
+}
+
+/// The beginning of a text that may be of any length.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// What was given is no question that can be asked.
@@ -221,6 +229,12 @@ pub enum PushRefusal {
     NotForFastMcp {
         /// What is not so.
         why: String,
+    },
+    /// Its params or its `_meta` are nested deeper than this: it could not be read from the queue. Not queued.
+    #[error("the message is nested deeper than {limit} levels")]
+    TooDeep {
+        /// The limit.
+        limit: usize,
     },
     /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
     #[error("an earlier notification to the same session was refused")]

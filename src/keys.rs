@@ -178,5 +178,30 @@ mod tests {
             prop_assert_eq!(keys.of(&a).queue == keys.of(&b).queue, a == b);
             prop_assert_ne!(keys.of(&a).lease, keys.of(&b).queue);
         }
+
+        #[test]
+        fn no_key_of_a_session_is_any_other_key(
+            a in session_id(), b in session_id(), task in ".{1,20}", prefix in "[a-z:]{1,5}|\\{[a-z:]{1,5}\\}",
+        ) {
+            let keys = Keys::new(prefix);
+            let mut all = vec![keys.sessions()];
+            for session in if a == b { vec![&a] } else { vec![&a, &b] } {
+                let QueueKeys { queue, lease, questions } = keys.of(session);
+                all.extend([queue, lease, questions]);
+            }
+            if let Ok(task) = TaskKey::anonymous(task) {
+                let ElicitKeys { request, response, status, asker } = keys.elicit(&task);
+                all.extend([request, response, status, asker]);
+            }
+            let distinct: std::collections::HashSet<_> = all.iter().collect();
+            prop_assert_eq!(distinct.len(), all.len(), "{:?}", all);
+        }
+
+        #[test]
+        fn no_member_of_the_live_sessions_makes_its_reader_panic(text in ".*|[!-~]*|[a-z%:0-9A-F]{0,9}") {
+            if let Some(id) = SessionId::decode(&text) {
+                prop_assert_eq!(id.encode(), text);
+            }
+        }
     }
 }

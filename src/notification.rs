@@ -10,8 +10,11 @@ use uuid::Uuid;
 use crate::error::InvalidNotification;
 use crate::question::RELATED_TASK;
 
+mod json;
 mod task;
 
+use self::json::object;
+pub(crate) use self::json::{MAX_DEPTH, kind, nests_deeper};
 pub use self::task::{Task, TaskStatus};
 
 /// The id that one notification keeps for its whole life, from push to the client's `_meta`.
@@ -131,6 +134,12 @@ impl Notification {
         self.id
     }
 
+    /// Whether whoever reads it from the queue, or its client, would refuse it for its nesting.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        let values = self.params.iter().chain(&self.meta).flat_map(Map::values);
+        nests_deeper(values, MAX_DEPTH - 1)
+    }
+
     /// Its method.
     pub fn method(&self) -> &str {
         &self.method
@@ -224,12 +233,12 @@ impl Notification {
                 "statusMessage": task.status_message,
                 "createdAt": rfc3339(task.created_at),
                 "lastUpdatedAt": rfc3339(task.last_updated_at),
-                "pollInterval": task.poll_interval.map(|d| d.as_millis() as u64),
+                "pollInterval": task.poll_interval.map(millis),
             }),
         );
         // `ttl` is required and may be null: the task is then kept without a limit.
         if let Some(params) = &mut notification.params {
-            params.insert("ttl".to_owned(), task.ttl.map_or(Value::Null, |d| json!(d.as_millis() as u64)));
+            params.insert("ttl".to_owned(), task.ttl.map_or(Value::Null, |d| json!(millis(d))));
         }
         notification
     }
@@ -310,19 +319,10 @@ pub(crate) fn check_method(method: &str) -> Result<(), InvalidNotification> {
     }
 }
 
-pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
-    (Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3600)).contains(&time_to_live)
-}
+pub(crate) const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-fn object(value: Value) -> Result<Option<Map<String, Value>>, &'static str> {
-    match value {
-        Value::Object(map) => Ok(Some(map)),
-        Value::Null => Ok(None),
-        Value::Array(_) => Err("an array"),
-        Value::String(_) => Err("a string"),
-        Value::Number(_) => Err("a number"),
-        Value::Bool(_) => Err("a boolean"),
-    }
+pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
+    (Duration::from_millis(1)..=TIME_TO_LIVE_MAX).contains(&time_to_live)
 }
 
 /// Whole numbers without a point, as people write progress: `3` and not `3.0`.
@@ -331,9 +331,17 @@ fn number(n: f64) -> Value {
     if n.fract() == 0.0 && n.abs() < EXACT { json!(n as i64) } else { json!(n) }
 }
 
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn rfc3339(at: SystemTime) -> String {
-    // A SystemTime outside the years 0 to 9999 has no RFC 3339 form; the epoch stands in for it.
-    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+    // Not OffsetDateTime::from: that panics outside its range.
+    let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
+    let nanos = at.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -nanos(before.duration()), nanos);
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
+    // A time outside the years 0 to 9999 has no RFC 3339 form; the epoch stands in for it.
+    at.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
 #[cfg(test)]

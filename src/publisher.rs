@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
-use crate::notification::{Notification, NotificationId, Task};
+use crate::notification::{MAX_DEPTH, Notification, NotificationId, Task};
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
 
@@ -112,6 +112,11 @@ impl Publisher {
                 Some(why) => {
                     refused.insert(session.clone());
                     Some(PushRefusal::NotForFastMcp { why })
+                }
+                // Before it is rendered, which goes as deep as it does.
+                None if notification.is_too_deep() => {
+                    refused.insert(session.clone());
+                    Some(PushRefusal::TooDeep { limit: MAX_DEPTH })
                 }
                 None => {
                     let draft = Draft::new(&notification, id, self.config.time_to_live());

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::envelope::Timestamp;
 use crate::error::InvalidQuestion;
 use crate::keys::ENCODED;
+use crate::notification::{MAX_DEPTH, nests_deeper};
 
 /// Where in `_meta` FastMCP puts what its relay needs.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
@@ -114,6 +115,10 @@ impl Elicitation {
         let Some(Value::Object(properties)) = schema.get("properties") else {
             return Err(wrong("its properties are not a JSON object".to_owned()));
         };
+        // It goes out three levels down in `_meta`.
+        if nests_deeper(schema.values(), MAX_DEPTH - 4) {
+            return Err(wrong(format!("it is nested deeper than {} levels", MAX_DEPTH - 3)));
+        }
         for (name, property) in properties {
             let of_names = |items: &Value| items.get("type") == Some(&json!("string")) || items.get("anyOf").is_some();
             let allowed = match property.get("type").and_then(Value::as_str) {
@@ -177,6 +182,11 @@ impl Question {
     #[cfg(feature = "rmcp")]
     pub(crate) fn id_from_json_rpc(id: &str) -> Option<&str> {
         id.strip_prefix(JSON_RPC_ID)
+    }
+
+    /// A client's answer may name anything. What no question can be called is not looked for.
+    pub(crate) fn id_is_possible(request_id: &str) -> bool {
+        (1..=TaskKey::MAX_LEN).contains(&request_id.len())
     }
 
     /// What the client gets as `params` of `elicitation/create`. A message of a task other than its status says whose it is.
@@ -246,7 +256,8 @@ impl Question {
         let deadline = text(elicitation, "deadline")
             .and_then(|at| Timestamp::parse(&at))
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
-        Some(Self { request_id: text(elicitation, "requestId")?, task, elicitation: asked, deadline })
+        let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
+        Some(Self { request_id, task, elicitation: asked, deadline })
     }
 
     /// As it stands among the open questions of a queue.
@@ -279,6 +290,16 @@ impl Answer {
     /// A cancellation that is not the user's.
     pub(crate) fn cancelled(reason: impl Into<String>) -> Self {
         Self::Cancel { reason: Some(reason.into()) }
+    }
+
+    /// Itself, or a cancellation where the worker would find more than so many bytes: what a client sends is bounded by
+    /// HTTP only.
+    pub(crate) fn within(self, limit: usize) -> Self {
+        let bytes = self.to_wire("").len();
+        if bytes <= limit {
+            return self;
+        }
+        Self::cancelled(format!("the answer has {bytes} bytes, and at most {limit} are allowed"))
     }
 
     /// As the worker finds it, under the id of its question. FastMCP reads `action` and `content`.
@@ -318,78 +339,4 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn question(scope: Option<&str>) -> Question {
-        let task = match scope {
-            Some(scope) => TaskKey::of_scope(scope, "t").unwrap(),
-            None => TaskKey::anonymous("t").unwrap(),
-        };
-        let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}});
-        Question {
-            request_id: "r".to_owned(),
-            task,
-            elicitation: Elicitation::form("Sure?", schema).unwrap(),
-            deadline: Timestamp(1_000_000),
-        }
-    }
-
-    #[test]
-    fn a_question_survives_the_queue() {
-        let mut url = question(Some("a|b"));
-        url.elicitation = Elicitation::url("Go", "https://x", "e");
-        for question in [question(None), question(Some("client|sub")), url] {
-            assert_eq!(Question::from_open(question.to_open().as_bytes()), Some(question));
-        }
-    }
-
-    #[test]
-    fn fastmcps_metadata_without_a_scope_is_no_question() {
-        let mut related = question(None).to_related_task();
-        assert_eq!(related["task_scope"], Value::Null);
-        related.as_object_mut().unwrap().remove("task_scope");
-        assert_eq!(Question::from_related_task(&related, None), None);
-    }
-
-    #[test]
-    fn fastmcps_question_has_an_hour() {
-        let mut related = question(None).to_related_task();
-        related["elicitation"].as_object_mut().unwrap().remove("deadline");
-        let read = Question::from_related_task(&related, Some(Timestamp(0))).unwrap();
-        assert_eq!(read.deadline, Timestamp(3_600_000_000));
-    }
-
-    #[test]
-    fn the_client_sees_whose_the_question_is_and_no_scope() {
-        let params = Value::Object(question(Some("secret")).to_params());
-        assert_eq!(params["_meta"][RELATED_TASK], json!({"taskId": "t"}));
-        assert!(!params.to_string().contains("secret"));
-    }
-
-    #[test]
-    fn keys_are_fastmcps() {
-        assert_eq!(question(None).task.in_key(), "anon:t");
-        assert_eq!(question(Some("a|b c")).task.in_key(), "auth:a%7Cb%20c:t");
-    }
-
-    #[test]
-    fn an_answer_is_to_one_question() {
-        let content = Answer::Accept(json!({"ok": true}).as_object().unwrap().clone());
-        for answer in [content.clone(), Answer::Decline, Answer::cancelled("x")] {
-            let wire = answer.to_wire("r");
-            assert_eq!(Answer::from_wire(wire.as_bytes(), "r"), Some(answer));
-            assert_eq!(Answer::from_wire(wire.as_bytes(), "other"), None);
-        }
-        let fastmcp = br#"{"action": "accept", "content": {"ok": true}}"#;
-        assert_eq!(Answer::from_wire(fastmcp, "r"), Some(content));
-    }
-
-    #[test]
-    fn a_schema_that_mcp_does_not_allow_is_refused() {
-        let nested = json!({"type": "object", "properties": {"a": {"type": "object"}}});
-        for schema in [json!(1), json!({"type": "string"}), json!({"type": "object"}), nested] {
-            assert!(Elicitation::form("m", schema).is_err());
-        }
-    }
-}
+mod tests;

@@ -101,7 +101,9 @@ impl SessionId {
             Some((principal, id)) => (Some(Principal::new(text(principal)?).ok()?), id),
             None => (None, encoded),
         };
-        Some(Self { principal, ..Self::new(text(id)?).ok()? })
+        let decoded = Self { principal, ..Self::new(text(id)?).ok()? };
+        // What is not as we write it would be another's key.
+        (decoded.encode() == encoded).then_some(decoded)
     }
 }
 

@@ -29,7 +29,7 @@ fn g1_g2_g3_whatever_dies_all_that_was_pushed_arrives_in_order() {
 fn its_checker_finds_what_a_delivery_that_may_lose_has_lost() {
     let dir = tempfile::tempdir().unwrap();
     let keep = ["--keep", dir.path().to_str().unwrap()];
-    let busy = ["--seconds", "6", "--every", "150", "--rate", "800", "--clients", "6", "--seed", "1", "--drain", "2"];
+    let busy = ["--seconds", "8", "--every", "100", "--rate", "150", "--clients", "6", "--seed", "5", "--drain", "60"];
     let output = chaos(&[&busy[..], &keep, &["--at-most-once"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("lost: client-"));

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tokio::sync::watch;
 
+use super::guarded::Guarded;
 use super::stats::Stats;
 use crate::config::Config;
 use crate::queue::{OwnerToken, Queue};
-use crate::session::McpSession;
 use crate::session_id::SessionId;
 
 /// All that one subscriber needs.
 #[derive(Clone)]
 pub(super) struct Post {
     pub(super) session_id: SessionId,
-    pub(super) session: Arc<dyn McpSession>,
+    pub(super) session: Guarded,
     pub(super) queue: Arc<dyn Queue>,
     pub(super) config: Arc<Config>,
     pub(super) owner: OwnerToken,
@@ -50,6 +50,10 @@ pub(super) struct Ended {
     pub(super) epoch: u64,
     pub(super) reason: StopReason,
 }
+
+/// A subscriber did not end by itself: its arbiter was stopped under it.
+#[derive(Debug)]
+pub(super) struct Forced;
 
 /// What a panic said.
 pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {

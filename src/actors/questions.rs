@@ -1,9 +1,10 @@
 //! Asking a session's client the questions of background tasks: beside the deliveries, a few at a time, until each is
 //! answered, withdrawn, or somebody else's to ask.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +13,16 @@ use actix_rt::task::JoinHandle;
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::post::text_of;
+use super::guarded::Guarded;
+use super::post::{Post, text_of};
+use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};
 use crate::queue::Queue;
 use crate::queue::questions::{close, settle_open};
 use crate::retry::Backoff;
-use crate::session::{McpSession, SessionState};
+use crate::session::SessionState;
 use crate::session_id::SessionId;
 
 /// How many questions one client is asked at the same time. The others wait for their turn.
@@ -49,17 +52,19 @@ struct Task {
 #[derive(Clone)]
 struct Desk {
     session_id: SessionId,
-    session: Arc<dyn McpSession>,
+    session: Guarded,
     queue: Arc<dyn Queue>,
+    config: Arc<Config>,
     turns: Arc<Semaphore>,
 }
 
 impl Asking {
-    pub(super) fn new(session_id: &SessionId, session: &Arc<dyn McpSession>, queue: &Arc<dyn Queue>) -> Self {
+    pub(super) fn new(Post { session_id, session, queue, config, .. }: &Post) -> Self {
         let desk = Desk {
             session_id: session_id.clone(),
-            session: Arc::clone(session),
+            session: session.clone(),
             queue: Arc::clone(queue),
+            config: Arc::clone(config),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         };
         Self { desk, tasks: HashMap::new() }
@@ -102,7 +107,7 @@ impl Drop for Asking {
 impl Desk {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
-            Ok(Some(answer)) => answer,
+            Ok(Some(answer)) => answer.within(self.config.message_max_bytes()),
             // Nobody waits for it any more.
             Ok(None) => return close(&*self.queue, &self.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
@@ -117,7 +122,12 @@ impl Desk {
 
     /// The client's answer, however often it goes away before it gives one; `None` where nobody waits for it any more.
     async fn answer(&self, question: &Question) -> Option<Answer> {
-        let mut presence = self.session.presence();
+        let panicked =
+            |panic: &(dyn Any + Send)| Answer::cancelled(format!("the session panicked: {}", text_of(panic)));
+        let mut presence = match catch_unwind(AssertUnwindSafe(|| self.session.presence())) {
+            Ok(presence) => presence,
+            Err(panic) => return Some(panicked(&*panic)),
+        };
         for failures in 0.. {
             let seen = presence.now();
             let turn = self.turns.acquire().await.ok()?;
@@ -136,10 +146,7 @@ impl Desk {
                         Ok(Err(AskError::NotReady(why))) => {
                             tracing::debug!(session = %self.session_id, why, "a question waits for its client");
                         }
-                        Err(panic) => {
-                            let why = format!("the session panicked: {}", text_of(&*panic));
-                            return Some(Answer::cancelled(why));
-                        }
+                        Err(panic) => return Some(panicked(&*panic)),
                     }
                 }
                 Err(error) => tracing::warn!(session = %self.session_id, %error, "a question waits for the queue"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::FutureExt;
 
+use super::guarded::{Guarded, drop_guarded};
 use super::post::{Post, text_of};
 use super::questions::Asking;
 use super::recent::Recent;
@@ -19,7 +20,7 @@ use crate::error::HandOverError;
 use crate::question::Question;
 use crate::queue::Permit;
 use crate::retry::{Verdict, after_failed_attempt};
-use crate::session::{McpSession, Outbound};
+use crate::session::Outbound;
 
 /// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
 /// itself, as the `rmcp` adapter does, then answers first.
@@ -32,9 +33,9 @@ const TURN: Duration = Duration::from_millis(1);
 /// How many ended tasks of a session are remembered.
 const ENDED_TASKS: usize = 1024;
 
-/// Wraps one [`McpSession`]: hands notifications to it, and has it ask questions beside that.
+/// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
 pub struct SessionActor {
-    session: Arc<dyn McpSession>,
+    session: Guarded,
     config: Arc<Config>,
     asking: Asking,
     ended: Rc<RefCell<Recent<String>>>,
@@ -48,11 +49,11 @@ impl std::fmt::Debug for SessionActor {
 
 impl SessionActor {
     pub(super) fn new(post: &Post) -> Self {
-        let Post { session_id, session, queue, config, .. } = post;
+        let Post { session, config, .. } = post;
         Self {
-            session: Arc::clone(session),
+            session: session.clone(),
             config: Arc::clone(config),
-            asking: Asking::new(session_id, session, queue),
+            asking: Asking::new(post),
             ended: Rc::new(RefCell::new(Recent::new(ENDED_TASKS))),
         }
     }
@@ -153,7 +154,7 @@ impl Handler<Deliver> for SessionActor {
     type Result = ResponseFuture<DeliverOutcome>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(hand_over(Arc::clone(&self.session), Arc::clone(&self.config), Rc::clone(&self.ended), deliver))
+        Box::pin(hand_over(self.session.clone(), Arc::clone(&self.config), Rc::clone(&self.ended), deliver))
     }
 }
 
@@ -174,7 +175,7 @@ impl Handler<StopAsking> for SessionActor {
 }
 
 async fn hand_over(
-    session: Arc<dyn McpSession>,
+    session: Guarded,
     config: Arc<Config>,
     ended: Rc<RefCell<Recent<String>>>,
     deliver: Deliver,
@@ -233,10 +234,14 @@ async fn hand_over(
 
 /// One call of the session's, which may take too long or panic.
 async fn attempt(limit: Duration, call: impl Future<Output = Result<(), HandOverError>>) -> Result<(), HandOverError> {
-    match tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()).await {
+    let mut call = Box::pin(AssertUnwindSafe(call).catch_unwind());
+    match tokio::time::timeout(limit, call.as_mut()).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic)))),
-        Err(_) => Err(HandOverError::Transient(format!("no answer within {limit:?}"))),
+        Err(_) => {
+            drop_guarded(call);
+            Err(HandOverError::Transient(format!("no answer within {limit:?}")))
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use self::drive::Drive;
 use super::SessionActor;
-use super::post::{Ended, Post, StopReason, text_of};
+use super::post::{Ended, Forced, Post, StopReason, text_of};
 use crate::config::Delivery;
 
 mod at_most_once;
@@ -35,7 +35,7 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 /// Owns one session's queue, on an arbiter of its own. Started by the [`SupervisorActor`](super::SupervisorActor).
 pub struct SessionSubscriberActor {
     post: Post,
-    predecessors: Vec<oneshot::Receiver<()>>,
+    predecessors: Vec<oneshot::Receiver<Forced>>,
 }
 
 impl std::fmt::Debug for SessionSubscriberActor {
@@ -45,7 +45,7 @@ impl std::fmt::Debug for SessionSubscriberActor {
 }
 
 impl SessionSubscriberActor {
-    pub(super) fn new(post: Post, predecessors: Vec<oneshot::Receiver<()>>) -> Self {
+    pub(super) fn new(post: Post, predecessors: Vec<oneshot::Receiver<Forced>>) -> Self {
         Self { post, predecessors }
     }
 }

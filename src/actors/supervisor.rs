@@ -11,7 +11,8 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 
 use super::arbiters::OwnArbiter;
-use super::post::{Ended, Post, StopReason};
+use super::guarded::Guarded;
+use super::post::{Ended, Forced, Post, StopReason};
 use super::stats::Stats;
 use super::subscriber::SessionSubscriberActor;
 use super::{SubscriberInfo, SubscriberState};
@@ -60,8 +61,18 @@ struct Ending {
     session: SessionId,
     owner: OwnerToken,
     arbiter: OwnArbiter,
-    /// Who wants to know of the end: answers to stops, and successors.
-    waiters: Vec<oneshot::Sender<()>>,
+    stats: Arc<Stats>,
+    /// Who wants to know of the end: answers to stops, successors, a shutdown. Dropped when it has ended by itself.
+    waiters: Vec<oneshot::Sender<Forced>>,
+}
+
+impl Ending {
+    /// Something that ends when this has.
+    fn watch(&mut self) -> oneshot::Receiver<Forced> {
+        let (waiter, end) = oneshot::channel();
+        self.waiters.push(waiter);
+        end
+    }
 }
 
 impl std::fmt::Debug for SupervisorActor {
@@ -143,7 +154,7 @@ impl SupervisorActor {
     fn start_child(
         &mut self,
         session_id: SessionId,
-        session: Arc<dyn McpSession>,
+        session: Guarded,
         stats: Arc<Stats>,
         restarts: RestartBudget,
         arbiter: OwnArbiter,
@@ -163,39 +174,33 @@ impl SupervisorActor {
             stop: stop_receiver,
         };
         // Whatever still ends under this id ends first, so that what it has in hand is put down.
-        let predecessors = self
-            .ending
-            .values_mut()
-            .filter(|ending| ending.session == session_id)
-            .map(|ending| {
-                let (ended, predecessor) = oneshot::channel();
-                ending.waiters.push(ended);
-                predecessor
-            })
-            .collect();
+        let predecessors =
+            self.ending.values_mut().filter(|ending| ending.session == session_id).map(Ending::watch).collect();
         let subscriber = SessionSubscriberActor::new(post.clone(), predecessors);
         SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
         self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
     }
 
     /// Asks a child to stop, and what is told when it has.
-    fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<()>> {
+    fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<Forced>> {
         let Child { post, stop, arbiter, restarts: _ } = self.children.remove(session_id)?;
         // It may have ended already: then its notice is on its way.
         let _ = stop.send(true);
         let (ended, end) = oneshot::channel();
         // One that pauses before a restart has ended: `ended` is dropped, which says so.
         let Some(arbiter) = arbiter else { return Some(end) };
-        let ending = Ending { session: post.session_id, owner: post.owner, arbiter, waiters: vec![ended] };
+        let (session, stats) = (post.session_id.clone(), Arc::clone(&post.stats));
+        let ending = Ending { session, owner: post.owner, arbiter, stats, waiters: vec![ended] };
         self.ending.insert(post.epoch, ending);
         let patience = self.config.hand_over_timeout() + STOP_GRACE;
-        ctx.run_later(patience, move |supervisor, ctx| supervisor.end(post.epoch, true, ctx));
+        let epoch = post.epoch;
+        ctx.run_later(patience, move |supervisor, ctx| supervisor.end(epoch, true, ctx));
         Some(end)
     }
 
     /// Gives an ended subscriber's thread back. One that did not end by itself has its lease released for it.
     fn end(&mut self, epoch: u64, by_force: bool, ctx: &mut Context<Self>) {
-        let Some(Ending { session, owner, arbiter, waiters }) = self.ending.remove(&epoch) else { return };
+        let Some(Ending { session, owner, arbiter, waiters, .. }) = self.ending.remove(&epoch) else { return };
         let queue = Arc::clone(&self.queue);
         let work = async move {
             if by_force {
@@ -206,7 +211,7 @@ impl SupervisorActor {
                     tracing::warn!(%session, %error, "its lease was not released; it runs out by itself");
                 }
                 // A thread that never comes to an await point would hold up its waiters for ever.
-                drop(waiters);
+                waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
                 arbiter.end().await;
             } else {
                 arbiter.end().await;
@@ -249,7 +254,7 @@ impl SupervisorActor {
             Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
         };
         if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
-            self.start_child(session_id, post.session, post.stats, restarts, arbiter, ctx);
+            self.start_child(session_id, post.session.clone(), post.stats, restarts, arbiter, ctx);
         }
     }
 }
@@ -263,11 +268,12 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
 
     fn handle(&mut self, msg: EnsureSubscriber, ctx: &mut Context<Self>) -> Self::Result {
         let EnsureSubscriber { session_id, session } = msg;
+        let session = Guarded::new(session);
         if self.shutting_down {
             return Err(EnsureError::ShuttingDown);
         }
         let ensured = match self.children.get(&session_id) {
-            Some(child) if is_same(&child.post.session, &session) => return Ok(Ensured::Unchanged),
+            Some(child) if child.post.session.is_same(&session) => return Ok(Ensured::Unchanged),
             Some(_) => Ensured::Replaced,
             None => {
                 let limit = self.config.dedicated_limit();
@@ -291,14 +297,15 @@ impl Handler<StopSubscriber> for SupervisorActor {
 
     fn handle(&mut self, msg: StopSubscriber, ctx: &mut Context<Self>) -> Self::Result {
         let StopSubscriber { session_id, session } = msg;
+        let session = session.map(Guarded::new);
         let meant = self
             .children
             .get(&session_id)
-            .is_some_and(|child| session.is_none_or(|session| is_same(&child.post.session, &session)));
+            .is_some_and(|child| session.as_ref().is_none_or(|session| child.post.session.is_same(session)));
         let end = if meant { self.stop_child(&session_id, ctx) } else { None };
         Box::pin(async move {
             match end {
-                // Its sender is dropped when the subscriber has ended.
+                // However it ended.
                 Some(end) => {
                     let _ = end.await;
                     true
@@ -347,10 +354,4 @@ impl Handler<Ended> for SupervisorActor {
             }
         }
     }
-}
-
-/// Whether two handles are of one object. Addresses are compared, not the tables of its functions, of which one type
-/// can have several.
-fn is_same(a: &Arc<dyn McpSession>, b: &Arc<dyn McpSession>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
 }

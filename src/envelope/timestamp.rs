@@ -25,7 +25,7 @@ impl Timestamp {
 
     /// How long after `earlier` it is; zero if it is before.
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -38,12 +38,46 @@ impl fmt::Display for Timestamp {
     /// RFC 3339 as Python's `isoformat` writes it, always with microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
-        let at =
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        // The years 0 to 9999, beyond which RFC 3339 has no form: a time that is far away must not become one in between.
+        const YEARS: [i64; 2] = [-62_167_219_200_000_000, 253_402_300_799_999_999];
+        let micros = self.0.clamp(YEARS[0], YEARS[1]);
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).map_err(|_| fmt::Error)?;
         f.write_str(&at.format(&format).map_err(|_| fmt::Error)?)
     }
 }
 
 fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_time_without_a_form_is_written_as_the_nearest_that_has_one() {
+        assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-31T23:59:59.999999+00:00");
+        assert_eq!(Timestamp(i64::MIN).to_string(), "0000-01-01T00:00:00.000000+00:00");
+        assert_eq!(Timestamp(i64::MIN).since(Timestamp(i64::MAX)), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_written_and_what_is_written_is_read(at in any::<i64>(), other in any::<i64>()) {
+            let text = Timestamp(at).to_string();
+            prop_assert_eq!(text.len(), "2026-11-23T10:00:00.000000+00:00".len());
+            let read = Timestamp::parse(&text).unwrap();
+            prop_assert_eq!(read.to_string(), text);
+            prop_assert_eq!(Timestamp(at).since(Timestamp(other)).is_zero(), at <= other);
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_of_times_panic(text in "\\PC*|[0-9]{0,5}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{0,20}[-+Zz0-9:]{0,6}") {
+            if let Some(at) = Timestamp::parse(&text) {
+                prop_assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
+            }
+        }
+    }
 }

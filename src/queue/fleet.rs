@@ -103,8 +103,19 @@ impl News {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::principal::Principal;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_of_news_panic(text in ".*|(ended|confirmed) [a-z%:]{1,9} [0-9a-f-]{0,40}( .*)?") {
+            if let Some(news) = News::decode(&text) {
+                prop_assert_eq!(News::decode(&news.encode()), Some(news));
+            }
+        }
+    }
 
     #[test]
     fn news_are_what_they_were() {

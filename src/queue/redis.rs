@@ -248,15 +248,16 @@ impl Queue for RedisQueue {
             let mut connection = self.shared.clone();
             let (seconds, micros): (i64, i64) =
                 redis::cmd("TIME").query_async(&mut connection).await.map_err(failed)?;
-            let members: Vec<String> = redis::cmd("ZRANGEBYSCORE")
+            // As bytes: one that is no text must not hide the others.
+            let members: Vec<Vec<u8>> = redis::cmd("ZRANGEBYSCORE")
                 .arg(self.keys.sessions())
                 .arg(format!("({}", seconds * 1000 + micros / 1000))
                 .arg("+inf")
                 .query_async(&mut connection)
                 .await
                 .map_err(failed)?;
-            let mut sessions: Vec<SessionId> =
-                members.iter().filter_map(|member| SessionId::decode(member.rsplit_once(':')?.0)).collect();
+            let session = |member: &Vec<u8>| SessionId::decode(std::str::from_utf8(member).ok()?.rsplit_once(':')?.0);
+            let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
             // While a session moves it has two owners here.
             sessions.sort_unstable();
             sessions.dedup();

@@ -1,13 +1,15 @@
 //! The end of a supervisor: nothing new, what is under way is put down within a limit, leases are released, threads
 //! given back, and a report.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 
 use super::SupervisorActor;
+use crate::actors::post::Forced;
 
 /// How long leases may take to be released for those who did not end by themselves.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -46,9 +48,8 @@ impl Handler<Shutdown> for SupervisorActor {
         let mut report = ShutdownReport::default();
         let (mut ends, mut stats) = (Vec::new(), Vec::new());
         for ending in self.ending.values_mut() {
-            let (ended, end) = oneshot::channel();
-            ending.waiters.push(ended);
-            ends.push(end);
+            stats.push(Arc::clone(&ending.stats));
+            ends.push(ending.watch());
         }
         let sessions: Vec<_> = self.children.keys().cloned().collect();
         for session in sessions {
@@ -58,13 +59,18 @@ impl Handler<Shutdown> for SupervisorActor {
             ends.extend(self.stop_child(&session, ctx));
         }
         let count = ends.len();
-        let all = futures_util::future::join_all(ends);
+        // Counted one by one: the others may not end within the time.
+        let forced = Rc::new(Cell::new(0));
+        let all = futures_util::future::join_all(ends.into_iter().map(|end| {
+            let forced = Rc::clone(&forced);
+            async move { forced.set(forced.get() + usize::from(end.await.is_ok())) }
+        }));
         let drained = async move {
             let _ = tokio::time::timeout(drain, all).await;
         };
         Box::pin(drained.into_actor(self).then(move |(), supervisor, _| {
             let left: Vec<_> = supervisor.ending.drain().map(|(_, ending)| ending).collect();
-            report.forced = left.len();
+            report.forced = left.len() + forced.get();
             report.stopped = count.saturating_sub(report.forced);
             let queue = Arc::clone(&supervisor.queue);
             async move {
@@ -83,7 +89,11 @@ impl Handler<Shutdown> for SupervisorActor {
                 if released.is_err() {
                     tracing::warn!("not all leases were released in time; they run out by themselves");
                 }
-                let ends = left.into_iter().map(|ending| ending.arbiter.end());
+                let ends = left.into_iter().map(|ending| {
+                    // Another shutdown may wait for it too, for longer.
+                    ending.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
+                    ending.arbiter.end()
+                });
                 // A thread that never comes to an await point is left behind: it ends with the process.
                 let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
                 for stats in stats {

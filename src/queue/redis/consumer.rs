@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
+use crate::notification::TIME_TO_LIVE_MAX;
 use crate::queue::lease::DoubtMark;
 use crate::queue::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::session_id::SessionId;
@@ -183,7 +184,7 @@ impl RedisConsumer {
     fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool) -> Vec<Vec<u8>> {
         let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
         let questions_life = match (latest, self.seen_at) {
-            (Some(latest), Some(now)) => latest.since(now) + self.config.expiry_grace(),
+            (Some(latest), Some(now)) => latest.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace(),
             _ => Duration::ZERO,
         };
         let question = take::Question { owner: self.owner, delivered, reclaim, life: self.life, questions_life };
@@ -236,7 +237,8 @@ impl RedisConsumer {
         self.life = items
             .iter()
             .filter_map(|item| item.envelope.as_ref().ok()?.expires_at)
-            .map(|at| at.since(now) + self.config.expiry_grace())
+            // Whatever time stands in it: a key is not kept for thousands of years.
+            .map(|at| at.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace())
             .max()
             .unwrap_or_default();
         Ok(Taken { lease, changed, now, items })

@@ -32,7 +32,19 @@ impl Epoch {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_forged_id_is_none_of_ours(id in ".*|[0-9a-f]{32}-[0-9]{1,30}(/[0-9]{1,30})?") {
+            let ours = Epoch::new();
+            prop_assert_eq!(ours.unmark(&id), None);
+            let marked = ours.mark(&id);
+            prop_assert_eq!(ours.unmark(&marked), Some(id.as_str()));
+        }
+    }
 
     #[test]
     fn only_ids_of_this_process_are_recognised() {
