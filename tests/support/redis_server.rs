@@ -80,6 +80,11 @@ impl RedisServer {
         self.port
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     pub(crate) fn unix_url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }

@@ -1,0 +1,162 @@
+//! A client: MCP over HTTP. It keeps a stream open, at whatever server, and goes on with its session id when that ends. What
+//! its handler gets is written down before the ping behind it is answered.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use mcp_courier::{Cause, Outbound};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::record::Record;
+use crate::roles::{orders, say};
+
+const VERSION: &str = "2025-11-25";
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long a stream may be silent. Servers of this fleet say something each second.
+const SILENCE: Duration = Duration::from_millis(2500);
+
+/// How long it waits before it tries again what failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClientArgs {
+    #[arg(long)]
+    url: String,
+    #[arg(long)]
+    record: PathBuf,
+    /// The session to go on with.
+    #[arg(long)]
+    session: Option<String>,
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    url: String,
+    session: Option<String>,
+}
+
+pub(crate) fn run(args: ClientArgs) -> Result<(), Cause> {
+    crate::block_on(false, live(args))
+}
+
+async fn live(ClientArgs { url, record, session }: ClientArgs) -> Result<(), Cause> {
+    let _ends_with_its_parent = orders();
+    let record = Record::append(&record)?;
+    // A connection for each request: one that is kept may be closed by the server just as it is used again.
+    let http = reqwest::Client::builder().pool_max_idle_per_host(0).tcp_nodelay(true).build()?;
+    let mut client = Client { http, url, session };
+    loop {
+        if client.session.is_none() {
+            let Some(session) = client.initialize().await else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            record.write(&format!("S {} {session}\n", record.clock.now()))?;
+            say(&format!("session {session}"))?;
+            client.session = Some(session);
+        }
+        match client.open().await {
+            Ok(stream) => {
+                record.write(&format!("O {}\n", record.clock.now()))?;
+                let why = client.read(stream, &record).await?;
+                record.write(&format!("E {} {why}\n", record.clock.now()))?;
+            }
+            Err(Some(StatusCode::NOT_FOUND)) => {
+                record.write(&format!("N {}\n", record.clock.now()))?;
+                client.session = None;
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+impl Client {
+    /// A new session's id.
+    async fn initialize(&self) -> Option<String> {
+        let params = json!({
+            "protocolVersion": VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "chaos", "version": "0"},
+        });
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        let response = self.post(&request).await?;
+        let session = response.headers().get("mcp-session-id")?.to_str().ok()?.to_owned();
+        timeout(ANSWER, response.bytes()).await.ok()?.ok()?;
+        let new = Self { session: Some(session.clone()), ..self.clone() };
+        let initialized = new.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        (initialized.status() == StatusCode::ACCEPTED).then_some(session)
+    }
+
+    /// Opens the stream, or says how that is refused.
+    async fn open(&self) -> Result<Response, Option<StatusCode>> {
+        let request = self.request(self.http.get(&self.url)).header(ACCEPT, "text/event-stream");
+        let response = timeout(ANSWER, request.send()).await.map_err(|_| None)?.map_err(|_| None)?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            other => Err(Some(other)),
+        }
+    }
+
+    /// Reads a stream to its end, and says what that was.
+    async fn read(&self, mut stream: Response, record: &Record) -> Result<&'static str, Cause> {
+        let mut rest = Vec::new();
+        loop {
+            let chunk = match timeout(SILENCE, stream.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => return Ok("end"),
+                Ok(Err(_)) => return Ok("cut"),
+                Err(_) => return Ok("silence"),
+            };
+            rest.extend_from_slice(&chunk);
+            let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let lines: Vec<u8> = rest.drain(..=end).collect();
+            let (mut got, mut pings) = (String::new(), Vec::new());
+            let now = record.clock.now();
+            // Each message is one line of data.
+            for data in String::from_utf8(lines)?.lines().filter_map(|line| line.strip_prefix("data:")) {
+                let Ok(message) = serde_json::from_str::<Value>(data.trim()) else { continue };
+                let params = &message["params"];
+                match message["method"].as_str() {
+                    Some("notifications/chaos") => {
+                        let id = params["_meta"][Outbound::ID_KEY].as_str().unwrap_or("-");
+                        let worker = params["worker"].as_str().unwrap_or("-");
+                        writeln!(got, "G {now} {worker} {} {id}", params["n"])?;
+                    }
+                    Some("ping") => pings.push(message["id"].clone()),
+                    _ => {}
+                }
+            }
+            // Before the answer: what is confirmed does not come again.
+            record.write(&got)?;
+            for id in pings {
+                let client = self.clone();
+                tokio::spawn(async move { client.post(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await });
+            }
+        }
+    }
+
+    async fn post(&self, message: &Value) -> Option<Response> {
+        let request = self
+            .request(self.http.post(&self.url))
+            .header(ACCEPT, "application/json, text/event-stream")
+            .header(CONTENT_TYPE, "application/json")
+            .body(message.to_string());
+        timeout(ANSWER, request.send()).await.ok()?.ok()
+    }
+
+    fn request(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.session {
+            Some(session) => request.header("mcp-session-id", session).header("mcp-protocol-version", VERSION),
+            None => request,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A TCP forwarder on loopback, which can be cut, silenced and slowed down.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Where a connection goes: whether it begins with a GET, which opens a stream, and how many targets have failed already.
+pub(crate) type Route = Arc<dyn Fn(bool, usize) -> Option<SocketAddr> + Send + Sync>;
+
+/// How bytes pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Flow {
+    /// At once.
+    Open,
+    /// Each piece this much later.
+    Slow(Duration),
+    /// Not at all. They are held back, and nothing ends.
+    Silent,
+}
+
+pub(crate) struct Forwarder {
+    pub(crate) address: SocketAddr,
+    flow: watch::Sender<Flow>,
+    cuts: watch::Sender<u64>,
+}
+
+impl Forwarder {
+    pub(crate) async fn start(route: Route) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (flow, cuts) = (watch::Sender::new(Flow::Open), watch::Sender::new(0));
+        let (flows, cut) = (flow.subscribe(), cuts.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let Ok((from, _)) = listener.accept().await else { continue };
+                let (route, flows, mut cut) = (Arc::clone(&route), flows.clone(), cut.clone());
+                cut.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = forward(from, route, flows) => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { address, flow, cuts })
+    }
+
+    /// Ends all connections.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    pub(crate) fn flow(&self, flow: Flow) {
+        self.flow.send_replace(flow);
+    }
+}
+
+async fn forward(from: TcpStream, route: Route, mut flow: watch::Receiver<Flow>) {
+    let mut first = [0; 4];
+    let Ok(read) = from.peek(&mut first).await else { return };
+    let is_stream = first[..read] == *b"GET ";
+    for failed in 0.. {
+        if flow.wait_for(|flow| *flow != Flow::Silent).await.is_err() {
+            return;
+        }
+        let Some(target) = route(is_stream, failed) else { return };
+        let Ok(to) = TcpStream::connect(target).await else { continue };
+        if from.set_nodelay(true).and(to.set_nodelay(true)).is_err() {
+            return;
+        }
+        let ((read_from, write_from), (read_to, write_to)) = (from.into_split(), to.into_split());
+        // The end of one direction is not the end of the other, but an error is.
+        let _ = tokio::try_join!(copy(read_from, write_to, flow.clone()), copy(read_to, write_from, flow));
+        return;
+    }
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::Receiver<Flow>) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        let now = *flow.wait_for(|flow| *flow != Flow::Silent).await.map_err(io::Error::other)?;
+        if let Flow::Slow(pause) = now {
+            tokio::time::sleep(pause).await;
+        }
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+}

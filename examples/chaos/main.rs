@@ -1,0 +1,149 @@
+//! Chaos: `cargo run --release --example chaos -- --seconds 60 --seed 7`.
+//!
+//! Several servers, workers and clients as processes of their own, and a Redis that writes to its disk whatever it
+//! answers. A schedule of faults, the same for the same seed, kills, stops, pauses and cuts them. At last all is healed,
+//! and a checker says whether every notification that was pushed with `Ok` got to its client's handler, in the order of its
+//! worker's pushes. It ends with 1, and names what is wrong, if one is lost or out of order.
+//!
+//! `chaos failover-times` measures how long a client goes without when its server dies.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use mcp_courier::{Cause, Config, ConfigBuilder};
+
+mod check;
+mod client;
+mod failover;
+mod faults;
+mod fleet;
+mod forwarder;
+mod record;
+#[path = "../../tests/support/redis_server.rs"]
+mod redis_server;
+mod report;
+mod roles;
+mod run;
+mod schedule;
+mod server;
+mod worker;
+
+#[derive(Debug, Parser)]
+#[command(
+    about = "Kills, pauses and cuts a fleet, and checks that nothing is lost",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    chaos: Chaos,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Chaos {
+    /// How long faults go on. Healing and draining follow.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The same seed makes the same schedule of faults. A new one each time if there is none.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many servers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    servers: u16,
+    /// How many workers.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
+    workers: u16,
+    /// How many clients.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: u16,
+    /// How many notifications a worker pushes in a second.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// How many milliseconds pass from one fault to the next, on average.
+    #[arg(long, value_name = "MS", default_value_t = 700, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// How many seconds all that was pushed may take to arrive once all is healed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain: u64,
+    /// Delivers at most once, which is allowed to lose: to see that the checker finds it.
+    #[arg(long)]
+    at_most_once: bool,
+    /// Keeps the records in this directory. Without it they are kept, in a temporary one, only when something is wrong.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Measures the time from the death of a server to the next delivery at another one.
+    FailoverTimes {
+        /// How many rounds for each way to die.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// A server of the fleet.
+    #[command(hide = true)]
+    Server(server::ServerArgs),
+    /// A worker of the fleet.
+    #[command(hide = true)]
+    Worker(worker::WorkerArgs),
+    /// A client of the fleet.
+    #[command(hide = true)]
+    Client(client::ClientArgs),
+    /// The fleet's Redis.
+    #[command(hide = true)]
+    Redis,
+}
+
+fn main() -> ExitCode {
+    let Cli { role, chaos } = Cli::parse();
+    let done = match role {
+        None => run::chaos(chaos),
+        Some(Role::FailoverTimes { rounds }) => failover::measure(rounds).map(|()| true),
+        Some(Role::Server(args)) => server::run(args).map(|()| true),
+        Some(Role::Worker(args)) => worker::run(args).map(|()| true),
+        Some(Role::Client(args)) => client::run(args).map(|()| true),
+        Some(Role::Redis) => roles::keep_redis().map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What all keys begin with.
+const PREFIX: &str = "chaos";
+
+/// How many notifications are taken at once, and so how many a fault may repeat.
+const BATCH: usize = 100;
+
+/// How long a lease lasts without its owner.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// The settings of all: short, so that a minute sees what else takes an hour, and with a time to live that nothing outlives.
+fn config() -> ConfigBuilder {
+    Config::builder()
+        .prefix(PREFIX)
+        .heartbeat(LEASE / 2)
+        .hand_over_timeout(Duration::from_secs(2))
+        .backoff_max(Duration::from_millis(500))
+        .batch_messages(BATCH)
+        .queue_max_messages(100_000)
+        .time_to_live(Duration::from_secs(24 * 3600))
+}
+
+/// Runs on a runtime of this thread, or on several threads.
+fn block_on<T>(threads: bool, what: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+    let mut builder = match threads {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build()?.block_on(what)
+}

@@ -1,0 +1,36 @@
+//! Short runs of the example `chaos`: a fleet of processes under a schedule of faults, and its checker.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+#[path = "support/chat_process.rs"]
+mod chat_process;
+
+use chat_process::example;
+
+/// The schedule is the same each time, unless another is asked for.
+const SEED: &str = "7";
+
+fn chaos(args: &[&str]) -> Output {
+    let output = Command::new(example("chaos")).args(args).stdin(Stdio::null()).output().unwrap();
+    // Past the capture of `cargo test`: its seed and figures are to be seen. (For nextest see .config/nextest.toml.)
+    std::io::stdout().write_all(&[&output.stdout[..], &output.stderr].concat()).unwrap();
+    output
+}
+
+#[test]
+fn g1_g2_g3_whatever_dies_all_that_was_pushed_arrives_in_order() {
+    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| SEED.to_owned());
+    let output = chaos(&["--seconds", "15", "--clients", "8", "--drain", "60", "--seed", &seed]);
+    assert!(output.status.success(), "chaos with seed {seed}");
+}
+
+#[test]
+fn its_checker_finds_what_a_delivery_that_may_lose_has_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = ["--keep", dir.path().to_str().unwrap()];
+    let busy = ["--seconds", "8", "--every", "100", "--rate", "150", "--clients", "6", "--seed", "5", "--drain", "60"];
+    let output = chaos(&[&busy[..], &keep, &["--at-most-once"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("lost: client-"));
+}
