@@ -302,7 +302,10 @@ impl Redis {
 }
 
 fn spawn(args: &[&str], log: Stdio, kill_on_drop: bool) -> Result<(Process, Lines<BufReader<ChildStdout>>), Cause> {
-    let mut child = Command::new(std::env::current_exe()?)
+    // On Linux this is what runs, also when its file has been built anew meanwhile.
+    let this = Path::new("/proc/self/exe");
+    let this = if this.exists() { this.to_owned() } else { std::env::current_exe()? };
+    let mut child = Command::new(this)
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

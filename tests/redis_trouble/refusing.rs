@@ -165,7 +165,10 @@ async fn another_type_under_the_live_sessions_is_logged_and_holds_nothing_up() {
     })
     .await;
     place.flows().await;
-    assert!(place.subscribers().await.iter().all(|info| info.state == SubscriberState::Waiting));
+    crate::eventually::eventually("all are at work", crate::place::RECOVERY, async || {
+        place.subscribers().await.iter().all(|info| info.state == SubscriberState::Waiting)
+    })
+    .await;
 }
 
 #[actix::test]
