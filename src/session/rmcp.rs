@@ -34,6 +34,7 @@ mod restoring;
 mod shared;
 mod store;
 mod stream;
+mod turn;
 
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;

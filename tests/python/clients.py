@@ -49,6 +49,8 @@ class Member:
     async def elicited(self, context, params):
         self.asked.append(params)
         answer = self.answers.pop(0)
+        if callable(answer):
+            answer = await answer()
         return ElicitResult(**answer) if isinstance(answer, dict) else answer
 
     async def call(self, tool, **arguments):

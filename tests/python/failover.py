@@ -7,6 +7,8 @@ import anyio
 from balancer import balanced
 
 PATIENCE = 60
+QUESTION = ["task-7", "Pay?", '{"type": "object", "properties": {"approve": {"type": "boolean"}}}']
+ACCEPT = {"action": "accept", "content": {"approve": True}}
 
 
 class Told:

@@ -1,11 +1,14 @@
 """Clients of the official Python SDK and of FastMCP 3 go on at another server."""
 
+import json
 from subprocess import Popen
 
+import anyio
 import fastmcp
 import pytest
+from balancer import balanced
 from clients import connect
-from failover import tell_while_servers_end
+from failover import ACCEPT, QUESTION, tell_while_servers_end
 
 pytestmark = pytest.mark.anyio
 
@@ -17,8 +20,21 @@ KINDS = {
 
 
 async def test_g2_two_killed_servers_lose_nothing(fleet, worker):
-    await tell_while_servers_end(KINDS, fleet, worker, 10_000, [Popen.kill])
+    await tell_while_servers_end(KINDS, fleet, worker, 10_000, [Popen.kill, Popen.kill])
 
 
 async def test_g2_a_rolling_restart_loses_nothing(fleet, worker):
-    await tell_while_servers_end(KINDS, fleet, worker, 3_000, [Popen.terminate])
+    await tell_while_servers_end(KINDS, fleet, worker, 1_000, [Popen.terminate])
+
+
+async def test_g2_an_answer_reaches_the_worker_though_the_server_that_asked_was_killed(fleet, worker):
+    servers, urls = fleet
+
+    async def answer():
+        servers[0].kill()
+        servers[0].wait()
+        return ACCEPT
+
+    async with balanced(urls) as (_, url), connect(url, [answer]) as member:
+        said = await anyio.to_thread.run_sync(worker, "elicit", member.session_id, *QUESTION)
+        assert json.loads(said) == ACCEPT

@@ -113,6 +113,14 @@ impl RawClient {
         Ok(EventStream::new(self.clone(), response))
     }
 
+    /// Opens it as a client whose stream broke, which is turned round: that stream says its id, and ends well.
+    pub(crate) async fn come_back(&self, last_event_id: &str) -> EventStream {
+        let mut turned = self.open_stream_after(Some(last_event_id)).await.unwrap();
+        let id = turned.next_event().await.unwrap().id.unwrap();
+        assert!(turned.next_event().await.is_none(), "it goes on");
+        self.open_stream_after(Some(&id)).await.unwrap()
+    }
+
     /// A request's whole answer, with `result` or `error`.
     pub(crate) async fn request(&self, method: &str, params: Value) -> Value {
         let id = json!(self.next_id.fetch_add(1, Ordering::Relaxed));
