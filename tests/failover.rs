@@ -140,6 +140,31 @@ async fn g2_a_client_goes_on_at_another_server_with_its_session_and_what_it_had_
 }
 
 #[actix::test]
+async fn whose_stream_broke_is_turned_round_once_wherever_it_comes_back() {
+    let redis = RedisServer::start();
+    let (a, b) = (Member::start(&redis).await, Member::start(&redis).await);
+    let at_a = RawClient::connect(&a.url).await;
+    let at_b = at_a.at(&b.url);
+    let mut turned = at_b.open_stream_after(Some("0")).await.unwrap();
+    let event = turned.next_event().await.unwrap();
+    let (id, retry) = (event.id.unwrap(), event.retry.unwrap());
+    assert!(retry < 100, "it comes back at once");
+    assert!(turned.next_event().await.is_none());
+    let mut stream = at_a.open_stream_after(Some(&id)).await.unwrap();
+    // When this one breaks, it comes as it came before, and is turned round again.
+    let event = stream.next_event().await.unwrap();
+    assert_eq!((event.id.as_deref(), event.retry), (Some("0"), Some(3000)));
+    push(&a.courier.publisher(), &self::id(&at_a), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    eventually("confirmed", SOON, async || length_of_queue(&redis, &at_a).await == 0).await;
+    drop(stream);
+    // At B it was already, and that it comes back at all is enough for one that does not note ids.
+    let mut stream = at_b.open_stream_after(Some("0")).await.unwrap();
+    push(&a.courier.publisher(), &self::id(&at_a), 1..2).await;
+    assert_eq!(numbers(&mut stream, 1).await, [1]);
+}
+
+#[actix::test]
 async fn a_ping_may_be_answered_at_any_server() {
     let redis = RedisServer::start();
     let config = || config().hand_over_timeout(Duration::from_secs(2));

@@ -25,6 +25,9 @@
 //! server, the newest stream receives, and what was not confirmed comes again down it. Put [`acting_as`] around requests
 //! where sessions are to be their users'.
 //!
+//! A client that comes back with a `Last-Event-ID` is turned round once: it gets a stream that ends well, with `retry: 10`,
+//! and then the real one. Python's SDK gives up after its second broken stream, unless one has ended well in between.
+//!
 //! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
 //! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives. Set `tcp_nodelay(true)`
 //! too: an answer is written in pieces, and without it a small one waits for the client to acknowledge the one before,
@@ -40,6 +43,7 @@ mod restoring;
 mod shared;
 mod store;
 mod stream;
+mod turn;
 
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;

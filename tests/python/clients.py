@@ -20,8 +20,9 @@ async def until(reached):
 class Member:
     """A client, and all that it has been told, in order. `answers` are to elicitations; none has no such capability."""
 
-    def __init__(self, answers=None):
+    def __init__(self, answers=None, on_message=None):
         self.told = []
+        self.on_message = on_message
         self.updated = []
         self.others = []
         self.asked = []
@@ -38,6 +39,8 @@ class Member:
         match getattr(notification, "method", None):
             case "notifications/message":
                 self.told.append(notification.params)
+                if self.on_message:
+                    await self.on_message(notification.params)
             case "notifications/resources/updated":
                 self.updated.append(str(notification.params.uri))
             case _:
@@ -46,6 +49,8 @@ class Member:
     async def elicited(self, context, params):
         self.asked.append(params)
         answer = self.answers.pop(0)
+        if callable(answer):
+            answer = await answer()
         return ElicitResult(**answer) if isinstance(answer, dict) else answer
 
     async def call(self, tool, **arguments):
@@ -61,8 +66,8 @@ class Member:
 
 
 @asynccontextmanager
-async def connect(url, answers=None):
-    member = Member(answers)
+async def connect(url, answers=None, on_message=None):
+    member = Member(answers, on_message)
     send, receive = anyio.create_memory_object_stream(math.inf)
 
     async def record(read):

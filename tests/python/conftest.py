@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import time
+from functools import partial
 
 import pytest
 
@@ -44,24 +45,35 @@ def redis_url(tmp_path):
     process.wait()
 
 
+def start_chat(servers, *args):
+    command = [os.environ["CHAT_BIN"], "--listen", "127.0.0.1:0", *args]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    servers.append(server)
+    said = server.stdout.readline().strip()
+    assert said.startswith("listening on "), said
+    return said.removeprefix("listening on ")
+
+
 @pytest.fixture
 def chat():
     """Starts chat servers, and gives their URLs."""
     servers = []
-
-    def start(*args):
-        command = [os.environ["CHAT_BIN"], "--listen", "127.0.0.1:0", *args]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        servers.append(server)
-        said = server.stdout.readline().strip()
-        assert said.startswith("listening on "), said
-        return said.removeprefix("listening on ")
-
-    yield start
+    yield partial(start_chat, servers)
     for server in servers:
         server.terminate()
     # With clients gone, each ends at once and well.
     assert [server.wait(timeout=20) for server in servers] == [0] * len(servers)
+
+
+@pytest.fixture
+def fleet(redis_url):
+    """Three chat servers that may die: their processes and their URLs."""
+    servers = []
+    urls = [start_chat(servers, "--redis", redis_url) for _ in range(3)]
+    yield servers, urls
+    for server in servers:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture

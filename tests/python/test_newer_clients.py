@@ -1,9 +1,14 @@
 """Clients that would rather speak 2026-07-28, which has no sessions: they fall back to `initialize`, and are told."""
 
+import json
+from subprocess import Popen
+
 import anyio
 import fastmcp
 import mcp
 import pytest
+from balancer import balanced
+from failover import ACCEPT, QUESTION, tell_while_servers_end
 
 pytestmark = pytest.mark.anyio
 
@@ -32,3 +37,29 @@ async def test_a_newer_client_falls_back_to_initialize_and_is_told(kind, redis_u
             while len(told) < 50:
                 await anyio.sleep(0.01)
         assert [data["seq"] for data in told] == list(range(1, 51))
+
+
+async def test_g2_newer_clients_go_on_at_other_servers_and_lose_nothing(fleet, worker):
+    kinds = {
+        "mcp": lambda url, handle: mcp.Client(url, logging_callback=handle),
+        "fastmcp": lambda url, handle: fastmcp.Client(url, log_handler=handle),
+    }
+    await tell_while_servers_end(kinds, fleet, worker, 1_500, [Popen.terminate, Popen.kill])
+
+
+async def test_g2_a_newer_client_whose_server_was_killed_is_asked_again_by_another(fleet, worker):
+    servers, urls = fleet
+    asked = []
+
+    async def answer(context, params):
+        asked.append(params.message)
+        if len(asked) == 1:
+            servers[0].kill()
+            # The user has not made up his mind.
+            await anyio.sleep_forever()
+        return mcp.types.ElicitResult(**ACCEPT)
+
+    async with balanced(urls) as (balancer, url), mcp.Client(url, elicitation_callback=answer):
+        session = next(iter(balancer.sessions))
+        said = await anyio.to_thread.run_sync(worker, "elicit", session, *QUESTION)
+        assert (json.loads(said), asked) == (ACCEPT, ["Pay?", "Pay?"])

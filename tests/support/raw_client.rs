@@ -113,6 +113,14 @@ impl RawClient {
         Ok(EventStream::new(self.clone(), response))
     }
 
+    /// Opens it as a client whose stream broke, which is turned round: that stream says its id, and ends well.
+    pub(crate) async fn come_back(&self, last_event_id: &str) -> EventStream {
+        let mut turned = self.open_stream_after(Some(last_event_id)).await.unwrap();
+        let id = turned.next_event().await.unwrap().id.unwrap();
+        assert!(turned.next_event().await.is_none(), "it goes on");
+        self.open_stream_after(Some(&id)).await.unwrap()
+    }
+
     /// A request's whole answer, with `result` or `error`.
     pub(crate) async fn request(&self, method: &str, params: Value) -> Value {
         let id = json!(self.next_id.fetch_add(1, Ordering::Relaxed));
@@ -184,6 +192,8 @@ async fn answer(response: Response, id: &Value) -> Value {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event {
     pub(crate) id: Option<String>,
+    /// How many milliseconds the client is to wait before it opens its next stream.
+    pub(crate) retry: Option<u64>,
     /// Its data, unless there is none, as in priming events.
     pub(crate) message: Option<Value>,
 }
@@ -348,6 +358,7 @@ impl Reader {
 struct SseParser {
     rest: Vec<u8>,
     id: Option<String>,
+    retry: Option<u64>,
     data: Vec<String>,
     fields: bool,
     events: VecDeque<Event>,
@@ -374,10 +385,10 @@ impl SseParser {
     fn line(&mut self, line: &str) {
         if line.is_empty() {
             let data = std::mem::take(&mut self.data).join("\n");
-            let id = self.id.take();
+            let (id, retry) = (self.id.take(), self.retry.take());
             if std::mem::take(&mut self.fields) {
                 let message = (!data.is_empty()).then(|| serde_json::from_str(&data).unwrap());
-                self.events.push_back(Event { id, message });
+                self.events.push_back(Event { id, retry, message });
             }
             return;
         }
@@ -385,8 +396,9 @@ impl SseParser {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "id" => self.id = Some(value.to_owned()),
+            "retry" => self.retry = Some(value.parse().unwrap()),
             "data" => self.data.push(value.to_owned()),
-            // A comment keeps the connection alive; `event` and `retry` say nothing here.
+            // A comment keeps the connection alive; `event` says nothing here.
             _ => return,
         }
         self.fields = true;

@@ -50,6 +50,8 @@ struct State {
     asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
     modes: Modes,
+    /// Whether the client was turned round, and has not come back since.
+    turned: bool,
     /// Requests under way, and when the last one came or went.
     requests: usize,
     active: Instant,
@@ -83,6 +85,7 @@ impl ClientSession {
                 remembered: (None, false),
                 asked: HashMap::new(),
                 modes: Modes::default(),
+                turned: false,
                 requests: 0,
                 active: Instant::now(),
             }),
@@ -105,8 +108,17 @@ impl ClientSession {
         self.state().remembered.1 = is_remembered;
     }
 
-    /// A new stream, the newest now: it receives.
-    pub(super) fn open(self: &Arc<Self>, slot: Slot) -> CourierStream {
+    /// Whether a client that comes with the id of an event is turned round first: once, also if it does not note the id
+    /// that says that it `was_turned`.
+    pub(super) fn is_to_turn(&self, was_turned: bool) -> bool {
+        let mut state = self.state();
+        state.active = Instant::now();
+        state.turned = !was_turned && !state.turned;
+        state.turned
+    }
+
+    /// A new stream, the newest now: it receives, `first` of all this.
+    pub(super) fn open(self: &Arc<Self>, slot: Slot, first: ServerSseMessage) -> CourierStream {
         // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
         let (sender, receiver) = mpsc::channel(1);
         let mut state = self.state();
@@ -115,7 +127,7 @@ impl ClientSession {
         let open = watch::Sender::new(());
         state.streams.push(OpenStream { number, sender, slot: slot.clone(), open });
         self.presence.ready(number);
-        CourierStream::new(slot, receiver, Arc::clone(self), number)
+        CourierStream::new(first, slot, receiver, Arc::clone(self), number)
     }
 
     /// A stream has ended, or must. The newest of the others goes on.
@@ -193,7 +205,9 @@ mod tests {
     }
 
     fn open(session: &Arc<ClientSession>) -> CourierStream {
-        session.open(Slot::new(stream::pending(), &Epoch::new()))
+        let mut stream = session.open(Slot::new(stream::pending(), &Epoch::new()), ServerSseMessage::default());
+        stream.next().now_or_never().flatten().unwrap();
+        stream
     }
 
     async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {

@@ -17,6 +17,7 @@ use super::restoring::{Restoring, after_rmcp, is_restored};
 use super::shared::Shared;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
+use super::turn::{before_turn, turn};
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
 use crate::question::Answer;
@@ -73,6 +74,14 @@ impl<M: SessionManager> CourierSessionManager<M> {
         self
     }
 
+    /// Sets how long a client waits, once its stream for notifications has ended, before it opens the next: SSE's `retry`.
+    /// Defaults to 3 s, as rmcp's `sse_retry`, whose place it takes for those streams. It should be longer than a balancer
+    /// needs to notice that a server has died: Python's clients give up when they come too early.
+    pub fn reconnect_delay(self, reconnect_delay: Duration) -> Self {
+        self.shared.set_reconnect_delay(reconnect_delay);
+        self
+    }
+
     /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
     /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for each session, once or,
     /// where Redis is in trouble, perhaps not at all. It must not block. Without a store nothing is called.
@@ -106,11 +115,14 @@ impl<M: SessionManager> CourierSessionManager<M> {
         &self,
         id: &RmcpSessionId,
         rmcp: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
+        last_event_id: Option<&str>,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let client = self.client(id)?;
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
-        let stream = client.open(Slot::new(rmcp, &self.shared.epoch));
+        let mut first = ServerSseMessage::retry(self.shared.reconnect_delay());
+        first.event_id = last_event_id.map(str::to_owned);
+        let stream = client.open(Slot::new(rmcp, &self.shared.epoch), first);
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
     }
@@ -251,7 +263,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        self.open(id, rmcp).await
+        self.open(id, rmcp, None).await
     }
 
     async fn resume(
@@ -259,21 +271,27 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let before = before_turn(&last_event_id);
+        let last_event_id = before.unwrap_or(&last_event_id);
         // Another process's id, a forged one, or rmcp's priming "0": nothing of it can be resumed here, so a fresh
         // stream is opened. What the client has not confirmed comes from the queue.
-        if let Some(ours) = self.shared.epoch.unmark(&last_event_id) {
-            let of_request = ours.contains('/');
+        let ours = self.shared.epoch.unmark(last_event_id);
+        let of_request = ours.is_some_and(|ours| ours.contains('/'));
+        if !of_request && self.client(id)?.is_to_turn(before.is_some()) {
+            return Ok(ResumedStream::Turned(Some(turn(last_event_id))));
+        }
+        if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {
                 Ok(rmcp) if of_request => {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
-                    return Ok(EitherStream::Request(RequestStream::new(rmcp, self.client(id)?)));
+                    return Ok(ResumedStream::Request(RequestStream::new(rmcp, self.client(id)?)));
                 }
-                Ok(rmcp) => return Ok(EitherStream::Standalone(self.open(id, rmcp).await?)),
+                Ok(rmcp) => return Ok(ResumedStream::Standalone(self.open(id, rmcp, Some(last_event_id)).await?)),
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        Ok(EitherStream::Standalone(self.open(id, rmcp).await?))
+        Ok(ResumedStream::Standalone(self.open(id, rmcp, Some(last_event_id)).await?))
     }
 
     async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
@@ -294,12 +312,14 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
 }
 
 /// What a resumed stream can be.
-enum EitherStream {
+enum ResumedStream {
     Standalone(CourierStream),
     Request(RequestStream),
+    /// What it says before it ends.
+    Turned(Option<ServerSseMessage>),
 }
 
-impl Stream for EitherStream {
+impl Stream for ResumedStream {
     type Item = ServerSseMessage;
 
     fn poll_next(
@@ -309,6 +329,7 @@ impl Stream for EitherStream {
         match self.get_mut() {
             Self::Standalone(stream) => std::pin::Pin::new(stream).poll_next(context),
             Self::Request(stream) => std::pin::Pin::new(stream).poll_next(context),
+            Self::Turned(all) => std::task::Poll::Ready(all.take()),
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::queue::{ProcessId, Queue};
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
 
+/// How long clients wait by default before they open another stream: rmcp's own.
+const RECONNECT_DELAY: Duration = Duration::from_secs(3);
+
 /// Who is told that a session has ended.
 pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
 
@@ -32,6 +35,7 @@ pub(super) struct Shared<M> {
     /// Whether sessions are remembered: then they end for all, or not at all.
     is_stored: AtomicBool,
     idle_timeout: Mutex<Duration>,
+    reconnect_delay: Mutex<Duration>,
     on_end: Mutex<Option<OnEnd>>,
 }
 
@@ -49,6 +53,7 @@ impl<M: SessionManager> Shared<M> {
             clients: Mutex::default(),
             is_stored: AtomicBool::new(false),
             idle_timeout: Mutex::new(keep::IDLE_TIMEOUT),
+            reconnect_delay: Mutex::new(RECONNECT_DELAY),
             on_end: Mutex::default(),
         }
     }
@@ -74,6 +79,14 @@ impl<M> Shared<M> {
 
     pub(super) fn set_idle_timeout(&self, idle_timeout: Duration) {
         *lock(&self.idle_timeout) = idle_timeout;
+    }
+
+    pub(super) fn reconnect_delay(&self) -> Duration {
+        *lock(&self.reconnect_delay)
+    }
+
+    pub(super) fn set_reconnect_delay(&self, reconnect_delay: Duration) {
+        *lock(&self.reconnect_delay) = reconnect_delay;
     }
 
     pub(super) fn set_on_end(&self, on_end: OnEnd) {

@@ -47,6 +47,7 @@ impl Slot {
 
 /// A client's standalone stream.
 pub(super) struct CourierStream {
+    first: Option<ServerSseMessage>,
     rmcp: Slot,
     ours: mpsc::Receiver<ServerSseMessage>,
     session: Arc<ClientSession>,
@@ -57,12 +58,13 @@ pub(super) struct CourierStream {
 
 impl CourierStream {
     pub(super) fn new(
+        first: ServerSseMessage,
         rmcp: Slot,
         ours: mpsc::Receiver<ServerSseMessage>,
         session: Arc<ClientSession>,
         number: u64,
     ) -> Self {
-        Self { rmcp, ours, session, number, ours_first: true }
+        Self { first: Some(first), rmcp, ours, session, number, ours_first: true }
     }
 }
 
@@ -70,6 +72,9 @@ impl Stream for CourierStream {
     type Item = ServerSseMessage;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
         self.ours_first = !self.ours_first;
         let first = if self.ours_first { self.ours.poll_recv(context) } else { self.rmcp.poll_next(context) };
         // Either's end ends it: ours is cut, or rmcp's session is over.
