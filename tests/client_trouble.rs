@@ -15,20 +15,20 @@ use tokio::task::JoinHandle;
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/forwarder.rs"]
+mod forwarder;
 #[path = "support/mcp_server.rs"]
 mod mcp_server;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
-#[path = "support/silent_forwarder.rs"]
-mod silent_forwarder;
 
 use eventually::{SOON, eventually};
+use forwarder::{Forwarder, Mode};
 use mcp_server::McpServer;
 use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
-use silent_forwarder::Forwarder;
 
 /// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -286,14 +286,14 @@ async fn g1_g2_g6_a_client_that_opens_a_hundred_streams_and_leaves_them() {
 #[actix::test]
 async fn g1_g2_g7_a_client_that_vanishes_without_a_fin() {
     let scene = Scene::set().await;
-    let forwarder = Forwarder::to(scene.address()).await;
-    let near = RawClient::connect(&format!("http://{}/mcp", forwarder.address())).await;
+    let forwarder = Forwarder::to(scene.address().port());
+    let near = RawClient::connect(&format!("http://127.0.0.1:{}/mcp", forwarder.port())).await;
     let mut got = Got::default();
     let mut stream = near.open_stream().await;
     scene.push(&near, 0..10, 100).await;
     got.until(&mut stream, 9).await;
     scene.until(&near, SubscriberState::Waiting).await;
-    forwarder.go_silent();
+    forwarder.set(Mode::Silent);
     scene.push(&near, 10..500, 1000).await;
     let begun = Instant::now();
     scene.until(&near, SubscriberState::Parked).await;
