@@ -211,3 +211,17 @@ async fn g2_what_is_discarded_is_kept_once_though_redis_is_killed_again_and_agai
     courier.shutdown(Duration::from_secs(5)).await;
     redis.assert_no_key_without_expiry().await;
 }
+
+#[actix::test]
+async fn a_worker_is_told_when_its_question_is_lost_with_a_session_that_closes() {
+    let courier = courier("closed", config().delivery(Delivery::AtMostOnce)).await;
+    let publisher = courier.publisher();
+    courier.ensure_subscriber(&id(), Recorder::scripted([Act::Fail(HandOverError::Closed)])).await.unwrap();
+    let task = TaskKey::anonymous("t").unwrap();
+    let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}});
+    let question = Elicitation::form("Sure?", schema).unwrap();
+    let asked = publisher.elicitor();
+    let whose = id();
+    let answer = tokio::time::timeout(SOON, asked.elicit(&whose, &task, question, 10 * LONG)).await;
+    assert!(matches!(answer.expect("an answer at once").unwrap(), Answer::Cancel { reason: Some(_) }));
+}
