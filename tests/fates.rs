@@ -211,3 +211,58 @@ async fn g2_what_is_discarded_is_kept_once_though_redis_is_killed_again_and_agai
     courier.shutdown(Duration::from_secs(5)).await;
     redis.assert_no_key_without_expiry().await;
 }
+
+#[actix::test]
+async fn a_worker_is_told_when_its_question_is_lost_with_a_session_that_closes() {
+    let courier = courier("closed", config().delivery(Delivery::AtMostOnce)).await;
+    let publisher = courier.publisher();
+    courier.ensure_subscriber(&id(), Recorder::scripted([Act::Fail(HandOverError::Closed)])).await.unwrap();
+    let task = TaskKey::anonymous("t").unwrap();
+    let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}});
+    let question = Elicitation::form("Sure?", schema).unwrap();
+    let asked = publisher.elicitor();
+    let whose = id();
+    let answer = tokio::time::timeout(SOON, asked.elicit(&whose, &task, question, 10 * LONG)).await;
+    assert!(matches!(answer.expect("an answer at once").unwrap(), Answer::Cancel { reason: Some(_) }));
+}
+
+#[actix::test]
+async fn the_rights_that_the_readme_names_are_enough() {
+    let redis = RedisServer::start();
+    let mut raw = redis.connection().await;
+    let rights = "on >secret resetchannels &mcp-courier:news* ~mcp-courier:* ~{mcp-courier:* \
+        +@list +@string +@hash +@sortedset +@scripting +@pubsub +ping +time +del +exists +type +pttl +pexpire +multi +exec \
+        +client|tracking +client|caching +memory|usage +scan";
+    let rights: Vec<&str> = rights.split_whitespace().collect();
+    redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut raw).await.unwrap();
+    let url = redis.url().replace("//", "//courier:secret@");
+    // So small that bytes are counted.
+    let config = config().message_max_bytes(1024).queue_max_bytes(4096).heartbeat(Duration::from_millis(100));
+    let courier = Courier::start(&url, config.build().unwrap()).await.unwrap();
+    let publisher = courier.publisher();
+    let session = Recorder::scripted([Act::Take, transient(), rejected()]);
+    courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
+    for n in 1..=2 {
+        let pushed = publisher.push(&id(), numbered(n).with_receipt()).await.unwrap();
+        assert!(publisher.until_settled(&id(), pushed.id, LONG).await.unwrap().is_settled());
+    }
+    let dead = publisher.dead_letters();
+    assert_eq!(dead.sessions().await.unwrap(), [id()]);
+    assert_eq!(dead.redrive(&id()).await.unwrap().redriven, 1);
+    session.until_taken(2).await;
+    assert_eq!(dead.purge(&id()).await.unwrap(), 0);
+    let task = TaskKey::anonymous("t").unwrap();
+    let question = Elicitation::form("Sure?", json!({"type": "object", "properties": {}})).unwrap();
+    // Nobody answers, so it is withdrawn at its time.
+    publisher.elicitor().elicit(&id(), &task, question, Duration::from_secs(1)).await.unwrap();
+    assert!(!publisher.broadcast(&numbered(3)).await.unwrap().is_empty());
+    session.until_taken(4).await;
+    courier.shutdown(Duration::from_secs(5)).await;
+    let denied: Vec<std::collections::HashMap<String, redis::Value>> =
+        redis::cmd("ACL").arg("LOG").query_async(&mut raw).await.unwrap();
+    let denied: Vec<String> =
+        denied.into_iter().map(|entry| redis::from_redis_value(entry["object"].clone()).unwrap()).collect();
+    // What is asked for only where it is allowed.
+    let optional = ["client|setinfo", "client", "config|get", "config"];
+    assert!(denied.iter().all(|what| optional.contains(&what.as_str())), "{denied:?}");
+}

@@ -16,6 +16,8 @@ mod redis_server;
 #[path = "support/session.rs"]
 mod session;
 
+#[path = "redis_trouble/one.rs"]
+mod one;
 #[path = "redis_trouble/refusing.rs"]
 mod refusing;
 #[path = "redis_trouble/unreachable.rs"]

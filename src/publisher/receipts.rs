@@ -25,7 +25,8 @@ impl Publisher {
     }
 
     /// Waits until nothing more is to be expected of a notification, at most for `timeout`, and says what has become of it
-    /// by then. A queue that fails meanwhile is waited for. Any number of these wait on one connection.
+    /// by then. A queue that fails meanwhile is waited for; one that is silent at the end can take 10 s more. Any number of
+    /// these wait on one connection.
     ///
     /// # Errors
     /// [`QueueError`] where the receipt cannot be read at the end of the time.

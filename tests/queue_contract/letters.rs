@@ -145,6 +145,36 @@ pub(crate) async fn dead_letters_are_bounded_in_bytes(place: &Place) {
     assert!(kept.len() >= 4 && kept.ends_with(&[18, 19]), "{kept:?}");
 }
 
+pub(crate) async fn letters_of_messages_larger_than_are_allowed_are_bounded_too(place: &Place) {
+    // Workers of others queue what they like.
+    let bounded = keeping(1000).message_max_bytes(2048).queue_max_bytes(100_000);
+    let (publisher, queue, _owner) = place.pair(bounded).await;
+    for _ in 0..10 {
+        queue.record(&session(), &rejected(0), &[b'x'; 30_000]).await.unwrap();
+    }
+    let kept = all(&publisher).await;
+    let bytes: usize = kept.iter().map(|letter| letter.raw.len()).sum();
+    assert!(!kept.is_empty() && bytes <= 100_000, "{bytes}");
+}
+
+pub(crate) async fn a_letter_larger_than_all_may_be_drives_no_other_out(place: &Place) {
+    let bounded = keeping(1000).message_max_bytes(2048).queue_max_bytes(10_000);
+    let (publisher, queue, mut owner) = place.pair(bounded).await;
+    discard(&publisher, &mut owner, 0..2).await;
+    queue.record(&session(), &rejected(0), &[b'x'; 20_000]).await.unwrap();
+    assert_eq!(letters(&publisher).await, [0, 1]);
+}
+
+pub(crate) async fn a_page_beyond_all_letters_is_empty(place: &Place) {
+    let (publisher, _queue, mut owner) = place.pair(keeping(10)).await;
+    discard(&publisher, &mut owner, 0..2).await;
+    let dead = publisher.dead_letters();
+    for (skip, limit) in [(usize::MAX, 1), (usize::MAX, usize::MAX), (2, usize::MAX)] {
+        assert!(dead.list(&session(), skip, limit).await.unwrap().is_empty());
+    }
+    assert_eq!(dead.list(&session(), 1, usize::MAX).await.unwrap().len(), 1);
+}
+
 pub(crate) async fn a_dead_letter_goes_at_its_time_whatever_came_after(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(keeping(100_000).dead_letter_life(Duration::from_secs(1))).await;
     discard(&publisher, &mut owner, 0..2).await;

@@ -1,11 +1,16 @@
 //! URLs, passwords and sockets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_courier::queue::connect;
 use mcp_courier::{Config, ConnectError, Publisher, QueueErrorKind};
 
-use crate::fixture::{note, session};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::eventually::SOON;
+use crate::fixture::{LONG, note, session};
 use crate::redis_server::RedisServer;
 
 async fn refused(url: &str) -> ConnectError {
@@ -86,4 +91,52 @@ async fn databases_are_apart() {
     Publisher::connect(&zero, Config::default()).await.unwrap().push(&session(), note(0)).await.unwrap();
     let there = Publisher::connect(&one, Config::default()).await.unwrap().push(&session(), note(0)).await.unwrap();
     assert_eq!(there.waiting, 1);
+}
+
+#[tokio::test]
+async fn where_no_redis_answers_the_queue_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let answering = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    // Nothing of ours was sent, so a push would not be uncertain.
+    let error = refused(&url).await;
+    let ConnectError::Queue(queue) = &error else { panic!("{error:?}") };
+    assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{error:?}");
+    answering.abort();
+}
+
+// Two threads, so that the failure is heard of while the test waits for Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_nobody_waited_for_and_that_failed_is_nobodys_failure_later() {
+    let mut server = RedisServer::start();
+    let publisher = Publisher::connect(&server.url(), Config::default()).await.unwrap();
+    server.kill();
+    let silent = TcpListener::bind(("127.0.0.1", server.port())).await.unwrap();
+    let begun = std::time::Instant::now();
+    while tokio::time::timeout(Duration::from_millis(200), publisher.push(&session(), note(0))).await.is_ok() {
+        assert!(begun.elapsed() < SOON, "every push is answered");
+    }
+    drop(silent);
+    server.start_again();
+    publisher.push(&session(), note(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_runtime_that_stands_still_holds_nobody_up_for_ever() {
+    let server = RedisServer::start();
+    let url = server.url();
+    let (runtime, publisher) = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let publisher = runtime.block_on(Publisher::connect(&url, Config::default())).unwrap();
+        (runtime, publisher)
+    })
+    .await
+    .unwrap();
+    // The connection is driven there, so the first push gets no answer.
+    tokio::time::timeout(LONG, async { while publisher.push(&session(), note(0)).await.is_err() {} }).await.unwrap();
+    runtime.shutdown_background();
 }

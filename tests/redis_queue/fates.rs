@@ -136,6 +136,8 @@ async fn an_acknowledgement_goes_on_where_letters_cannot_be_kept() {
     let rest = f.consumer.take(Some(&done(&taken, Some(DiscardReason::Expired)))).await.unwrap();
     assert_eq!((numbers(&rest), rest.changed), (vec![1], false));
     assert!(matches!(receipt(&f, id).await, Receipt::Discarded { .. }));
+    let life: i64 = f.redis(&["PTTL", DEAD]).await;
+    assert!((1..=60_000).contains(&life), "what is another's lives as long as it would have: {life}");
     assert!(f.publisher.dead_letters().list(&session(), 0, 1).await.is_err());
     assert!(f.publisher.dead_letters().redrive(&session()).await.is_err());
     f.end().await;
@@ -276,5 +278,33 @@ async fn who_asks_for_nothing_pays_for_nothing() {
     assert_eq!((since("get"), since("set"), since("del"), since("lpush")), (2, 0, 0, 10), "the lease, at each take");
     let keys: Vec<String> = f.redis(&["KEYS", "*"]).await;
     assert_eq!(keys.len(), 2, "the lease and the live sessions: {keys:?}");
+    f.end().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_is_whole_though_the_bytes_of_letters_may_not_be_counted() {
+    let config = keeping().message_max_bytes(1024).queue_max_bytes(9_000);
+    let mut f = Fixture::with(RedisServer::start(), config).await;
+    let ids = [push_with_receipt(&f, 0).await, push_with_receipt(&f, 1).await];
+    let taken = f.take().await;
+    let _: () = f.redis(&["ACL", "SETUSER", "default", "-memory"]).await;
+    let rest = f.consumer.take(Some(&done(&taken, Some(DiscardReason::Superseded)))).await.unwrap();
+    assert!(rest.items.is_empty() && !rest.changed);
+    for id in ids {
+        assert!(matches!(receipt(&f, id).await, Receipt::Discarded { .. }));
+    }
+    f.end().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_text_hides_no_dead_letters() {
+    let mut f = Fixture::with(RedisServer::start(), keeping()).await;
+    f.push([0]).await;
+    let taken = f.take().await;
+    f.consumer.take(Some(&done(&taken, Some(DiscardReason::Expired)))).await.unwrap();
+    let strange = b"{mcp-courier:notifications:\xff}:dead".as_slice();
+    let _: () = redis::pipe().lpush(strange, "x").expire(strange, 60).query_async(&mut f.raw).await.unwrap();
+    assert_eq!(f.publisher.dead_letters().sessions().await.unwrap(), [session()]);
+    let () = redis::cmd("DEL").arg(strange).query_async(&mut f.raw).await.unwrap();
     f.end().await;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 
-use super::drive::Drive;
+use super::drive::{Drive, cancel};
 use crate::actors::post::{Post, StopReason};
 use crate::actors::{Deliver, DeliverOutcome, SessionActor, Stopped, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
@@ -61,8 +61,9 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
             renewed = Instant::now();
             consumer.renew().await?;
         }
-        let Some((item, now)) = consumer.pop(BLOCK.min(config.heartbeat())).await? else { continue };
+        let popped = consumer.pop(BLOCK.min(config.heartbeat())).await?;
         drive.succeeded();
+        let Some((item, now)) = popped else { continue };
         match item.envelope {
             Err(why) => {
                 let reason = DiscardReason::Undecodable(why.to_string());
@@ -104,6 +105,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
         let kept = envelope.clone();
         let deliver = Deliver { batch: vec![envelope], read_at, permit: Arc::new(Permit::unlimited()) };
         let Ok(DeliverOutcome { accepted, stopped, .. }) = drive.session.send(deliver).await else {
+            lose(drive, &kept, "the session actor is gone").await;
             return Some(StopReason::Panicked("the session actor is gone".to_owned()));
         };
         drive.post.stats.add_delivered(accepted);
@@ -130,12 +132,24 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
                 drive.until_changed_from(seen, pause).await;
                 in_hand = Some(kept);
             }
-            Stopped::Closed => return Some(StopReason::Closed),
+            Stopped::Closed => {
+                lose(drive, &kept, "the session has closed").await;
+                return Some(StopReason::Closed);
+            }
         }
-        if drive.stopping() && in_hand.is_some() {
-            tracing::warn!(session = %drive.post.session_id, %id, "stopped with a notification in hand: it is lost");
+        if let (true, Some(envelope)) = (drive.stopping(), &in_hand) {
+            lose(drive, envelope, "the subscriber was stopped").await;
             return Some(StopReason::Stopped);
         }
     }
     None
+}
+
+/// What was in hand is in no queue any more. A worker that waits for the answer to its question is told.
+async fn lose(drive: &Drive, envelope: &Envelope, why: &str) {
+    let Post { session_id, .. } = &drive.post;
+    tracing::warn!(session = %session_id, id = %envelope.id, why, "a notification in hand is lost");
+    if let Some(question) = &envelope.question {
+        cancel(&drive.post, question, why).await;
+    }
 }

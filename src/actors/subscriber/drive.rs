@@ -104,7 +104,11 @@ impl Drive {
                     Ok(Left::SessionActorGone) => {
                         return StopReason::Panicked("the session actor is gone".to_owned());
                     }
-                    Err(error) => self.back_off(seen, &error).await,
+                    Err(error) => {
+                        // A pause may be long, and it is of no more use.
+                        drop(consumer);
+                        self.back_off(seen, &error).await;
+                    }
                 },
                 Ok(None) => self.stand_by(seen).await,
                 Err(error) => self.back_off(seen, &error).await,
@@ -208,7 +212,14 @@ impl Drive {
         let pause = self.post.config.backoff().pause(self.failures, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
         let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(session = %self.post.session_id, %error, source, ?pause, "the queue failed; trying again");
+        // A thousand subscribers fail together, and for hours: the first failure is told, and then each time that there have
+        // been twice as many.
+        let (session, failures) = (&self.post.session_id, self.failures);
+        if failures.is_power_of_two() {
+            tracing::warn!(%session, %error, source, failures, ?pause, "the queue failed; trying again");
+        } else {
+            tracing::debug!(%session, %error, source, failures, ?pause, "the queue failed; trying again");
+        }
         self.until_changed_from(seen, tokio::time::sleep(pause)).await;
     }
 

@@ -72,8 +72,13 @@ impl Dead {
     }
 
     fn keep(&mut self, config: &Config, letter: Letter) {
+        let bytes = letter.raw.len();
+        if bytes > config.queue_max_bytes() {
+            tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");
+            return;
+        }
         let until = letter.at.plus(config.dead_letter_life());
-        self.bytes += letter.raw.len();
+        self.bytes += bytes;
         self.letters.push_back((letter, until));
         while self.letters.len() > config.dead_letters() || self.bytes > config.queue_max_bytes() {
             self.remove(0);

@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, 
 use crate::error::{Cause, ConfigError, QueueErrorKind};
 
 /// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long any answer may take. A blocking command may take its blocking time besides.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,9 +85,9 @@ pub(super) async fn connect(
         });
     let connected = client.get_multiplexed_async_connection_with_config(&config).await;
     connected.map_err(|error| match error.kind() {
-        // However it failed: no command of ours was sent, so none can have been done.
-        redis::ErrorKind::Io => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
-        _ => error,
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::AuthenticationFailed => error,
+        // However it failed, also by what is no Redis: no command of ours was sent, so none can have been done.
+        _ => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
     })
 }
 

@@ -55,6 +55,8 @@ impl RedisQueue {
         let [_, life, ..] = lua::settings(&self.config);
         let now = self.settle_script(DOING, &record::TRIM, std::slice::from_ref(&dead), &[life]).await?;
         let now = Timestamp(reply::number(now).map_err(|e| self.bad_reply(DOING, e))?);
+        // A list in Redis has no more.
+        let skip = skip.min(u32::MAX as usize);
         let mut letters = Vec::new();
         while letters.len() < limit {
             let (first, wanted) = (skip + letters.len(), PIECE.min(limit - letters.len()));
@@ -205,8 +207,9 @@ impl Fates for RedisQueue {
         Box::pin(async move {
             let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
             loop {
-                // What is there all the while is found, be it more than once.
-                let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+                // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
+                // others.
+                let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
                     .arg(cursor)
                     .arg("MATCH")
                     .arg(self.keys.all_dead())
@@ -215,7 +218,8 @@ impl Fates for RedisQueue {
                     .query_async(&mut self.shared.clone())
                     .await
                     .map_err(|e| self.failed("looking for dead letters", e))?;
-                sessions.extend(keys.iter().filter_map(|key| self.keys.session_of_dead(key)));
+                let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
+                sessions.extend(keys.iter().filter_map(session));
                 if next == 0 {
                     return Ok(sessions.into_iter().collect());
                 }

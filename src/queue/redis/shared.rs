@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future;
@@ -13,7 +14,10 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
 use tokio::runtime::Handle;
 
-use super::connection::{ANSWER_TIMEOUT, connect, is_over};
+use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_over};
+
+/// How long an attempt is left to the runtime that is to drive the connection: longer than it lasts.
+const AT_HOME: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 #[derive(Clone)]
 pub(super) struct SharedConnection(Arc<Inner>);
@@ -32,7 +36,7 @@ struct State {
     current: Option<Connecting>,
 }
 
-/// One attempt, for all who wait for it. Who comes after it failed makes the next one.
+/// One attempt, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
 type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<MultiplexedConnection>>>;
 
 impl SharedConnection {
@@ -56,31 +60,35 @@ impl SharedConnection {
         let Inner { client, home, .. } = &*self.0;
         let (client, home, inner) = (client.clone(), home.clone(), Arc::downgrade(&self.0));
         let attempt = move |client: Client, inner: Weak<Inner>| async move {
+            let failed = inner.clone();
             let broken = move |push: redis::PushInfo| {
                 if let (PushKind::Disconnection, Some(inner)) = (push.kind, inner.upgrade()) {
                     inner.forget(made);
                 }
             };
-            connect(&client, Some(ANSWER_TIMEOUT), broken).await
+            let connected = connect(&client, Some(ANSWER_TIMEOUT), broken).await;
+            // Here, and not by those who wait: all of them may have gone, and the next must not be told of an old failure.
+            if let (Err(_), Some(inner)) = (&connected, failed.upgrade()) {
+                inner.forget(made);
+            }
+            connected
         };
         async move {
-            match home.spawn(attempt(client.clone(), inner.clone())).await {
-                Ok(connected) => connected,
-                // That runtime has ended.
-                Err(_) => attempt(client, inner).await,
+            let mut at_home = home.spawn(attempt(client.clone(), inner.clone()));
+            match tokio::time::timeout(AT_HOME, &mut at_home).await {
+                Ok(Ok(connected)) => connected,
+                // That runtime has ended, or nobody drives it.
+                _ => {
+                    at_home.abort();
+                    attempt(client, inner).await
+                }
             }
         }
     }
 
     async fn connected(&self) -> RedisResult<(u64, MultiplexedConnection)> {
         let (made, connecting) = self.connecting();
-        match connecting.await {
-            Ok(connection) => Ok((made, connection)),
-            Err(error) => {
-                self.0.forget(made);
-                Err(error)
-            }
-        }
+        Ok((made, connecting.await?))
     }
 }
 

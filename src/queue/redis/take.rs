@@ -31,12 +31,12 @@ local state = 'held'
 local fates, trouble = 12 + ARGV[12], ''
 local function settle_receipts(removed)
   local next_receipt = 5
-  for i = fates + 6, #ARGV, 3 do
+  for i = fates + 5, #ARGV, 3 do
     if ARGV[i + 2] == '1' then
       if ARGV[i + 1] == '' then
-        tell(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[fates + 5])
+        tell(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[fates + 4])
       elseif removed then
-        tell(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[fates + 5])
+        tell(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[fates + 4])
       end
       next_receipt = next_receipt + 1
     end
@@ -62,13 +62,13 @@ if delivered > 0 then
   local last = redis.call('LINDEX', queue, -delivered)
   if last and #last == tonumber(ARGV[3]) and string.sub(last, -256) == ARGV[4] then
     local letters = {}
-    for i = fates + 6, #ARGV, 3 do
+    for i = fates + 5, #ARGV, 3 do
       if ARGV[i + 1] ~= '' and ARGV[fates + 1] ~= '0' then
         letters[#letters + 1] = letter(now, ARGV[i + 1], redis.call('LINDEX', queue, -ARGV[i]))
       end
     end
     redis.call('LTRIM', queue, 0, -delivered - 1)
-    trouble = keep(KEYS[4], letters, now, ARGV[fates + 1], ARGV[fates + 2], ARGV[fates + 3], ARGV[fates + 4])
+    trouble = keep(KEYS[4], letters, now, ARGV[fates + 1], ARGV[fates + 2], ARGV[fates + 3])
   else
     changed = 1
   end

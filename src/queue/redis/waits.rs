@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, PushInfo, PushKind, RedisResult, Value};
+use redis::{Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::connection::{kind, tracking, within};
@@ -189,6 +189,7 @@ impl Running {
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         round.reset();
+        let mut failures = 0_u32;
         while let Some(shared) = self.shared.upgrade() {
             let connection = shared.state().connection.clone();
             let Some(mut connection) = connection else {
@@ -196,9 +197,14 @@ impl Running {
                     if self.is_over(&mut shared.state()) {
                         return;
                     }
-                    tracing::warn!(%error, "no connection to wait on; trying again");
+                    failures = failures.saturating_add(1);
+                    // Told the first time, and then each time that there have been twice as many.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(%error, failures, "no connection to wait on; trying again");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 } else {
+                    failures = 0;
                     // Nothing is tracked on a new connection.
                     round.reset_immediately();
                 }
@@ -259,6 +265,7 @@ async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>])
         pipe.add_command(waiting.touch.clone());
     }
     let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
+    let mut failed: Option<(usize, RedisError)> = None;
     for (waiting, answer) in all.iter().zip(answers) {
         match answer {
             Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
@@ -269,8 +276,11 @@ async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>])
             }
             // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
             // round looks again.
-            Err(error) => tracing::warn!(%error, "what is waited for cannot be looked at"),
+            Err(error) => failed.get_or_insert((0, error)).0 += 1,
         }
+    }
+    if let Some((count, error)) = failed {
+        tracing::warn!(%error, count, "what is waited for cannot be looked at");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::queue::Fate;
 ///
 /// `keep` puts letters, the oldest first, before those that there are, and keeps all within their bounds, which are the
 /// [`settings`]. It answers what went wrong, or "": whoever calls it goes on, as an acknowledgement must not be stuck for ever
-/// because something else lies under the key. `trim` removes those whose time is over.
+/// because something else lies under the key, or one letter is larger than all may be. `trim` removes those whose time is over.
 pub(in crate::queue::redis) const FUNCTIONS: &str = r#"
 local function tell(receipt, what, life)
   local before = redis.pcall('GET', receipt)
@@ -32,44 +32,44 @@ local function trim(dead, now, life)
   end
 end
 
-local function keep(dead, letters, now, most, life, most_bytes, largest)
+local function keep(dead, letters, now, most, life, most_bytes)
   if #letters == 0 or tonumber(most) == 0 then return '' end
+  -- First of all: where something else lies there, or bytes may not be counted, nothing is half done.
+  for _, answer in ipairs({redis.pcall('LLEN', dead), redis.pcall('MEMORY', 'USAGE', dead, 'SAMPLES', 1) or 0}) do
+    if type(answer) == 'table' then return answer.err end
+  end
+  local trouble = ''
   -- Before LPUSH, which is refused when Redis is out of memory unless the script has written before.
   redis.call('PEXPIRE', dead, life)
   for _, one in ipairs(letters) do
-    local length = redis.pcall('LPUSH', dead, one)
-    if type(length) == 'table' then return length.err end
+    if #one > tonumber(most_bytes) then
+      trouble = string.format('one of %d bytes is larger than all may be together', #one)
+    else
+      redis.call('LPUSH', dead, one)
+    end
   end
   redis.call('PEXPIRE', dead, life)
   redis.call('LTRIM', dead, 0, most - 1)
   trim(dead, now, life)
-  -- Counting bytes walks the list, so it is done only where the bound can be near.
-  if redis.call('LLEN', dead) * largest > tonumber(most_bytes) then
-    local bytes = redis.call('MEMORY', 'USAGE', dead, 'SAMPLES', 0)
-    while bytes and bytes > tonumber(most_bytes) do
-      local oldest = redis.call('RPOP', dead)
-      bytes = oldest and bytes - #oldest
-    end
+  -- It walks the list's nodes: 4 KiB of small letters, or one large letter each.
+  local bytes = redis.call('MEMORY', 'USAGE', dead, 'SAMPLES', 0) or 0
+  while bytes > tonumber(most_bytes) and redis.call('LLEN', dead) > 1 do
+    bytes = bytes - #redis.call('RPOP', dead)
   end
-  return ''
+  return trouble
 end
 "#;
 
-/// How much longer a letter can be than its message, at most.
-const HEADER: usize = 4096;
-
 /// How many [`settings`] there are.
-pub(in crate::queue::redis) const SETTINGS: usize = 5;
+pub(in crate::queue::redis) const SETTINGS: usize = 4;
 
-/// What `keep` and `tell` take: how many letters, their life in ms, their bytes, the size of one at most; the life of a
-/// receipt in ms.
+/// What `keep` and `tell` take: how many letters, their life in ms, their bytes; the life of a receipt in ms.
 pub(in crate::queue::redis) fn settings(config: &Config) -> [Vec<u8>; SETTINGS] {
     let text = |n: u128| n.to_string().into_bytes();
     [
         text(config.dead_letters() as u128),
         text(config.dead_letter_life().as_millis()),
         text(config.queue_max_bytes() as u128),
-        text((config.message_max_bytes() + HEADER) as u128),
         text(config.receipt_life().as_millis()),
     ]
 }

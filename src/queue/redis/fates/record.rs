@@ -13,14 +13,13 @@ use super::lua::FUNCTIONS;
 const CODE: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local most, life, most_bytes, largest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local trouble = ''
-if ARGV[6] ~= '' then
-  trouble = keep(KEYS[1], {letter(now, ARGV[6], ARGV[7])}, now, most, life, most_bytes, largest)
+local trouble, reason = '', ARGV[5]
+if reason ~= '' then
+  trouble = keep(KEYS[1], {letter(now, reason, ARGV[6])}, now, ARGV[1], ARGV[2], ARGV[3])
 end
 if KEYS[2] then
-  local what = ARGV[6] == '' and 'delivered %.0f' or 'discarded %.0f '
-  tell(KEYS[2], string.format(what, now) .. ARGV[6], ARGV[5])
+  local what = reason == '' and 'delivered %.0f' or 'discarded %.0f '
+  tell(KEYS[2], string.format(what, now) .. reason, ARGV[4])
 end
 return trouble
 ";
