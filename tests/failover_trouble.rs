@@ -272,7 +272,13 @@ async fn a_delete_while_redis_is_down_is_made_up_for() {
 #[actix::test]
 async fn the_older_stream_at_another_server_goes_on_when_the_newer_ends() {
     let redis = RedisServer::start();
-    let ((a, _), (b, _)) = (server(&redis).await, server(&redis).await);
+    let member = async || {
+        let config = config().heartbeat(Duration::from_millis(300)).build().unwrap();
+        let courier = Courier::start(&redis.url(), config).await.unwrap();
+        let manager = courier.session_manager();
+        McpServer::of_fleet(courier, manager)
+    };
+    let (a, b) = (member().await, member().await);
     let client = RawClient::connect(&a.url).await;
     let mut older = client.open_stream().await;
     let mut newer = client.at(&b.url).open_stream().await;

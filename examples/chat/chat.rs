@@ -298,7 +298,7 @@ impl Chat {
         }
     }
 
-    fn here(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+    fn here(&self) -> MutexGuard<'_, HashMap<SessionId, usize>> {
         // Nothing in here panics half-way, so what a poisoned lock holds is whole.
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
