@@ -1,6 +1,6 @@
 //! [`Chat`]: what can be done in rooms, and who is told of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,8 +33,9 @@ pub(crate) struct Chat {
     rooms: Box<dyn Rooms>,
     publisher: Publisher,
     polls: Polls,
-    /// The sessions of this server.
-    here: Mutex<HashSet<SessionId>>,
+    /// The sessions of this server, and how many seats each has: one that comes back may have its next before it has let
+    /// go of its last.
+    here: Mutex<HashMap<SessionId, usize>>,
     gone: mpsc::UnboundedSender<Gone>,
     /// Whether a session may go on at another server, and so is over only when its client says so.
     is_fleet: bool,
@@ -63,7 +64,7 @@ impl Seat {
     /// The session is known from its first request on.
     pub(crate) fn take(&self, session: SessionId) -> &SessionId {
         self.session.get_or_init(|| {
-            self.chat.here().insert(session.clone());
+            *self.chat.here().entry(session.clone()).or_default() += 1;
             session
         })
     }
@@ -76,6 +77,15 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
+            let mut here = self.chat.here();
+            if let Some(seats) = here.get_mut(&session) {
+                *seats -= 1;
+                if *seats > 0 {
+                    return;
+                }
+                here.remove(&session);
+            }
+            drop(here);
             // When nobody listens any more, the server has stopped, and everyone has left.
             let _ = self.chat.gone.send(Gone::FromHere(session));
         }
@@ -221,7 +231,7 @@ impl Chat {
                 _ = ticks.tick() => self.keep().await,
             }
         }
-        let rest: Vec<_> = self.here().iter().cloned().collect();
+        let rest: Vec<_> = self.here().keys().cloned().collect();
         for session in rest {
             self.settle(Gone::FromHere(session)).await;
         }
@@ -230,7 +240,7 @@ impl Chat {
     async fn settle(&self, gone: Gone) {
         match gone {
             // It keeps its places for a while, so that it finds them at another server.
-            Gone::FromHere(session) if self.is_fleet => drop(self.here().remove(&session)),
+            Gone::FromHere(_) if self.is_fleet => {}
             Gone::FromHere(session) | Gone::ForGood(session) => {
                 self.here().remove(&session);
                 if let Err(error) = self.leave_all(&session).await {
@@ -255,7 +265,7 @@ impl Chat {
 
     async fn keep(&self) {
         let mut kept: BTreeMap<String, (Vec<SessionId>, Vec<SessionId>)> = BTreeMap::new();
-        let here: Vec<_> = self.here().iter().cloned().collect();
+        let here: Vec<_> = self.here().keys().cloned().collect();
         for session in here {
             match self.rooms.places(&session).await {
                 Ok(places) => {
@@ -288,7 +298,7 @@ impl Chat {
         }
     }
 
-    fn here(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+    fn here(&self) -> MutexGuard<'_, HashMap<SessionId, usize>> {
         // Nothing in here panics half-way, so what a poisoned lock holds is whole.
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }

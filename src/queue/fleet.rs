@@ -55,6 +55,9 @@ pub enum News {
     Ended(SessionId, ProcessId),
     /// A client has answered a ping of yours.
     Confirmed(SessionId, u64),
+    /// Of the backend itself, and by nobody: there may have been news that were lost, and the backend may have lost what
+    /// it knew.
+    Again,
 }
 
 /// One process of a fleet, as the others address it.
@@ -86,6 +89,8 @@ impl News {
         match self {
             Self::Ended(session, by) => format!("ended {} {by}", session.encode()),
             Self::Confirmed(session, ping) => format!("confirmed {} {ping}", session.encode()),
+            // Never sent, and read by nobody.
+            Self::Again => "again".to_owned(),
         }
     }
 

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
@@ -52,6 +52,8 @@ pub(crate) struct McpServer {
     pub(crate) url: String,
     /// How many sessions were initialised here, or restored.
     pub(crate) initialized: Arc<AtomicUsize>,
+    /// Whether there is no service for sessions that begin, or are restored.
+    pub(crate) is_out_of_service: Arc<AtomicBool>,
     http: ServerHandle,
     sessions: CancellationToken,
 }
@@ -75,9 +77,15 @@ impl McpServer {
     ) -> Self {
         let initialized = Arc::new(AtomicUsize::new(0));
         let handler = Handler { initialized: Arc::clone(&initialized) };
+        let is_out_of_service = Arc::new(AtomicBool::new(false));
+        let is_out = Arc::clone(&is_out_of_service);
+        let factory = move || match is_out.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::other("out of service")),
+            false => Ok(handler.clone()),
+        };
         let sessions = CancellationToken::new();
         let mcp = StreamableHttpService::builder()
-            .service_factory(Arc::new(move || Ok(handler.clone())))
+            .service_factory(Arc::new(factory))
             .session_manager(Arc::new(manager))
             .maybe_session_store(store.map(|store| store as Arc<dyn SessionStore>))
             .cancellation_token(sessions.clone())
@@ -96,7 +104,7 @@ impl McpServer {
         let server = http.run();
         let http = server.handle();
         actix::spawn(server);
-        Self { courier, url, initialized, http, sessions }
+        Self { courier, url, initialized, is_out_of_service, http, sessions }
     }
 
     /// As at a SIGTERM: leases are released, streams end, and nothing listens any more.

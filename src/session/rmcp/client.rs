@@ -46,6 +46,7 @@ struct State {
     confirming: Option<(u64, oneshot::Sender<()>)>,
     /// What the fleet is to remember of the session, and whether it does.
     remembered: (Option<String>, bool),
+    is_initialized: bool,
     /// What the user is asked, by the ids of the questions.
     asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
@@ -83,6 +84,7 @@ impl ClientSession {
                 pings: 0,
                 confirming: None,
                 remembered: (None, false),
+                is_initialized: false,
                 asked: HashMap::new(),
                 modes: Modes::default(),
                 turned: false,
@@ -102,6 +104,11 @@ impl ClientSession {
             (state, false) => state.clone(),
             _ => None,
         }
+    }
+
+    /// Whether the client has said who it is.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.state().is_initialized
     }
 
     pub(super) fn is_remembered(&self, is_remembered: bool) {

@@ -2,31 +2,34 @@
 //!
 //! rmcp serves a request as soon as the session's worker exists, which is before it was initialised, and answers 500 to
 //! one that comes when another has just restored the session. So the first request passes and restores; the others wait
-//! here. And when a worker has ended, rmcp closes its session by its id: by then that must not be a new one.
+//! here. Whoever they are: rmcp lets a request go on when another has restored the session of that id, and does not know
+//! whose it is. And when a worker has ended, rmcp closes its session by its id: by then that must not be a new one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rmcp::transport::streamable_http_server::session::SessionId as RmcpSessionId;
 use tokio::sync::watch;
 
-use crate::session_id::SessionId;
-
-/// After this long a gate opens by itself: whoever should have opened it is gone.
-const LIMIT: Duration = Duration::from_secs(10);
+/// After this long a gate opens by itself: whoever should have opened it is gone. Longer than Redis may take to say what a
+/// session began with.
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
-pub(super) struct Gates(Mutex<HashMap<SessionId, Gate>>);
+pub(super) struct Gates(Mutex<HashMap<RmcpSessionId, Gate>>);
 
 #[derive(Debug)]
 struct Gate {
     why: Why,
-    /// Dropped when it opens, which those who wait hear.
+    /// Dropped when it opens, which those who wait hear. Only that there is no use in waiting is said.
     shut: watch::Sender<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
+    /// rmcp has been told that it is not here, and will ask the store for it, if it has one.
+    Missing,
     /// It is being restored.
     Restoring,
     /// Its worker is about to end, after which rmcp closes the session.
@@ -34,47 +37,78 @@ pub(super) enum Why {
 }
 
 impl Gates {
-    /// Waits until the gate is open.
-    pub(super) async fn pass(&self, session: &SessionId) {
+    /// Waits until the gate is open; `false` where there is no use in that, as what is behind it cannot be had now.
+    pub(super) async fn pass(&self, id: &RmcpSessionId) -> bool {
         loop {
-            let Some(mut shut) = self.gates().get(session).map(|gate| gate.shut.subscribe()) else { return };
-            // Nothing is ever sent: it ends when the gate opens.
-            if tokio::time::timeout(LIMIT, shut.changed()).await.is_err() {
-                self.open(session);
+            let Some(mut shut) = self.gates().get(id).map(|gate| gate.shut.subscribe()) else { return true };
+            match tokio::time::timeout(LIMIT, shut.changed()).await {
+                Ok(Ok(())) => return false,
+                // It is open.
+                Ok(Err(_)) => {}
+                Err(_) => self.open(id),
             }
         }
     }
 
     /// Shuts it; `false` where it is shut already.
-    pub(super) fn shut(&self, session: &SessionId, why: Why) -> bool {
+    pub(super) fn shut(&self, id: &RmcpSessionId, why: Why) -> bool {
         let mut gates = self.gates();
-        let is_open = !gates.contains_key(session);
+        let is_open = !gates.contains_key(id);
         if is_open {
-            gates.insert(session.clone(), Gate { why, shut: watch::Sender::new(()) });
+            gates.insert(RmcpSessionId::clone(id), Gate { why, shut: watch::Sender::new(()) });
         }
         is_open
     }
 
+    /// The store is asked for a session; whether that is for whoever shut the gate.
+    pub(super) fn restoring(&self, id: &str) -> bool {
+        match self.gates().get_mut(id) {
+            Some(gate) if gate.why == Why::Missing => {
+                gate.why = Why::Restoring;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Opens it, unless the store has been asked.
+    pub(super) fn open_if_missing(&self, id: &str) {
+        let mut gates = self.gates();
+        if gates.get(id).is_some_and(|gate| gate.why == Why::Missing) {
+            gates.remove(id);
+        }
+    }
+
+    /// Opens it, and sends away those who wait.
+    pub(super) fn failed(&self, id: &str) {
+        if let Some(gate) = self.gates().remove(id) {
+            gate.shut.send_replace(());
+        }
+    }
+
     /// Shuts it, or keeps it shut for another reason.
-    pub(super) fn closing(&self, session: &SessionId) {
-        if !self.shut(session, Why::Closing)
-            && let Some(gate) = self.gates().get_mut(session)
+    pub(super) fn closing(&self, id: &RmcpSessionId) {
+        if !self.shut(id, Why::Closing)
+            && let Some(gate) = self.gates().get_mut(id)
         {
             gate.why = Why::Closing;
         }
     }
 
     /// Opens it.
-    pub(super) fn open(&self, session: &SessionId) {
-        self.gates().remove(session);
+    pub(super) fn open(&self, id: &str) {
+        self.gates().remove(id);
     }
 
-    /// rmcp has closed the session of this id, whoever's it is.
+    /// rmcp has closed the session of this id.
     pub(super) fn closed(&self, id: &str) {
-        self.gates().retain(|session, gate| session.as_str() != id || gate.why != Why::Closing);
+        let mut gates = self.gates();
+        if gates.get(id).is_some_and(|gate| gate.why == Why::Closing) {
+            gates.remove(id);
+        }
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<SessionId, Gate>> {
+    fn gates(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Gate>> {
         // Nothing in here panics half-way, so what a poisoned lock holds is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,8 +120,8 @@ mod tests {
 
     use super::*;
 
-    fn session() -> SessionId {
-        SessionId::new("s").unwrap()
+    fn session() -> RmcpSessionId {
+        "s".into()
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,6 +54,12 @@ pub enum ManagerError<E> {
     /// An answer could not be given to its worker.
     #[error(transparent)]
     Answer(#[from] QueueError),
+    /// There is no such session here, or it is not the acting user's. Between two steps it may have ended.
+    #[error("there is no such session here")]
+    NoSession,
+    /// Whether there is such a session is not known: Redis does not answer.
+    #[error("the session cannot be restored now")]
+    Unavailable,
     /// The decorated manager made an id that MCP does not allow.
     #[error(transparent)]
     SessionId(#[from] InvalidSessionId),
@@ -83,8 +89,9 @@ impl<M: SessionManager> CourierSessionManager<M> {
     }
 
     /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
-    /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for each session, once or,
-    /// where Redis is in trouble, perhaps not at all. It must not block. Without a store nothing is called.
+    /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for
+    /// each session, once or, where Redis is in trouble, perhaps not at all. Whoever may send requests may also end a session
+    /// that never was. It must not block; where it panics, that is logged. Without a store nothing is called.
     pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.shared.set_on_end(Arc::new(on_end));
         self
@@ -102,22 +109,19 @@ impl<M: SessionManager> CourierSessionManager<M> {
         self.kept.call_once(|| keep::start(&self.shared));
     }
 
-    /// The client under an id; it is new here when the session is, or was restored.
-    fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, InvalidSessionId> {
-        if let Some(client) = self.shared.known(id) {
-            return Ok(client);
-        }
+    /// The acting user's client under an id. Each step looks for itself: rmcp knows nothing of users, and takes a session
+    /// that it has just restored for one to be that of another who came with its id in the same moment.
+    fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
         let session = session_of(id)?;
-        Ok(self.shared.begin(id, session))
+        self.shared.known(id).filter(|client| *client.session_id() == session).ok_or(ManagerError::NoSession)
     }
 
     async fn open(
         &self,
-        id: &RmcpSessionId,
+        client: Arc<ClientSession>,
         rmcp: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
         last_event_id: Option<&str>,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
-        let client = self.client(id)?;
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
         let mut first = ServerSseMessage::retry(self.shared.reconnect_delay());
@@ -176,7 +180,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
         self.start();
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
-        self.client(&id)?;
+        self.shared.begin(&id, session_of(&id)?);
         Ok((id, transport))
     }
 
@@ -202,13 +206,24 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         self.start();
         let Ok(session) = session_of(id) else { return Ok(false) };
         loop {
-            self.shared.gates.pass(&session).await;
-            match self.shared.known(id) {
+            if !self.shared.gates.pass(id).await {
+                return Err(ManagerError::Unavailable);
+            }
+            let client = self.shared.known(id);
+            // Before anything is waited for, so that it does not end for being idle meanwhile.
+            client.iter().filter(|client| *client.session_id() == session).for_each(|client| client.touch());
+            match client {
                 Some(client) if *client.session_id() != session => return Ok(false),
                 Some(_) if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? => return Ok(true),
                 _ => {}
             }
-            if !self.shared.is_stored() || self.shared.gates.shut(&session, Why::Restoring) {
+            if !self.shared.is_stored() {
+                return Ok(false);
+            }
+            if self.shared.gates.shut(id, Why::Missing) {
+                let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
+                // rmcp may have no store, or its client may hang up before that is asked.
+                after_rmcp(async move { shared.gates.open_if_missing(&id) });
                 return Ok(false);
             }
         }
@@ -253,7 +268,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)?;
         if let Some(restoring) = &mut restoring {
             restoring.done();
-            self.shared.gates.open(client.session_id());
+            let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
+            after_rmcp(async move { shared.gates.open(&id) });
         }
         Ok(())
     }
@@ -262,8 +278,9 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         &self,
         id: &RmcpSessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let client = self.client(id)?;
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        self.open(id, rmcp, None).await
+        self.open(client, rmcp, None).await
     }
 
     async fn resume(
@@ -271,37 +288,49 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let client = self.client(id)?;
         let before = before_turn(&last_event_id);
         let last_event_id = before.unwrap_or(&last_event_id);
         // Another process's id, a forged one, or rmcp's priming "0": nothing of it can be resumed here, so a fresh
         // stream is opened. What the client has not confirmed comes from the queue.
         let ours = self.shared.epoch.unmark(last_event_id);
         let of_request = ours.is_some_and(|ours| ours.contains('/'));
-        if !of_request && self.client(id)?.is_to_turn(before.is_some()) {
+        if !of_request && client.is_to_turn(before.is_some()) {
             return Ok(ResumedStream::Turned(Some(turn(last_event_id))));
         }
         if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {
                 Ok(rmcp) if of_request => {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
-                    return Ok(ResumedStream::Request(RequestStream::new(rmcp, self.client(id)?)));
+                    return Ok(ResumedStream::Request(RequestStream::new(rmcp, client)));
                 }
-                Ok(rmcp) => return Ok(ResumedStream::Standalone(self.open(id, rmcp, Some(last_event_id)).await?)),
+                Ok(rmcp) => return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id)).await?)),
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        Ok(ResumedStream::Standalone(self.open(id, rmcp, Some(last_event_id)).await?))
+        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id)).await?))
     }
 
     async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
         let mut restoring = Restoring::new(&self.shared, &id, false);
         // What may be left of one that the decorated manager has ended by itself.
         self.shared.end(&id);
-        self.client(&id)?;
+        let session = session_of(&id)?;
+        let client = self.shared.begin(&id, session.clone());
+        // Its end was heard of since the store was asked.
+        if self.shared.has_ended(&session) {
+            self.shared.end(&id);
+            return Ok(RestoreOutcome::NotSupported);
+        }
         let restored = self.shared.inner.restore_session(Arc::clone(&id)).await.map_err(ManagerError::Inner)?;
         if matches!(restored, RestoreOutcome::Restored(_)) {
-            restoring.done();
+            // What comes next comes at once, unless there is no service for it.
+            after_rmcp(async move {
+                if client.is_initialized() {
+                    restoring.done();
+                }
+            });
         }
         Ok(restored)
     }

@@ -39,19 +39,18 @@ impl<M: SessionManager> Drop for Restoring<M> {
         if self.is_done {
             return;
         }
-        // Without a client nothing has begun. Without a runtime the process ends.
-        let (Some(client), Ok(runtime)) = (self.shared.known(&self.id), tokio::runtime::Handle::try_current()) else {
+        // Without a runtime the process ends.
+        if tokio::runtime::Handle::try_current().is_err() {
             return;
-        };
-        // At once, before rmcp can close it by its id: it does so as soon as its worker ends, which may be now.
-        self.shared.gates.closing(client.session_id());
-        let (shared, id, is_served) = (Arc::clone(&self.shared), Arc::clone(&self.id), self.is_served);
-        runtime.spawn(async move {
-            shared.close(&id, &client).await;
-            if !is_served {
-                after_rmcp(async move { shared.gates.closed(&id) });
+        }
+        match self.shared.known(&self.id) {
+            Some(client) => self.shared.close(&self.id, &client, self.is_served),
+            // Nothing has begun, or rmcp has closed it already.
+            None => {
+                let (shared, id) = (Arc::clone(&self.shared), Arc::clone(&self.id));
+                after_rmcp(async move { shared.gates.open(&id) });
             }
-        });
+        }
     }
 }
 

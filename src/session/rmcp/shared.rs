@@ -1,24 +1,34 @@
 //! [`Shared`]: what the decorated manager, the session store and what goes on by itself share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
+use tokio::sync::Notify;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::gates::Gates;
 use super::keep;
+use super::restoring::after_rmcp;
 use crate::config::Config;
 use crate::error::QueueError;
+use crate::queue::questions::cancel_open;
 use crate::queue::{ProcessId, Queue};
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
 
 /// How long clients wait by default before they open another stream: rmcp's own.
 const RECONNECT_DELAY: Duration = Duration::from_secs(3);
+
+/// How many sessions are kept in mind that ended last: their end may be heard of again.
+const ENDED: usize = 1024;
+
+/// How many sessions that their clients have ended wait at most for Redis to be told so.
+const UNTOLD: usize = 10_000;
 
 /// Who is told that a session has ended.
 pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
@@ -37,6 +47,12 @@ pub(super) struct Shared<M> {
     idle_timeout: Mutex<Duration>,
     reconnect_delay: Mutex<Duration>,
     on_end: Mutex<Option<OnEnd>>,
+    /// Those that ended last.
+    ended: Mutex<VecDeque<SessionId>>,
+    /// Those that have ended, which Redis does not know yet.
+    untold: Mutex<Vec<SessionId>>,
+    /// What is known of sessions may be wrong: it is to be looked at.
+    pub(super) doubt: Arc<Notify>,
 }
 
 impl<M: SessionManager> Shared<M> {
@@ -55,20 +71,32 @@ impl<M: SessionManager> Shared<M> {
             idle_timeout: Mutex::new(keep::IDLE_TIMEOUT),
             reconnect_delay: Mutex::new(RECONNECT_DELAY),
             on_end: Mutex::default(),
+            ended: Mutex::default(),
+            untold: Mutex::default(),
+            doubt: Arc::default(),
         }
     }
 
     /// Closes a session here, as rmcp would: those that come for it wait until that is through. It may have been closed
-    /// already, and begun anew: that one stays.
-    pub(super) async fn close(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+    /// already, and begun anew: that one stays. `is_served` says whether rmcp runs its worker, and so closes it once more
+    /// when that ends.
+    pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>, is_served: bool) {
         if !self.known(id).is_some_and(|known| Arc::ptr_eq(&known, client)) {
             return;
         }
-        self.gates.closing(client.session_id());
+        // At once, before rmcp can close it by its id: it does so as soon as its worker ends, which may be now.
+        self.gates.closing(id);
         self.end(id);
-        if let Err(error) = self.inner.close_session(id).await {
-            tracing::warn!(session = %client.session_id(), %error, "a session could not be closed");
-        }
+        let (shared, id, session) = (Arc::clone(self), Arc::clone(id), client.session_id().clone());
+        // A task of its own: a worker that is stuck must not hold up what concerns others.
+        tokio::spawn(async move {
+            if let Err(error) = shared.inner.close_session(&id).await {
+                tracing::warn!(%session, %error, "a session could not be closed");
+            }
+            if !is_served {
+                after_rmcp(async move { shared.gates.closed(&id) });
+            }
+        });
     }
 }
 
@@ -124,12 +152,60 @@ impl<M> Shared<M> {
         }
     }
 
-    /// A session has ended for good.
+    /// A session has ended for good. It may be heard of more than once, and is told once.
     pub(super) fn tell_of_end(&self, session: &SessionId) {
-        let on_end = lock(&self.on_end).clone();
-        if let Some(on_end) = on_end {
-            on_end(session);
+        {
+            let mut ended = lock(&self.ended);
+            if ended.contains(session) {
+                return;
+            }
+            if ended.len() == ENDED {
+                ended.pop_front();
+            }
+            ended.push_back(session.clone());
         }
+        let on_end = lock(&self.on_end).clone();
+        if let Some(on_end) = on_end
+            && catch_unwind(AssertUnwindSafe(|| on_end(session))).is_err()
+        {
+            tracing::error!(%session, "what is called at the end of a session has panicked");
+        }
+    }
+
+    /// Whether it is known to have ended for good.
+    pub(super) fn has_ended(&self, session: &SessionId) -> bool {
+        lock(&self.ended).contains(session)
+    }
+
+    /// Ends a session for all. Where Redis does not take it, it is tried again: see `keep`.
+    pub(super) async fn forget(&self, session: &SessionId) -> Result<(), QueueError> {
+        let forgotten = async {
+            self.queue.forget(session, self.process).await?;
+            self.tell_of_end(session);
+            cancel_open(&*self.queue, session, "the session has ended").await
+        };
+        let forgotten = forgotten.await;
+        if forgotten.is_err() {
+            self.is_untold(session.clone());
+        }
+        forgotten.map(drop)
+    }
+
+    pub(super) fn is_untold(&self, session: SessionId) {
+        let mut untold = lock(&self.untold);
+        if untold.len() < UNTOLD {
+            untold.push(session);
+        }
+    }
+
+    /// The sessions that have ended, which Redis is to be told once more.
+    pub(super) fn take_untold(&self) -> Vec<SessionId> {
+        std::mem::take(&mut *lock(&self.untold))
+    }
+
+    /// Whether there are any.
+    pub(super) fn has_untold(&self) -> bool {
+        !lock(&self.untold).is_empty()
     }
 
     /// Has a session remembered. One that has ended meanwhile ends here when that is noticed: see `keep`.

@@ -11,8 +11,6 @@ use rmcp::transport::streamable_http_server::session::{
 use super::principal::session_of;
 use super::restoring::after_rmcp;
 use super::shared::Shared;
-use crate::queue::questions::cancel_open;
-use crate::session_id::SessionId;
 
 /// rmcp's session store in the queue's own Redis: a client whose server is gone goes on at another with its session id,
 /// without initialising again. Made by [`CourierSessionManager::session_store`](super::CourierSessionManager::session_store).
@@ -27,18 +25,33 @@ impl<M> std::fmt::Debug for CourierSessionStore<M> {
     }
 }
 
-/// Opens the gate when the request that restores goes no further, or is dropped.
+/// Opens the gate when the request that restores goes no further, or is dropped. Where Redis does not say what there is, those
+/// who wait are told so: one after the other would wait for it as long.
 struct Loading<M: SessionManager> {
     shared: Arc<Shared<M>>,
-    session: SessionId,
-    is_found: bool,
+    id: String,
+    /// Whether it is for this request that the gate is shut.
+    is_ours: bool,
+    then: Then,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    Open,
+    /// Redis did not say what there is.
+    Fail,
+    /// Whoever restores it opens the gate.
+    Restore,
 }
 
 impl<M: SessionManager> Drop for Loading<M> {
     fn drop(&mut self) {
-        if !self.is_found {
-            let (shared, session) = (Arc::clone(&self.shared), self.session.clone());
-            after_rmcp(async move { shared.gates.open(&session) });
+        let (shared, id) = (Arc::clone(&self.shared), std::mem::take(&mut self.id));
+        match self.then {
+            _ if !self.is_ours => {}
+            Then::Open => after_rmcp(async move { shared.gates.open(&id) }),
+            Then::Fail => after_rmcp(async move { shared.gates.failed(&id) }),
+            Then::Restore => {}
         }
     }
 }
@@ -46,12 +59,19 @@ impl<M: SessionManager> Drop for Loading<M> {
 #[async_trait]
 impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
     async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
-        let session = session_of(id)?;
-        let mut loading = Loading { shared: Arc::clone(&self.0), session: session.clone(), is_found: false };
-        let Some(state) = self.0.queue.recall(&session).await? else { return Ok(None) };
-        let state = serde_json::from_str(&state)?;
+        let Ok(session) = session_of(id) else { return Ok(None) };
+        let is_ours = self.0.gates.restoring(id);
+        let mut loading = Loading { shared: Arc::clone(&self.0), id: id.to_owned(), is_ours, then: Then::Open };
+        let state = match self.0.queue.recall(&session).await {
+            Ok(Some(state)) => serde_json::from_str(&state)?,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                loading.then = Then::Fail;
+                return Err(error.into());
+            }
+        };
         // It is restored next, and whoever does that opens the gate.
-        loading.is_found = true;
+        loading.then = Then::Restore;
         Ok(Some(state))
     }
 
@@ -65,9 +85,9 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
 
     async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {
         let session = session_of(id)?;
-        self.0.queue.forget(&session, self.0.process).await?;
-        self.0.tell_of_end(&session);
-        cancel_open(&*self.0.queue, &session, "the session has ended").await?;
+        let shared = Arc::clone(&self.0);
+        // A task of its own: a client that hangs up behind its DELETE has ended its session all the same.
+        tokio::spawn(async move { shared.forget(&session).await }).await??;
         Ok(())
     }
 }

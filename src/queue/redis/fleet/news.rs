@@ -54,7 +54,10 @@ async fn hear(
     };
     let mut connection = within(Duration::ZERO, tracking(client, pushed)).await?;
     within(Duration::ZERO, connection.subscribe(channels)).await?;
-    *failures = 0;
+    if std::mem::take(failures) > 0 {
+        // Where nobody listens any more it is nobody's loss.
+        let _ = sender.send(News::Again);
+    }
     loop {
         tokio::select! {
             () = lost.notified() => return Err(QueueErrorKind::Broken("the connection is lost".into())),

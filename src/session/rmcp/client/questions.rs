@@ -43,7 +43,10 @@ impl ClientSession {
         if state.is_none() {
             tracing::warn!(session = %self.session_id, "a client says too much of itself; its session is not remembered");
         }
-        self.state().remembered = (state, is_restored);
+        {
+            let mut ours = self.state();
+            (ours.remembered, ours.is_initialized) = ((state, is_restored), true);
+        }
         if let Some(elicitation) = &initialize.params.capabilities.elicitation {
             let url = elicitation.url.is_some();
             // MCP: one that names no mode means forms.
