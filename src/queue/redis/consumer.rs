@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
 
-use super::connection::{dedicated, kind, within};
+use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
 use super::fates::not_kept;
 use super::reply::BadReply;
 use super::{claim, renew, replace, take};
@@ -45,7 +45,7 @@ impl RedisConsumer {
     ) -> Result<Self, QueueError> {
         let doubt = Arc::clone(&permit);
         let failed = |kind| QueueError::new(format!("opening the queue of {session}"), kind);
-        let connection = within(Duration::ZERO, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
+        let connection = within(CONNECT_TIMEOUT, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
         let keys = Keys::new(config.prefix());
         let mut consumer = Self {
             connection,

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 
-use super::connection::{kind, tracking, within};
+use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
 use super::questions::touch;
 use crate::error::QueueErrorKind;
 
@@ -128,7 +128,7 @@ impl Shared {
                 shared.pushed(made, &push);
             }
         };
-        let mut connection = within(Duration::ZERO, tracking(&self.client, pushed)).await?;
+        let mut connection = within(CONNECT_TIMEOUT, tracking(&self.client, pushed)).await?;
         let mut pipe = redis::pipe();
         pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::error::QueueErrorKind;
 use crate::queue::fleet::News;
-use crate::queue::redis::connection::{tracking, within};
+use crate::queue::redis::connection::{CONNECT_TIMEOUT, tracking, within};
 use crate::retry::Backoff;
 
 /// How often the connection is tried while nothing comes over it: a dead one says nothing by itself.
@@ -52,7 +52,7 @@ async fn hear(
             _ => {}
         }
     };
-    let mut connection = within(Duration::ZERO, tracking(client, pushed)).await?;
+    let mut connection = within(CONNECT_TIMEOUT, tracking(client, pushed)).await?;
     within(Duration::ZERO, connection.subscribe(channels)).await?;
     if std::mem::take(failures) > 0 {
         // Where nobody listens any more it is nobody's loss.
