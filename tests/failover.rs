@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mcp_courier::queue::Remembered;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };
@@ -482,4 +483,16 @@ mod principals {
         assert_eq!(numbers(&mut stream, 10).await.len(), 10);
         assert!(stolen.try_recv().is_err());
     }
+}
+
+#[actix::test]
+async fn another_type_under_one_sessions_key_is_that_sessions_trouble_alone() {
+    let redis = RedisServer::start();
+    let queue = mcp_courier::queue::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
+    let sessions = ["odd", "known", "unknown"].map(|id| SessionId::new(id).unwrap());
+    queue.remember(&sessions[1], "{}").await.unwrap();
+    redis_says::<usize>(&redis, &["RPUSH", "mcp-courier:session:odd", "x"]).await;
+    let known = queue.keep(&sessions).await.unwrap();
+    assert_eq!(known, [Remembered::Known, Remembered::Known, Remembered::Unknown]);
+    queue.remember(&sessions[0], "{}").await.unwrap_err();
 }

@@ -1,6 +1,6 @@
 //! Sessions in Redis: a string each, empty once it has ended, and a channel for the news.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 use tokio::sync::mpsc;
 
 use super::RedisQueue;
@@ -43,6 +43,7 @@ impl Fleet for RedisQueue {
 
     fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
         Box::pin(async move {
+            let failed = |e| self.failed("keeping sessions", e);
             let mut known = Vec::with_capacity(sessions.len());
             for some in sessions.chunks(PIPELINE) {
                 let mut pipe = redis::pipe();
@@ -51,13 +52,18 @@ impl Fleet for RedisQueue {
                     pipe.cmd("PEXPIRE").arg(&key).arg(self.session_life());
                     pipe.cmd("STRLEN").arg(&key);
                 }
-                let answers: Vec<i64> =
-                    pipe.query_async(&mut self.shared.clone()).await.map_err(|e| self.failed("keeping sessions", e))?;
-                known.extend(answers.chunks(2).map(|answer| match answer {
-                    [0, _] => Remembered::Unknown,
-                    [_, 0] => Remembered::Ended,
-                    _ => Remembered::Known,
-                }));
+                let answers: Vec<RedisResult<i64>> =
+                    pipe.ignore_errors().query_async(&mut self.shared.clone()).await.map_err(failed)?;
+                for answer in answers.chunks(2) {
+                    known.push(match answer {
+                        [Ok(0), _] => Remembered::Unknown,
+                        [Ok(_), Ok(0)] => Remembered::Ended,
+                        // Something else lies under this one's key. The others are not to suffer for it.
+                        [Ok(_), Err(error)] if error.code() == Some("WRONGTYPE") => Remembered::Known,
+                        [Err(error), _] | [_, Err(error)] => return Err(failed(error.clone())),
+                        _ => Remembered::Known,
+                    });
+                }
             }
             Ok(known)
         })

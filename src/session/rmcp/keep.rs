@@ -8,6 +8,7 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use tokio::sync::{Notify, mpsc};
 
 use super::shared::Shared;
+use crate::error::QueueErrorKind;
 use crate::queue::{News, Remembered};
 
 /// How long a session is kept by default: rmcp's own.
@@ -91,8 +92,10 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, is_due: bool) -> b
         }
     }
     for (_, client) in sessions {
-        if let Err(error) = shared.remember(&client).await {
-            tracing::warn!(session = %client.session_id(), %error, "a session is not remembered yet");
+        let Err(error) = shared.remember(&client).await else { continue };
+        tracing::warn!(session = %client.session_id(), %error, "a session is not remembered yet");
+        // A refusal is this one's own.
+        if !matches!(error.kind, QueueErrorKind::Refused(_)) {
             return false;
         }
     }
