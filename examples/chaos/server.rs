@@ -67,7 +67,8 @@ async fn serve(ServerArgs { redis, at_most_once }: ServerArgs) -> Result<(), Cau
         .tcp_nodelay(true)
         .workers(1)
         .disable_signals()
-        .shutdown_timeout(2)
+        // Longer than a request waits for Redis: actix-http panics where it has to end one by force.
+        .shutdown_timeout(10)
         .bind("127.0.0.1:0")?;
     let address = server.addrs().first().copied().ok_or("it is bound to nothing")?;
     let server = server.run();
