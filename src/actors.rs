@@ -23,7 +23,6 @@ mod arbiters;
 mod guarded;
 mod post;
 mod questions;
-mod recent;
 mod session;
 mod stats;
 mod subscriber;

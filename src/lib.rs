@@ -66,6 +66,7 @@ mod keys;
 mod notification;
 mod principal;
 mod question;
+mod recent;
 mod retry;
 mod session_id;
 

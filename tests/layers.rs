@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "envelope",
     "fate",
     "keys",
+    "recent",
     "retry",
     "config",
     "queue",

@@ -13,13 +13,13 @@ use futures_util::FutureExt;
 use super::guarded::{Guarded, drop_guarded};
 use super::post::{Post, text_of};
 use super::questions::Asking;
-use super::recent::Recent;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::HandOverError;
 use crate::fate::DiscardReason;
 use crate::question::Question;
 use crate::queue::Permit;
+use crate::recent::Recent;
 use crate::retry::{Verdict, after_failed_attempt};
 use crate::session::Outbound;
 

@@ -8,7 +8,6 @@ use actix::Addr;
 
 use super::serve::{Left, serve};
 use crate::actors::post::{Post, StopReason};
-use crate::actors::recent::Recent;
 use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
 use crate::envelope::Timestamp;
@@ -17,6 +16,7 @@ use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
 use crate::queue::questions::{cancel_open, settle_open};
 use crate::queue::{Consumer, LeaseState, Permit};
+use crate::recent::Recent;
 use crate::session::{Presence, SessionState};
 
 /// How long a release may take at the end. The lease runs out by itself.

@@ -1,6 +1,6 @@
 //! [`Shared`]: what the decorated manager, the session store and what goes on by itself share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::QueueError;
 use crate::queue::questions::cancel_open;
 use crate::queue::{ProcessId, Queue};
+use crate::recent::Recent;
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
 
@@ -48,7 +49,7 @@ pub(super) struct Shared<M> {
     reconnect_delay: Mutex<Duration>,
     on_end: Mutex<Option<OnEnd>>,
     /// Those that ended last.
-    ended: Mutex<VecDeque<SessionId>>,
+    ended: Mutex<Recent<SessionId>>,
     /// Those that have ended, which Redis does not know yet.
     untold: Mutex<Vec<SessionId>>,
     /// What is known of sessions may be wrong: it is to be looked at.
@@ -71,7 +72,7 @@ impl<M: SessionManager> Shared<M> {
             idle_timeout: Mutex::new(keep::IDLE_TIMEOUT),
             reconnect_delay: Mutex::new(RECONNECT_DELAY),
             on_end: Mutex::default(),
-            ended: Mutex::default(),
+            ended: Mutex::new(Recent::new(ENDED)),
             untold: Mutex::default(),
             doubt: Arc::default(),
         }
@@ -154,15 +155,8 @@ impl<M> Shared<M> {
 
     /// A session has ended for good. It may be heard of more than once, and is told once.
     pub(super) fn tell_of_end(&self, session: &SessionId) {
-        {
-            let mut ended = lock(&self.ended);
-            if ended.contains(session) {
-                return;
-            }
-            if ended.len() == ENDED {
-                ended.pop_front();
-            }
-            ended.push_back(session.clone());
+        if !lock(&self.ended).insert(session.clone()) {
+            return;
         }
         let on_end = lock(&self.on_end).clone();
         if let Some(on_end) = on_end

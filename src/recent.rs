@@ -1,31 +1,33 @@
 //! The last ones of a kind: the ids that a subscriber delivered itself, by which it recognises what comes again after an
-//! unknown outcome; the tasks whose end was delivered.
+//! unknown outcome; the tasks whose end was delivered; the sessions whose end was told.
 
 use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 
 #[derive(Debug)]
-pub(super) struct Recent<T> {
+pub(crate) struct Recent<T> {
     capacity: usize,
     order: VecDeque<T>,
     known: HashSet<T>,
 }
 
 impl<T: Clone + Eq + Hash> Recent<T> {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { capacity, order: VecDeque::new(), known: HashSet::new() }
     }
 
-    pub(super) fn contains<Q: Eq + Hash + ?Sized>(&self, one: &Q) -> bool
+    pub(crate) fn contains<Q: Eq + Hash + ?Sized>(&self, one: &Q) -> bool
     where
         T: Borrow<Q>,
     {
         self.known.contains(one)
     }
 
-    pub(super) fn insert(&mut self, one: T) {
-        if self.known.insert(one.clone()) {
+    /// Whether it was not known.
+    pub(crate) fn insert(&mut self, one: T) -> bool {
+        let is_new = self.known.insert(one.clone());
+        if is_new {
             self.order.push_back(one);
             if self.order.len() > self.capacity
                 && let Some(oldest) = self.order.pop_front()
@@ -33,6 +35,7 @@ impl<T: Clone + Eq + Hash> Recent<T> {
                 self.known.remove(&oldest);
             }
         }
+        is_new
     }
 }
 
