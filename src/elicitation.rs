@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{ElicitError, InvalidQuestion, QueueError};
+use crate::lock::lock;
 use crate::notification::{Notification, Task, TaskStatus};
 use crate::publisher::Publisher;
 use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
@@ -168,7 +169,7 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn of(elicitor: &'a Elicitor, task: &'a TaskKey) -> Self {
-        let mut turns = elicitor.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&elicitor.turns);
         let mutex = Arc::clone(turns.entry(task.clone()).or_default());
         Self { elicitor, task, mutex }
     }
@@ -176,7 +177,7 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut turns = self.elicitor.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&self.elicitor.turns);
         // The map's and this one.
         if Arc::strong_count(&self.mutex) == 2 {
             turns.remove(self.task);

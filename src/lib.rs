@@ -63,6 +63,7 @@ mod config;
 mod error;
 mod fate;
 mod keys;
+mod lock;
 mod notification;
 mod principal;
 mod question;

@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "envelope",
     "fate",
     "keys",
+    "lock",
     "recent",
     "retry",
     "config",

@@ -1,9 +1,10 @@
 //! What a subscriber has done, readable without asking it: it may be busy, or stuck.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::lock::lock;
 use crate::session_id::SessionId;
 
 /// What a subscriber does at the moment.
@@ -89,6 +90,6 @@ impl Stats {
     }
 
     fn rest(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rest)
     }
 }

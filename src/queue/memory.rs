@@ -3,7 +3,7 @@
 //! `memory://name` names one: whoever connects to the same name in the same process shares it, while anyone does.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::envelope::{Draft, Timestamp};
 use crate::error::{QueueError, QueueLimit};
 use crate::fate::Receipt;
 use crate::keys::Keys;
+use crate::lock::lock;
 use crate::question::Question;
 use crate::session_id::SessionId;
 
@@ -138,11 +139,6 @@ impl List {
         self.bytes -= oldest.len();
         Some(oldest)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The queues of a fleet that is one process.

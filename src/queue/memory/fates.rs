@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::{List, MemoryQueue, Store, lock};
+use super::{List, MemoryQueue, Store};
 use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
 use crate::error::QueueError;
 use crate::fate::Receipt;
+use crate::lock::lock;
 use crate::notification::NotificationId;
 use crate::queue::{BoxFuture, Fate, Fates, Letter, Mark, Redrove, Refusal};
 use crate::session_id::SessionId;

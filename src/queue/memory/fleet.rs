@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
-use super::{MemoryQueue, lock};
+use super::MemoryQueue;
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
+use crate::lock::lock;
 use crate::queue::BoxFuture;
 use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
 use crate::session_id::SessionId;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{MemoryQueue, lock};
+use super::MemoryQueue;
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
+use crate::lock::lock;
 use crate::question::{Answer, Question, TaskKey};
 use crate::queue::{BoxFuture, Posed, Questions, Settled};
 use crate::session_id::SessionId;

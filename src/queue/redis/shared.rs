@@ -5,7 +5,7 @@
 //! refused password, until its process ends.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,6 +15,7 @@ use redis::{Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
 use tokio::runtime::Handle;
 
 use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_over};
+use crate::lock::lock;
 
 /// How long an attempt is left to the runtime that is to drive the connection: longer than it lasts.
 const AT_HOME: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(1));
@@ -109,8 +110,7 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -5,7 +5,7 @@
 //! who asked live. The first round in which nobody waits ends it all.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
 use super::questions::touch;
 use crate::error::QueueErrorKind;
+use crate::lock::lock;
 
 /// How long an asker that says nothing is believed to live: three rounds.
 pub(super) const ALIVE: Duration = Duration::from_secs(15);
@@ -161,8 +162,7 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
@@ -11,6 +11,7 @@ use self::batch::Batch;
 use self::questions::Modes;
 use super::stream::{CourierStream, Slot};
 use crate::config::{Config, DeliveryLevel};
+use crate::lock::lock;
 use crate::question::Answer;
 use crate::queue::ProcessId;
 use crate::session::PresenceSender;
@@ -189,8 +190,7 @@ impl ClientSession {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -6,9 +6,10 @@
 //! whose it is. And when a worker has ended, rmcp closes its session by its id: by then that must not be a new one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::lock::lock;
 use rmcp::transport::streamable_http_server::session::SessionId as RmcpSessionId;
 use tokio::sync::watch;
 
@@ -109,8 +110,7 @@ impl Gates {
     }
 
     fn gates(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Gate>> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
@@ -16,6 +16,7 @@ use super::keep;
 use super::restoring::after_rmcp;
 use crate::config::Config;
 use crate::error::QueueError;
+use crate::lock::lock;
 use crate::queue::questions::cancel_open;
 use crate::queue::{ProcessId, Queue};
 use crate::recent::Recent;
@@ -214,9 +215,4 @@ impl<M> Shared<M> {
     fn clients(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Arc<ClientSession>>> {
         lock(&self.clients)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! The decorated streams: rmcp's own, merged with what we hand over; and that of a request, counted.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
+use crate::lock::lock;
 
 type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
 
@@ -27,14 +28,14 @@ impl Slot {
 
     /// Drops it.
     pub(super) fn clear(&self) {
-        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = lock(&self.stream).take();
         // Outside the lock: it is not known what its drop does.
         drop(stream);
     }
 
     /// Its next message, under an id that says who issued it.
     fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.stream);
         let Some(stream) = slot.as_mut() else { return Poll::Ready(None) };
         stream.as_mut().poll_next(context).map(|message| {
             message.map(|mut message| {
