@@ -69,6 +69,8 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<(), Cause> {
+    // First of all: from the moment anybody can know of this process, a signal ends it properly.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = Config::builder().prefix(args.prefix).build()?;
     let courier = Courier::start(&args.redis, config).await?;
     let member_ttl = Duration::from_secs(args.member_ttl);
@@ -113,9 +115,8 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let server = tokio::spawn(server);
     announce(address)?;
 
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     // Polls end with a result, which is then among what is under way. That is delivered first, and the leases are released.
