@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
@@ -35,7 +36,7 @@ def side(arguments):
     from docket import Docket
 
     def notification(n):
-        at = "2026-11-23T10:00:00.123456+00:00"
+        at = datetime.now(timezone.utc).isoformat()
         return {
             "method": "notifications/tasks/status",
             "params": {

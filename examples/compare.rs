@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
+use mcp_courier::envelope::Timestamp;
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
 use serde_json::json;
@@ -83,7 +84,7 @@ fn now() -> u64 {
 
 /// As FastMCP's tasks make them.
 fn notification(n: usize) -> Result<Notification, Cause> {
-    let at = "2026-11-23T10:00:00.123456+00:00";
+    let at = Timestamp::of_this_host().to_string();
     let params = json!({
         "taskId": n.to_string(), "status": "working", "statusMessage": now().to_string(),
         "createdAt": at, "lastUpdatedAt": at, "ttl": 3_600_000,

@@ -220,7 +220,7 @@ mod tests {
     }
 
     const FASTMCP: &str = r#"{"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t"},
-        "_meta": {"k": 1}}, "attempt": 1, "enqueued_at": "2026-11-23T10:00:00.5+00:00", "last_error": "x", "more": [1]}"#;
+        "_meta": {"k": 1}}, "attempt": 1, "enqueued_at": "1970-01-01T00:00:00.5+00:00", "last_error": "x", "more": [1]}"#;
 
     #[test]
     fn what_fastmcp_wrote_is_read() {
@@ -250,7 +250,7 @@ mod tests {
             "elicitation": {"requestId": "r", "message": "Sure?", "requestedSchema": {"type": "object"}}});
         let wire = |method: &str| {
             json!({"notification": {"method": method, "params": {}, "_meta": {RELATED_TASK: related, "k": 1}},
-                "enqueued_at": "2026-11-23T10:00:00.5+00:00"})
+                "enqueued_at": "1970-01-01T00:00:00.5+00:00"})
         };
         let status = decode(&wire("notifications/tasks/status").to_string()).unwrap();
         assert_eq!(Value::from(status.meta), json!({"k": 1}));

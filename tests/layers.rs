@@ -129,3 +129,30 @@ fn without_features_the_crate_is_free_of_rmcp_actix_web_and_tls() {
         assert!(!tree.lines().any(|line| line.starts_with(&format!("{krate} v"))), "{krate} comes in:\n{tree}");
     }
 }
+
+/// Any moment of this century passes, and then what is made of it expires. The corpus is exempt: its messages are only
+/// decoded as they are, and `bad_input.rs` gives them the time of the day before anything waits for their expiry.
+#[test]
+fn no_test_or_example_names_a_moment_that_can_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dirs = ["tests", "benches", "examples", "src"].map(|dir| root.join(dir));
+    let python = std::fs::read_dir(root.join("tests/python")).unwrap().map(|entry| entry.unwrap().path());
+    let python = python.filter(|path| path.extension().is_some_and(|e| e == "py"));
+    let files = dirs.iter().flat_map(|dir| sources(dir)).chain(python).chain([root.join("benches/compare.py")]);
+    for file in files.filter(|file| !file.ends_with("tests/bad_input.rs")) {
+        for line in std::fs::read_to_string(&file).unwrap().lines().filter(|line| !line.trim_start().starts_with("//"))
+        {
+            assert!(!names_a_moment(line), "{}: make it relative to now: {line}", file.display());
+        }
+    }
+    assert!(names_a_moment(&format!("at 20{}T10", "26-11-23")));
+}
+
+/// Returns whether a line holds a date of this century with a time of day: `20YY-MM-DDT`.
+fn names_a_moment(line: &str) -> bool {
+    let matches = |text: &[u8]| {
+        let form = b"20##-##-##T";
+        form.iter().zip(text).all(|(form, c)| if *form == b'#' { c.is_ascii_digit() } else { form == c })
+    };
+    line.as_bytes().windows(11).any(matches)
+}

@@ -117,8 +117,9 @@ async fn what_was_pushed_goes_out_as_it_was_with_its_id() {
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
     let id = SessionId::new(client.session_id()).unwrap();
-    let params = json!({"taskId": "7", "status": "working", "createdAt": "2026-11-23T10:00:00Z",
-        "lastUpdatedAt": "2026-11-23T10:00:00Z", "ttl": null, "unknown": {"to": ["rmcp"]}, "_meta": {"a": 1}});
+    let now = mcp_courier::envelope::Timestamp::of_this_host().to_string();
+    let params = json!({"taskId": "7", "status": "working", "createdAt": now, "lastUpdatedAt": now,
+        "ttl": null, "unknown": {"to": ["rmcp"]}, "_meta": {"a": 1}});
     let notification = Notification::new("notifications/tasks/status")
         .unwrap()
         .with_params(params.clone())

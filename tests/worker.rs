@@ -3,6 +3,7 @@
 
 use std::process::Output;
 
+use mcp_courier::envelope::Timestamp;
 use serde_json::{Value, json};
 
 #[path = "support/chat_process.rs"]
@@ -30,9 +31,10 @@ async fn what_a_worker_pushes_arrives_unchanged() {
     let server = ChatProcess::start(&["--redis", &redis.url(), "--prefix", "w"]).await;
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
+    let now = Timestamp::of_this_host().to_string();
     let status = json!({
-        "taskId": "7", "status": "working", "statusMessage": "half-way", "createdAt": "2026-11-01T10:00:00Z",
-        "lastUpdatedAt": "2026-11-01T10:00:05Z", "ttl": null, "pollInterval": 500, "x-own": {"b": [1.5, null], "a": "ü"},
+        "taskId": "7", "status": "working", "statusMessage": "half-way", "createdAt": now, "lastUpdatedAt": now,
+        "ttl": null, "pollInterval": 500, "x-own": {"b": [1.5, null], "a": "ü"},
     });
     let own = json!({"any": ["thing", {"nested": true}]});
     for (method, params) in [("notifications/tasks/status", &status), ("notifications/mine/own", &own)] {

@@ -20,7 +20,7 @@ pub struct Draft {
 impl Draft {
     /// What stands between the two times.
     pub(crate) const BETWEEN: &str = "\",\"expires_at\":\"";
-    const TIMES: usize = 2 * "2026-11-23T10:00:00.000000+00:00".len();
+    const TIMES: usize = 2 * "1970-01-01T00:00:00.000000+00:00".len();
 
     /// Renders a notification under an id.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {

@@ -67,7 +67,7 @@ mod tests {
         #[test]
         fn any_time_is_written_and_what_is_written_is_read(at in any::<i64>(), other in any::<i64>()) {
             let text = Timestamp(at).to_string();
-            prop_assert_eq!(text.len(), "2026-11-23T10:00:00.000000+00:00".len());
+            prop_assert_eq!(text.len(), Timestamp(0).to_string().len());
             let read = Timestamp::parse(&text).unwrap();
             prop_assert_eq!(read.to_string(), text);
             prop_assert_eq!(Timestamp(at).since(Timestamp(other)).is_zero(), at <= other);

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AsyncExitStack
+from datetime import datetime, timezone
 
 import anyio
 import fastmcp
@@ -64,11 +65,12 @@ async def test_five_thousand_from_a_worker_arrive_in_order(redis_url, chat, work
 
 async def test_a_worker_tells_of_a_task(redis_url, chat, worker):
     """The SDK has a type for it, so it must be as MCP says."""
+    now = datetime.now(timezone.utc).isoformat()
     params = {
         "taskId": "7",
         "status": "input_required",
-        "createdAt": "2026-11-01T10:00:00Z",
-        "lastUpdatedAt": "2026-11-01T10:00:05Z",
+        "createdAt": now,
+        "lastUpdatedAt": now,
         "ttl": None,
     }
     async with connect(chat("--redis", redis_url)) as member:

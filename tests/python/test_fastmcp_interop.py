@@ -3,6 +3,7 @@
 import json
 import uuid
 from contextlib import asynccontextmanager
+from datetime import datetime, timezone
 
 import anyio
 import fastmcp
@@ -27,7 +28,7 @@ PREFIX = ("--prefix", f"{NAME}:fastmcp")
 
 def status(task_id, state="working"):
     """As FastMCP's own code makes it."""
-    at = "2026-11-23T10:00:00.123456+00:00"
+    at = datetime.now(timezone.utc).isoformat()
     return {
         "method": "notifications/tasks/status",
         "params": {"taskId": task_id, "status": state, "createdAt": at, "lastUpdatedAt": at, "ttl": 3600000},

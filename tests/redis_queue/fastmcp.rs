@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_courier::envelope::Timestamp;
 use mcp_courier::{Answer, Config, Courier, Elicitation, HandOverError, Publisher, TaskKey};
 use serde_json::{Value, json};
 
@@ -12,17 +13,23 @@ use crate::session::{Act, Recorder};
 
 const QUEUE: &str = "docket:fastmcp:notifications:s-1";
 
-/// As `json.dumps` writes it, with spaces.
-const MESSAGE: &str = r#"{"notification": {"method": "notifications/tasks/status", "params": {"n": 0, "taskId": "t", "status": "working"}, "_meta": {"io.modelcontextprotocol/related-task": {"taskId": "t"}}}, "attempt": 0, "enqueued_at": "2026-11-23T10:00:00.123456+00:00"}"#;
+/// Returns a message that was queued now, as `json.dumps` writes one, with spaces.
+fn message() -> String {
+    let now = Timestamp::of_this_host();
+    format!(
+        r#"{{"notification": {{"method": "notifications/tasks/status", "params": {{"n": 0, "taskId": "t", "status": "working"}}, "_meta": {{"io.modelcontextprotocol/related-task": {{"taskId": "t"}}}}}}, "attempt": 0, "enqueued_at": "{now}"}}"#
+    )
+}
 
 #[tokio::test]
 async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
     let mut f = Fixture::with(RedisServer::start(), Config::builder().prefix("docket:fastmcp")).await;
-    let _: () = f.redis(&["LPUSH", QUEUE, MESSAGE]).await;
+    let message = message();
+    let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
     let _: () = f.redis(&["EXPIRE", QUEUE, "300"]).await;
     f.push([1]).await;
     let without_method =
-        MESSAGE.replace(r#""method": "notifications/tasks/status", "#, "").replace(r#""n": 0"#, r#""n": 2"#);
+        message.replace(r#""method": "notifications/tasks/status", "#, "").replace(r#""n": 0"#, r#""n": 2"#);
     let _: () = f.redis(&["LPUSH", QUEUE, &without_method]).await;
     let taken = f.take().await;
     assert_eq!(numbers(&taken), [0, 1, 2]);
@@ -45,8 +52,9 @@ async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
 #[tokio::test]
 async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() {
     let mut f = Fixture::with(RedisServer::start(), Config::builder().prefix("docket:fastmcp")).await;
+    let message = message();
     for _ in 0..3 {
-        let _: () = f.redis(&["LPUSH", QUEUE, MESSAGE]).await;
+        let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
     }
     let taken = f.take().await;
     let one = mcp_courier::queue::Delivered {
@@ -83,7 +91,7 @@ async fn what_fastmcp_queued_again_has_that_attempt_behind_it_and_a_failed_one_k
     let config = config.backoff_max(Duration::from_secs(60)).build().unwrap();
     let courier = Courier::start(&server.url(), config).await.unwrap();
     let mut redis = server.connection().await;
-    let mut wire: Value = serde_json::from_str(MESSAGE).unwrap();
+    let mut wire: Value = serde_json::from_str(&message()).unwrap();
     wire["attempt"] = json!(1);
     wire["last_error"] = json!("the pipe is broken");
     wire["unknown"] = json!({"kept": [1, null]});
