@@ -236,6 +236,14 @@ pub enum PushRefusal {
         /// The limit.
         limit: usize,
     },
+    /// The `taskId` of its task status is longer than [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN). Not queued.
+    #[error("the taskId has {bytes} bytes, and at most {limit} are allowed")]
+    TaskIdTooLong {
+        /// Length of the id, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
     #[error("an earlier notification to the same session was refused")]
     AfterRefused,

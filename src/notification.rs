@@ -152,6 +152,12 @@ impl Notification {
         self.id
     }
 
+    /// Returns the `taskId` of a task's status, or `None` for any other notification.
+    pub(crate) fn task_id(&self) -> Option<&str> {
+        let params = self.params.as_ref().filter(|_| self.method == "notifications/tasks/status")?;
+        params.get("taskId")?.as_str()
+    }
+
     /// Whether whoever reads it from the queue, or its client, would refuse it for its nesting.
     pub(crate) fn is_too_deep(&self) -> bool {
         let values = self.params.iter().chain(&self.meta).flat_map(Map::values);

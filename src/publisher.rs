@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
 use crate::notification::{MAX_DEPTH, Notification, NotificationId, Task};
+use crate::question::TaskKey;
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
 
@@ -109,17 +110,11 @@ impl Publisher {
         let mut refused: HashSet<SessionId> = HashSet::new();
         for (session, mut notification) in notifications {
             let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
-            let misfit = if self.config.fastmcp_servers() { fastmcp::misfit(&notification) } else { None };
-            let reason = match misfit {
+            let reason = match self.unfit(&notification) {
                 _ if refused.contains(&session) => Some(PushRefusal::AfterRefused),
-                Some(why) => {
+                Some(reason) => {
                     refused.insert(session.clone());
-                    Some(PushRefusal::NotForFastMcp { why })
-                }
-                // Before it is rendered, which goes as deep as it does.
-                None if notification.is_too_deep() => {
-                    refused.insert(session.clone());
-                    Some(PushRefusal::TooDeep { limit: MAX_DEPTH })
+                    Some(reason)
                 }
                 None => {
                     let draft = Draft::new(&notification, id, self.config.time_to_live());
@@ -143,6 +138,19 @@ impl Publisher {
                 Err(PushError { session, notification: Box::new(notification), reason })
             })
             .collect()
+    }
+
+    /// Returns why a notification cannot be queued at all, or `None`.
+    fn unfit(&self, notification: &Notification) -> Option<PushRefusal> {
+        let misfit = if self.config.fastmcp_servers() { fastmcp::misfit(notification) } else { None };
+        if let Some(why) = misfit {
+            return Some(PushRefusal::NotForFastMcp { why });
+        }
+        if let Some(bytes) = notification.task_id().map(str::len).filter(|bytes| *bytes > TaskKey::MAX_LEN) {
+            return Some(PushRefusal::TaskIdTooLong { bytes, limit: TaskKey::MAX_LEN });
+        }
+        // Before it is rendered, which goes as deep as it does.
+        notification.is_too_deep().then_some(PushRefusal::TooDeep { limit: MAX_DEPTH })
     }
 
     /// Queues a notification for every session that someone in the fleet owns now, each under an id of its own, and

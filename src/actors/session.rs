@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,15 +32,40 @@ const GRACE: Duration = Duration::from_secs(1);
 /// hears of a takeover.
 const TURN: Duration = Duration::from_millis(1);
 
-/// How many ended tasks of a session are remembered.
+/// Number of ended tasks that are remembered for one session.
 const ENDED_TASKS: usize = 1024;
+
+/// Ended tasks of one session, the newest ones.
+///
+/// Each is remembered by a hash under a random key: a foreign producer chooses its task ids and their length.
+#[derive(Debug)]
+pub(super) struct EndedTasks {
+    hashes: Recent<u64>,
+    key: RandomState,
+}
+
+impl Default for EndedTasks {
+    fn default() -> Self {
+        Self { hashes: Recent::new(ENDED_TASKS), key: RandomState::new() }
+    }
+}
+
+impl EndedTasks {
+    fn contains(&self, task_id: &str) -> bool {
+        self.hashes.contains(&self.key.hash_one(task_id))
+    }
+
+    fn insert(&mut self, task_id: &str) {
+        self.hashes.insert(self.key.hash_one(task_id));
+    }
+}
 
 /// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
 pub struct SessionActor {
     session: Guarded,
     config: Arc<Config>,
     asking: Asking,
-    ended: Rc<RefCell<Recent<String>>>,
+    ended: Rc<RefCell<EndedTasks>>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -51,12 +77,7 @@ impl std::fmt::Debug for SessionActor {
 impl SessionActor {
     pub(super) fn new(post: &Post) -> Self {
         let Post { session, config, .. } = post;
-        Self {
-            session: session.clone(),
-            config: Arc::clone(config),
-            asking: Asking::new(post),
-            ended: Rc::new(RefCell::new(Recent::new(ENDED_TASKS))),
-        }
+        Self { session: session.clone(), config: Arc::clone(config), asking: Asking::new(post), ended: Rc::default() }
     }
 }
 
@@ -152,7 +173,7 @@ impl Handler<StopAsking> for SessionActor {
 async fn hand_over(
     session: Guarded,
     config: Arc<Config>,
-    ended: Rc<RefCell<Recent<String>>>,
+    ended: Rc<RefCell<EndedTasks>>,
     deliver: Deliver,
 ) -> DeliverOutcome {
     let Deliver { batch, read_at: (clock, read), permit } = deliver;
@@ -185,7 +206,7 @@ async fn hand_over(
             Ok(()) => {
                 handed += 1;
                 if let Some((id, true)) = task {
-                    ended.borrow_mut().insert(id.to_owned());
+                    ended.borrow_mut().insert(id);
                 }
             }
             Err(error) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 /// A task of MCP 2025-11-25, for [`Notification::task_status`](crate::Notification::task_status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// `taskId`.
+    /// `taskId`. At most [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN) bytes: a push of a longer one is refused.
     pub task_id: String,
     /// `status`.
     pub status: TaskStatus,
