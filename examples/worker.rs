@@ -21,8 +21,8 @@ struct Args {
     /// What all keys in Redis begin with, the same as the servers'.
     #[arg(long, default_value = "mcp-courier")]
     prefix: String,
-    /// Whose sessions they are, where the servers authenticate their users.
-    #[arg(long, value_name = "USER")]
+    /// User to whom the session is bound, for a session id that names none. Needed where the servers authenticate their users.
+    #[arg(long, value_name = "USER", global = true)]
     principal: Option<Principal>,
     #[command(subcommand)]
     command: Command,
@@ -32,7 +32,7 @@ struct Args {
 enum Command {
     /// Pushes one notification.
     Push {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
         /// Any method that begins with notifications/.
         method: String,
@@ -44,14 +44,14 @@ enum Command {
     },
     /// Pushes many notifications/message at once, with the data {"n": 1}, {"n": 2} and so on.
     PushMany {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
         /// How many.
         count: usize,
     },
     /// Asks the client's user by a form, and prints the outcome as one line of JSON.
     Elicit {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
         /// The id of the task that asks.
         task: String,
@@ -75,17 +75,17 @@ enum Command {
 enum DeadLetters {
     /// Prints one line of JSON for each, the oldest first.
     List {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
     },
     /// Queues them again, the oldest first.
     Redrive {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
     },
     /// Throws them away.
     Purge {
-        /// The id of the client's session.
+        /// Id of the client's session, as `SessionId` writes it: ID, or PRINCIPAL:ID where it is bound to a user.
         session: String,
     },
 }
@@ -105,16 +105,11 @@ async fn run(args: Args) -> Result<(), Cause> {
         return Err("memory:// is a queue of one process, and the client is another's".into());
     }
     let config = Config::builder().prefix(args.prefix).build()?;
-    let session_of = |id: String| {
-        SessionId::new(id).map(|session| match &args.principal {
-            Some(principal) => session.bound_to(principal.clone()),
-            None => session,
-        })
-    };
+    let session_of = |id: &str| session_of(id, args.principal.clone());
     match args.command {
         Command::Push { session, method, params, receipt_wait } => {
             // All that can be wrong without Redis is said without Redis.
-            let session = session_of(session)?;
+            let session = session_of(&session)?;
             let params: Value =
                 serde_json::from_str(&params).map_err(|error| format!("the params are no JSON: {error}"))?;
             let mut notification = Notification::new(method)?.with_params(params)?;
@@ -130,12 +125,12 @@ async fn run(args: Args) -> Result<(), Cause> {
             }
         }
         Command::PushMany { session, count } => {
-            let session = session_of(session)?;
+            let session = session_of(&session)?;
             let publisher = Publisher::connect(&args.redis, config).await?;
             push_many(&publisher, &session, count).await?;
         }
         Command::Elicit { session, task, message, schema, timeout, scope } => {
-            let session = session_of(session)?;
+            let session = session_of(&session)?;
             let task = match scope {
                 None => TaskKey::anonymous(task)?,
                 Some(scope) => TaskKey::of_scope(scope, task)?,
@@ -147,19 +142,33 @@ async fn run(args: Args) -> Result<(), Cause> {
             let answer = elicitor.elicit(&session, &task, question, Duration::from_secs(timeout)).await?;
             say(&outcome(&answer).to_string());
         }
-        Command::DeadLetters(what) => dead_letters(&args.redis, config, what).await?,
+        Command::DeadLetters(what) => {
+            let (DeadLetters::List { session } | DeadLetters::Redrive { session } | DeadLetters::Purge { session }) =
+                &what;
+            let session = session_of(session)?;
+            dead_letters(&Publisher::connect(&args.redis, config).await?.dead_letters(), &session, what).await?;
+        }
     }
     Ok(())
 }
 
-async fn dead_letters(url: &str, config: Config, what: DeadLetters) -> Result<(), Cause> {
-    let (DeadLetters::List { session } | DeadLetters::Redrive { session } | DeadLetters::Purge { session }) = &what;
-    let session = SessionId::new(session)?;
-    let dead = Publisher::connect(url, config).await?.dead_letters();
+/// Reads a session id, and binds one that names no user to the user of `--principal`.
+fn session_of(id: &str, principal: Option<Principal>) -> Result<SessionId, Cause> {
+    let session: SessionId = id.parse()?;
+    match (session.principal(), principal) {
+        (None, Some(principal)) => Ok(session.bound_to(principal)),
+        (Some(own), Some(principal)) if *own != principal => {
+            Err("--principal names another user than the session id".into())
+        }
+        _ => Ok(session),
+    }
+}
+
+async fn dead_letters(dead: &mcp_courier::DeadLetters, session: &SessionId, what: DeadLetters) -> Result<(), Cause> {
     match what {
         DeadLetters::List { .. } => {
             for page in 0.. {
-                let letters = dead.list(&session, page * PAGE, PAGE).await?;
+                let letters = dead.list(session, page * PAGE, PAGE).await?;
                 for letter in &letters {
                     let line = json!({
                         "at": letter.at.to_string(),
@@ -177,14 +186,14 @@ async fn dead_letters(url: &str, config: Config, what: DeadLetters) -> Result<()
             }
         }
         DeadLetters::Redrive { .. } => {
-            let done = dead.redrive(&session).await?;
+            let done = dead.redrive(session).await?;
             let Redriven { redriven, undecodable, over, full, .. } = done;
             say(&format!("redriven {redriven}; stayed: {undecodable} undecodable, {over} questions that are over"));
             if let Some(limit) = full {
                 return Err(format!("the queue is full: it may hold {limit}").into());
             }
         }
-        DeadLetters::Purge { .. } => say(&format!("purged {}", dead.purge(&session).await?)),
+        DeadLetters::Purge { .. } => say(&format!("purged {}", dead.purge(session).await?)),
     }
     Ok(())
 }

@@ -210,14 +210,14 @@ impl UnderWay<'_> {
             // Before too: whoever asks may see at once that nobody waits any more, and close it.
             let was_open = is_open().await;
             if let Err(error) = queue.withdraw(&task, &request_id).await {
-                tracing::warn!(%session, %error, "a question was not withdrawn; it ends by itself");
+                tracing::warn!(?session, %error, "a question was not withdrawn; it ends by itself");
             }
             // Only who was asked is told. What is still queued is not asked any more: nobody waits for it.
             if was_open || is_open().await {
                 let cancelled = Notification::cancelled(Question::json_rpc_id(&request_id), Some("withdrawn"));
                 let cancelled = cancelled.related_to(task.id());
                 if let Err(error) = publisher.push(&session, cancelled).await {
-                    tracing::debug!(%session, %error, "a client was not told that its question is withdrawn");
+                    tracing::debug!(?session, %error, "a client was not told that its question is withdrawn");
                 }
                 let _ = queue.close_question(&session, &request_id).await;
             }

@@ -13,7 +13,7 @@ use crate::session_id::SessionId;
 /// A boxed cause, so that no foreign error type stands in a public signature.
 pub type Cause = Box<dyn StdError + Send + Sync + 'static>;
 
-/// A string is no MCP session id.
+/// Rejection of a string that is no session id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidSessionId {
@@ -36,6 +36,15 @@ pub enum InvalidSessionId {
         /// Where it stands, counted in characters from 0.
         position: usize,
     },
+    /// The principal before the colon is none.
+    #[error(transparent)]
+    Principal(#[from] InvalidPrincipal),
+    /// The text is not as `Display` of [`SessionId`] writes a session id.
+    #[error(
+        "a session id must be percent-encoded outside A-Za-z0-9._~-, as Display writes it; \
+         the value of the header Mcp-Session-Id is read by SessionId::new"
+    )]
+    NotEncoded,
 }
 
 /// A string cannot name a principal.
@@ -195,7 +204,7 @@ pub struct PushError {
 
 impl fmt::Display for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pushing to session {}: {}", self.session, self.reason)
+        write!(f, "pushing to session {:?}: {}", self.session, self.reason)
     }
 }
 

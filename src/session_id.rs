@@ -1,34 +1,51 @@
-//! [`SessionId`]: the id that MCP gives to a session, validated once, and perhaps whose session it is.
+//! [`SessionId`]: the validated id of an MCP session, and the user to whom the session is bound.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::InvalidSessionId;
 use crate::keys::ENCODED;
 use crate::principal::Principal;
 
-/// The id of an MCP session, as the header `Mcp-Session-Id` carries it.
+/// Id of an MCP session, and the user to whom the session is bound, if any.
 ///
-/// MCP's rule: 1 to [`SessionId::MAX_LEN`] visible ASCII characters (0x21 to 0x7E); the upper bound is ours.
-/// A `SessionId` that exists is valid, so nothing behind it checks again.
+/// The id is 1 to [`SessionId::MAX_LEN`] visible ASCII characters (0x21 to 0x7E); MCP sets the characters, the crate the upper
+/// bound. A `SessionId` that exists is valid.
 ///
-/// Whoever knows a session id can act as its client, so neither `Debug` nor `Display` shows more than its first
-/// [`SessionId::SHOWN`] characters. [`as_str`](Self::as_str) gives all of it.
+/// # Text
+/// A session id has two texts, and a secret is in both:
+///
+/// - the value of the header `Mcp-Session-Id`, which names no user: [`new`](Self::new) reads it, [`as_str`](Self::as_str) gives
+///   it;
+/// - the whole form, for everything else: `Display`, `FromStr` and serde write and read it. A server's handler hands this form
+///   to a worker, which parses it and reaches the same session. It also stands in the keys in Redis. The form is
+///   `ID` or `PRINCIPAL:ID`, with each part percent-encoded outside `A-Za-z0-9._~-`. A UUID stays as it is.
+///
+/// Whoever knows a session id can act as its client. For logs and errors, use `Debug`: it shows the first
+/// [`SessionId::SHOWN`] characters of the id, and no principal.
 ///
 /// ```
-/// use mcp_courier::SessionId;
+/// use mcp_courier::{Principal, SessionId};
 ///
-/// let id = SessionId::new("1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11")?;
-/// assert_eq!(id.to_string(), "1f0c2f6e…");
+/// let of_header = SessionId::new("1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11")?;
+/// assert_eq!(format!("{of_header:?}"), "1f0c2f6e…");
+/// assert_eq!(of_header.to_string().parse::<SessionId>()?, of_header);
+///
+/// let of_alice = of_header.bound_to(Principal::new("alice@example.com")?);
+/// assert_eq!(of_alice.to_string(), "alice%40example.com:1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11");
+/// assert_eq!(of_alice.to_string().parse::<SessionId>()?, of_alice);
+///
 /// assert!(SessionId::new("with space").is_err());
-/// # Ok::<(), mcp_courier::InvalidSessionId>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A session may be [bound to](Self::bound_to) the user who began it. It is then another session than the one of the same
-/// id that is bound to nobody, or to another: it has other keys, so that nothing that is meant for the one can reach the
-/// other.
+/// # Principal
+/// A session can be [bound to](Self::bound_to) the user who began it. The bound session differs from the session of the same
+/// id that is bound to nobody, or to another user: its keys in Redis differ, so nothing pushed for one reaches the other.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {
     id: Arc<str>,
@@ -36,16 +53,16 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// The longest id that is accepted, in characters.
+    /// Length of the longest accepted id, in characters.
     pub const MAX_LEN: usize = 256;
 
-    /// How many characters of an id `Debug` and `Display` show.
+    /// Number of characters of an id that `Debug` shows.
     pub const SHOWN: usize = 8;
 
-    /// Checks an id.
+    /// Reads the value of the header `Mcp-Session-Id`. The session is bound to nobody.
     ///
     /// # Errors
-    /// [`InvalidSessionId`] says whether it is empty, too long, or which character it may not contain and where.
+    /// [`InvalidSessionId`] where the value is empty, too long, or has a character that MCP forbids.
     pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidSessionId> {
         let id = id.as_ref();
         if id.is_empty() {
@@ -60,54 +77,35 @@ impl SessionId {
         Ok(Self { id: id.into(), principal: None })
     }
 
-    /// The session of that id which is this user's.
-    ///
-    /// ```
-    /// use mcp_courier::{Principal, SessionId};
-    ///
-    /// let session = SessionId::new("1f0c2f6e")?.bound_to(Principal::new("alice@example.com")?);
-    /// assert_eq!(session.encode(), "alice%40example.com:1f0c2f6e");
-    /// assert_eq!(SessionId::decode(&session.encode()), Some(session));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// Binds the session to a user, in place of the user it was bound to before.
+    #[must_use]
     pub fn bound_to(self, principal: Principal) -> Self {
         Self { principal: Some(principal), ..self }
     }
 
-    /// The whole id. It is a secret: keep it out of logs.
+    /// Returns the value of the header `Mcp-Session-Id`. The value is a secret: keep it out of logs.
     pub fn as_str(&self) -> &str {
         &self.id
     }
 
-    /// Whose session it is, where it is bound to anyone.
+    /// Returns the user to whom the session is bound, if any.
     pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_ref()
     }
+}
 
-    /// All of it in one string, as it stands in keys and as a worker can be given it: the id, percent-encoded outside
-    /// `A-Za-z0-9._~-`, and before it the principal, encoded too, and a colon.
-    pub fn encode(&self) -> String {
-        let id = utf8_percent_encode(&self.id, ENCODED);
-        match &self.principal {
-            Some(principal) => format!("{}:{id}", utf8_percent_encode(principal.as_str(), ENCODED)),
-            None => id.to_string(),
+/// Writes the whole form, which is a secret: keep it out of logs.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(principal) = &self.principal {
+            write!(f, "{}:", utf8_percent_encode(principal.as_str(), ENCODED))?;
         }
-    }
-
-    /// What [`encode`](Self::encode) made; `None` for what it cannot have made.
-    pub fn decode(encoded: &str) -> Option<Self> {
-        let text = |encoded| percent_decode_str(encoded).decode_utf8().ok();
-        let (principal, id) = match encoded.split_once(':') {
-            Some((principal, id)) => (Some(Principal::new(text(principal)?).ok()?), id),
-            None => (None, encoded),
-        };
-        let decoded = Self { principal, ..Self::new(text(id)?).ok()? };
-        // What is not as we write it would be another's key.
-        (decoded.encode() == encoded).then_some(decoded)
+        write!(f, "{}", utf8_percent_encode(&self.id, ENCODED))
     }
 }
 
-impl fmt::Display for SessionId {
+/// Writes the first [`SessionId::SHOWN`] characters of the id, for logs and errors.
+impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.id[..self.id.len().min(Self::SHOWN)];
         f.write_str(shown)?;
@@ -118,39 +116,38 @@ impl fmt::Display for SessionId {
     }
 }
 
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({self})")
-    }
-}
-
-impl std::str::FromStr for SessionId {
+/// Reads the whole form, as `Display` writes it.
+impl FromStr for SessionId {
     type Err = InvalidSessionId;
 
-    fn from_str(id: &str) -> Result<Self, Self::Err> {
-        Self::new(id)
+    fn from_str(whole: &str) -> Result<Self, Self::Err> {
+        let text = |encoded| percent_decode_str(encoded).decode_utf8().map_err(|_| InvalidSessionId::NotEncoded);
+        let (principal, id) = match whole.split_once(':') {
+            Some((principal, id)) => (Some(Principal::new(text(principal)?)?), id),
+            None => (None, whole),
+        };
+        let read = Self { principal, ..Self::new(text(id)?)? };
+        // Another spelling of the same id would name another key in Redis.
+        if read.to_string() == whole { Ok(read) } else { Err(InvalidSessionId::NotEncoded) }
     }
 }
 
-impl TryFrom<&str> for SessionId {
-    type Error = InvalidSessionId;
-
-    fn try_from(id: &str) -> Result<Self, Self::Error> {
-        Self::new(id)
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl TryFrom<String> for SessionId {
-    type Error = InvalidSessionId;
-
-    fn try_from(id: String) -> Result<Self, Self::Error> {
-        Self::new(id)
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::InvalidPrincipal;
 
     #[test]
     fn every_visible_ascii_character_is_allowed() {
@@ -168,9 +165,34 @@ mod tests {
     }
 
     #[test]
-    fn debug_and_display_hide_the_rest() {
+    fn debug_hides_the_rest_and_the_principal() {
         let id = SessionId::new("0123456789abcdef").unwrap();
-        assert_eq!(format!("{id} {id:?}"), "01234567… SessionId(01234567…)");
-        assert_eq!(SessionId::new("short").unwrap().to_string(), "short");
+        assert_eq!(format!("{id:?}"), "01234567…");
+        assert_eq!(format!("{:?}", id.bound_to(Principal::new("alice").unwrap())), "01234567…");
+        assert_eq!(format!("{:?}", SessionId::new("short").unwrap()), "short");
+    }
+
+    #[test]
+    fn what_display_or_serde_wrote_is_read_back_as_the_same_session() {
+        for id in ["1f0c2f6e-7a52-4c5e-9a3c-2f0f4a0c9a11", "a:b", "100%", "%41", "a/b+c{d}", ":", "…"] {
+            let Ok(id) = SessionId::new(id) else { continue };
+            for session in [id.clone(), id.bound_to(Principal::new("Ä: 100%@example.com").unwrap())] {
+                assert_eq!(session.to_string().parse(), Ok(session.clone()), "{session}");
+                let json = serde_json::to_string(&session).unwrap();
+                assert_eq!(json, format!("\"{session}\""));
+                assert_eq!(serde_json::from_str::<SessionId>(&json).unwrap(), session);
+            }
+        }
+    }
+
+    #[test]
+    fn no_second_text_names_the_same_session() {
+        for text in ["a/b", "%61", "%3a", "a%2Fb:c/d", "a:b:c", "100%"] {
+            assert_eq!(text.parse::<SessionId>(), Err(InvalidSessionId::NotEncoded), "{text}");
+        }
+        assert_eq!("".parse::<SessionId>(), Err(InvalidSessionId::Empty));
+        assert_eq!("alice:".parse::<SessionId>(), Err(InvalidSessionId::Empty));
+        assert_eq!(":a".parse::<SessionId>(), Err(InvalidSessionId::Principal(InvalidPrincipal::Empty)));
+        assert!(serde_json::from_str::<SessionId>("\"a/b\"").is_err());
     }
 }

@@ -443,7 +443,7 @@ mod principals {
         push(&a.courier.publisher(), &bound(&alice, "alice"), 1..2).await;
         assert_eq!(numbers(&mut stream, 1).await, [1]);
         let tools = alice.at(&b.url).request("tools/list", json!({})).await;
-        assert_eq!(tools["result"]["tools"][0]["name"], bound(&alice, "alice").encode(), "what a handler sees");
+        assert_eq!(tools["result"]["tools"][0]["name"], bound(&alice, "alice").to_string(), "what a handler sees");
     }
 
     #[actix::test]

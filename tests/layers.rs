@@ -103,6 +103,35 @@ fn only_the_rooms_made_for_them_name_redis_rmcp_and_json() {
     }
 }
 
+/// The arguments of all calls of tracing's macros in a file.
+fn log_calls(code: &str) -> impl Iterator<Item = &str> {
+    code.split("tracing::").skip(1).filter_map(|rest| rest.split_once("!(")?.1.split(';').next())
+}
+
+#[test]
+fn a_session_id_is_logged_by_its_debug_which_shortens_it() {
+    let mut calls = 0;
+    for file in sources(&src()) {
+        for call in log_calls(&code(&file)) {
+            calls += 1;
+            let displayed = call.split('%').skip(1).map(|rest| {
+                let end = rest.find(|c: char| !c.is_alphanumeric() && !"_.():&*".contains(c)).unwrap_or(rest.len());
+                rest[..end].trim_end_matches("()").to_owned()
+            });
+            for value in displayed.chain(call.match_indices("{session").map(|(at, _)| call[at + 1..].to_owned())) {
+                let last = value.rsplit(['.', ':']).next().unwrap_or_default();
+                let whole = value.starts_with("session}") || value.starts_with("session_id}");
+                assert!(
+                    !whole && !["session", "session_id"].contains(&last),
+                    "{}: {call:?} logs a whole session id: write ?{value}",
+                    file.display()
+                );
+            }
+        }
+    }
+    assert!(calls > 20, "tracing's calls were not found");
+}
+
 #[test]
 fn a_file_is_one_idea() {
     let mut lengths = Vec::new();

@@ -102,11 +102,11 @@ async fn a_worker_lists_redrives_and_purges_dead_letters() {
     let redis = RedisServer::start();
     let url = redis.url();
     let dead = |what: &str| {
-        let args = ["--redis", &url, "dead-letters", what, "s"].map(str::to_owned);
+        let args = ["--redis", &url, "--principal", "al", "dead-letters", what, "s"].map(str::to_owned);
         async move { stdout(&worker(&args.each_ref().map(String::as_str)).await) }
     };
     assert_eq!(dead("list").await, "");
-    let (key, mut raw) = ("{mcp-courier:notifications:s}:dead", redis.connection().await);
+    let (key, mut raw) = ("{mcp-courier:notifications:al:s}:dead", redis.connection().await);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
     let message = r#"{"notification":{"method":"notifications/x"},"id":"0197f0a0-0000-7000-8000-000000000000"}"#;
     let letter = format!("{{\"at\":{now},\"reason\":{{\"rejected\":\"no\"}}}}\n{message}");
@@ -124,8 +124,43 @@ async fn a_worker_lists_redrives_and_purges_dead_letters() {
     assert_eq!(dead("redrive").await, "redriven 1; stayed: 1 undecodable, 0 questions that are over\n");
     assert_eq!(dead("purge").await, "purged 1\n");
     assert_eq!(dead("list").await, "");
-    let queued: usize = redis::cmd("LLEN").arg("mcp-courier:notifications:s").query_async(&mut raw).await.unwrap();
+    let queued: usize = redis::cmd("LLEN").arg("mcp-courier:notifications:al:s").query_async(&mut raw).await.unwrap();
     assert_eq!(queued, 1);
+}
+
+/// Every subcommand reads a session id in the same way: with its user inside, or beside it.
+#[tokio::test]
+async fn each_subcommand_reaches_a_session_that_is_bound_to_a_user() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let server = ChatProcess::start(&["--redis", &url, "--token", "al@example.com=secret"]).await;
+    let client = RawClient::connect_as(&server.url, "secret").await;
+    let mut stream = client.open_stream().await;
+    let (bare, whole) = (client.session_id(), format!("al%40example.com:{}", client.session_id()));
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let letter = format!("{{\"at\":{now},\"reason\":{{\"rejected\":\"no\"}}}}\nnonsense");
+    let key = format!("{{mcp-courier:notifications:{whole}}}:dead");
+    let mut raw = redis.connection().await;
+    redis::cmd("LPUSH").arg(&key).arg(letter).exec_async(&mut raw).await.unwrap();
+    redis::cmd("EXPIRE").arg(&key).arg(600).exec_async(&mut raw).await.unwrap();
+    let user: &[&str] = &["--principal", "al@example.com"];
+    for (session, user) in [(whole.as_str(), &[][..]), (bare, user), (&whole, user)] {
+        let run = async |before: &[&str], after: &[&str]| {
+            let output = worker(&[&["--redis", &url], before, &[session], after, user].concat()).await;
+            assert!(output.status.success(), "{before:?} {user:?}: {}", stderr(&output));
+            stdout(&output)
+        };
+        run(&["push"], &["notifications/one", "{}"]).await;
+        run(&["push-many"], &["2"]).await;
+        let arrived = stream.notifications(3).await;
+        assert_eq!(arrived[0]["method"], "notifications/one");
+        let outcome = run(&["elicit"], &["task", "Pay?", SCHEMA, "--timeout", "60"]).await;
+        assert!(outcome.contains("has not declared"), "{outcome}");
+        stream.next_notification().await.unwrap();
+        assert_eq!(run(&["dead-letters", "list"], &[]).await.lines().count(), 1);
+    }
+    let other = ["--redis", &url, "--principal", "bo", "dead-letters", "list", &whole];
+    assert!(stderr(&worker(&other).await).contains("--principal names another user"));
 }
 
 #[tokio::test]
@@ -133,6 +168,7 @@ async fn a_worker_that_cannot_push_says_why_and_ends_with_status_1() {
     let nowhere = "redis://127.0.0.1:1/";
     let wrong = [
         (nowhere, ["with space", "notifications/x", "{}"], "visible ASCII"),
+        (nowhere, ["a/b", "notifications/x", "{}"], "must be percent-encoded"),
         (nowhere, ["s", "tools/call", "{}"], "must begin with \"notifications/\""),
         (nowhere, ["s", "notifications/x", "{"], "the params are no JSON"),
         (nowhere, ["s", "notifications/x", "[]"], "must be a JSON object"),

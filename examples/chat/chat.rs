@@ -244,7 +244,7 @@ impl Chat {
             Gone::FromHere(session) | Gone::ForGood(session) => {
                 self.here().remove(&session);
                 if let Err(error) = self.leave_all(&session).await {
-                    tracing::warn!(%session, error, "a session has ended and keeps its places, until that runs out");
+                    tracing::warn!(?session, error, "a session has ended and keeps its places, until that runs out");
                 }
             }
         }

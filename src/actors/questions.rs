@@ -116,7 +116,7 @@ impl Desk {
         let patience = deadline.saturating_duration_since(Instant::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
-            tracing::warn!(session = %self.session_id, "an answer was not given to its worker in time");
+            tracing::warn!(session = ?self.session_id, "an answer was not given to its worker in time");
         }
     }
 
@@ -144,12 +144,12 @@ impl Desk {
                         Ok(Ok(answer)) => return Some(answer),
                         Ok(Err(AskError::Impossible(why))) => return Some(Answer::cancelled(why)),
                         Ok(Err(AskError::NotReady(why))) => {
-                            tracing::debug!(session = %self.session_id, why, "a question waits for its client");
+                            tracing::debug!(session = ?self.session_id, why, "a question waits for its client");
                         }
                         Err(panic) => return Some(panicked(&*panic)),
                     }
                 }
-                Err(error) => tracing::warn!(session = %self.session_id, %error, "a question waits for the queue"),
+                Err(error) => tracing::warn!(session = ?self.session_id, %error, "a question waits for the queue"),
             }
             drop(turn);
             let pause = tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64()));
@@ -176,11 +176,11 @@ impl Desk {
         for failures in 0.. {
             match settle_open(&*self.queue, &self.session_id, question, answer).await {
                 Ok(settled) => {
-                    tracing::debug!(session = %self.session_id, ?settled, "a question was answered");
+                    tracing::debug!(session = ?self.session_id, ?settled, "a question was answered");
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(session = %self.session_id, %error, "an answer waits for the queue");
+                    tracing::warn!(session = ?self.session_id, %error, "an answer waits for the queue");
                     tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64())).await;
                 }
             }

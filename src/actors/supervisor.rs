@@ -204,11 +204,11 @@ impl SupervisorActor {
         let queue = Arc::clone(&self.queue);
         let work = async move {
             if by_force {
-                tracing::warn!(%session, "a subscriber did not stop in time; its arbiter is stopped under it");
+                tracing::warn!(?session, "a subscriber did not stop in time; its arbiter is stopped under it");
                 // Before the release: what still ran could take the lease again behind it.
                 arbiter.stop();
                 if let Err(error) = queue.release(&session, owner).await {
-                    tracing::warn!(%session, %error, "its lease was not released; it runs out by itself");
+                    tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
                 }
                 // A thread that never comes to an await point would hold up its waiters for ever.
                 waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
@@ -234,12 +234,12 @@ impl SupervisorActor {
             ctx.spawn(arbiter.end().into_actor(self));
         }
         let Some(earlier) = earlier else {
-            tracing::error!(session = %session_id, reason, "a subscriber failed too often; it is given up");
+            tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
             self.children.remove(session_id);
             return;
         };
         let pause = self.config.backoff().pause(earlier, fastrand::f64());
-        tracing::error!(session = %session_id, reason, ?pause, "a subscriber failed; it is started again");
+        tracing::error!(session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
         let session_id = session_id.clone();
         ctx.run_later(pause, move |supervisor, ctx| supervisor.start_again(session_id, epoch, ctx));
     }
@@ -347,7 +347,7 @@ impl Handler<Ended> for SupervisorActor {
         match reason {
             StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &format!("{reason:?}"), ctx),
             StopReason::Closed | StopReason::Left | StopReason::Stopped => {
-                tracing::debug!(%session, ?reason, "a subscriber has ended");
+                tracing::debug!(?session, ?reason, "a subscriber has ended");
                 if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
                     ctx.spawn(arbiter.end().into_actor(self));
                 }

@@ -87,8 +87,8 @@ impl News {
     /// As it goes through Redis.
     pub(crate) fn encode(&self) -> String {
         match self {
-            Self::Ended(session, by) => format!("ended {} {by}", session.encode()),
-            Self::Confirmed(session, ping) => format!("confirmed {} {ping}", session.encode()),
+            Self::Ended(session, by) => format!("ended {session} {by}"),
+            Self::Confirmed(session, ping) => format!("confirmed {session} {ping}"),
             // Never sent, and read by nobody.
             Self::Again => "again".to_owned(),
         }
@@ -97,7 +97,7 @@ impl News {
     /// The other way; `None` for what is no news.
     pub(crate) fn decode(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
-        let (what, session) = (words.next()?, SessionId::decode(words.next()?)?);
+        let (what, session) = (words.next()?, words.next()?.parse().ok()?);
         match (what, words.next(), words.next()) {
             ("ended", Some(by), None) => Some(Self::Ended(session, ProcessId::parse(by)?)),
             ("confirmed", Some(ping), None) => Some(Self::Confirmed(session, ping.parse().ok()?)),

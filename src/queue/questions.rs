@@ -124,6 +124,6 @@ pub(crate) async fn cancel_open(queue: &dyn Queue, session: &SessionId, why: &st
 /// nobody waits for it.
 pub(crate) async fn close(queue: &dyn Queue, session: &SessionId, question: &Question) {
     if let Err(error) = queue.close_question(session, &question.request_id).await {
-        tracing::debug!(%session, %error, "an answered question stays open");
+        tracing::debug!(?session, %error, "an answered question stays open");
     }
 }

@@ -261,7 +261,7 @@ impl Queue for RedisQueue {
                 .query_async(&mut connection)
                 .await
                 .map_err(failed)?;
-            let session = |member: &Vec<u8>| SessionId::decode(std::str::from_utf8(member).ok()?.rsplit_once(':')?.0);
+            let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
             let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
             // While a session moves it has two owners here.
             sessions.sort_unstable();

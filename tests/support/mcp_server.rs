@@ -37,7 +37,7 @@ impl ServerHandler for Handler {
         _request: Option<PaginatedRequestParams>,
         context: rmcp::service::RequestContext<rmcp::RoleServer>,
     ) -> Result<ListToolsResult, rmcp::ErrorData> {
-        let session = context.extensions.get::<SessionId>().expect("the session that asks").encode();
+        let session = context.extensions.get::<SessionId>().expect("the session that asks").to_string();
         Ok(ListToolsResult::with_all_items(vec![Tool::new(session, "", Arc::new(JsonObject::new()))]))
     }
 

@@ -191,7 +191,7 @@ impl RedisRooms {
 }
 
 fn room_of((seq, names, watchers): Looked) -> Result<Room> {
-    let session = |session: String| SessionId::decode(&session).ok_or("what stands in a room is no session");
+    let session = |session: String| session.parse::<SessionId>();
     let mut members = Vec::new();
     for (encoded, name) in names {
         members.push(Member { session: session(encoded)?, name });
@@ -232,7 +232,7 @@ impl Rooms for RedisRooms {
 
     fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
-            let session = session.map(SessionId::encode).unwrap_or_default();
+            let session = session.map(SessionId::to_string).unwrap_or_default();
             let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[&session]).await?;
             spoken.map(room_of).transpose()
         })
@@ -240,13 +240,13 @@ impl Rooms for RedisRooms {
 
     fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
-            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.encode(), name]).await?;
+            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.to_string(), name]).await?;
             joined.map(room_of).transpose()
         })
     }
 
     fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { self.run(&self.scripts.leave, room, &[&session.encode()]).await })
+        Box::pin(async move { self.run(&self.scripts.leave, room, &[&session.to_string()]).await })
     }
 
     fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
@@ -266,16 +266,16 @@ impl Rooms for RedisRooms {
     }
 
     fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.watch, room, &[&session.encode()]).await })
+        Box::pin(async move { self.run(&self.scripts.watch, room, &[&session.to_string()]).await })
     }
 
     fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[&session.encode()]).await })
+        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[&session.to_string()]).await })
     }
 
     fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>> {
         Box::pin(async move {
-            let [member_of, watches] = self.places_of(&session.encode());
+            let [member_of, watches] = self.places_of(&session.to_string());
             let mut call = self.scripts.places.key(member_of);
             call.key(watches).arg(millis(self.ttl));
             let (member_of, watches) = call.invoke_async(&mut self.connection.clone()).await?;
@@ -291,7 +291,7 @@ impl Rooms for RedisRooms {
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             let count = members.len().to_string();
-            let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::encode).collect();
+            let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::to_string).collect();
             let mut args = vec![count.as_str()];
             args.extend(sessions.iter().map(String::as_str));
             let vanished: u64 = self.run(&self.scripts.keep, room, &args).await?;

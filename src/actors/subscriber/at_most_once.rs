@@ -89,7 +89,7 @@ async fn record(drive: &Drive, discarded: Option<DiscardReason>, receipt: Option
     }
     let fate = Fate { position: 0, discarded, receipt };
     if let Err(error) = queue.record(session_id, &fate, raw).await {
-        tracing::error!(session = %session_id, ?receipt, %error, "what became of a notification is not written down");
+        tracing::error!(session = ?session_id, ?receipt, %error, "what became of a notification is not written down");
     }
 }
 
@@ -148,7 +148,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Optio
 /// What was in hand is in no queue any more. A worker that waits for the answer to its question is told.
 async fn lose(drive: &Drive, envelope: &Envelope, why: &str) {
     let Post { session_id, .. } = &drive.post;
-    tracing::warn!(session = %session_id, id = %envelope.id, why, "a notification in hand is lost");
+    tracing::warn!(session = ?session_id, id = %envelope.id, why, "a notification in hand is lost");
     if let Some(question) = &envelope.question {
         cancel(&drive.post, question, why).await;
     }

@@ -128,7 +128,7 @@ impl Drive {
                 return Ok(None);
             }
             if state == LeaseState::Reclaimed {
-                tracing::warn!(session = %self.post.session_id, "the lease had gone and is ours again");
+                tracing::warn!(session = ?self.post.session_id, "the lease had gone and is ours again");
             }
         } else {
             consumer.claim().await?;
@@ -154,7 +154,7 @@ impl Drive {
             return;
         }
         if let Err(error) = cancel_open(&**queue, session_id, "the session has ended").await {
-            tracing::warn!(session = %session_id, %error, "questions were not cancelled; their workers wait out their time");
+            tracing::warn!(session = ?session_id, %error, "questions were not cancelled; their workers wait out their time");
         }
     }
 
@@ -171,7 +171,7 @@ impl Drive {
         self.set_state(SubscriberState::StandingBy);
         self.failures = 0;
         self.session.do_send(StopAsking);
-        tracing::info!(session = %self.post.session_id, "another subscriber has taken the session over");
+        tracing::info!(session = ?self.post.session_id, "another subscriber has taken the session over");
         loop {
             if self.until_changed_from(seen, tokio::time::sleep(self.post.config.heartbeat())).await {
                 return;
@@ -201,7 +201,7 @@ impl Drive {
     pub(super) fn succeeded(&mut self) {
         let failures = std::mem::take(&mut self.failures);
         if failures > 0 {
-            tracing::info!(session = %self.post.session_id, failures, "the subscriber is at work again");
+            tracing::info!(session = ?self.post.session_id, failures, "the subscriber is at work again");
         }
     }
 
@@ -216,9 +216,9 @@ impl Drive {
         // been twice as many.
         let (session, failures) = (&self.post.session_id, self.failures);
         if failures.is_power_of_two() {
-            tracing::warn!(%session, %error, source, failures, ?pause, "the queue failed; trying again");
+            tracing::warn!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
         } else {
-            tracing::debug!(%session, %error, source, failures, ?pause, "the queue failed; trying again");
+            tracing::debug!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
         }
         self.until_changed_from(seen, tokio::time::sleep(pause)).await;
     }
@@ -244,10 +244,10 @@ impl Drive {
         match tokio::time::timeout(RELEASE, queue.release(session_id, *owner)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(session = %session_id, %error, "the lease was not released; it runs out by itself");
+                tracing::warn!(session = ?session_id, %error, "the lease was not released; it runs out by itself");
             }
             Err(_) => {
-                tracing::warn!(session = %session_id, "the lease was not released in time; it runs out by itself");
+                tracing::warn!(session = ?session_id, "the lease was not released in time; it runs out by itself");
             }
         }
     }
@@ -265,7 +265,7 @@ impl Drive {
 pub(super) async fn cancel(post: &Post, question: &Question, why: &str) {
     let answer = Answer::cancelled(why);
     if let Err(error) = settle_open(&*post.queue, &post.session_id, question, &answer).await {
-        tracing::warn!(session = %post.session_id, %error, "a question was not cancelled; its worker waits out its time");
+        tracing::warn!(session = ?post.session_id, %error, "a question was not cancelled; its worker waits out its time");
     }
 }
 

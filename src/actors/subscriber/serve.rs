@@ -94,7 +94,7 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
             });
         }
         if taken.changed {
-            tracing::warn!(session = %drive.post.session_id,
+            tracing::warn!(session = ?drive.post.session_id,
                 "the queue changed under its owner; nothing was removed, and what was delivered is skipped");
         }
         if taken.items.is_empty() {
@@ -232,14 +232,14 @@ async fn deliver(
             }
             Stopped::Failed { envelope, error, pause } => {
                 drive.post.stats.set_error(&error);
-                tracing::warn!(session = %drive.post.session_id, id = %envelope.id, %error, ?pause,
+                tracing::warn!(session = ?drive.post.session_id, id = %envelope.id, %error, ?pause,
                     attempt = envelope.attempt + 1, "handing over failed; trying again");
                 let Some(oldest) = marks.get(accepted).cloned() else { break Next::Go };
                 break Next::Retry { oldest, replacement: envelope.after_failure(&error), pause };
             }
             Stopped::Parked(why) => {
                 drive.post.stats.set_error(&why);
-                tracing::debug!(session = %drive.post.session_id, why, "the session is not ready");
+                tracing::debug!(session = ?drive.post.session_id, why, "the session is not ready");
                 break Next::Leave(Left::NotReady);
             }
             Stopped::Closed => break Next::Leave(Left::Closed),
@@ -264,7 +264,7 @@ pub(super) fn discard(drive: &Drive, id: Option<&NotificationId>, question: Opti
         drive.post.stats.set_error(reason);
     }
     let id = id.map(ToString::to_string);
-    tracing::warn!(session = %drive.post.session_id, id, %reason, "a notification is discarded");
+    tracing::warn!(session = ?drive.post.session_id, id, %reason, "a notification is discarded");
     if let Some(question) = question {
         let (post, why) = (drive.post.clone(), reason.to_string());
         // Beside the delivery, which it must not hold up.

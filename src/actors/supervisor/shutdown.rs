@@ -80,7 +80,7 @@ impl Handler<Shutdown> for SupervisorActor {
                     let release = queue.release(&ending.session, ending.owner);
                     async {
                         if let Err(error) = release.await {
-                            tracing::warn!(session = %ending.session, %error,
+                            tracing::warn!(session = ?ending.session, %error,
                                 "its lease was not released; it runs out by itself");
                         }
                     }

@@ -222,7 +222,7 @@ impl Fates for MemoryQueue {
             .iter_mut()
             .filter_map(|(queue, list)| {
                 list.tidy(now);
-                (!list.dead.is_empty()).then(|| SessionId::decode(queue.strip_prefix(&all)?)).flatten()
+                (!list.dead.is_empty()).then(|| queue.strip_prefix(&all)?.parse().ok()).flatten()
             })
             .collect();
         sessions.sort_unstable();

@@ -44,7 +44,7 @@ impl RedisConsumer {
         permit: Arc<Permit>,
     ) -> Result<Self, QueueError> {
         let doubt = Arc::clone(&permit);
-        let failed = |kind| QueueError::new(format!("opening the queue of {session}"), kind);
+        let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
         let connection = within(CONNECT_TIMEOUT, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
         let keys = Keys::new(config.prefix());
         let mut consumer = Self {
@@ -177,7 +177,7 @@ impl RedisConsumer {
         let answers: [RedisResult<Value>; 3] = self.pipeline(Duration::ZERO, &mut pipe).await?;
         if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
             // It serves broadcasts and monitoring only; an owner without it still delivers.
-            tracing::warn!(session = %self.session, %error, "the session could not be announced as live");
+            tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ impl RedisConsumer {
             }
             Err(other) => other,
         };
-        Err(QueueError::new(format!("{doing} of {}", self.session), kind))
+        Err(QueueError::new(format!("{doing} of {:?}", self.session), kind))
     }
 
     /// Which of the keys hold something else than they must: Redis does not name them. Not by their names, which have the
@@ -360,7 +360,7 @@ impl Consumer for RedisConsumer {
 
 /// Who is live in the sorted set: the session as it stands in keys, and its owner.
 pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
-    format!("{}:{owner}", session.encode())
+    format!("{session}:{owner}")
 }
 
 /// A blocking time as Redis wants it. It reads 0 as for ever, and before 7.0 everything below a millisecond as 0.

@@ -146,7 +146,7 @@ impl Fates for RedisQueue {
                     Ok((Receipt::Queued { expires_at }, now)) => expires_at.since(now).max(LOOK),
                     Ok((settled, _)) => return settled,
                     Err(error) => {
-                        tracing::debug!(%session, %error, "a receipt cannot be read; trying again");
+                        tracing::debug!(?session, %error, "a receipt cannot be read; trying again");
                         LOOK
                     }
                 };
@@ -233,6 +233,6 @@ impl Fates for RedisQueue {
 pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
     if !trouble.is_empty() {
         let error = String::from_utf8_lossy(trouble);
-        tracing::error!(%session, %error, "discarded notifications could not be kept as dead letters: they are gone");
+        tracing::error!(?session, %error, "discarded notifications could not be kept as dead letters: they are gone");
     }
 }

@@ -58,7 +58,7 @@ fn end_idle<M: SessionManager>(shared: &Arc<Shared<M>>) {
     let timeout = shared.idle_timeout();
     for (id, client) in shared.sessions() {
         if client.idle_since().is_some_and(|since| since.elapsed() >= timeout) {
-            tracing::debug!(session = %client.session_id(), "an idle session is ended here");
+            tracing::debug!(session = ?client.session_id(), "an idle session is ended here");
             shared.close(&id, &client, true);
         }
     }
@@ -93,7 +93,7 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, is_due: bool) -> b
     }
     for (_, client) in sessions {
         let Err(error) = shared.remember(&client).await else { continue };
-        tracing::warn!(session = %client.session_id(), %error, "a session is not remembered yet");
+        tracing::warn!(session = ?client.session_id(), %error, "a session is not remembered yet");
         // A refusal is this one's own.
         if !matches!(error.kind, QueueErrorKind::Refused(_)) {
             return false;
@@ -107,7 +107,7 @@ async fn tell<M: SessionManager>(shared: &Shared<M>) {
     let mut untold = shared.take_untold().into_iter();
     while let Some(session) = untold.next() {
         if let Err(error) = shared.forget(&session).await {
-            tracing::warn!(%session, %error, "the end of a session is not known to all yet");
+            tracing::warn!(?session, %error, "the end of a session is not known to all yet");
             // The others come back to where this one is.
             untold.by_ref().for_each(|session| shared.is_untold(session));
         }

@@ -158,7 +158,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
                 _ if client.hand_in(&request_id, answer) => {}
                 // The client did nothing wrong that an error would mend: the user answered twice, or late.
                 Ok(settled) => {
-                    tracing::info!(%session, ?settled, "an answer comes too late; it is dropped")
+                    tracing::info!(?session, ?settled, "an answer comes too late; it is dropped")
                 }
                 Err(error) => return Err(error),
             }

@@ -93,7 +93,7 @@ impl<M: SessionManager> Shared<M> {
         // A task of its own: a worker that is stuck must not hold up what concerns others.
         tokio::spawn(async move {
             if let Err(error) = shared.inner.close_session(&id).await {
-                tracing::warn!(%session, %error, "a session could not be closed");
+                tracing::warn!(?session, %error, "a session could not be closed");
             }
             if !is_served {
                 after_rmcp(async move { shared.gates.closed(&id) });
@@ -163,7 +163,7 @@ impl<M> Shared<M> {
         if let Some(on_end) = on_end
             && catch_unwind(AssertUnwindSafe(|| on_end(session))).is_err()
         {
-            tracing::error!(%session, "what is called at the end of a session has panicked");
+            tracing::error!(?session, "what is called at the end of a session has panicked");
         }
     }
 

@@ -41,7 +41,7 @@ impl ClientSession {
         // What a client says of itself is not kept without bound.
         let state = state.ok().filter(|state| state.len() <= self.largest);
         if state.is_none() {
-            tracing::warn!(session = %self.session_id, "a client says too much of itself; its session is not remembered");
+            tracing::warn!(session = ?self.session_id, "a client says too much of itself; its session is not remembered");
         }
         {
             let mut ours = self.state();
