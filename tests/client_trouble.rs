@@ -338,11 +338,11 @@ async fn g2_a_client_that_forges_its_last_event_id() {
     ];
     for (n, id) in forged.iter().enumerate() {
         let mut stream = client.open_stream_after(Some(id)).await.unwrap();
-        // Where the id is none of a request's, it is turned round first.
+        // Where the id is none of a request's, an early close comes first.
         let first = stream.next_event().await.unwrap();
-        if let Some(turned) = first.id.filter(|id| id.starts_with("turned-")) {
+        if let Some(closed) = first.id.filter(|id| id.starts_with("closed-")) {
             stream.ended().await;
-            stream = client.open_stream_after(Some(&turned)).await.unwrap();
+            stream = client.open_stream_after(Some(&closed)).await.unwrap();
         }
         scene.push(&client, n..n + 1, 0).await;
         let shown = &id[..id.len().min(50)];
@@ -372,7 +372,7 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
     eventually("the victim is pinged", SOON, || async { victims.last_ping_id().is_some() }).await;
     let of_victim = json!(victims.last_ping_id().unwrap());
     let mut stream = client.open_stream().await;
-    // Pings are numbered for each session: past those of the victim's.
+    // Past the number of the victim's ping.
     for _ in 0..10 {
         scene.push(&client, 0..1, 0).await;
         stream.next_notification().await.unwrap();

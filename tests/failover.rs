@@ -12,10 +12,14 @@ use mcp_courier::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+#[path = "failover/early_close.rs"]
+mod early_close;
 #[path = "support/eventually.rs"]
 mod eventually;
 #[path = "support/mcp_server.rs"]
 mod mcp_server;
+#[path = "failover/pings.rs"]
+mod pings;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 #[path = "support/redis_server.rs"]
@@ -141,31 +145,6 @@ async fn g2_a_client_goes_on_at_another_server_with_its_session_and_what_it_had_
 }
 
 #[actix::test]
-async fn whose_stream_broke_is_turned_round_once_wherever_it_comes_back() {
-    let redis = RedisServer::start();
-    let (a, b) = (Member::start(&redis).await, Member::start(&redis).await);
-    let at_a = RawClient::connect(&a.url).await;
-    let at_b = at_a.at(&b.url);
-    let mut turned = at_b.open_stream_after(Some("0")).await.unwrap();
-    let event = turned.next_event().await.unwrap();
-    let (id, retry) = (event.id.unwrap(), event.retry.unwrap());
-    assert!(retry < 100, "it comes back at once");
-    assert!(turned.next_event().await.is_none());
-    let mut stream = at_a.open_stream_after(Some(&id)).await.unwrap();
-    // When this one breaks, it comes as it came before, and is turned round again.
-    let event = stream.next_event().await.unwrap();
-    assert_eq!((event.id.as_deref(), event.retry), (Some("0"), Some(3000)));
-    push(&a.courier.publisher(), &self::id(&at_a), 0..1).await;
-    assert_eq!(numbers(&mut stream, 1).await, [0]);
-    eventually("confirmed", SOON, async || length_of_queue(&redis, &at_a).await == 0).await;
-    drop(stream);
-    // At B it was already, and that it comes back at all is enough for one that does not note ids.
-    let mut stream = at_b.open_stream_after(Some("0")).await.unwrap();
-    push(&a.courier.publisher(), &self::id(&at_a), 1..2).await;
-    assert_eq!(numbers(&mut stream, 1).await, [1]);
-}
-
-#[actix::test]
 async fn a_ping_may_be_answered_at_any_server() {
     let redis = RedisServer::start();
     let config = || config().hand_over_timeout(Duration::from_secs(2));
@@ -178,22 +157,6 @@ async fn a_ping_may_be_answered_at_any_server() {
         assert_eq!(numbers(&mut stream, 50).await, (round * 50..(round + 1) * 50).collect::<Vec<_>>());
     }
     eventually("the last confirmation", SOON, async || length_of_queue(&redis, &client).await == 0).await;
-}
-
-#[actix::test]
-async fn a_ping_whose_answer_was_lost_on_the_way_is_asked_again() {
-    let redis = RedisServer::start();
-    let member = || Member::with(&redis, config().hand_over_timeout(Duration::from_secs(3)), Duration::from_secs(300));
-    let (a, b) = (member().await, member().await);
-    let client = RawClient::connect(&a.url).await;
-    let mut stream = client.open_stream_answering_at(&b.url).await;
-    // The first comes while A does not hear.
-    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
-    push(&b.courier.publisher(), &id(&client), 0..1).await;
-    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
-    assert_eq!(numbers(&mut stream, 1).await, [0]);
-    push(&b.courier.publisher(), &id(&client), 1..2).await;
-    assert_eq!(numbers(&mut stream, 1).await, [1], "and not once more the first, on another stream");
 }
 
 #[actix::test]
@@ -403,7 +366,7 @@ async fn invented_confirmations_confirm_nothing() {
         let pong = json!({"jsonrpc": "2.0", "id": id, "result": {}});
         assert_eq!(mallory.send(&pong).await, StatusCode::ACCEPTED);
     }
-    let pong = json!({"jsonrpc": "2.0", "id": asked.replace(":1", ":2"), "result": {}});
+    let pong = json!({"jsonrpc": "2.0", "id": format!("{asked}0"), "result": {}});
     assert_eq!(victim.at(&b.url).send(&pong).await, StatusCode::ACCEPTED);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(length_of_queue(&redis, &victim).await, 1);

@@ -25,8 +25,9 @@
 //! server, the newest stream receives, and what was not confirmed comes again down it. Put [`acting_as`] around requests
 //! where sessions are to be their users'.
 //!
-//! A client that comes back with a `Last-Event-ID` is turned round once: it gets a stream that ends well, with `retry: 10`,
-//! and then the real one. Python's SDK gives up after its second broken stream, unless one has ended well in between.
+//! A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry: 10`.
+//! Then the real stream follows, at whatever server. Python's SDK gives up after two broken streams in a row, unless one
+//! has ended cleanly in between.
 //!
 //! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
 //! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives. Set `tcp_nodelay(true)`
@@ -34,6 +35,7 @@
 //! which takes 40 ms.
 
 mod client;
+mod early_close;
 mod event_id;
 mod gates;
 mod keep;
@@ -43,7 +45,6 @@ mod restoring;
 mod shared;
 mod store;
 mod stream;
-mod turn;
 
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;

@@ -113,11 +113,11 @@ impl RawClient {
         Ok(EventStream::new(self.clone(), response))
     }
 
-    /// Opens it as a client whose stream broke, which is turned round: that stream says its id, and ends well.
+    /// Opens it as a client whose stream broke: an early close comes first, and names the id for the real stream.
     pub(crate) async fn come_back(&self, last_event_id: &str) -> EventStream {
-        let mut turned = self.open_stream_after(Some(last_event_id)).await.unwrap();
-        let id = turned.next_event().await.unwrap().id.unwrap();
-        assert!(turned.next_event().await.is_none(), "it goes on");
+        let mut closed = self.open_stream_after(Some(last_event_id)).await.unwrap();
+        let id = closed.next_event().await.unwrap().id.unwrap();
+        assert!(closed.next_event().await.is_none(), "it goes on");
         self.open_stream_after(Some(&id)).await.unwrap()
     }
 

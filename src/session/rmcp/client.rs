@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::batch::Batch;
 use self::questions::Modes;
+use super::early_close::EarlyCloses;
 use super::stream::{CourierStream, Slot};
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
@@ -42,9 +43,9 @@ struct State {
     batch: Option<Batch>,
     /// A part of the batch was sent down a stream on which the rest cannot follow: it cannot be confirmed any more.
     broken: bool,
-    /// How many pings were sent, and what waits for the answer to any since the first of its own.
-    pings: u64,
-    confirming: Option<(u64, oneshot::Sender<()>)>,
+    /// The confirmation under way: the numbers of the pings that were sent behind the batch, and who waits for an answer
+    /// to any of them.
+    confirming: Option<(Vec<u64>, oneshot::Sender<()>)>,
     /// What the fleet is to remember of the session, and whether it does.
     remembered: (Option<String>, bool),
     is_initialized: bool,
@@ -52,8 +53,7 @@ struct State {
     asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
     modes: Modes,
-    /// Whether the client was turned round, and has not come back since.
-    turned: bool,
+    early_closes: EarlyCloses,
     /// Requests under way, and when the last one came or went.
     requests: usize,
     active: Instant,
@@ -82,13 +82,12 @@ impl ClientSession {
                 streams: Vec::new(),
                 batch: None,
                 broken: false,
-                pings: 0,
                 confirming: None,
                 remembered: (None, false),
                 is_initialized: false,
                 asked: HashMap::new(),
                 modes: Modes::default(),
-                turned: false,
+                early_closes: EarlyCloses::default(),
                 requests: 0,
                 active: Instant::now(),
             }),
@@ -116,13 +115,11 @@ impl ClientSession {
         self.state().remembered.1 = is_remembered;
     }
 
-    /// Whether a client that comes with the id of an event is turned round first: once, also if it does not note the id
-    /// that says that it `was_turned`.
-    pub(super) fn is_to_turn(&self, was_turned: bool) -> bool {
-        let mut state = self.state();
-        state.active = Instant::now();
-        state.turned = !was_turned && !state.turned;
-        state.turned
+    /// Decides whether the stream of a client that comes back with this id is closed early: see [`early_close`](super::early_close).
+    pub(super) fn decide_early_close(&self, last_event_id: &str) -> bool {
+        let (mut state, now) = (self.state(), Instant::now());
+        state.active = now;
+        state.early_closes.decide(last_event_id, now)
     }
 
     /// A new stream, the newest now: it receives, `first` of all this.

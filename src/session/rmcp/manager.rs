@@ -10,6 +10,7 @@ use rmcp::transport::streamable_http_server::session::{
 };
 
 use super::client::{Answered, ClientSession};
+use super::early_close::{early_close, original, resumed};
 use super::gates::Why;
 use super::keep;
 use super::principal::{acting, session_of};
@@ -17,7 +18,6 @@ use super::restoring::{Restoring, after_rmcp, is_restored};
 use super::shared::Shared;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
-use super::turn::{before_turn, turn};
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
 use crate::question::Answer;
@@ -125,7 +125,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
         let mut first = ServerSseMessage::retry(self.shared.reconnect_delay());
-        first.event_id = last_event_id.map(str::to_owned);
+        first.event_id = last_event_id.map(resumed);
         let stream = client.open(Slot::new(rmcp, &self.shared.epoch), first);
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
@@ -289,14 +289,13 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
-        let before = before_turn(&last_event_id);
-        let last_event_id = before.unwrap_or(&last_event_id);
+        let (came_with, last_event_id) = (&last_event_id, original(&last_event_id));
         // Another process's id, a forged one, or rmcp's priming "0": nothing of it can be resumed here, so a fresh
         // stream is opened. What the client has not confirmed comes from the queue.
         let ours = self.shared.epoch.unmark(last_event_id);
         let of_request = ours.is_some_and(|ours| ours.contains('/'));
-        if !of_request && client.is_to_turn(before.is_some()) {
-            return Ok(ResumedStream::Turned(Some(turn(last_event_id))));
+        if !of_request && client.decide_early_close(came_with) {
+            return Ok(ResumedStream::ClosedEarly(Some(early_close(last_event_id))));
         }
         if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {
@@ -344,8 +343,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
 enum ResumedStream {
     Standalone(CourierStream),
     Request(RequestStream),
-    /// What it says before it ends.
-    Turned(Option<ServerSseMessage>),
+    /// An early close: the event that it still has to send.
+    ClosedEarly(Option<ServerSseMessage>),
 }
 
 impl Stream for ResumedStream {
@@ -358,7 +357,7 @@ impl Stream for ResumedStream {
         match self.get_mut() {
             Self::Standalone(stream) => std::pin::Pin::new(stream).poll_next(context),
             Self::Request(stream) => std::pin::Pin::new(stream).poll_next(context),
-            Self::Turned(all) => std::task::Poll::Ready(all.take()),
+            Self::ClosedEarly(event) => std::task::Poll::Ready(event.take()),
         }
     }
 }

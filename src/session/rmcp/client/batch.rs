@@ -1,6 +1,7 @@
 //! Handing over to a client: a batch down one stream, and its confirmation on that same one.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
@@ -17,12 +18,25 @@ use crate::question::{Answer, Question};
 use crate::queue::BoxFuture;
 use crate::session::{McpSession, Outbound, Presence};
 
-/// What the JSON-RPC ids of our pings begin with. The process follows, and a number.
+/// Prefix of the JSON-RPC ids of our pings. The process id follows, and a number that no other ping of the process has.
 pub(super) const PING: &str = "mcp-courier:ping:";
 
-/// How often a client is asked to confirm a batch before its stream is cut: an answer that went to another server may get
-/// lost on its way here.
-const PINGS: u32 = 3;
+/// Number of the next ping. All sessions of a process share it: a session may end and be restored in the same process, and
+/// a late answer to a ping of the ended one must confirm nothing.
+static NEXT_PING: AtomicU64 = AtomicU64::new(1);
+
+/// Longest time until the first ping of a confirmation is repeated: its answer may get lost on the way here.
+const PING_AGAIN: Duration = Duration::from_secs(1);
+
+/// Factor from the pause behind one ping to the pause behind the next.
+const PING_BACKOFF: u32 = 3;
+
+/// Returns how long an answer is awaited behind each ping of a confirmation that may take `limit`: 1 s, 3 s, 9 s and so on,
+/// and the rest of the time behind the last. Where the limit is short the pauses are a tenth of it and more.
+fn ping_pauses(limit: Duration) -> impl Iterator<Item = Duration> {
+    let first = PING_AGAIN.min(limit / 10).max(Duration::from_millis(1));
+    std::iter::successors(Some(first), |pause| Some(*pause * PING_BACKOFF))
+}
 
 #[derive(Clone)]
 pub(super) struct Batch {
@@ -33,23 +47,12 @@ pub(super) struct Batch {
     open: watch::Receiver<()>,
 }
 
-impl Batch {
-    /// Does something with the stream, within a time, and while it is open.
-    async fn within<T>(&self, limit: Duration, what: impl Future<Output = T>) -> Waited<T> {
-        let mut open = self.open.clone();
-        tokio::select! {
-            biased;
-            done = tokio::time::timeout(limit, what) => done.map_or(Waited::TooLong, Waited::Done),
-            // Nothing is ever sent: it ends when the stream does.
-            _ = open.changed() => Waited::Closed,
-        }
-    }
-}
-
 enum Waited<T> {
     Done(T),
     TooLong,
     Closed,
+    /// The client has a newer stream.
+    Superseded,
 }
 
 impl ClientSession {
@@ -61,9 +64,7 @@ impl ClientSession {
         };
         match &state.batch {
             _ if state.broken => Err(self.gone()),
-            Some(batch) if batch.number != newest.number => {
-                Err(HandOverError::NotReady("the client goes on with another stream".to_owned()))
-            }
+            Some(batch) if batch.number != newest.number => Err(self.superseded()),
             Some(batch) => Ok(batch.clone()),
             None => {
                 let batch = Batch {
@@ -78,10 +79,23 @@ impl ClientSession {
         }
     }
 
+    /// Does something with the stream of a batch, within a time, while it is open and no newer one is. The client may have
+    /// opened a newer stream because this one is dead, so what was sent comes again down that one.
+    async fn within<T>(&self, batch: &Batch, limit: Duration, what: impl Future<Output = T>) -> Waited<T> {
+        let mut open = batch.open.clone();
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(limit, what) => done.map_or(Waited::TooLong, Waited::Done),
+            // Nothing is ever sent: the wait ends when the stream does.
+            _ = open.changed() => Waited::Closed,
+            () = self.newer_than(batch.number) => Waited::Superseded,
+        }
+    }
+
     async fn send(&self, message: ServerJsonRpcMessage, limit: Duration) -> Result<Batch, HandOverError> {
         let batch = self.batch()?;
         let message = ServerSseMessage::from_message(message);
-        match batch.within(limit, batch.sender.send(message)).await {
+        match self.within(&batch, limit, batch.sender.send(message)).await {
             Waited::Done(Ok(())) => {
                 if let Some(batch) = &mut self.state().batch {
                     batch.sent += 1;
@@ -89,6 +103,7 @@ impl ClientSession {
                 Ok(batch)
             }
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
+            Waited::Superseded => Err(self.superseded()),
             Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
         }
     }
@@ -98,21 +113,20 @@ impl ClientSession {
         // All of it has the time of one call, behind which the caller would drop this half-way.
         let begun = Instant::now();
         let left = || self.limit.saturating_sub(begun.elapsed());
-        let first = {
-            let mut state = self.state();
-            state.confirming = Some((state.pings + 1, confirmed));
-            state.pings + 1
-        };
-        for n in first..first + u64::from(PINGS) {
-            self.state().pings = n;
-            let id = RequestId::String(format!("{PING}{}:{n}", self.process).into());
+        self.state().confirming = Some((Vec::new(), confirmed));
+        for pause in ping_pauses(self.limit) {
+            let number = NEXT_PING.fetch_add(1, Ordering::Relaxed);
+            if let Some((numbers, _)) = &mut self.state().confirming {
+                numbers.push(number);
+            }
+            let id = RequestId::String(format!("{PING}{}:{number}", self.process).into());
             let request = ServerRequest::PingRequest(PingRequest::default());
             let batch = self.send(ServerJsonRpcMessage::request(request, id), left()).await?;
-            let is_last = n + 1 == first + u64::from(PINGS);
-            let patience = if is_last { left() } else { left().min(self.limit / PINGS) };
-            match batch.within(patience, &mut confirmation).await {
+            let is_last = pause >= left();
+            match self.within(&batch, pause.min(left()), &mut confirmation).await {
                 Waited::Done(Ok(())) => return Ok(()),
                 Waited::Done(Err(_)) | Waited::Closed => return Err(self.gone()),
+                Waited::Superseded => return Err(self.superseded()),
                 Waited::TooLong if is_last => return Err(self.cut(batch.number, "does not answer a ping")),
                 Waited::TooLong => {}
             }
@@ -120,11 +134,12 @@ impl ClientSession {
         Err(self.gone())
     }
 
-    /// The client has answered this ping. Late, repeated or invented, it confirms nothing.
+    /// Confirms the batch under way, if the client has answered a ping that was sent behind it. The answer to any other
+    /// ping, late, repeated or invented, confirms nothing.
     pub(in crate::session::rmcp) fn confirmed(&self, ping: u64) {
         let mut state = self.state();
         match state.confirming.take() {
-            Some((first, confirmed)) if (first..=state.pings).contains(&ping) => {
+            Some((numbers, confirmed)) if numbers.contains(&ping) => {
                 // Whoever asked may have given up just now.
                 let _ = confirmed.send(());
             }
@@ -137,11 +152,16 @@ impl ClientSession {
             return Err(self.gone());
         };
         // Room in a channel of capacity 1 says that the last one is out.
-        match batch.within(self.limit, batch.sender.reserve()).await {
+        match self.within(&batch, self.limit, batch.sender.reserve()).await {
             Waited::Done(Ok(_)) => Ok(()),
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
+            Waited::Superseded => Err(self.superseded()),
             Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
         }
+    }
+
+    fn superseded(&self) -> HandOverError {
+        HandOverError::NotReady("the client has a newer stream".to_owned())
     }
 
     fn gone(&self) -> HandOverError {
@@ -190,5 +210,19 @@ impl McpSession for ClientSession {
 
     fn presence(&self) -> Presence {
         self.presence.presence()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_repeated_after_1_3_and_9_seconds_and_sooner_where_the_time_is_short() {
+        let pauses = |limit: u64| ping_pauses(Duration::from_millis(limit)).take(3).map(|p| p.as_millis());
+        assert!(pauses(30_000).eq([1000, 3000, 9000]));
+        assert!(pauses(3_600_000).eq([1000, 3000, 9000]));
+        assert!(pauses(300).eq([30, 90, 270]));
+        assert!(pauses(10).eq([1, 3, 9]));
     }
 }

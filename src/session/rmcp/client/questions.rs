@@ -135,7 +135,7 @@ impl ClientSession {
     }
 
     /// Ends when the client has a stream that is newer than this.
-    async fn newer_than(&self, number: u64) {
+    pub(super) async fn newer_than(&self, number: u64) {
         let mut presence = self.presence.presence();
         loop {
             let seen = presence.now();

@@ -1,0 +1,97 @@
+//! Each broken stream is followed by one early close, at whatever server of the fleet its client comes back.
+
+use super::*;
+
+/// A client that comes back to one server after the other, whose streams are all cut.
+struct Wanderer {
+    /// Whether the client takes the ids of events without data, as Python's does.
+    takes_ids_without_data: bool,
+    last_event_id: Option<String>,
+    cuts: usize,
+    most_cuts_in_a_row: usize,
+    served: usize,
+}
+
+impl Wanderer {
+    fn new(takes_ids_without_data: bool) -> Self {
+        Self { takes_ids_without_data, last_event_id: None, cuts: 0, most_cuts_in_a_row: 0, served: 0 }
+    }
+
+    /// Opens a stream, and has it cut where it does not end cleanly by itself.
+    async fn visit(&mut self, at: &RawClient) {
+        let mut stream = at.open_stream_after(self.last_event_id.as_deref()).await.unwrap();
+        let first = stream.next_event().await.unwrap();
+        let is_closed_early = first.retry.is_some_and(|retry| retry < 100);
+        if is_closed_early {
+            assert!(stream.next_event().await.is_none(), "an early close goes on");
+            self.cuts = 0;
+        } else {
+            self.served += 1;
+            self.cuts += 1;
+        }
+        self.most_cuts_in_a_row = self.most_cuts_in_a_row.max(self.cuts);
+        if self.takes_ids_without_data || self.last_event_id.is_none() {
+            self.last_event_id = Some(stream.last_event_id().unwrap_or("0").to_owned());
+        }
+    }
+}
+
+async fn wander(servers: usize, takes_ids_without_data: bool) -> Wanderer {
+    let redis = RedisServer::start();
+    let mut members = Vec::new();
+    for _ in 0..servers {
+        members.push(Member::start(&redis).await);
+    }
+    let client = RawClient::connect(&members[0].url).await;
+    let mut wanderer = Wanderer::new(takes_ids_without_data);
+    for n in 0..12 * servers {
+        wanderer.visit(&client.at(&members[n % servers].url)).await;
+    }
+    wanderer
+}
+
+#[actix::test]
+async fn a_client_that_alternates_between_two_servers_is_never_cut_twice_in_a_row() {
+    let wanderer = wander(2, true).await;
+    assert_eq!((wanderer.most_cuts_in_a_row, wanderer.served), (1, 12));
+}
+
+#[actix::test]
+async fn a_client_that_goes_round_three_servers_is_never_cut_twice_in_a_row() {
+    let wanderer = wander(3, true).await;
+    assert_eq!((wanderer.most_cuts_in_a_row, wanderer.served), (1, 18));
+}
+
+#[actix::test]
+async fn a_client_that_ignores_ids_of_events_without_data_is_served_all_the_same() {
+    for servers in 1..=3 {
+        let wanderer = wander(servers, false).await;
+        assert!(wanderer.served >= 6 * servers, "served {} times by {servers} servers", wanderer.served);
+    }
+}
+
+#[actix::test]
+async fn an_early_close_at_one_server_is_known_at_another_by_the_id_of_its_event() {
+    let redis = RedisServer::start();
+    let (a, b) = (Member::start(&redis).await, Member::start(&redis).await);
+    let at_a = RawClient::connect(&a.url).await;
+    let at_b = at_a.at(&b.url);
+    let mut closed = at_b.open_stream_after(Some("0")).await.unwrap();
+    let event = closed.next_event().await.unwrap();
+    let (closed_id, retry) = (event.id.unwrap(), event.retry.unwrap());
+    assert!(retry < 100, "the client comes back at once");
+    assert!(closed.next_event().await.is_none());
+    let mut stream = at_a.open_stream_after(Some(&closed_id)).await.unwrap();
+    let event = stream.next_event().await.unwrap();
+    let resumed_id = event.id.unwrap();
+    assert_eq!(event.retry, Some(3000));
+    assert!(resumed_id.ends_with("-0") && resumed_id != closed_id, "{resumed_id}");
+    push(&a.courier.publisher(), &id(&at_a), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    eventually("confirmed", SOON, async || length_of_queue(&redis, &at_a).await == 0).await;
+    drop(stream);
+    // That stream broke, so the next one is closed early, at whatever server.
+    let mut closed = at_b.open_stream_after(Some(&resumed_id)).await.unwrap();
+    assert!(closed.next_event().await.unwrap().id.unwrap() != closed_id, "ids are unique within a session");
+    assert!(closed.next_event().await.is_none());
+}

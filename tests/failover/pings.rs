@@ -1,0 +1,85 @@
+//! Confirmations: answers to pings that are lost or late, and streams that are dead while their client is back already.
+
+use super::*;
+
+#[actix::test]
+async fn a_ping_whose_answer_was_lost_on_the_way_is_asked_again() {
+    let redis = RedisServer::start();
+    let member = || Member::with(&redis, config().hand_over_timeout(Duration::from_secs(3)), Duration::from_secs(300));
+    let (a, b) = (member().await, member().await);
+    let client = RawClient::connect(&a.url).await;
+    let mut stream = client.open_stream_answering_at(&b.url).await;
+    // The first comes while A does not hear.
+    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
+    push(&b.courier.publisher(), &id(&client), 0..1).await;
+    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    push(&b.courier.publisher(), &id(&client), 1..2).await;
+    assert_eq!(numbers(&mut stream, 1).await, [1], "and not once more the first, on another stream");
+}
+
+#[actix::test]
+async fn two_lost_answers_delay_notifications_by_seconds_and_cut_no_stream() {
+    let redis = RedisServer::start();
+    // The default time for a confirmation, 30 s.
+    let a = Member::start(&redis).await;
+    let client = RawClient::connect(&a.url).await;
+    let mut stream = client.open_stream().await;
+    stream.answer_pings(false);
+    let begun = Instant::now();
+    push(&a.courier.publisher(), &id(&client), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    push(&a.courier.publisher(), &id(&client), 1..2).await;
+    eventually("the second ping", SOON, async || stream.pings() == 2).await;
+    stream.answer_pings(true);
+    assert_eq!(numbers(&mut stream, 1).await, [1], "on the same stream, and the first is not repeated");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "the third ping came after {took:?}");
+    assert!(took < Duration::from_secs(9), "the third ping came after {took:?}");
+}
+
+#[actix::test]
+async fn a_newer_stream_at_the_same_server_gets_at_once_what_a_dead_one_did_not_confirm() {
+    let redis = RedisServer::start();
+    let a = Member::start(&redis).await;
+    let client = RawClient::connect(&a.url).await;
+    let mut dead = client.open_stream().await;
+    dead.answer_pings(false);
+    push(&a.courier.publisher(), &id(&client), 0..1).await;
+    assert_eq!(numbers(&mut dead, 1).await, [0]);
+    eventually("a ping", SOON, async || dead.pings() > 0).await;
+    push(&a.courier.publisher(), &id(&client), 1..2).await;
+    // Its connection stays open: nothing says that nobody is there any more.
+    let begun = Instant::now();
+    let mut newer = client.open_stream().await;
+    assert_eq!(numbers(&mut newer, 2).await, [0, 1]);
+    assert!(begun.elapsed() < Duration::from_secs(2), "after {:?}", begun.elapsed());
+    eventually("confirmed", SOON, async || length_of_queue(&redis, &client).await == 0).await;
+}
+
+#[actix::test]
+async fn g2_a_late_answer_to_a_ping_of_an_ended_session_object_confirms_nothing_of_the_next_one() {
+    let redis = RedisServer::start();
+    let idle = Duration::from_millis(200);
+    let a = Member::with(&redis, config(), idle).await;
+    let client = RawClient::connect(&a.url).await;
+    let mut stream = client.open_stream().await;
+    stream.answer_pings(false);
+    push(&a.courier.publisher(), &id(&client), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    eventually("a ping", SOON, async || stream.pings() > 0).await;
+    let late = stream.last_ping_id().unwrap();
+    drop(stream);
+    // It ends here for being idle, and is restored here: a new object for the same session.
+    let initialized = a.initialized();
+    tokio::time::sleep(idle * 4).await;
+    let mut stream = client.open_stream().await;
+    assert!(a.initialized() > initialized, "the session was restored");
+    stream.answer_pings(false);
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    eventually("a ping", SOON, async || stream.pings() > 0).await;
+    let pong = json!({"jsonrpc": "2.0", "id": late, "result": {}});
+    assert_eq!(client.send(&pong).await, StatusCode::ACCEPTED);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(length_of_queue(&redis, &client).await, 1, "it is not confirmed");
+}
