@@ -12,6 +12,8 @@ use serde_json::json;
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/readme.rs"]
+mod readme;
 #[path = "support/redis_server.rs"]
 mod redis_server;
 #[path = "support/session.rs"]
@@ -230,10 +232,9 @@ async fn a_worker_is_told_when_its_question_is_lost_with_a_session_that_closes()
 async fn the_rights_that_the_readme_names_are_enough() {
     let redis = RedisServer::start();
     let mut raw = redis.connection().await;
-    let rights = "on >secret resetchannels &mcp-courier:news* ~mcp-courier:* ~{mcp-courier:* \
-        +@list +@string +@hash +@sortedset +@scripting +@pubsub +ping +time +del +exists +type +pttl +pexpire +multi +exec \
-        +client|tracking +client|caching +memory|usage +scan";
-    let rights: Vec<&str> = rights.split_whitespace().collect();
+    let mut rights = readme::rights();
+    // README: "whoever looks for dead letters".
+    rights.push("+scan");
     redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut raw).await.unwrap();
     let url = redis.url().replace("//", "//courier:secret@");
     // So small that bytes are counted.

@@ -8,14 +8,16 @@
 //! | `watchers:{room}` | sorted set | sessions by the time when they vanish unless kept |
 //! | `seq:{room}` | string | the number of the last message |
 //! | `speaking:{room}` | string | the token of whoever speaks |
-//! | `member-of:{session}`, `watches:{session}` | set | rooms, for as long as the session is kept in any |
+//! | `member-of:{session}`, `watches:{session}` | hash | rooms, for as long as the session is kept in any |
+//!
+//! The commands are among those that the crate's README asks for, so that one Redis user serves both.
 
 use std::time::{Duration, Instant};
 
 use mcp_courier::SessionId;
 use mcp_courier::queue::BoxFuture;
-use redis::Script;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult, Script, ScriptInvocation};
 
 use super::{Member, Places, Result, Room, Rooms, Turn};
 
@@ -84,7 +86,7 @@ for i = 1, #all, 2 do
 end
 redis.call('ZADD', members, now + ttl, ARGV[3])
 redis.call('HSET', names, ARGV[3], ARGV[4])
-redis.call('SADD', member_of, room)
+redis.call('HSET', member_of, room, '')
 redis.call('PEXPIRE', member_of, ttl)
 touch()
 return look()
@@ -93,27 +95,27 @@ return look()
 const LEAVE: &str = r"
 local left = redis.call('ZREM', members, ARGV[3])
 redis.call('HDEL', names, ARGV[3])
-redis.call('SREM', member_of, room)
+redis.call('HDEL', member_of, room)
 tidy()
 return left
 ";
 
 const WATCH: &str = r"
 redis.call('ZADD', watchers, now + ttl, ARGV[3])
-redis.call('SADD', watches, room)
+redis.call('HSET', watches, room, '')
 redis.call('PEXPIRE', watches, ttl)
 touch()
 ";
 
 const UNWATCH: &str = r"
 redis.call('ZREM', watchers, ARGV[3])
-redis.call('SREM', watches, room)
+redis.call('HDEL', watches, room)
 ";
 
 /// A session's rooms, which are kept in mind for as long as they are asked for.
 const PLACES: &str = r"
 for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
-return {redis.call('SMEMBERS', KEYS[1]), redis.call('SMEMBERS', KEYS[2])}
+return {redis.call('HKEYS', KEYS[1]), redis.call('HKEYS', KEYS[2])}
 ";
 
 /// Only those who still are: one who left while this was under way is not made a member again.
@@ -122,6 +124,18 @@ for i = 4, 3 + ARGV[3] do redis.call('ZADD', members, 'XX', now + ttl, ARGV[i]) 
 for i = 4 + ARGV[3], #ARGV do redis.call('ZADD', watchers, 'XX', now + ttl, ARGV[i]) end
 touch()
 return #gone
+";
+
+/// The names of the rooms that have not ended.
+const LIST: &str = r"
+local t = redis.call('TIME')
+return redis.call('ZRANGEBYSCORE', KEYS[1], t[1] * 1000 + math.floor(t[2] / 1000), '+inf')
+";
+
+/// Begins a turn, unless another's has not run out. Answers 1 again to whoever has it.
+const TURN_OF: &str = r"
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 ";
 
 /// Ends a turn, unless it has run out and is another's now.
@@ -145,6 +159,8 @@ struct Scripts {
     watch: Script,
     unwatch: Script,
     places: Script,
+    list: Script,
+    turn: Script,
     keep: Script,
 }
 
@@ -155,7 +171,11 @@ impl RedisRooms {
     pub(crate) async fn connect(url: &str, prefix: &str, ttl: Duration) -> Result<Self> {
         // redis-rs gives up after half a second by default, and what it gave up on may have been done all the same.
         let config = ConnectionManagerConfig::new().set_response_timeout(Some(ANSWER));
-        let connection = ConnectionManager::new_with_config(redis::Client::open(url)?, config).await?;
+        // Only with RESP3 the manager learns of a closed connection before the next command fails on it.
+        let info = url.into_connection_info()?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = redis::Client::open(info.set_redis_settings(settings))?;
+        let connection = ConnectionManager::new_with_config(client, config).await?;
         let script = |text: &str| Script::new(&format!("{PRELUDE}{text}"));
         let scripts = Scripts {
             speak: script(SPEAK),
@@ -165,6 +185,8 @@ impl RedisRooms {
             watch: script(WATCH),
             unwatch: script(UNWATCH),
             places: Script::new(PLACES),
+            list: Script::new(LIST),
+            turn: Script::new(TURN_OF),
             keep: script(KEEP),
         };
         Ok(Self { connection, prefix: format!("{prefix}:chat"), ttl, scripts })
@@ -174,8 +196,8 @@ impl RedisRooms {
         ["member-of", "watches"].map(|what| format!("{}:{what}:{session}", self.prefix))
     }
 
-    /// Runs a script on a room. Where it is about one session, that is the first argument.
-    async fn run<T: redis::FromRedisValue>(&self, script: &Script, room: &str, args: &[&str]) -> Result<T> {
+    /// Prepares a script on a room. Where it is about one session, that is the first argument.
+    fn on_room<'a>(&self, script: &'a Script, room: &str, args: &[&str]) -> ScriptInvocation<'a> {
         let mut call = script.key(format!("{}:rooms", self.prefix));
         for what in ["members", "names", "watchers", "seq"] {
             call.key(format!("{}:{what}:{room}", self.prefix));
@@ -186,7 +208,20 @@ impl RedisRooms {
             }
         }
         call.arg(room).arg(millis(self.ttl)).arg(args);
-        Ok(call.invoke_async(&mut self.connection.clone()).await?)
+        call
+    }
+
+    async fn run<T: FromRedisValue>(&self, script: &Script, room: &str, args: &[&str]) -> Result<T> {
+        Ok(invoke(&self.connection, &self.on_room(script, room, args)).await?)
+    }
+}
+
+/// Runs a script that does no harm when it runs twice: it is repeated where its connection was closed, as Redis and what stands
+/// before it do with idle ones.
+async fn invoke<T: FromRedisValue>(connection: &ConnectionManager, call: &ScriptInvocation<'_>) -> RedisResult<T> {
+    match call.invoke_async(&mut connection.clone()).await {
+        Err(error) if error.is_connection_dropped() => call.invoke_async(&mut connection.clone()).await,
+        answered => answered,
     }
 }
 
@@ -216,9 +251,9 @@ impl Rooms for RedisRooms {
             };
             let began = Instant::now();
             loop {
-                let mut set = redis::cmd("SET");
-                set.arg(&turn.key).arg(&turn.token).arg("NX").arg("PX").arg(millis(TURN));
-                if set.query_async::<Option<String>>(&mut turn.connection.clone()).await?.is_some() {
+                let mut call = self.scripts.turn.key(&turn.key);
+                call.arg(&turn.token).arg(millis(TURN));
+                if invoke(&turn.connection, &call).await? {
                     return Ok(Box::new(turn) as Box<dyn Turn>);
                 }
                 if began.elapsed() > PATIENCE {
@@ -233,7 +268,9 @@ impl Rooms for RedisRooms {
     fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
         Box::pin(async move {
             let session = session.map(SessionId::to_string).unwrap_or_default();
-            let spoken: Option<Looked> = self.run(&self.scripts.speak, room, &[&session]).await?;
+            // Not repeated: a number would be skipped. The turn before it has just found the connection open.
+            let call = self.on_room(&self.scripts.speak, room, &[&session]);
+            let spoken: Option<Looked> = call.invoke_async(&mut self.connection.clone()).await?;
             spoken.map(room_of).transpose()
         })
     }
@@ -255,11 +292,8 @@ impl Rooms for RedisRooms {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(async move {
-            let mut connection = self.connection.clone();
-            let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await?;
-            let mut living = redis::cmd("ZRANGEBYSCORE");
-            living.arg(format!("{}:rooms", self.prefix)).arg(seconds * 1000 + micros / 1000).arg("+inf");
-            let mut names: Vec<String> = living.query_async(&mut connection).await?;
+            let call = self.scripts.list.key(format!("{}:rooms", self.prefix));
+            let mut names: Vec<String> = invoke(&self.connection, &call).await?;
             names.sort();
             Ok(names)
         })
@@ -278,7 +312,7 @@ impl Rooms for RedisRooms {
             let [member_of, watches] = self.places_of(&session.to_string());
             let mut call = self.scripts.places.key(member_of);
             call.key(watches).arg(millis(self.ttl));
-            let (member_of, watches) = call.invoke_async(&mut self.connection.clone()).await?;
+            let (member_of, watches) = invoke(&self.connection, &call).await?;
             Ok(Places { member_of, watches })
         })
     }
@@ -307,12 +341,13 @@ struct RedisTurn {
 }
 
 impl Turn for RedisTurn {
-    fn done(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+    fn done(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let script = Script::new(DONE);
             let mut call = script.key(&self.key);
-            if let Err(error) = call.arg(&self.token).invoke_async::<u64>(&mut self.connection).await {
-                tracing::warn!(%error, "a turn could not be ended; it runs out in {TURN:?}");
+            call.arg(&self.token);
+            if let Err(error) = invoke::<u64>(&self.connection, &call).await {
+                tracing::warn!(%error, "ending a turn to speak failed; the room is silent for up to {TURN:?}");
             }
         })
     }
