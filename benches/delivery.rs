@@ -92,7 +92,7 @@ struct Clock(mpsc::UnboundedSender<u64>);
 
 impl McpSession for Clock {
     fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        let took = now().saturating_sub(outbound.params["sent"].as_u64().unwrap());
+        let took = now().saturating_sub(outbound.parse_params::<Value>().unwrap()["sent"].as_u64().unwrap());
         let _ = self.0.send(took);
         Box::pin(std::future::ready(Ok(())))
     }

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use mcp_courier::envelope::Timestamp;
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -122,7 +122,8 @@ impl McpSession for Writer {
             if !self.takes.is_zero() {
                 tokio::time::sleep(self.takes).await;
             }
-            let text = |name: &str| outbound.params[name].as_str().unwrap_or_default();
+            let params: Value = outbound.parse_params().map_err(|error| HandOverError::Rejected(error.to_string()))?;
+            let text = |name: &str| params[name].as_str().unwrap_or_default();
             let line = format!("{} {} {}\n", text("taskId"), text("statusMessage"), now());
             (&self.file).write_all(line.as_bytes()).map_err(|error| HandOverError::Transient(error.to_string()))
         })

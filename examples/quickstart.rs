@@ -13,7 +13,7 @@ struct Client(mpsc::Sender<String>);
 impl McpSession for Client {
     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
         Box::pin(async move {
-            let message = notification.to_json().to_string();
+            let message = notification.to_json();
             self.0.send(message).await.map_err(|_| HandOverError::Closed)
         })
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::error::{ElicitError, InvalidQuestion, QueueError};
 use crate::lock::lock;
-use crate::notification::{Notification, Task, TaskStatus};
+use crate::notification::{Notification, Object, Task, TaskStatus};
 use crate::publisher::Publisher;
 use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
 use crate::queue::{Posed, Queue, Settled};
@@ -155,7 +155,7 @@ fn notification(question: &Question, time_to_live: Duration) -> Notification {
     // Null would be true, and MCP allows it; FastMCP's servers drop what is null, and then no client takes it.
     task.ttl = Some(time_to_live);
     let mut notification = Notification::task_status(&task);
-    notification.meta = Some(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())]));
+    notification.meta = Some(Object::Fields(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())])));
     notification.time_to_live = Some(time_to_live);
     notification
 }

@@ -95,6 +95,14 @@ pub enum InvalidNotification {
         /// Which kind of JSON was given.
         found: &'static str,
     },
+    /// The text given for `params` or `_meta` is no JSON.
+    #[error("the {field} of a notification must be a JSON object, and the text given is none: {why}")]
+    Json {
+        /// Name of the field, `params` or `_meta`.
+        field: &'static str,
+        /// Reason, with its place in the text.
+        why: String,
+    },
     /// A number that JSON cannot hold.
     #[error("{field} must be a finite number")]
     NotFinite {

@@ -62,6 +62,7 @@
 mod config;
 mod error;
 mod fate;
+mod json;
 mod keys;
 mod lock;
 mod notification;

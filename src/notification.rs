@@ -1,21 +1,25 @@
 //! [`Notification`]: what a worker has to say to a client.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::InvalidNotification;
+use crate::json::MAX_DEPTH;
 use crate::question::RELATED_TASK;
 
 mod json;
 mod kinds;
 mod task;
 
-use self::json::object;
-pub(crate) use self::json::{MAX_DEPTH, kind, nests_deeper};
+pub(crate) use self::json::Object;
 pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
 pub use self::task::{Task, TaskStatus};
+
+/// Name of the field of `_meta` in which a client finds the id.
+pub(crate) const ID_KEY: &str = "mcp-courier/id";
 
 /// The id that one notification keeps for its whole life, from push to the client's `_meta`.
 ///
@@ -56,8 +60,8 @@ impl std::fmt::Display for NotificationId {
 pub struct Notification {
     pub(crate) id: Option<NotificationId>,
     pub(crate) method: String,
-    pub(crate) params: Option<Map<String, Value>>,
-    pub(crate) meta: Option<Map<String, Value>>,
+    pub(crate) params: Option<Object>,
+    pub(crate) meta: Option<Object>,
     pub(crate) traceparent: Option<String>,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) receipt: bool,
@@ -89,17 +93,41 @@ impl Notification {
     fn with_object(method: &'static str, params: Value) -> Self {
         let mut notification = Self::named(method);
         if let Value::Object(params) = params {
-            notification.params = Some(params.into_iter().filter(|(_, v)| !v.is_null()).collect());
+            notification.params = Some(Object::Fields(params.into_iter().filter(|(_, v)| !v.is_null()).collect()));
         }
         notification
     }
 
     /// Sets `params`. `null` means none.
     ///
+    /// A [`Value`] holds whole numbers of 64 bits, and any other number as the nearest `f64`. Text keeps every number:
+    /// [`with_params_json`](Self::with_params_json).
+    ///
     /// # Errors
     /// [`InvalidNotification::Params`] for anything but an object or `null`.
     pub fn with_params(mut self, params: Value) -> Result<Self, InvalidNotification> {
-        self.params = object(params).map_err(|found| InvalidNotification::Params { found })?;
+        self.params = Object::of(params).map_err(|found| InvalidNotification::Params { found })?;
+        Ok(self)
+    }
+
+    /// Sets `params` to the JSON of this text. `null` means none.
+    ///
+    /// The text is delivered as it is written here, for example `100.00` as `100.00`, and any number of digits. Only line
+    /// breaks between its tokens are left out.
+    ///
+    /// ```
+    /// use mcp_courier::Notification;
+    ///
+    /// let paid = Notification::new("notifications/paid")?.with_params_json(r#"{"wei": 1500000000000000000001}"#)?;
+    /// assert_eq!(paid.params().unwrap(), r#"{"wei": 1500000000000000000001}"#);
+    /// # Ok::<(), mcp_courier::InvalidNotification>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidNotification::Json`] where the text is no JSON, or a string in it has half of a surrogate pair.
+    /// [`InvalidNotification::Params`] for anything but an object or `null`.
+    pub fn with_params_json(mut self, params: &str) -> Result<Self, InvalidNotification> {
+        self.params = Object::of_text("params", params, |found| InvalidNotification::Params { found })?;
         Ok(self)
     }
 
@@ -108,14 +136,23 @@ impl Notification {
     /// # Errors
     /// [`InvalidNotification::Meta`] for anything but an object or `null`.
     pub fn with_meta(mut self, meta: Value) -> Result<Self, InvalidNotification> {
-        self.meta = object(meta).map_err(|found| InvalidNotification::Meta { found })?;
+        self.meta = Object::of(meta).map_err(|found| InvalidNotification::Meta { found })?;
+        Ok(self)
+    }
+
+    /// Sets `_meta` to the JSON of this text, as [`with_params_json`](Self::with_params_json) does for `params`.
+    ///
+    /// # Errors
+    /// [`InvalidNotification::Json`] and [`InvalidNotification::Meta`], as there.
+    pub fn with_meta_json(mut self, meta: &str) -> Result<Self, InvalidNotification> {
+        self.meta = Object::of_text("_meta", meta, |found| InvalidNotification::Meta { found })?;
         Ok(self)
     }
 
     /// Says in `_meta` which task it belongs to: MCP demands it of all messages of a task but its status.
     pub fn related_to(mut self, task_id: &str) -> Self {
         let related = json!({"taskId": task_id});
-        self.meta.get_or_insert_default().insert(RELATED_TASK.to_owned(), related);
+        self.meta.get_or_insert_default().set(RELATED_TASK, related);
         self
     }
 
@@ -153,15 +190,14 @@ impl Notification {
     }
 
     /// Returns the `taskId` of a task's status, or `None` for any other notification.
-    pub(crate) fn task_id(&self) -> Option<&str> {
+    pub(crate) fn task_id(&self) -> Option<Cow<'_, str>> {
         let params = self.params.as_ref().filter(|_| self.method == "notifications/tasks/status")?;
-        params.get("taskId")?.as_str()
+        params.string("taskId")
     }
 
     /// Whether whoever reads it from the queue, or its client, would refuse it for its nesting.
     pub(crate) fn is_too_deep(&self) -> bool {
-        let values = self.params.iter().chain(&self.meta).flat_map(Map::values);
-        nests_deeper(values, MAX_DEPTH - 1)
+        self.params.iter().chain(&self.meta).any(|object| object.is_deeper(MAX_DEPTH))
     }
 
     /// Its method.
@@ -169,9 +205,9 @@ impl Notification {
         &self.method
     }
 
-    /// Its params.
-    pub fn params(&self) -> Option<&Map<String, Value>> {
-        self.params.as_ref()
+    /// Returns its params as JSON text.
+    pub fn params(&self) -> Option<Cow<'_, str>> {
+        self.params.as_ref().map(Object::to_text)
     }
 }
 
@@ -193,6 +229,10 @@ mod tests {
 
     use super::*;
 
+    fn value(notification: &Notification) -> Value {
+        serde_json::from_str(&notification.params().unwrap()).unwrap()
+    }
+
     #[test]
     fn only_methods_of_notifications_pass() {
         assert!(Notification::new("notifications/x").is_ok());
@@ -212,13 +252,13 @@ mod tests {
     #[test]
     fn constructors_leave_out_what_is_not_given_and_keep_what_mcp_requires() {
         let progress = Notification::progress("t", 3.0, None, None).unwrap();
-        assert_eq!(Value::from(progress.params.unwrap()), json!({"progressToken": "t", "progress": 3}));
+        assert_eq!(value(&progress), json!({"progressToken": "t", "progress": 3}));
         assert!(Notification::progress(1, f64::NAN, None, None).is_err());
         let message = Notification::message(LoggingLevel::Info, None, Value::Null);
-        assert_eq!(Value::from(message.params.unwrap()), json!({"level": "info", "data": null}));
+        assert_eq!(value(&message), json!({"level": "info", "data": null}));
         let task = Task::new("t7", TaskStatus::Working, SystemTime::UNIX_EPOCH);
         assert_eq!(
-            Value::from(Notification::task_status(&task).params.unwrap()),
+            value(&Notification::task_status(&task)),
             json!({"taskId": "t7", "status": "working", "createdAt": "1970-01-01T00:00:00Z",
                    "lastUpdatedAt": "1970-01-01T00:00:00Z", "ttl": null})
         );

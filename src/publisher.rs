@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
-use crate::notification::{MAX_DEPTH, Notification, NotificationId, Task};
+use crate::json::MAX_DEPTH;
+use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::SessionId;
@@ -142,15 +143,16 @@ impl Publisher {
 
     /// Returns why a notification cannot be queued at all, or `None`.
     fn unfit(&self, notification: &Notification) -> Option<PushRefusal> {
+        // Before it is rendered, which goes as deep as it does.
+        if notification.is_too_deep() {
+            return Some(PushRefusal::TooDeep { limit: MAX_DEPTH });
+        }
         let misfit = if self.config.fastmcp_servers() { fastmcp::misfit(notification) } else { None };
         if let Some(why) = misfit {
             return Some(PushRefusal::NotForFastMcp { why });
         }
-        if let Some(bytes) = notification.task_id().map(str::len).filter(|bytes| *bytes > TaskKey::MAX_LEN) {
-            return Some(PushRefusal::TaskIdTooLong { bytes, limit: TaskKey::MAX_LEN });
-        }
-        // Before it is rendered, which goes as deep as it does.
-        notification.is_too_deep().then_some(PushRefusal::TooDeep { limit: MAX_DEPTH })
+        let bytes = notification.task_id().map(|id| id.len()).filter(|bytes| *bytes > TaskKey::MAX_LEN)?;
+        Some(PushRefusal::TaskIdTooLong { bytes, limit: TaskKey::MAX_LEN })
     }
 
     /// Queues a notification for every session that someone in the fleet owns now, each under an id of its own, and

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::envelope::Timestamp;
 use crate::error::InvalidQuestion;
+use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::keys::ENCODED;
-use crate::notification::{MAX_DEPTH, nests_deeper};
 
 /// Where in `_meta` FastMCP puts what its relay needs.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";

@@ -8,7 +8,7 @@ use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError,
     McpSession, Notification, Outbound, Publisher, Receipt, SessionId, TaskKey,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[path = "support/eventually.rs"]
 mod eventually;
@@ -171,7 +171,7 @@ struct Picky(Mutex<Vec<u64>>);
 
 impl McpSession for Picky {
     fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        let n = outbound.params["n"].as_u64().unwrap();
+        let n = outbound.parse_params::<Value>().unwrap()["n"].as_u64().unwrap();
         let answer = if n % 2 == 1 { Err(HandOverError::Rejected("odd".to_owned())) } else { Ok(()) };
         if answer.is_ok() {
             self.0.lock().unwrap().push(n);

@@ -12,7 +12,7 @@ use mcp_courier::queue::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[path = "support/redis_server.rs"]
 mod redis_server;
@@ -57,7 +57,7 @@ async fn server_process() {
         fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
             Box::pin(async move {
                 let mut out = std::io::stdout().lock();
-                writeln!(out, "\nGOT {} {}", outbound.params["n"], outbound.id).unwrap();
+                writeln!(out, "\nGOT {} {}", outbound.parse_params::<Value>().unwrap()["n"], outbound.id).unwrap();
                 out.flush().unwrap();
                 // A client that takes its time, so that whoever kills it hits it at work.
                 std::thread::sleep(self.0);

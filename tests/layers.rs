@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// A file may use only modules that stand before its own.
 const ORDER: &[&str] = &[
+    "json",
     "principal",
     "session_id",
     "error",

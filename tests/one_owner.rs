@@ -19,7 +19,7 @@ use mcp_courier::{
 };
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[path = "support/eventually.rs"]
 mod eventually;
@@ -79,7 +79,7 @@ impl McpSession for Session {
         let handed = Handed {
             by: self.by,
             opened: self.opened.load(Ordering::Relaxed),
-            n: outbound.params["n"].as_u64().unwrap() as usize,
+            n: outbound.parse_params::<Value>().unwrap()["n"].as_u64().unwrap() as usize,
             id: outbound.id.to_string(),
             owner: None,
         };

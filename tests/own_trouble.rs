@@ -11,7 +11,7 @@ use mcp_courier::{
     Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, HandOverError, McpSession, Notification, Outbound,
     Presence, Question, SessionId, TaskKey,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[path = "support/eventually.rs"]
 mod eventually;
@@ -181,7 +181,7 @@ async fn until_threads(at_most: usize) {
 
 /// The numbers, without a question's own notification.
 fn numbers(recorder: &Recorder) -> Vec<i64> {
-    recorder.outbound().iter().filter_map(|o| o.params.get("n")?.as_i64()).collect()
+    recorder.outbound().iter().filter_map(|o| o.parse_params::<Value>().unwrap().get("n")?.as_i64()).collect()
 }
 
 async fn until_numbers(recorder: &Recorder, wanted: &[i64], what: &str) {

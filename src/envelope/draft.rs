@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-
 use super::Timestamp;
+use crate::json;
 use crate::notification::{Notification, NotificationId};
 
 /// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
@@ -25,16 +24,17 @@ impl Draft {
     /// Renders a notification under an id.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
         let Notification { id: _, method, params, meta, traceparent, time_to_live, receipt } = notification;
-        let mut inner = Map::new();
-        inner.insert("method".to_owned(), json!(method));
-        if let Some(params) = params {
-            inner.insert("params".to_owned(), json!(params));
+        let mut head = String::from("{\"notification\":{\"method\":");
+        json::push_string(&mut head, method);
+        for (name, object) in [(",\"params\":", params), (",\"_meta\":", meta)] {
+            if let Some(object) = object {
+                head.push_str(name);
+                head.push_str(&object.to_text());
+            }
         }
-        if let Some(meta) = meta {
-            inner.insert("_meta".to_owned(), json!(meta));
-        }
-        let head = format!("{{\"notification\":{},\"attempt\":0,\"enqueued_at\":\"", Value::Object(inner));
-        let traceparent = traceparent.as_ref().map(|t| format!("\"traceparent\":{},", json!(t))).unwrap_or_default();
+        head.push_str("},\"attempt\":0,\"enqueued_at\":\"");
+        let traceparent =
+            traceparent.as_ref().map(|t| format!("\"traceparent\":{},", json::quoted(t))).unwrap_or_default();
         Self {
             head,
             tail: format!("\",{traceparent}{}\"id\":\"{id}\"}}", if *receipt { "\"receipt\":true," } else { "" }),

@@ -1,90 +1,102 @@
-//! Reading a message of the queue: all of it, also what we do not know. What is passed over unread could not be written
-//! again after a failure, and its attempts would never end.
+//! Reading a message of the queue: all of it, also the fields that are unknown here. A field that is passed over unread could
+//! not be written again after a failure, and the attempts of its message would never end.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 use super::Undecodable;
-use crate::notification::kind;
+use crate::json::{self, Fields, NoObject};
 
-/// The parts of a message, none of them judged.
-pub(super) struct Wire {
-    pub(super) method: String,
-    pub(super) params: Map<String, Value>,
-    pub(super) meta: Map<String, Value>,
+/// Parts of a message, none of them judged.
+pub(super) struct Wire<'a> {
+    pub(super) method: Cow<'a, str>,
+    pub(super) params: Fields<'a>,
+    pub(super) meta: Fields<'a>,
     pub(super) attempt: u32,
-    pub(super) enqueued_at: Option<String>,
-    pub(super) expires_at: Option<String>,
-    pub(super) traceparent: Option<String>,
-    pub(super) last_error: Option<String>,
+    pub(super) enqueued_at: Option<Cow<'a, str>>,
+    pub(super) expires_at: Option<Cow<'a, str>>,
+    pub(super) traceparent: Option<Cow<'a, str>>,
+    pub(super) last_error: Option<Cow<'a, str>>,
     pub(super) receipt: bool,
-    pub(super) id: Option<String>,
-    /// The whole notification as text, where there is no id: one is derived from it.
-    pub(super) content: String,
+    pub(super) id: Option<Cow<'a, str>>,
+    /// The notification as text: where there is no id, it is derived from this.
+    pub(super) content: &'a str,
 }
 
-impl Wire {
-    pub(super) fn read(raw: &[u8]) -> Result<Self, Undecodable> {
-        let mut fields = fields_of(raw)?;
-        let id = text(&mut fields, "id")?;
-        let notification = fields.swap_remove("notification").unwrap_or_default();
-        let content = if id.as_deref().is_some_and(super::is_uuid) { String::new() } else { notification.to_string() };
-        let Value::Object(mut notification) = notification else {
-            return Err(wrong("notification", &notification, "an object"));
+impl<'a> Wire<'a> {
+    pub(super) fn read(raw: &'a [u8]) -> Result<Self, Undecodable> {
+        let fields = fields_of(raw)?;
+        let content = fields.get("notification").unwrap_or("null");
+        let notification = match Fields::of(content) {
+            Ok(notification) => notification,
+            Err(_) => return Err(wrong("notification", content, "an object")),
         };
         Ok(Self {
             // FastMCP's subscriber reads a missing method as this one.
-            method: text(&mut notification, "method")?.unwrap_or_else(|| "notifications/tasks/status".to_owned()),
-            params: object(&mut notification, "params")?,
-            meta: object(&mut notification, "_meta")?,
+            method: text(&notification, "method")?.unwrap_or(Cow::Borrowed("notifications/tasks/status")),
+            params: object(&notification, "params")?,
+            meta: object(&notification, "_meta")?,
             attempt: attempt(fields.get("attempt"))?,
-            enqueued_at: text(&mut fields, "enqueued_at")?,
-            expires_at: text(&mut fields, "expires_at")?,
-            traceparent: text(&mut fields, "traceparent")?,
-            last_error: text(&mut fields, "last_error")?,
-            // It is ours; what is anything else asks for none.
-            receipt: fields.get("receipt") == Some(&Value::Bool(true)),
-            id,
+            enqueued_at: text(&fields, "enqueued_at")?,
+            expires_at: text(&fields, "expires_at")?,
+            traceparent: text(&fields, "traceparent")?,
+            last_error: text(&fields, "last_error")?,
+            // The field is ours. Any other value asks for none.
+            receipt: fields.get("receipt") == Some("true"),
+            id: text(&fields, "id")?,
             content,
         })
     }
 }
 
-pub(super) fn fields_of(raw: &[u8]) -> Result<Map<String, Value>, Undecodable> {
-    match serde_json::from_slice(raw) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => Err(Undecodable::Json(format!("it is {}, and must be an object", kind(&other)))),
-        Err(error) => Err(Undecodable::Json(error.to_string())),
+/// Number of levels to which a message may be nested: the same at which other readers of the queue stop.
+const MAX_DEPTH: usize = 127;
+
+pub(super) fn fields_of(raw: &[u8]) -> Result<Fields<'_>, Undecodable> {
+    let refused = |why: String| Err(Undecodable::Json(why));
+    let text = match std::str::from_utf8(raw) {
+        Ok(text) => text,
+        Err(error) => return refused(format!("it is no UTF-8 from byte {} on", error.valid_up_to())),
+    };
+    match Fields::of(text) {
+        Err(NoObject::Syntax(error)) => refused(error.to_string()),
+        Err(NoObject::Kind(kind)) => refused(format!("it is {kind}, and must be an object")),
+        Ok(fields) => match json::survey(text) {
+            found if found.depth > MAX_DEPTH => refused(format!("it is nested deeper than {MAX_DEPTH} levels")),
+            found if found.has_half_a_pair => refused(json::HALF_A_PAIR.to_owned()),
+            _ => Ok(fields),
+        },
     }
 }
 
-fn attempt(value: Option<&Value>) -> Result<u32, Undecodable> {
-    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(0) };
-    let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-    number.ok_or_else(|| match value {
-        // A number's text is short.
-        Value::Number(n) => Undecodable::Json(format!("attempt is {n}, and must be {ATTEMPTS}")),
-        other => wrong("attempt", other, ATTEMPTS),
-    })
+fn attempt(value: Option<&str>) -> Result<u32, Undecodable> {
+    match value {
+        None | Some("null") => Ok(0),
+        Some(value) => value.parse().map_err(|_| match json::kind_of(value) {
+            "a number" => {
+                let shown: String = value.chars().take(32).collect();
+                Undecodable::Json(format!("attempt is {shown}, and must be {ATTEMPTS}"))
+            }
+            _ => wrong("attempt", value, ATTEMPTS),
+        }),
+    }
 }
 
 const ATTEMPTS: &str = "a whole number from 0 to 4294967295";
 
-fn text(fields: &mut Map<String, Value>, key: &str) -> Result<Option<String>, Undecodable> {
-    match fields.swap_remove(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(wrong(key, &other, "a string")),
+fn text<'a>(fields: &Fields<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Undecodable> {
+    match fields.get(name) {
+        None | Some("null") => Ok(None),
+        Some(value) => json::string(value).map(Some).ok_or_else(|| wrong(name, value, "a string")),
     }
 }
 
-fn object(fields: &mut Map<String, Value>, key: &str) -> Result<Map<String, Value>, Undecodable> {
-    match fields.swap_remove(key) {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(object)) => Ok(object),
-        Some(other) => Err(wrong(key, &other, "an object")),
+fn object<'a>(fields: &Fields<'a>, name: &str) -> Result<Fields<'a>, Undecodable> {
+    match fields.get(name) {
+        None | Some("null") => Ok(Fields::default()),
+        Some(value) => Fields::of(value).map_err(|_| wrong(name, value, "an object")),
     }
 }
 
-fn wrong(key: &str, found: &Value, allowed: &str) -> Undecodable {
-    Undecodable::Json(format!("{key} is {}, and must be {allowed}", kind(found)))
+fn wrong(name: &str, found: &str, allowed: &str) -> Undecodable {
+    Undecodable::Json(format!("{name} is {}, and must be {allowed}", json::kind_of(found)))
 }

@@ -1,53 +1,87 @@
-//! What is asked of JSON before it is taken: its kind, and how deep it goes.
+//! [`Object`]: params or `_meta` as a producer gave them.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// An object, or none.
-pub(super) fn object(value: Value) -> Result<Option<Map<String, Value>>, &'static str> {
-    match value {
-        Value::Object(map) => Ok(Some(map)),
-        Value::Null => Ok(None),
-        other => Err(kind(&other)),
+use crate::error::InvalidNotification;
+use crate::json::{self, Fields, NoObject};
+
+/// A JSON object that is still to be written, or that its producer has written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Object {
+    Fields(Map<String, Value>),
+    Text(String),
+}
+
+impl Object {
+    /// Takes an object, or none for `null`. Any other kind is named in the error.
+    pub(super) fn of(value: Value) -> Result<Option<Self>, &'static str> {
+        match value {
+            Value::Object(fields) => Ok(Some(Self::Fields(fields))),
+            Value::Null => Ok(None),
+            other => Err(json::kind(&other)),
+        }
+    }
+
+    /// Takes the text of an object, or none for `null`. `of_kind` makes the error for any other kind.
+    pub(super) fn of_text(
+        field: &'static str,
+        text: &str,
+        of_kind: impl Fn(&'static str) -> InvalidNotification,
+    ) -> Result<Option<Self>, InvalidNotification> {
+        let wrong = |why: String| InvalidNotification::Json { field, why };
+        match Fields::of(text) {
+            Err(NoObject::Syntax(error)) => Err(wrong(error.to_string())),
+            Err(NoObject::Kind(_)) if text.trim() == "null" => Ok(None),
+            Err(NoObject::Kind(kind)) => Err(of_kind(kind)),
+            Ok(_) if json::survey(text).has_half_a_pair => Err(wrong(json::HALF_A_PAIR.to_owned())),
+            Ok(_) => Ok(Some(Self::Text(text.to_owned()))),
+        }
+    }
+
+    /// Returns the object as text.
+    pub(crate) fn to_text(&self) -> Cow<'_, str> {
+        match self {
+            // A map of strings to values has nothing that JSON cannot hold.
+            Self::Fields(fields) => serde_json::to_string(fields).unwrap_or_default().into(),
+            Self::Text(text) => text.into(),
+        }
+    }
+
+    /// Returns the field of this name, where it is a string.
+    pub(super) fn string(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Fields(fields) => Some(fields.get(name)?.as_str()?.into()),
+            Self::Text(text) => json::string(Fields::of(text).ok()?.get(name)?),
+        }
+    }
+
+    /// Gives a field a value.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        match self {
+            Self::Fields(fields) => drop(fields.insert(name.to_owned(), value)),
+            Self::Text(text) => {
+                // The text was read when it was taken.
+                let mut fields = Fields::of(text).unwrap_or_default();
+                let value = value.to_string();
+                fields.set(name, &value);
+                *text = fields.to_text();
+            }
+        }
+    }
+
+    /// Tells whether the object has more levels than `limit`.
+    pub(super) fn is_deeper(&self, limit: usize) -> bool {
+        match self {
+            Self::Fields(fields) => json::nests_deeper(fields.values(), limit.saturating_sub(1)),
+            Self::Text(text) => json::survey(text).depth > limit,
+        }
     }
 }
 
-/// Which kind of JSON it is, for an error that must not show what is in it.
-pub(crate) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "absent or null",
-        Value::Object(_) => "an object",
-        Value::Array(_) => "an array",
-        Value::String(_) => "a string",
-        Value::Number(_) => "a number",
-        Value::Bool(_) => "a boolean",
-    }
-}
-
-/// How deep JSON may be nested. Whoever reads it from the queue, and many a client, stops at 128, and the envelope and a
-/// question's place in it need some of that.
-pub(crate) const MAX_DEPTH: usize = 100;
-
-/// Whether it is nested deeper than `limit`; it goes no deeper itself.
-pub(crate) fn nests_deeper<'a>(values: impl IntoIterator<Item = &'a Value>, limit: usize) -> bool {
-    values.into_iter().any(|value| match value {
-        Value::Object(_) | Value::Array(_) if limit == 0 => true,
-        Value::Object(fields) => nests_deeper(&mut fields.values() as &mut dyn Iterator<Item = _>, limit - 1),
-        Value::Array(items) => nests_deeper(&mut items.iter() as &mut dyn Iterator<Item = _>, limit - 1),
-        _ => false,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn depth_is_counted_in_objects_and_arrays() {
-        let value = json!({"a": [1, {"b": 2}], "c": 3});
-        assert!(!nests_deeper([&value], 3));
-        assert!(nests_deeper([&value], 2));
-        assert!(!nests_deeper([&json!(1)], 0));
+impl Default for Object {
+    fn default() -> Self {
+        Self::Fields(Map::new())
     }
 }

@@ -16,7 +16,7 @@ impl Notification {
         let mut notification =
             Self::with_object("notifications/message", json!({"level": level.as_str(), "logger": logger}));
         if let Some(params) = &mut notification.params {
-            params.insert("data".to_owned(), data);
+            params.set("data", data);
         }
         notification
     }
@@ -98,7 +98,7 @@ impl Notification {
         );
         // `ttl` is required and may be null: the task is then kept without a limit.
         if let Some(params) = &mut notification.params {
-            params.insert("ttl".to_owned(), task.ttl.map_or(Value::Null, |d| json!(millis(d))));
+            params.set("ttl", task.ttl.map_or(Value::Null, |d| json!(millis(d))));
         }
         notification
     }

@@ -1,7 +1,6 @@
 //! What FastMCP 3's own subscriber would fail on three times, and drop.
 
-use serde_json::Value;
-
+use crate::json::Fields;
 use crate::notification::Notification;
 
 /// What MCP's type for a task's status requires there.
@@ -12,12 +11,15 @@ pub(super) fn misfit(notification: &Notification) -> Option<String> {
     if notification.method() != "notifications/tasks/status" {
         return Some(format!("this is {}", notification.method()));
     }
-    let field = |name: &str| notification.params().and_then(|params| params.get(name));
-    if let Some(missing) = REQUIRED.into_iter().find(|name| !field(name).is_some_and(Value::is_string)) {
+    let params = notification.params().unwrap_or_default();
+    let fields = Fields::of(&params).unwrap_or_default();
+    let is_string = |name: &str| fields.get(name).is_some_and(|value| value.starts_with('"'));
+    if let Some(missing) = REQUIRED.into_iter().find(|name| !is_string(name)) {
         return Some(format!("{missing} is no string here"));
     }
     // Its server leaves out what is null, and its clients then refuse the whole.
-    (!field("ttl").is_some_and(Value::is_u64)).then(|| "ttl is no number here".to_owned())
+    let has_ttl = fields.get("ttl").is_some_and(|value| value.parse::<u64>().is_ok());
+    (!has_ttl).then(|| "ttl is no number here".to_owned())
 }
 
 #[cfg(test)]

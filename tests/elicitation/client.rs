@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::eventually::SOON;
@@ -111,6 +112,11 @@ impl Client {
     pub(crate) async fn notification(&self) -> Outbound {
         let next = async { self.got.lock().unwrap().recv().await };
         tokio::time::timeout(SOON * 2, next).await.expect("a notification in time").unwrap()
+    }
+
+    /// The same, as the JSON-RPC message that a client would get.
+    pub(crate) async fn message(&self) -> Value {
+        serde_json::from_str(&self.notification().await.to_json()).unwrap()
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) async fn a_dropped_question_is_withdrawn(place: Place) {
     let mut asked = client.asked().await;
     assert_eq!(client.notification().await.method, "notifications/tasks/status");
     worker.abort();
-    let withdrawn = client.notification().await.to_json();
+    let withdrawn = client.message().await;
     assert_eq!(withdrawn["method"], "notifications/cancelled");
     let request_id = asked.question.request_id.clone();
     assert_eq!(withdrawn["params"]["requestId"], format!("mcp-courier:elicit:{request_id}"));

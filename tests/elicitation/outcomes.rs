@@ -91,7 +91,7 @@ pub(crate) async fn a_question_comes_as_a_status_without_what_is_internal_and_as
     place.serve(client.session.clone()).await;
     let owner = TaskKey::of_scope("client|alice", "task-7").unwrap();
     let worker = place.ask(&owner, form("How many?"));
-    let status = client.notification().await.to_json();
+    let status = client.message().await;
     assert_eq!(status["method"], "notifications/tasks/status");
     assert_eq!(status["params"]["status"], "input_required");
     assert_eq!(status["params"]["statusMessage"], "How many?");
@@ -192,20 +192,20 @@ pub(crate) async fn a_reporter_tells_how_its_task_goes(place: Place) {
     report.progress(7, f64::NAN, None, Some("lost count")).await.unwrap();
     report.status(TaskStatus::Completed, None).await.unwrap();
     assert_eq!(report.task().status, TaskStatus::Completed);
-    let working = client.notification().await.to_json();
+    let working = client.message().await;
     for field in ["createdAt", "lastUpdatedAt"] {
         assert!(working["params"][field].as_str().unwrap().ends_with('Z'), "{working}");
     }
     let told = |status: &Value| json!([status["params"]["status"], status["params"]["statusMessage"]]);
     assert_eq!(told(&working), json!(["working", "reading"]));
     assert_eq!((&working["params"]["taskId"], &working["params"]["ttl"]), (&json!("task-7"), &json!(60_000)));
-    let progress = client.notification().await.to_json();
+    let progress = client.message().await;
     assert_eq!(progress["method"], "notifications/progress");
     assert_eq!((&progress["params"]["progressToken"], &progress["params"]["progress"]), (&json!("token"), &json!(30)));
     assert_eq!(progress["params"]["_meta"]["io.modelcontextprotocol/related-task"], json!({"taskId": "task-7"}));
-    let progress = client.notification().await.to_json();
+    let progress = client.message().await;
     assert_eq!((&progress["params"]["progressToken"], &progress["params"]["message"]), (&json!(7), &json!("lost count")));
-    let completed = client.notification().await.to_json();
+    let completed = client.message().await;
     assert_eq!(told(&completed), json!(["completed", null]));
     assert!(completed["params"].get("statusMessage").is_none());
     assert_eq!(completed["params"]["createdAt"], working["params"]["createdAt"]);
@@ -214,7 +214,7 @@ pub(crate) async fn a_reporter_tells_how_its_task_goes(place: Place) {
 pub(crate) async fn a_task_that_has_ended_goes_on_for_nobody(place: Place) {
     let again = AtomicBool::new(true);
     // The end of one task has to be tried twice: it has ended only when that is delivered.
-    let take = move |outbound: &mcp_courier::Outbound| match outbound.params["status"].as_str() {
+    let take = move |outbound: &mcp_courier::Outbound| match outbound.parse_params::<Value>().unwrap()["status"].as_str() {
         Some("failed") if again.swap(false, Ordering::SeqCst) => Err(HandOverError::Transient("once".to_owned())),
         _ => Ok(()),
     };
@@ -230,7 +230,7 @@ pub(crate) async fn a_task_that_has_ended_goes_on_for_nobody(place: Place) {
     tell("b", TaskStatus::Working).await;
     let mut told = Vec::new();
     for _ in 0..3 {
-        let params = client.notification().await.params;
+        let params = client.notification().await.parse_params::<Value>().unwrap();
         told.push([params["taskId"].clone(), params["status"].clone()]);
     }
     assert_eq!(json!(told), json!([["a", "working"], ["a", "failed"], ["b", "working"]]));

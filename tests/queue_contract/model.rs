@@ -201,7 +201,7 @@ impl Owner {
 
 fn messages(taken: &Taken) -> Vec<Message> {
     let envelopes = taken.items.iter().map(|item| item.envelope.as_ref().unwrap());
-    envelopes.map(|e| (e.params["n"].as_u64().unwrap() as usize, e.attempt)).collect()
+    envelopes.map(|e| (e.parse_params::<serde_json::Value>().unwrap()["n"].as_u64().unwrap() as usize, e.attempt)).collect()
 }
 
 /// What an owner might do next.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mcp_courier::envelope::Envelope;
 use mcp_courier::queue::{Consumer, Delivered, OwnerToken, Permit, Queue, Taken, connect};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::eventually::{SOON, eventually};
 use crate::redis_server::RedisServer;
@@ -145,5 +145,8 @@ pub(crate) fn envelopes(taken: &Taken) -> Vec<&Envelope> {
 
 /// The numbers that were pushed, as they came.
 pub(crate) fn numbers(taken: &Taken) -> Vec<usize> {
-    envelopes(taken).iter().map(|e| usize::try_from(e.params["n"].as_u64().unwrap()).unwrap()).collect()
+    envelopes(taken)
+        .iter()
+        .map(|e| usize::try_from(e.parse_params::<Value>().unwrap()["n"].as_u64().unwrap()).unwrap())
+        .collect()
 }

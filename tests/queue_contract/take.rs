@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::envelope::Undecodable;
 use mcp_courier::queue::{Delivered, LeaseState, Mark, Replaced};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::eventually::SOON;
 use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
@@ -161,7 +161,7 @@ pub(crate) async fn a_pop_removes_the_oldest(place: &Place) {
     for n in 0..3_u64 {
         let (item, now) = owner.consumer.pop(SOON).await.unwrap().unwrap();
         let envelope = item.envelope.unwrap();
-        assert_eq!(envelope.params["n"], n);
+        assert_eq!(envelope.parse_params::<Value>().unwrap()["n"], n);
         assert!(now >= envelope.enqueued_at.unwrap());
         assert_eq!(envelopes(&owner.take().await).len() as u64, 2 - n);
     }
@@ -178,6 +178,6 @@ pub(crate) async fn a_pop_ends_at_the_next_push(place: &Place) {
         place.until_waiting(1).await;
         push(&publisher, 0..2).await;
     });
-    assert_eq!(popped.unwrap().unwrap().0.envelope.unwrap().params["n"], 0);
+    assert_eq!(popped.unwrap().unwrap().0.envelope.unwrap().parse_params::<Value>().unwrap()["n"], 0);
     assert_eq!(numbers(&owner.take().await), [1]);
 }

@@ -35,7 +35,8 @@ async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
     assert_eq!(numbers(&taken), [0, 1, 2]);
     let first = taken.items[0].envelope.as_ref().unwrap();
     // MCP: a task's status should not say besides whose it is.
-    assert!(first.meta.is_empty());
+    let meta = first.parse_params::<Value>().unwrap()["_meta"].clone();
+    assert_eq!(meta, json!({"mcp-courier/id": first.id.to_string()}));
     assert_eq!(first.expires_at.unwrap().since(first.enqueued_at.unwrap()), Duration::from_secs(300));
     assert_eq!(taken.items[2].envelope.as_ref().unwrap().method, "notifications/tasks/status");
 

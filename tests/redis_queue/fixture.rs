@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_courier::queue::{Consumer, Delivered, OwnerToken, Permit, Queue, Taken, connect};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
 use redis::aio::MultiplexedConnection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
 
@@ -97,5 +97,9 @@ pub(crate) fn note(n: usize) -> Notification {
 }
 
 pub(crate) fn numbers(taken: &Taken) -> Vec<u64> {
-    taken.items.iter().map(|item| item.envelope.as_ref().unwrap().params["n"].as_u64().unwrap()).collect()
+    taken
+        .items
+        .iter()
+        .map(|item| item.envelope.as_ref().unwrap().parse_params::<Value>().unwrap()["n"].as_u64().unwrap())
+        .collect()
 }

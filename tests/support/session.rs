@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 /// What a [`Recorder`] does with one call.
@@ -101,7 +102,7 @@ impl Recorder {
 }
 
 fn numbers(outbound: &[Outbound]) -> Vec<i64> {
-    outbound.iter().map(|o| o.params["n"].as_i64().unwrap()).collect()
+    outbound.iter().map(|o| o.parse_params::<Value>().unwrap()["n"].as_i64().unwrap()).collect()
 }
 
 impl McpSession for Recorder {

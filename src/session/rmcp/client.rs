@@ -194,7 +194,7 @@ impl ClientSession {
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt, StreamExt, stream};
-    use serde_json::Map;
+    use serde_json::value::RawValue;
     use uuid::Uuid;
 
     use super::*;
@@ -216,7 +216,8 @@ mod tests {
 
     async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
         let id = NotificationId(Uuid::now_v7());
-        let outbound = Outbound { id, method: "notifications/x".to_owned(), params: Map::new(), attempt: 0 };
+        let params = RawValue::from_string("{}".to_owned()).unwrap();
+        let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0 };
         session.hand_over(&outbound).await
     }
 

@@ -182,9 +182,11 @@ impl McpSession for ClientSession {
 
     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
         Box::pin(async move {
-            let Outbound { method, params, .. } = notification;
+            let params: Value = notification
+                .parse_params()
+                .map_err(|error| HandOverError::Rejected(format!("the params cannot be read: {error}")))?;
             // As a custom notification, whatever its method: typed, rmcp would drop the fields that it does not know.
-            let custom = CustomNotification::new(method.clone(), Some(Value::Object(params.clone())));
+            let custom = CustomNotification::new(notification.method.clone(), Some(params));
             let message = ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(custom));
             let sent = self.send(message, self.limit).await;
             if sent.is_err() {

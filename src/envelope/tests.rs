@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+
+use serde_json::{Map, json};
+
+use super::*;
+use crate::notification::Notification;
+
+const TTL: Duration = Duration::from_secs(300);
+
+fn decode(text: &str) -> Result<Envelope, Undecodable> {
+    Envelope::decode("q", text.as_bytes().to_vec(), TTL)
+}
+
+fn params(envelope: &Envelope) -> Value {
+    serde_json::from_str(envelope.params.get()).unwrap()
+}
+
+const FASTMCP: &str = r#"{"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t"},
+    "_meta": {"k": 1}}, "attempt": 1, "enqueued_at": "1970-01-01T00:00:00.5+00:00", "last_error": "x", "more": [1]}"#;
+
+#[test]
+fn what_fastmcp_wrote_is_read() {
+    let read = decode(FASTMCP).unwrap();
+    assert_eq!((read.attempt, read.last_error.as_deref()), (1, Some("x")));
+    assert_eq!(params(&read)["_meta"]["k"], json!(1));
+    assert_eq!(read.expires_at, Some(read.enqueued_at.unwrap().plus(TTL)));
+}
+
+#[test]
+fn a_derived_id_survives_failures_and_unknown_fields_are_kept() {
+    let first = decode(FASTMCP).unwrap();
+    let second = Envelope::decode("q", first.after_failure("y"), TTL).unwrap();
+    assert_eq!(first.id, second.id);
+    assert_eq!((second.attempt, second.last_error.as_deref()), (2, Some("y")));
+    let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+    assert_eq!(fields["more"], json!([1]));
+    // FastMCP's own retry rewrites attempt and last_error: still the same notification.
+    let requeued = FASTMCP.replace("\"attempt\": 1", "\"attempt\": 2").replace("\"x\"", "\"z\"");
+    assert_eq!(decode(&requeued).unwrap().id, first.id);
+    assert_ne!(Envelope::decode("other", FASTMCP.into(), TTL).unwrap().id, first.id);
+}
+
+#[test]
+fn what_the_relay_needs_never_reaches_the_client() {
+    let related = json!({"taskId": "t", "status": "input_required", "task_scope": "client|sub",
+        "elicitation": {"requestId": "r", "message": "Sure?", "requestedSchema": {"type": "object"}}});
+    let wire = |method: &str| {
+        json!({"notification": {"method": method, "params": {}, "_meta": {RELATED_TASK: related, "k": 1}},
+            "enqueued_at": "1970-01-01T00:00:00.5+00:00"})
+    };
+    let status = decode(&wire("notifications/tasks/status").to_string()).unwrap();
+    let meta = json!({"k": 1, ID_KEY: status.id.to_string()});
+    assert_eq!(params(&status)["_meta"], meta);
+    let question = status.question.unwrap();
+    assert_eq!((question.request_id.as_str(), question.task.scope()), ("r", Some("client|sub")));
+    let other = decode(&wire("notifications/progress").to_string()).unwrap();
+    assert_eq!(params(&other)["_meta"][RELATED_TASK], json!({"taskId": "t", "status": "input_required"}));
+    assert!(!other.params.get().contains("client|sub"));
+}
+
+#[test]
+fn what_is_no_envelope_says_so() {
+    for text in [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        r#"{"notification": 1}"#,
+        r#"{"notification": {"params": [1]}}"#,
+        r#"{"notification": {}, "attempt": -1}"#,
+    ] {
+        assert!(matches!(decode(text), Err(Undecodable::Json(_))), "{text}");
+    }
+    assert!(matches!(decode(r#"{"notification": {"method": "tools/call"}}"#), Err(Undecodable::Notification(_))));
+}
+
+#[test]
+fn the_id_ends_a_message_also_after_a_failure() {
+    let id = NotificationId(Uuid::now_v7());
+    let notification = Notification::new("notifications/x").unwrap().with_traceparent("00-\"-01");
+    let fresh = Draft::new(&notification, id, TTL).stamp(Timestamp(0));
+    let failed = Envelope::decode("q", fresh.clone(), TTL).unwrap().after_failure("e");
+    for raw in [fresh, failed] {
+        assert!(String::from_utf8(raw).unwrap().ends_with(&format!("\"id\":\"{id}\"}}")));
+    }
+}
+
+#[test]
+fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
+    let id = NotificationId(Uuid::now_v7());
+    let ours = Notification::new("notifications/x").unwrap().with_traceparent("t").with_receipt();
+    let ours = ours.with_time_to_live(Duration::from_secs(7)).unwrap();
+    let raw = Draft::new(&ours, id, TTL).stamp(Timestamp(0));
+    let failed = Envelope::decode("q", raw, TTL).unwrap().after_failure("e");
+    for (raw, life) in [(failed, 7), (FASTMCP.into(), 300)] {
+        let before = Envelope::decode("q", raw, TTL).unwrap();
+        let draft = before.again(TTL).unwrap();
+        let again = Envelope::decode("q", draft.stamp(Timestamp(1_000_000_000)), TTL).unwrap();
+        assert_eq!((again.id, again.params.get()), (before.id, before.params.get()));
+        assert_eq!((again.attempt, &again.last_error, again.receipt), (0, &None, before.receipt));
+        assert_eq!(again.expires_at, Some(Timestamp(1_000_000_000).plus(Duration::from_secs(life))));
+        assert_eq!(again.traceparent, before.traceparent);
+        let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(&e.raw).unwrap()).into();
+        assert_eq!(old["more"], new["more"]);
+        assert!(again.raw.ends_with(format!("\"id\":\"{}\"}}", before.id).as_bytes()));
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".*".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((".*", inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_drafted_is_decoded(
+        params in prop::collection::vec(("[^_].*", json_value()), 0..4),
+        at in 0..4_000_000_000_000_000_i64,
+        ttl_ms in 1..100_000_000_u64,
+    ) {
+        let params: Map<String, Value> = params.into_iter().collect();
+        let notification = Notification::new("notifications/x").unwrap()
+            .with_params(Value::Object(params.clone())).unwrap()
+            .with_meta(json!({"m": 1})).unwrap()
+            .with_time_to_live(Duration::from_millis(ttl_ms)).unwrap();
+        let id = NotificationId(Uuid::now_v7());
+        let draft = Draft::new(&notification, id, TTL);
+        let raw = draft.stamp(Timestamp(at));
+        prop_assert_eq!(raw.len(), draft.size());
+        let read = Envelope::decode("q", raw, TTL).unwrap();
+        prop_assert_eq!(read.id, id);
+        let mut read_params = super::tests::params(&read);
+            let meta = read_params.as_object_mut().unwrap().shift_remove("_meta").unwrap();
+            prop_assert_eq!(read_params, Value::Object(params));
+            prop_assert_eq!(meta, json!({"m": 1, ID_KEY: id.to_string()}));
+        prop_assert_eq!(read.enqueued_at, Some(Timestamp(at)));
+        prop_assert_eq!(read.expires_at, Some(Timestamp(at).plus(Duration::from_millis(ttl_ms))));
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoder_panic(raw in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Envelope::decode("q", raw, TTL);
+    }
+
+    #[test]
+    fn failing_keeps_everything_but_the_attempt(value in json_value(), error in ".*") {
+        let raw = json!({"notification": {"method": "notifications/x", "params": {"v": value}}, "kept": value});
+        let first = decode(&raw.to_string()).unwrap();
+        let second = Envelope::decode("q", first.after_failure(&error), TTL).unwrap();
+        prop_assert_eq!(second.attempt, 1);
+        prop_assert_eq!(first.params.get(), second.params.get());
+        prop_assert_eq!(first.id, second.id);
+        let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+        prop_assert_eq!(&fields["kept"], &value);
+    }
+}
