@@ -112,6 +112,11 @@ impl Keys {
         format!("{}:{process}", self.news())
     }
 
+    /// A key that never exists, for a write that changes nothing.
+    pub(crate) fn probe(&self) -> String {
+        format!("{}:probe", self.prefix)
+    }
+
     pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
         let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
         ElicitKeys {
@@ -234,7 +239,7 @@ mod tests {
             a in session_id(), b in session_id(), task in ".{1,20}", prefix in "[a-z:]{1,5}|\\{[a-z:]{1,5}\\}",
         ) {
             let keys = Keys::new(prefix);
-            let mut all = vec![keys.sessions(), keys.news()];
+            let mut all = vec![keys.sessions(), keys.news(), keys.probe()];
             for session in if a == b { vec![&a] } else { vec![&a, &b] } {
                 let QueueKeys { queue, lease, questions, dead, receipts } = keys.of(session);
                 all.extend([queue, lease, questions, dead, receipts, keys.session(session)]);

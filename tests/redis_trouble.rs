@@ -18,6 +18,8 @@ mod session;
 
 #[path = "redis_trouble/one.rs"]
 mod one;
+#[path = "redis_trouble/planned.rs"]
+mod planned;
 #[path = "redis_trouble/refusing.rs"]
 mod refusing;
 #[path = "redis_trouble/unreachable.rs"]

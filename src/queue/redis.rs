@@ -23,6 +23,7 @@ pub(crate) mod connection;
 mod consumer;
 mod fates;
 mod fleet;
+mod primary;
 mod push;
 mod questions;
 mod release;
@@ -60,9 +61,9 @@ impl RedisQueue {
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let client = connection::client(url)?;
         let shown_url = without_password(url);
-        let shared = SharedConnection::new(client.clone());
         let keys = Keys::new(config.prefix());
-        let waits = Waits::new(client.clone());
+        let shared = SharedConnection::new(client.clone(), primary::probe(&keys), config.backoff());
+        let waits = Waits::new(client.clone(), primary::probe(&keys));
         Ok(Self { client, shown_url, shared, config, keys, waits })
     }
 

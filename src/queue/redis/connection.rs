@@ -116,21 +116,16 @@ pub(super) fn kind(error: RedisError) -> QueueErrorKind {
 }
 
 /// What Redis answered, in its own words: redis-rs has words of its own for some codes.
-fn said(error: &RedisError) -> String {
+pub(super) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
     }
 }
 
-/// Whether nothing more can be hoped for from a connection with such an error.
-pub(super) fn is_over(error: &RedisError) -> bool {
-    match error.kind() {
-        // The server has become a replica: its address may lead to the new primary by now. (Before 7.0 the error of a
-        // script has the code only in its text.)
-        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => said(error).contains("READONLY"),
-        _ => true,
-    }
+/// Returns whether an error says that the connection itself is broken or silent, and not that a command was refused.
+pub(super) fn is_broken(error: &RedisError) -> bool {
+    !matches!(error.kind(), redis::ErrorKind::Server(_) | redis::ErrorKind::Extension)
 }
 
 fn cause(error: RedisError) -> Cause {

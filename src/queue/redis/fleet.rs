@@ -4,6 +4,7 @@ use redis::{RedisResult, Value};
 use tokio::sync::mpsc;
 
 use super::RedisQueue;
+use super::primary;
 use crate::error::QueueError;
 use crate::queue::BoxFuture;
 use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
@@ -95,7 +96,8 @@ impl Fleet for RedisQueue {
     fn listen(&self, process: ProcessId) -> mpsc::UnboundedReceiver<News> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let channels = [self.keys.news(), self.keys.news_for(process)];
-        tokio::spawn(news::listen(self.client.clone(), channels, self.config.backoff(), sender));
+        let probe = primary::probe(&self.keys);
+        tokio::spawn(news::listen(self.client.clone(), channels, probe, self.config.backoff(), sender));
         receiver
     }
 }

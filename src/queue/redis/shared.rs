@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future;
@@ -14,8 +14,10 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
 use tokio::runtime::Handle;
 
-use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_over};
+use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_broken};
+use super::primary::{CHECK_EVERY, is_no_primary};
 use crate::lock::lock;
+use crate::retry::Backoff;
 
 /// How long an attempt is left to the runtime that is to drive the connection: longer than it lasts.
 const AT_HOME: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(1));
@@ -27,6 +29,10 @@ struct Inner {
     client: Client,
     /// Where the connection is driven. Whoever needs one first may run on a subscriber's arbiter, which ends with it.
     home: Handle,
+    /// Sent beside a command when the last check is [`CHECK_EVERY`] old: a replica answers reads and `PUBLISH` too.
+    probe: Cmd,
+    /// Pauses between connections while each of them leads to a server that is no primary.
+    backoff: Backoff,
     state: Mutex<State>,
 }
 
@@ -35,6 +41,19 @@ struct State {
     /// The number of the connection: what went wrong with an earlier one says nothing of this one.
     made: u64,
     current: Option<Connecting>,
+    /// When the current connection was begun.
+    begun: Option<Instant>,
+    /// When the current connection was last checked; `None` where a check is due.
+    checked: Option<Instant>,
+    /// Number of connections in a row that were replaced because their server was no primary.
+    unfit: u32,
+}
+
+/// Commands that are sent together.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline, usize, usize),
 }
 
 /// One attempt, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
@@ -42,19 +61,28 @@ type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<Multiple
 
 impl SharedConnection {
     /// Makes none yet.
-    pub(super) fn new(client: Client) -> Self {
-        Self(Arc::new(Inner { client, home: Handle::current(), state: Mutex::default() }))
+    pub(super) fn new(client: Client, probe: Cmd, backoff: Backoff) -> Self {
+        Self(Arc::new(Inner { client, home: Handle::current(), probe, backoff, state: Mutex::default() }))
     }
 
-    fn connecting(&self) -> (u64, Connecting) {
+    /// Returns the number of the current connection, the attempt that makes it, and whether it is to be checked.
+    fn connecting(&self) -> (u64, Connecting, bool) {
         let mut state = self.0.state();
-        if let Some(current) = &state.current {
-            return (state.made, current.clone());
+        let connecting = match &state.current {
+            Some(current) => current.clone(),
+            None => {
+                state.made += 1;
+                let connecting = self.connect(state.made).boxed().shared();
+                state.current = Some(connecting.clone());
+                (state.begun, state.checked) = (Some(Instant::now()), None);
+                connecting
+            }
+        };
+        let check = state.checked.is_none_or(|at| at.elapsed() >= CHECK_EVERY);
+        if check {
+            state.checked = Some(Instant::now());
         }
-        state.made += 1;
-        let connecting = self.connect(state.made).boxed().shared();
-        state.current = Some(connecting.clone());
-        (state.made, connecting)
+        (state.made, connecting, check)
     }
 
     fn connect(&self, made: u64) -> impl Future<Output = RedisResult<MultiplexedConnection>> + Send + 'static {
@@ -87,10 +115,59 @@ impl SharedConnection {
         }
     }
 
-    async fn connected(&self) -> RedisResult<(u64, MultiplexedConnection)> {
-        let (made, connecting) = self.connecting();
-        Ok((made, connecting.await?))
+    /// Sends a request. Where its server turns out to be no primary, nothing was done by it, and the request is sent once
+    /// more over a new connection, if one may be made already.
+    async fn send(&self, request: Request<'_>) -> RedisResult<Vec<Value>> {
+        let (result, again) = self.send_once(request).await;
+        if again { self.send_once(request).await.0 } else { result }
     }
+
+    /// Sends a request, and returns whether it may be sent again: its server was no primary, and another may be asked.
+    async fn send_once(&self, request: Request<'_>) -> (RedisResult<Vec<Value>>, bool) {
+        let (made, connecting, check) = self.connecting();
+        let mut connection = match connecting.await {
+            Ok(connection) => connection,
+            Err(error) => return (Err(error), false),
+        };
+        let mut checking = connection.clone();
+        // The probe is sent first, and costs no round trip.
+        let probed = async { if check { Some(checking.req_packed_command(&self.0.probe).await) } else { None } };
+        let answered = async {
+            match request {
+                Request::One(command) => connection.req_packed_command(command).await.map(|answer| vec![answer]),
+                Request::Many(pipeline, offset, count) => connection.req_packed_commands(pipeline, offset, count).await,
+            }
+        };
+        let (probed, result) = future::join(probed, answered).await;
+        if probed.iter().any(|probe| probe.as_ref().is_err_and(is_broken)) || result.as_ref().is_err_and(is_broken) {
+            self.0.forget(made);
+            return (result, false);
+        }
+        let probe_refused = probed.as_ref().is_some_and(|probe| match probe {
+            Ok(answer) => refuses(answer),
+            Err(error) => is_no_primary(error),
+        });
+        let (all_refused, any_refused) = match &result {
+            // A server does not become a primary again within one request: where the first was refused, all were.
+            Ok(answers) => (answers.first().is_some_and(refuses), answers.iter().any(refuses)),
+            Err(error) => (is_no_primary(error), is_no_primary(error)),
+        };
+        if probe_refused || any_refused {
+            // An answer that was not refused is a replica's. For a single command another is asked: each of ours may be done
+            // twice. A pipeline may have pushes in it, which may not.
+            let again = all_refused || matches!(request, Request::One(_));
+            return (result, self.0.replace(made) && again);
+        }
+        if probed.is_some() {
+            self.0.mark_primary(made);
+        }
+        (result, false)
+    }
+}
+
+/// Returns whether an answer says that its server is no primary. redis-rs gives such an answer as an `Ok` value.
+fn refuses(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if is_no_primary(&error.clone().into()))
 }
 
 impl Inner {
@@ -102,10 +179,40 @@ impl Inner {
         drop(over);
     }
 
-    /// After an answer, or none.
-    fn judge<T>(&self, made: u64, result: &RedisResult<T>) {
-        if result.as_ref().is_err_and(is_over) {
-            self.forget(made);
+    /// Drops a connection whose server is no primary, and returns whether the next one may be made already. While each new
+    /// connection leads to such a server they are made with growing pauses, and the current one serves meanwhile.
+    fn replace(&self, made: u64) -> bool {
+        let unfit = {
+            let mut state = self.state();
+            if state.made != made || state.current.is_none() {
+                // Another request has replaced the connection.
+                return true;
+            }
+            state.checked = None;
+            // The first one at once: it led to a primary until now.
+            let earlier = state.unfit.checked_sub(1);
+            let pause = earlier.map_or(Duration::ZERO, |earlier| self.backoff.pause(earlier, fastrand::f64()));
+            if state.begun.is_some_and(|at| at.elapsed() < pause) {
+                return false;
+            }
+            state.unfit = state.unfit.saturating_add(1);
+            state.unfit
+        };
+        if unfit.is_power_of_two() {
+            tracing::warn!(
+                unfit,
+                "the shared connection leads to a Redis that is no primary; making another connection"
+            );
+        }
+        self.forget(made);
+        true
+    }
+
+    /// Ends the pauses: the connection leads to a primary.
+    fn mark_primary(&self, made: u64) {
+        let mut state = self.state();
+        if state.made == made {
+            state.unfit = 0;
         }
     }
 
@@ -116,12 +223,7 @@ impl Inner {
 
 impl ConnectionLike for SharedConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let (made, mut connection) = self.connected().await?;
-            let result = connection.req_packed_command(command).await;
-            self.0.judge(made, &result);
-            result
-        })
+        Box::pin(async move { Ok(self.send(Request::One(command)).await?.pop().unwrap_or(Value::Nil)) })
     }
 
     fn req_packed_commands<'a>(
@@ -130,17 +232,7 @@ impl ConnectionLike for SharedConnection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            let (made, mut connection) = self.connected().await?;
-            let result = connection.req_packed_commands(pipeline, offset, count).await;
-            self.0.judge(made, &result);
-            for answer in result.iter().flatten() {
-                if let Value::ServerError(error) = answer {
-                    self.0.judge(made, &RedisResult::<()>::Err(error.clone().into()));
-                }
-            }
-            result
-        })
+        Box::pin(self.send(Request::Many(pipeline, offset, count)))
     }
 
     fn get_db(&self) -> i64 {

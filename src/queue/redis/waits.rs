@@ -13,6 +13,7 @@ use redis::{Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
+use super::primary::{self, is_no_primary, says_no_primary};
 use super::questions::touch;
 use crate::error::QueueErrorKind;
 use crate::lock::lock;
@@ -35,6 +36,8 @@ pub(super) struct Waits {
 
 struct Shared {
     client: Client,
+    /// Sent once a round: the reads of this connection are answered by a replica too.
+    probe: Cmd,
     state: Mutex<State>,
     /// One is new, or its key is no longer tracked.
     work: Notify,
@@ -67,8 +70,8 @@ pub(super) struct Registered<'a> {
 }
 
 impl Waits {
-    pub(super) fn new(client: Client) -> Self {
-        Self { shared: Arc::new(Shared { client, state: Mutex::default(), work: Notify::new() }) }
+    pub(super) fn new(client: Client, probe: Cmd) -> Self {
+        Self { shared: Arc::new(Shared { client, probe, state: Mutex::default(), work: Notify::new() }) }
     }
 
     /// Has a key watched. `touch` is sent at once, and again in every round: it reads the key last, so that the next change
@@ -83,6 +86,14 @@ impl Waits {
     /// The connection that all wait on, while there is one.
     pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
         self.shared.state().connection.clone()
+    }
+
+    /// Has the connection made anew where an error on it says that its server is no primary.
+    pub(super) fn replace_after(&self, error: &QueueErrorKind) {
+        if matches!(error, QueueErrorKind::Refused(text) if says_no_primary(text)) {
+            self.shared.state().connection = None;
+            self.shared.work.notify_one();
+        }
     }
 }
 
@@ -130,6 +141,7 @@ impl Shared {
             }
         };
         let mut connection = within(CONNECT_TIMEOUT, tracking(&self.client, pushed)).await?;
+        primary::check(&mut connection, &self.probe).await?;
         let mut pipe = redis::pipe();
         pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
@@ -225,13 +237,19 @@ impl Running {
                     state.all().cloned().collect()
                 }
             };
-            for some in touched.chunks(PIPELINE) {
-                if let Err(error) = touch_all(&mut connection, some).await {
-                    tracing::warn!(%error, "the connection to wait on failed; making another");
-                    shared.state().connection = None;
-                    tokio::time::sleep(PAUSE).await;
-                    break;
+            let work = async {
+                if all {
+                    primary::check(&mut connection, &shared.probe).await?;
                 }
+                for some in touched.chunks(PIPELINE) {
+                    touch_all(&mut connection, some).await?;
+                }
+                Ok::<(), QueueErrorKind>(())
+            };
+            if let Err(error) = work.await {
+                tracing::warn!(%error, "the connection to wait on failed; making another");
+                shared.state().connection = None;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -270,8 +288,11 @@ async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>])
         match answer {
             Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
             Ok(_) => {}
-            // The script was flushed: a new connection loads it again.
-            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+            // The script was flushed, and a new connection loads it again; or a new connection may lead to a primary.
+            Err(error)
+                if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+                    || is_no_primary(&error) =>
+            {
                 return Err(kind(error));
             }
             // Something is wrong with this one, as with a key that holds something else. The others go on, and the next

@@ -3,27 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, PushInfo, PushKind, Value};
+use redis::{Client, Cmd, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 
 use crate::error::QueueErrorKind;
 use crate::queue::fleet::News;
 use crate::queue::redis::connection::{CONNECT_TIMEOUT, tracking, within};
+use crate::queue::redis::primary::{self, CHECK_EVERY};
 use crate::retry::Backoff;
-
-/// How often the connection is tried while nothing comes over it: a dead one says nothing by itself.
-const TRY: Duration = Duration::from_secs(5);
 
 /// Listens for as long as there is a receiver.
 pub(super) async fn listen(
     client: Client,
     channels: [String; 2],
+    probe: Cmd,
     backoff: Backoff,
     sender: mpsc::UnboundedSender<News>,
 ) {
     let mut failures = 0;
     while !sender.is_closed() {
-        if let Err(error) = hear(&client, &channels, &sender, &mut failures).await {
+        if let Err(error) = hear(&client, &channels, &probe, &sender, &mut failures).await {
             let pause = backoff.pause(failures, fastrand::f64());
             failures = failures.saturating_add(1);
             tracing::warn!(%error, ?pause, "no news from other processes; trying again");
@@ -36,6 +35,7 @@ pub(super) async fn listen(
 async fn hear(
     client: &Client,
     channels: &[String; 2],
+    probe: &Cmd,
     sender: &mpsc::UnboundedSender<News>,
     failures: &mut u32,
 ) -> Result<(), QueueErrorKind> {
@@ -53,6 +53,8 @@ async fn hear(
         }
     };
     let mut connection = within(CONNECT_TIMEOUT, tracking(client, pushed)).await?;
+    // Before the failures are forgotten: a replica accepts subscriptions, and hears nothing of the primary's messages.
+    primary::check(&mut connection, probe).await?;
     within(Duration::ZERO, connection.subscribe(channels)).await?;
     if std::mem::take(failures) > 0 {
         // Where nobody listens any more it is nobody's loss.
@@ -62,9 +64,10 @@ async fn hear(
         tokio::select! {
             () = lost.notified() => return Err(QueueErrorKind::Broken("the connection is lost".into())),
             () = sender.closed() => return Ok(()),
-            () = tokio::time::sleep(TRY) => {}
+            () = tokio::time::sleep(CHECK_EVERY) => {}
         }
-        within(Duration::ZERO, redis::cmd("PING").exec_async(&mut connection)).await?;
+        // A dead connection says nothing by itself, and one to a replica never fails.
+        primary::check(&mut connection, probe).await?;
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str)
             Ok(None) => {}
             // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
             Err(error) => {
+                waits.replace_after(&error);
                 tracing::debug!(%error, "an answer cannot be read; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
