@@ -233,7 +233,7 @@ impl Place {
 
     /// Trouble was logged for a session, and then its end.
     pub(crate) async fn assert_logged(&self, error: &str) {
-        let id = self.id().to_string();
+        let id = format!("{:?}", self.id());
         let said = log::lines(&[&id, "WARN", "the queue failed; trying again", error]);
         assert!(!said.is_empty(), "{error:?} was not logged: {:?}", log::lines(&[&id]));
         eventually("a word of the end in the log", SOON, async || {

@@ -90,7 +90,7 @@ async fn after_a_flush_the_owners_take_their_leases_again_and_go_on() {
         let took = place.flows().await;
         println!("{command}: flows after {took:?}");
     }
-    let id = place.id().to_string();
+    let id = format!("{:?}", place.id());
     assert!(!log::lines(&[&id, "WARN", "the lease had gone and is ours again"]).is_empty());
     place.assert_calm("flushed", Duration::from_secs(1)).await;
     place.redis.assert_no_key_without_expiry().await;
@@ -159,7 +159,7 @@ async fn another_type_under_the_live_sessions_is_logged_and_holds_nothing_up() {
     let mut place = Place::new().await;
     let () = place.command(&["DEL", "mcp-courier:sessions"]).await;
     let () = place.command(&["SET", "mcp-courier:sessions", "x", "EX", "60"]).await;
-    let id = place.id().to_string();
+    let id = format!("{:?}", place.id());
     crate::eventually::eventually("a word in the log", crate::place::RECOVERY, async || {
         !log::lines(&[&id, "WARN", "the session could not be announced as live", "WRONGTYPE"]).is_empty()
     })
