@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use mcp_courier::{
     Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Principal, Publisher, Receipt, Redriven, SessionId,
-    TaskKey,
+    SessionStatus, TaskKey,
 };
 use serde_json::{Value, json};
 
@@ -118,7 +118,7 @@ async fn run(args: Args) -> Result<(), Cause> {
             }
             let publisher = Publisher::connect(&args.redis, config).await?;
             let pushed = publisher.push(&session, notification).await?;
-            say(&format!("queued {}, {} waiting", pushed.id, pushed.waiting));
+            say(&format!("queued {}, {} waiting{}", pushed.id, pushed.waiting, standing(pushed.session)));
             if let Some(seconds) = receipt_wait {
                 let told = publisher.until_settled(&session, pushed.id, Duration::from_secs(seconds)).await?;
                 say(&what_became(&told));
@@ -138,9 +138,13 @@ async fn run(args: Args) -> Result<(), Cause> {
             let schema: Value =
                 serde_json::from_str(&schema).map_err(|error| format!("the schema is no JSON: {error}"))?;
             let question = Elicitation::form(message, schema)?;
-            let elicitor = Publisher::connect(&args.redis, config).await?.elicitor();
-            let answer = elicitor.elicit(&session, &task, question, Duration::from_secs(timeout)).await?;
+            let publisher = Publisher::connect(&args.redis, config).await?;
+            let answer = publisher.elicitor().elicit(&session, &task, question, Duration::from_secs(timeout)).await?;
             say(&outcome(&answer).to_string());
+            if publisher.pushed_to_unknown() > 0 {
+                // Standard output has the outcome alone, for a script to read.
+                eprintln!("asked{}", standing(SessionStatus::Unknown));
+            }
         }
         Command::DeadLetters(what) => {
             let (DeadLetters::List { session } | DeadLetters::Redrive { session } | DeadLetters::Purge { session }) =
@@ -198,6 +202,15 @@ async fn dead_letters(dead: &mcp_courier::DeadLetters, session: &SessionId, what
     Ok(())
 }
 
+/// Says in words what a status means for whoever pushed, to follow another text.
+fn standing(session: SessionStatus) -> &'static str {
+    match session {
+        SessionStatus::Known => "; the client has no stream now, and may come back for it",
+        SessionStatus::Unknown => "; no server knows this session: check the id",
+        _ => "",
+    }
+}
+
 fn what_became(told: &Receipt) -> String {
     match told {
         Receipt::Queued { expires_at } => format!("still queued, until {expires_at}"),
@@ -223,8 +236,9 @@ async fn push_many(publisher: &Publisher, session: &SessionId, count: usize) -> 
     let began = Instant::now();
     let results = publisher.push_many(numbered).await;
     let took = began.elapsed();
-    let queued = results.iter().filter(|result| result.is_ok()).count();
-    say(&format!("queued {queued} of {count} in {took:.3?}"));
+    let pushed: Vec<_> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    let standing = pushed.last().map_or("", |last| standing(last.session));
+    say(&format!("queued {} of {count} in {took:.3?}{standing}", pushed.len()));
     match results.into_iter().find_map(Result::err) {
         // After the first refusal all others are refused for its sake, so that is the one to tell of.
         Some(first) => Err(Box::new(first)),

@@ -23,6 +23,7 @@ use crate::session_id::SessionId;
 pub struct Courier {
     queue: Arc<dyn Queue>,
     config: Arc<Config>,
+    publisher: Publisher,
     supervisor: Addr<SupervisorActor>,
 }
 
@@ -38,12 +39,13 @@ impl Courier {
         let config = Arc::new(config);
         let queue = queue::connect(url, Arc::clone(&config)).await?;
         let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
-        Ok(Self { queue, config, supervisor })
+        let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&config));
+        Ok(Self { queue, config, publisher, supervisor })
     }
 
-    /// A publisher over the same connection.
+    /// Returns a publisher over the same connection, a clone of one publisher for the whole courier.
     pub fn publisher(&self) -> Publisher {
-        Publisher::new(Arc::clone(&self.queue), Arc::clone(&self.config))
+        self.publisher.clone()
     }
 
     /// The settings.

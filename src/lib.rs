@@ -109,4 +109,4 @@ pub use self::principal::Principal;
 pub use self::publisher::{DeadLetter, DeadLetters, Publisher, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, Question, TaskKey};
 pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};
-pub use self::session_id::SessionId;
+pub use self::session_id::{SessionId, SessionStatus};

@@ -12,12 +12,15 @@ use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
 use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
-use crate::session_id::SessionId;
+use crate::session_id::{SessionId, SessionStatus};
 
 mod dead_letters;
 mod fastmcp;
 mod receipts;
 mod reporter;
+mod unknown;
+
+use self::unknown::UnknownSessions;
 
 pub use self::dead_letters::{DeadLetter, DeadLetters, Redriven};
 pub use self::reporter::TaskReporter;
@@ -39,6 +42,8 @@ pub use self::reporter::TaskReporter;
 pub struct Publisher {
     queue: Arc<dyn Queue>,
     config: Arc<Config>,
+    /// Shared by all clones, so that they count and warn as one.
+    unknown: Arc<UnknownSessions>,
 }
 
 /// A notification is queued: it will be delivered, or discarded for a reason that is counted and logged.
@@ -47,8 +52,11 @@ pub struct Publisher {
 pub struct Pushed {
     /// Its id for its whole life; the client finds it in `_meta` as `mcp-courier/id`.
     pub id: NotificationId,
-    /// How many wait for that session now, this one included.
+    /// Number of notifications that wait for that session now, this one included.
     pub waiting: usize,
+    /// Standing of the session at the push. A notification for an unknown session waits like any other, in case the session
+    /// begins before the notification expires.
+    pub session: SessionStatus,
 }
 
 impl Publisher {
@@ -62,11 +70,11 @@ impl Publisher {
     pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let queue = queue::connect(url, Arc::clone(&config)).await?;
-        Ok(Self { queue, config })
+        Ok(Self::new(queue, config))
     }
 
     pub(crate) fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
-        Self { queue, config }
+        Self { queue, config, unknown: Arc::default() }
     }
 
     pub(crate) fn queue(&self) -> &Arc<dyn Queue> {
@@ -78,8 +86,9 @@ impl Publisher {
         TaskReporter::new(self.clone(), session.clone(), task)
     }
 
-    /// Queues a notification for a session. It need not exist: what nobody takes expires, after the notification's own time
-    /// to live, or else [`Config::time_to_live`].
+    /// Queues a notification for a session. The session need not exist yet: a notification that nobody takes expires after its
+    /// own time to live, or else [`Config::time_to_live`]. [`Pushed::session`] says whether the fleet knows the session. Pushes to
+    /// unknown sessions are also [counted](Self::pushed_to_unknown), and logged at most once a minute.
     ///
     /// # Errors
     /// [`PushError`] carries the notification, and says whether it may have been queued all the same.
@@ -132,7 +141,12 @@ impl Publisher {
                     Some(reason) => reason,
                     // One went in for each that was not refused, so one comes out.
                     None => match results.next().unwrap_or(Err(Refusal::AfterRefused)) {
-                        Ok(Queued { waiting }) => return Ok(Pushed { id, waiting }),
+                        Ok(Queued { waiting, session: status }) => {
+                            if status == SessionStatus::Unknown {
+                                self.unknown.push(&session);
+                            }
+                            return Ok(Pushed { id, waiting, session: status });
+                        }
                         Err(refusal) => reason(refusal),
                     },
                 };
@@ -153,6 +167,12 @@ impl Publisher {
         }
         let bytes = notification.task_id().map(|id| id.len()).filter(|bytes| *bytes > TaskKey::MAX_LEN)?;
         Some(PushRefusal::TaskIdTooLong { bytes, limit: TaskKey::MAX_LEN })
+    }
+
+    /// Number of notifications that this publisher and its clones queued for sessions unknown to the fleet
+    /// ([`SessionStatus::Unknown`]). A number that grows hints at wrong session ids.
+    pub fn pushed_to_unknown(&self) -> u64 {
+        self.unknown.count()
     }
 
     /// Queues a notification for every session that someone in the fleet owns now, each under an id of its own, and

@@ -8,6 +8,7 @@
 //! 1. *Order.* What is taken comes in the order of the pushes to that session.
 //! 2. *Push is atomic.* A notification is queued whole, stamped by the queue's clock, or not at all; at a bound it comes
 //!    back with the bound's name. After a refusal the later ones of the same call to that session are refused too.
+//!    The answer says whether someone owns the session, or else remembers it.
 //! 3. *Looking takes nothing away.* A batch that is not acknowledged comes again.
 //! 4. *An acknowledgement removes what it names and nothing else*: where the tail is not what was delivered, nothing is
 //!    removed and the answer says `changed`.
@@ -42,7 +43,7 @@ use crate::config::Config;
 use crate::envelope::{Draft, Envelope, Timestamp, Undecodable};
 use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
 use crate::question::Question;
-use crate::session_id::SessionId;
+use crate::session_id::{SessionId, SessionStatus};
 
 pub(crate) mod fates;
 pub(crate) mod fleet;
@@ -171,6 +172,8 @@ pub struct Outgoing {
 pub struct Queued {
     /// How many wait for that session now, this one included.
     pub waiting: usize,
+    /// Standing of the session at the push.
+    pub session: SessionStatus,
 }
 
 /// A notification is not queued, or perhaps not.

@@ -144,6 +144,24 @@ impl<'de> Deserialize<'de> for SessionId {
     }
 }
 
+/// Standing of a session in the fleet, as a push found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SessionStatus {
+    /// A server owns the queue of the session, and delivers.
+    Owned,
+    /// No server owns the queue, and a session store of the fleet remembers the session: the client may come back.
+    Known,
+    /// No server owns the queue, and no session store remembers the session. The session has not begun, or has ended, or its id
+    /// is wrong.
+    ///
+    /// A fleet without a session store remembers nothing: its sessions are unknown whenever their client has no stream.
+    Unknown,
+    /// The status was not read: reading failed after the push, or the sessions are those of FastMCP servers, which hold no lease
+    /// ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)).
+    NotRead,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

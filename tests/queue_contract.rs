@@ -54,7 +54,9 @@ contract! {
         a_message_that_is_too_large_stops_its_session_and_no_other,
         pushing_nothing_gives_nothing,
         a_short_lived_message_does_not_cut_the_life_of_a_long_lived_one,
-        what_nobody_takes_goes_when_the_last_of_it_has_expired;
+        what_nobody_takes_goes_when_the_last_of_it_has_expired,
+        a_push_says_whether_its_session_is_owned_known_or_unknown,
+        of_sessions_of_fastmcp_servers_nothing_is_said;
     // Clauses 3, 4, 10 and 12.
     take at "queue_contract/take.rs":
         looking_takes_nothing_away,

@@ -164,6 +164,34 @@ async fn each_subcommand_reaches_a_session_that_is_bound_to_a_user() {
 }
 
 #[tokio::test]
+async fn a_worker_says_where_no_server_knows_the_session() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let server = ChatProcess::start(&["--redis", &url]).await;
+    let client = RawClient::connect(&server.url).await;
+    let unknown = "no server knows this session: check the id";
+    let said = async |command: &[&str]| {
+        let output = worker(&[&["--redis", &url], command].concat()).await;
+        (stdout(&output), stderr(&output))
+    };
+    let (queued, _) = said(&["push", client.session_id(), "notifications/x", "{}"]).await;
+    assert!(queued.ends_with("waiting; the client has no stream now, and may come back for it\n"), "{queued}");
+    let mut stream = client.open_stream().await;
+    stream.next_notification().await.unwrap();
+    let (queued, _) = said(&["push", client.session_id(), "notifications/x", "{}"]).await;
+    assert!(queued.ends_with(" waiting\n"), "{queued}");
+    let mut wrong = client.session_id().to_owned();
+    wrong.pop();
+    for command in [&["push", &wrong, "notifications/x", "{}"][..], &["push-many", &wrong, "2"]] {
+        let (queued, _) = said(command).await;
+        assert!(queued.trim_end().ends_with(unknown), "{queued}");
+    }
+    let (outcome, hint) = said(&["elicit", &wrong, "t", "Sure?", SCHEMA, "--timeout", "1"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&outcome).unwrap()["action"], "cancel");
+    assert!(hint.contains(unknown), "{hint}");
+}
+
+#[tokio::test]
 async fn a_worker_that_cannot_push_says_why_and_ends_with_status_1() {
     let nowhere = "redis://127.0.0.1:1/";
     let wrong = [

@@ -20,7 +20,7 @@ use crate::fate::Receipt;
 use crate::keys::Keys;
 use crate::lock::lock;
 use crate::question::Question;
-use crate::session_id::SessionId;
+use crate::session_id::{SessionId, SessionStatus};
 
 mod consumer;
 mod fates;
@@ -161,7 +161,11 @@ impl MemoryQueue {
             return Err(Refusal::TooLarge { bytes, limit });
         }
         let queue = self.keys.of(session).queue;
-        self.store.with(&queue, |list, now| self.push_into(list, &queue, draft, now))
+        let mut queued = self.store.with(&queue, |list, now| self.push_into(list, &queue, draft, now))?;
+        if queued.session != SessionStatus::Owned {
+            queued.session = self.status_of_unowned(session);
+        }
+        Ok(queued)
     }
 
     fn push_into(&self, list: &mut List, queue: &str, draft: &Draft, now: Timestamp) -> Result<Queued, Refusal> {
@@ -180,7 +184,8 @@ impl MemoryQueue {
             let queued = Receipt::Queued { expires_at: now.plus(draft.time_to_live) };
             lock(&self.store.receipts).tell(queue, id, queued, expires.plus(self.config.receipt_life()), now);
         }
-        Ok(Queued { waiting: list.messages.len() })
+        let session = if list.lease.is_some() { SessionStatus::Owned } else { SessionStatus::NotRead };
+        Ok(Queued { waiting: list.messages.len(), session })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Only here is `redis::` named. One file per script; [`consumer`] sends them over a connection of its own,
 //! this file those that need no such connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use redis::{Client, RedisResult, Value};
@@ -16,7 +16,7 @@ use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue
 use crate::config::Config;
 use crate::error::{ConfigError, QueueError, QueueErrorKind};
 use crate::keys::Keys;
-use crate::session_id::SessionId;
+use crate::session_id::{SessionId, SessionStatus};
 
 mod claim;
 pub(crate) mod connection;
@@ -31,6 +31,7 @@ mod renew;
 mod replace;
 mod reply;
 mod shared;
+mod standing;
 mod take;
 mod waits;
 
@@ -74,6 +75,7 @@ impl RedisQueue {
         let mut results: Vec<Option<Result<Queued, Refusal>>> = Vec::with_capacity(batch.len());
         let mut sessions: HashMap<&SessionId, std::collections::VecDeque<usize>> = HashMap::new();
         let mut order: Vec<&SessionId> = Vec::new();
+        let mut unowned: HashSet<SessionId> = HashSet::new();
         for (index, outgoing) in batch.iter().enumerate() {
             let waiting = sessions.entry(&outgoing.session).or_insert_with(|| {
                 order.push(&outgoing.session);
@@ -109,9 +111,20 @@ impl RedisQueue {
                 }
             }
             for ((session, call), answer) in calls.iter().zip(self.push_round(&batch, &calls).await) {
+                if answer.as_ref().is_ok_and(|answer| !answer.owned && answer.queued > 0) {
+                    unowned.insert((*session).clone());
+                }
                 let failed = settle(call, answer, &mut results);
                 if let (true, Some(waiting)) = (failed, sessions.get_mut(session)) {
                     refuse_the_rest(waiting, &mut results);
+                }
+            }
+        }
+        if !unowned.is_empty() && !self.config.fastmcp_servers() {
+            let status = self.status_of_unowned(unowned.into_iter().collect()).await;
+            for (outgoing, result) in batch.iter().zip(&mut results) {
+                if let (Some(Ok(queued)), Some(status)) = (result, status.get(&outgoing.session)) {
+                    queued.session = *status;
                 }
             }
         }
@@ -164,9 +177,10 @@ impl RedisQueue {
                 drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id)).collect();
             pipe.cmd("EVALSHA")
                 .arg(push::SCRIPT.get_hash())
-                .arg(1 + receipts.len())
+                .arg(2 + receipts.len())
                 .arg(&keys.queue)
                 .arg(receipts)
+                .arg(&keys.lease)
                 .arg(push::arguments(&self.config, drafts));
         }
         let answers: RedisResult<Vec<RedisResult<Value>>> =
@@ -218,10 +232,11 @@ fn settle(
     results: &mut [Option<Result<Queued, Refusal>>],
 ) -> bool {
     match answer {
-        Ok(push::Answer { queued, length, stopped }) => {
+        Ok(push::Answer { queued, length, stopped, owned }) => {
+            let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
             for (i, &index) in call.iter().enumerate() {
                 results[index] = Some(match stopped {
-                    _ if i < queued => Ok(Queued { waiting: length - (queued - 1 - i) }),
+                    _ if i < queued => Ok(Queued { waiting: length - (queued - 1 - i), session }),
                     Some(limit) if i == queued => Err(Refusal::Full(limit)),
                     _ => Err(Refusal::AfterRefused),
                 });

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::{PushRefusal, QueueLimit, SessionId};
+use mcp_courier::queue::ProcessId;
+use mcp_courier::{Notification, Principal, PushRefusal, QueueLimit, SessionId, SessionStatus};
 
 use crate::place::{Place, config, delivered, envelopes, note, numbers, push, session};
 
@@ -164,4 +165,53 @@ pub(crate) async fn what_nobody_takes_goes_when_the_last_of_it_has_expired(place
     tokio::time::sleep(Duration::from_millis(200)).await;
     let pushed = publisher.push(&session(), note(7)).await.unwrap();
     assert_eq!(pushed.waiting, 1, "nothing of it is left");
+}
+
+pub(crate) async fn a_push_says_whether_its_session_is_owned_known_or_unknown(place: &Place) {
+    let (publisher, queue, owner) = place.pair(config()).await;
+    let [parked, ended, never] = ["parked", "ended", "never"].map(|id| SessionId::new(id).unwrap());
+    for session in [&parked, &ended] {
+        queue.remember(session, "{}").await.unwrap();
+    }
+    queue.forget(&ended, ProcessId::new()).await.unwrap();
+    let anothers = session().bound_to(Principal::new("mallory").unwrap());
+    let expected = [
+        (session(), SessionStatus::Owned),
+        (parked.clone(), SessionStatus::Known),
+        (ended, SessionStatus::Unknown),
+        (never, SessionStatus::Unknown),
+        (anothers, SessionStatus::Unknown),
+        (parked.clone(), SessionStatus::Known),
+    ];
+    for (session, status) in &expected {
+        let pushed = publisher.push(session, note(0)).await.unwrap();
+        assert_eq!(pushed.session, *status, "{session}");
+    }
+    assert_eq!(publisher.pushed_to_unknown(), 3);
+    let together = publisher.clone().push_many(expected.iter().map(|(session, _)| (session.clone(), note(1)))).await;
+    let statuses: Vec<_> = together.into_iter().map(|pushed| pushed.unwrap().session).collect();
+    assert_eq!(statuses, expected.map(|(_, status)| status));
+    assert_eq!(publisher.pushed_to_unknown(), 6, "clones count together");
+    let everyone = publisher.broadcast(&note(2)).await.unwrap();
+    let statuses: Vec<_> = everyone.into_iter().map(|pushed| pushed.unwrap().session).collect();
+    assert_eq!(statuses, [SessionStatus::Owned]);
+    // The owner goes, and nothing remembers its session.
+    assert!(queue.release(&session(), owner.token).await.unwrap());
+    assert_eq!(publisher.push(&session(), note(3)).await.unwrap().session, SessionStatus::Unknown);
+    // What was pushed in time is there for a session that begins later.
+    assert!(queue.claim_if_absent(&parked, owner.token).await.unwrap().is_ours());
+    assert_eq!(publisher.push(&parked, note(3)).await.unwrap().session, SessionStatus::Owned);
+    let mut consumer = queue.open(&parked, owner.token, owner.permit.clone()).await.unwrap();
+    assert_eq!(numbers(&consumer.take(None).await.unwrap()), [0, 0, 1, 1, 3]);
+}
+
+pub(crate) async fn of_sessions_of_fastmcp_servers_nothing_is_said(place: &Place) {
+    let publisher = place.publisher(config().fastmcp_servers(true)).await;
+    let params = serde_json::json!({
+        "taskId": "7", "status": "working", "createdAt": "1970-01-01T00:00:00Z", "lastUpdatedAt": "1970-01-01T00:00:00Z",
+        "ttl": 1000,
+    });
+    let status = Notification::new("notifications/tasks/status").unwrap().with_params(params).unwrap();
+    assert_eq!(publisher.push(&session(), status).await.unwrap().session, SessionStatus::NotRead);
+    assert_eq!(publisher.pushed_to_unknown(), 0);
 }

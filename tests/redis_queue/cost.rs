@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::eventually::{SOON, eventually};
-use crate::fixture::{Fixture, LONG, QUEUE, numbers};
+use crate::fixture::{Fixture, LEASE, LONG, QUEUE, numbers};
 
 /// The commands since `before`, without those by which the test looks.
 async fn calls_since(f: &Fixture, before: &HashMap<String, u64>) -> HashMap<String, u64> {
@@ -96,6 +96,27 @@ async fn a_publisher_shares_one_connection() {
         push.await.unwrap();
     }
     assert!(f.server.connected_clients().await <= before);
+    f.end().await;
+}
+
+#[tokio::test]
+async fn a_push_costs_one_round_trip_where_the_session_is_owned_and_one_more_where_not() {
+    let mut f = Fixture::new().await;
+    // The script is loaded with the first push.
+    f.push([0]).await;
+    for (owned, expected) in [(true, [("evalsha", 1)].as_slice()), (false, &[("evalsha", 1), ("strlen", 1)])] {
+        if !owned {
+            let _: () = f.redis(&["DEL", LEASE]).await;
+        }
+        let before = f.server.calls().await;
+        f.push([1]).await;
+        let calls = calls_since(&f, &before).await;
+        let inside = ["time", "llen", "pttl", "lpush", "exists", "pexpire"];
+        let mut sent: Vec<_> = calls.iter().filter(|(name, _)| !inside.contains(&name.as_str())).collect();
+        sent.sort_unstable();
+        let sent: Vec<_> = sent.into_iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(sent, expected, "{calls:?}");
+    }
     f.end().await;
 }
 

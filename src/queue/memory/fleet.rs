@@ -10,7 +10,7 @@ use crate::error::QueueError;
 use crate::lock::lock;
 use crate::queue::BoxFuture;
 use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
-use crate::session_id::SessionId;
+use crate::session_id::{SessionId, SessionStatus};
 
 /// What is remembered, and who listens.
 #[derive(Debug, Default)]
@@ -27,6 +27,17 @@ impl MemoryQueue {
         let now = self.store.now();
         sessions.states.retain(|_, (_, until)| *until > now);
         act(&mut sessions, now.plus(self.config.session_time_to_live()))
+    }
+
+    /// Reads the status of a session without a lease.
+    pub(super) fn status_of_unowned(&self, session: &SessionId) -> SessionStatus {
+        if self.config.fastmcp_servers() {
+            return SessionStatus::NotRead;
+        }
+        self.with_sessions(|sessions, _| match sessions.states.get(&self.keys.session(session)) {
+            Some((state, _)) if !state.is_empty() => SessionStatus::Known,
+            _ => SessionStatus::Unknown,
+        })
     }
 
     fn tell(sessions: &mut Sessions, channel: impl Fn(&str) -> bool, news: &News) {

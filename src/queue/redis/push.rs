@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::QueueLimit;
 
-/// KEYS: the queue, and the receipts that are wanted. ARGV: most messages, most bytes, most bytes of a message, grace in ms,
+/// KEYS: the queue, the receipts that are wanted, and the lease. ARGV: most messages, most bytes, most bytes of a message, grace in ms,
 /// what stands between the two times, the life of a receipt in ms; for each receipt the number of its message; then for each
 /// message what stands before and after, and its time to live in µs.
 ///
-/// Answers how many were queued, how long the queue is, and the bound that stopped the rest, or "".
+/// Answers how many were queued, how long the queue is, the bound that stopped the rest, or "", and whether there is a lease.
 const CODE: &str = r"
 local function rfc3339(micros)
   local seconds = math.floor(micros / 1000000)
@@ -75,11 +75,15 @@ if count > 0 and life < longest then redis.call('PEXPIRE', queue, longest) end
 /// The script, with what another does before and after it. Which keys and arguments are this one's is said before.
 pub(super) fn code(before: &str, after: &str) -> String {
     // Redis before 7 would otherwise refuse to write after reading the clock.
-    format!("redis.replicate_commands()\n{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped}}")
+    format!("redis.replicate_commands()\n{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped, owned}}")
 }
 
-pub(super) static SCRIPT: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&code("local last_key, last_argument = #KEYS, #ARGV", "")));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&code(BEFORE, "")));
+
+const BEFORE: &str = r"
+local last_key, last_argument = #KEYS - 1, #ARGV
+local owned = redis.call('EXISTS', KEYS[#KEYS])
+";
 
 /// What the script answered.
 #[derive(Debug)]
@@ -87,6 +91,7 @@ pub(super) struct Answer {
     pub(super) queued: usize,
     pub(super) length: usize,
     pub(super) stopped: Option<QueueLimit>,
+    pub(super) owned: bool,
 }
 
 /// The arguments after the keys.
@@ -110,8 +115,13 @@ pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Dr
 }
 
 pub(super) fn answer(config: &Config, value: Value) -> Result<Answer, BadReply> {
-    let [queued, length, stopped] = reply::array(value)?;
-    Ok(Answer { queued: reply::number(queued)?, length: reply::number(length)?, stopped: limit(config, stopped)? })
+    let [queued, length, stopped, owned] = reply::array(value)?;
+    Ok(Answer {
+        queued: reply::number(queued)?,
+        length: reply::number(length)?,
+        stopped: limit(config, stopped)?,
+        owned: reply::number::<i64>(owned)? != 0,
+    })
 }
 
 /// The bound that stopped it, if one did.

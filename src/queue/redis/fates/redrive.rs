@@ -10,16 +10,16 @@ use crate::queue::Redrove;
 use crate::queue::redis::push;
 use crate::queue::redis::reply::{self, BadReply};
 
-/// KEYS: as the script that pushes, and the dead letters. ARGV: as that one, and how many letters are older, the length and
+/// KEYS: as the script that pushes, with the dead letters in place of the lease. ARGV: as that one, and how many letters are older, the length and
 /// the last bytes of this one.
 ///
 /// Answers as that one, or -1 where it is not this letter that stands there.
 const BEFORE: &str = r"
-local last_key, last_argument = #KEYS - 1, #ARGV - 3
+local last_key, last_argument, owned = #KEYS - 1, #ARGV - 3, 0
 local dead, place = KEYS[#KEYS], -1 - ARGV[#ARGV - 2]
 local letter = redis.call('LINDEX', dead, place)
 if not letter or #letter ~= tonumber(ARGV[#ARGV - 1]) or string.sub(letter, -256) ~= ARGV[#ARGV] then
-  return {-1, 0, ''}
+  return {-1, 0, '', owned}
 end
 ";
 
@@ -34,7 +34,7 @@ end
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&push::code(BEFORE, AFTER)));
 
 pub(super) fn answer(config: &Config, value: Value) -> Result<Redrove, BadReply> {
-    let [count, _, stopped] = reply::array(value)?;
+    let [count, _, stopped, _] = reply::array(value)?;
     Ok(match (reply::number::<i64>(count)?, push::limit(config, stopped)?) {
         (1, _) => Redrove::Done,
         (0, stopped) => Redrove::Full(stopped.unwrap_or(QueueLimit::Messages(config.queue_max_messages()))),
