@@ -139,6 +139,14 @@ settings! {
     /// How long a session that no server holds any more is remembered, so that its client can go on at any. It begins anew
     /// with each use. Defaults to 1 h; 1 s to 30 days.
     session_time_to_live: Duration = Duration::from_secs(3600);
+    /// Number of bytes that are kept of what a client of the `rmcp` adapter says of itself in `initialize`, in memory and in
+    /// Redis. Defaults to 64 KiB; 1 KiB to 64 MiB. Where a client says more, its icons, descriptions and experimental
+    /// capabilities are dropped. Where the rest is still larger, `initialize` is refused.
+    session_state_max_bytes: usize = 64 * 1024;
+    /// Number of sessions that one process holds with the `rmcp` adapter. Defaults to 10,000; at least 1. For one more, the
+    /// session that has been idle for longest, without an open stream and without a request, is ended here, as its idle
+    /// timeout would end it. Where none is idle, the new one is refused.
+    session_limit: usize = 10_000;
     /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
     delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;
     /// Whether the sessions pushed to are held by FastMCP 3 servers. Their subscriber takes `notifications/tasks/status` only,
@@ -205,6 +213,12 @@ impl ConfigBuilder {
         if !(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600)).contains(&c.session_time_to_live) {
             return refused("session_time_to_live", c.session_time_to_live, "it must be 1 s to 30 days");
         }
+        if !(1024..=64 * 1024 * 1024).contains(&c.session_state_max_bytes) {
+            return refused("session_state_max_bytes", c.session_state_max_bytes, "it must be 1 KiB to 64 MiB");
+        }
+        if c.session_limit == 0 {
+            return refused("session_limit", c.session_limit, "it must be at least 1");
+        }
         if c.dead_letters > 100_000 {
             return refused("dead_letters", c.dead_letters, "it must be at most 100,000");
         }
@@ -263,6 +277,8 @@ mod tests {
             (Config::builder().message_max_bytes(1), "message_max_bytes"),
             (Config::builder().hand_over_timeout(seconds(0)), "hand_over_timeout"),
             (Config::builder().session_time_to_live(seconds(0)), "session_time_to_live"),
+            (Config::builder().session_state_max_bytes(100), "session_state_max_bytes"),
+            (Config::builder().session_limit(0), "session_limit"),
             (Config::builder().dead_letters(100_001), "dead_letters"),
             (Config::builder().dead_letter_life(seconds(0)), "dead_letter_life"),
             (Config::builder().receipt_life(seconds(366 * 24 * 3600)), "receipt_life"),

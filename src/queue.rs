@@ -23,7 +23,7 @@
 //! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other. What was
 //!     delivered and not answered is an open question of its queue, whoever owns that.
 //! 14. *A session is remembered* for its time to live after its last use, and no longer; one that has ended is not
-//!     remembered again.
+//!     remembered again, and one that never was is not remembered as ended.
 //! 15. *An end is told to all* who listen, an answered ping to the process that asked.
 //! 16. *A dead letter is kept by the step that removes it from its queue*: once, and not where that step removes nothing.
 //!     Dead letters are bounded in number, bytes and age; the oldest make room.
@@ -53,7 +53,7 @@ pub(crate) mod questions;
 pub(crate) mod redis;
 
 pub use self::fates::{Fate, Fates, Letter, Redrove};
-pub use self::fleet::{Fleet, News, ProcessId, Remembered};
+pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered};
 pub use self::lease::Permit;
 pub use self::questions::{Posed, Questions, Settled};
 

@@ -12,10 +12,14 @@ use mcp_courier::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+#[path = "failover/bounds.rs"]
+mod bounds;
 #[path = "failover/early_close.rs"]
 mod early_close;
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/mcp_server.rs"]
 mod mcp_server;
 #[path = "failover/pings.rs"]

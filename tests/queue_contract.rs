@@ -123,6 +123,7 @@ contract! {
         a_session_that_has_ended_is_not_remembered_again,
         a_session_is_another_under_another_principal,
         what_is_known_of_sessions_is_said_of_each,
+        a_session_that_never_was_is_not_remembered_as_ended,
         a_session_lives_as_long_as_it_is_used,
         an_end_is_told_to_all_and_a_ping_to_one;
     // Clauses 16 and 17.

@@ -2,27 +2,43 @@
 
 use std::fmt;
 
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::channel::NewsReceiver;
+pub(crate) use self::channel::{NewsSender, news_channel};
 use super::BoxFuture;
 use crate::error::QueueError;
+use crate::principal::Principal;
 use crate::session_id::SessionId;
+
+mod channel;
 
 /// What every backend does so that a session outlives the process that holds it. Contract clauses 14 and 15.
 pub trait Fleet {
     /// Remembers what a session began with, for [`Config::session_time_to_live`](crate::Config::session_time_to_live).
-    /// Whether it could: a session that has ended is not remembered again.
+    /// Returns whether the session is remembered: one that has ended is not remembered again.
     fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>>;
 
-    /// What a session began with, if it is remembered; its time begins anew.
+    /// Returns what a session began with, if the backend remembers the session; its time begins anew.
     fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>>;
 
-    /// Sessions are still in use: their time begins anew. What is known of each, in the order given.
+    /// Begins the time of sessions that are in use anew. Returns what is known of each, in the order given.
     fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>>;
 
-    /// A session has ended, for all. All other processes are told so.
-    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>>;
+    /// Returns what is known of each session, in the order given. Changes nothing.
+    fn look_up<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>>;
+
+    /// Returns whether something is known of every one of these sessions. Much cheaper than [`look_up`](Self::look_up).
+    fn knows_all<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>>;
+
+    /// Ends a session for all, and tells all other processes. Nothing happens to a session that neither the backend nor
+    /// the caller knows: it is not remembered as an ended one. Returns whether the session has ended.
+    fn forget<'a>(
+        &'a self,
+        session: &'a SessionId,
+        by: ProcessId,
+        is_known: bool,
+    ) -> BoxFuture<'a, Result<bool, QueueError>>;
 
     /// Tells another process that a client has answered one of its pings.
     fn confirmed<'a>(
@@ -32,9 +48,9 @@ pub trait Fleet {
         ping: u64,
     ) -> BoxFuture<'a, Result<(), QueueError>>;
 
-    /// What others tell this process from now on, for as long as anybody listens. While a connection is lost, so is what
-    /// would come over it: it saves time, and nothing may depend on it alone.
-    fn listen(&self, process: ProcessId) -> mpsc::UnboundedReceiver<News>;
+    /// Listens to what others tell this process from now on, until the receiver is dropped. News are lost while a
+    /// connection is, and anybody who may publish can forge them: they save time, and nothing may depend on them alone.
+    fn listen(&self, process: ProcessId) -> NewsReceiver;
 }
 
 /// What is known of a session.
@@ -55,8 +71,8 @@ pub enum News {
     Ended(SessionId, ProcessId),
     /// A client has answered a ping of yours.
     Confirmed(SessionId, u64),
-    /// Of the backend itself, and by nobody: there may have been news that were lost, and the backend may have lost what
-    /// it knew.
+    /// News may have been lost, and the backend may have lost what it knew: look everything up again. Nobody sends this;
+    /// a receiver adds it after a lost connection and where more news came than it can hold.
     Again,
 }
 
@@ -94,8 +110,17 @@ impl News {
         }
     }
 
-    /// The other way; `None` for what is no news.
-    pub(crate) fn decode(text: &str) -> Option<Self> {
+    /// Largest number of bytes that [`encode`](Self::encode) makes: a word, an id in which each byte of the principal and of
+    /// the session id takes three, and the id of a process or a number.
+    pub(crate) const MAX_LEN: usize = 3 * (Principal::MAX_LEN + SessionId::MAX_LEN) + 64;
+
+    /// Reads what [`encode`](Self::encode) made; `None` for anything else.
+    pub(crate) fn decode(text: &[u8]) -> Option<Self> {
+        // Before anything is read: whoever may publish can send messages of any size.
+        if text.len() > Self::MAX_LEN {
+            return None;
+        }
+        let text = std::str::from_utf8(text).ok()?;
         let mut words = text.split(' ');
         let (what, session) = (words.next()?, words.next()?.parse().ok()?);
         match (what, words.next(), words.next()) {
@@ -116,8 +141,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_reader_of_news_panic(text in ".*|(ended|confirmed) [a-z%:]{1,9} [0-9a-f-]{0,40}( .*)?") {
-            if let Some(news) = News::decode(&text) {
-                prop_assert_eq!(News::decode(&news.encode()), Some(news));
+            if let Some(news) = News::decode(text.as_bytes()) {
+                prop_assert_eq!(News::decode(news.encode().as_bytes()), Some(news));
             }
         }
     }
@@ -126,10 +151,16 @@ mod tests {
     fn news_are_what_they_were() {
         let session = SessionId::new("a b".replace(' ', ":")).unwrap().bound_to(Principal::new("x y").unwrap());
         for news in [News::Ended(session.clone(), ProcessId::new()), News::Confirmed(session, 7)] {
-            assert_eq!(News::decode(&news.encode()), Some(news));
+            assert_eq!(News::decode(news.encode().as_bytes()), Some(news));
         }
         for text in ["", "ended", "ended a b", "confirmed a", "confirmed a -1", "confirmed a 1 2", "more a"] {
-            assert_eq!(News::decode(text), None, "{text}");
+            assert_eq!(News::decode(text.as_bytes()), None, "{text}");
+        }
+        let longest = SessionId::new(":".repeat(SessionId::MAX_LEN)).unwrap();
+        let longest = longest.bound_to(Principal::new(":".repeat(Principal::MAX_LEN)).unwrap());
+        for news in [News::Ended(longest.clone(), ProcessId::new()), News::Confirmed(longest, u64::MAX)] {
+            assert!(news.encode().len() <= News::MAX_LEN);
+            assert_eq!(News::decode(news.encode().as_bytes()), Some(news));
         }
         let process = ProcessId::new();
         assert_eq!(ProcessId::parse(&process.to_string()), Some(process));

@@ -19,14 +19,14 @@ pub(crate) async fn a_session_is_remembered_by_all_and_forgotten_by_all(place: &
     assert_eq!(a.recall(&session()).await.unwrap(), None);
     assert!(a.remember(&session(), STATE).await.unwrap());
     assert_eq!(b.recall(&session()).await.unwrap().as_deref(), Some(STATE));
-    b.forget(&session(), ProcessId::new()).await.unwrap();
+    b.forget(&session(), ProcessId::new(), false).await.unwrap();
     assert_eq!(a.recall(&session()).await.unwrap(), None);
 }
 
 pub(crate) async fn a_session_that_has_ended_is_not_remembered_again(place: &Place) {
     let queue = place.queue(config()).await;
     queue.remember(&session(), STATE).await.unwrap();
-    queue.forget(&session(), ProcessId::new()).await.unwrap();
+    queue.forget(&session(), ProcessId::new(), false).await.unwrap();
     assert!(!queue.remember(&session(), STATE).await.unwrap());
     assert_eq!(queue.recall(&session()).await.unwrap(), None);
 }
@@ -37,18 +37,32 @@ pub(crate) async fn a_session_is_another_under_another_principal(place: &Place) 
     queue.remember(&bound("alice"), STATE).await.unwrap();
     assert_eq!(queue.recall(&session()).await.unwrap(), None);
     assert_eq!(queue.recall(&bound("mallory")).await.unwrap(), None);
-    queue.forget(&bound("mallory"), ProcessId::new()).await.unwrap();
+    queue.forget(&bound("mallory"), ProcessId::new(), true).await.unwrap();
     assert_eq!(queue.recall(&bound("alice")).await.unwrap().as_deref(), Some(STATE));
 }
 
 pub(crate) async fn what_is_known_of_sessions_is_said_of_each(place: &Place) {
     let queue = place.queue(config()).await;
     queue.remember(&session(), STATE).await.unwrap();
-    queue.forget(&another(), ProcessId::new()).await.unwrap();
+    queue.forget(&another(), ProcessId::new(), true).await.unwrap();
     let asked = [another(), session(), SessionId::new("unknown").unwrap()];
     let known = queue.keep(&asked).await.unwrap();
     assert_eq!(known, [Remembered::Ended, Remembered::Known, Remembered::Unknown]);
     assert_eq!(queue.keep(&[]).await.unwrap(), []);
+    assert_eq!(queue.look_up(&asked).await.unwrap(), known);
+    assert!(queue.knows_all(&asked[..2]).await.unwrap() && queue.knows_all(&[]).await.unwrap());
+    assert!(!queue.knows_all(&asked).await.unwrap());
+}
+
+pub(crate) async fn a_session_that_never_was_is_not_remembered_as_ended(place: &Place) {
+    let queue = place.queue(config()).await;
+    assert!(!queue.forget(&session(), ProcessId::new(), false).await.unwrap());
+    assert_eq!(queue.look_up(&[session()]).await.unwrap(), [Remembered::Unknown]);
+    assert!(queue.remember(&session(), STATE).await.unwrap(), "it may still begin");
+    // Whoever holds a session that the queue has lost ends it all the same.
+    assert!(queue.forget(&another(), ProcessId::new(), true).await.unwrap());
+    assert_eq!(queue.look_up(&[another()]).await.unwrap(), [Remembered::Ended]);
+    assert!(queue.forget(&another(), ProcessId::new(), false).await.unwrap(), "it has ended");
 }
 
 pub(crate) async fn a_session_lives_as_long_as_it_is_used(place: &Place) {
@@ -82,12 +96,12 @@ pub(crate) async fn an_end_is_told_to_all_and_a_ping_to_one(place: &Place) {
     // Until all listen: that takes a moment, and what was said before is not repeated.
     for listener in &mut listeners {
         while tokio::time::timeout(Duration::from_millis(20), listener.recv()).await.is_err() {
-            b.forget(&another(), ProcessId::new()).await.unwrap();
+            b.forget(&another(), ProcessId::new(), true).await.unwrap();
         }
     }
     b.confirmed(one, &session(), 7).await.unwrap();
     let by = ProcessId::new();
-    b.forget(&session(), by).await.unwrap();
+    assert!(b.forget(&session(), by, true).await.unwrap());
     let mut heard = Vec::new();
     for listener in &mut listeners {
         let mut rest = Vec::new();

@@ -1,5 +1,7 @@
 //! What this process has logged: what an operator would see.
 
+#![allow(dead_code)] // each suite uses a part of it
+
 use std::io::{self, Write};
 use std::sync::Mutex;
 
@@ -19,8 +21,12 @@ impl Write for Writer {
 
 /// Begins to write down, once for all tests of a process.
 pub(crate) fn begin() {
-    let level = tracing_subscriber::filter::LevelFilter::INFO;
-    let _ = tracing_subscriber::fmt().with_ansi(false).with_max_level(level).with_writer(|| Writer).try_init();
+    begin_with("info");
+}
+
+/// As [`begin`], with a filter such as `mcp_courier=trace`.
+pub(crate) fn begin_with(filter: &str) {
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(|| Writer).try_init();
 }
 
 /// The lines so far with all of these words in them.

@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 
-use tokio::sync::mpsc;
-
 use super::MemoryQueue;
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::lock::lock;
 use crate::queue::BoxFuture;
-use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
+use crate::queue::fleet::{Fleet, News, NewsReceiver, NewsSender, ProcessId, Remembered, news_channel};
 use crate::session_id::{SessionId, SessionStatus};
 
 /// What is remembered, and who listens.
@@ -17,7 +15,7 @@ use crate::session_id::{SessionId, SessionStatus};
 pub(super) struct Sessions {
     /// What they began with, empty once they have ended; and until when that is known.
     states: HashMap<String, (String, Timestamp)>,
-    listeners: Vec<(String, mpsc::UnboundedSender<News>)>,
+    listeners: Vec<(String, NewsSender)>,
 }
 
 impl MemoryQueue {
@@ -42,7 +40,10 @@ impl MemoryQueue {
 
     fn tell(sessions: &mut Sessions, channel: impl Fn(&str) -> bool, news: &News) {
         sessions.listeners.retain(|(theirs, sender)| {
-            if channel(theirs) { sender.send(news.clone()).is_ok() } else { !sender.is_closed() }
+            if channel(theirs) {
+                sender.send(news.clone());
+            }
+            !sender.is_closed()
         });
     }
 }
@@ -84,13 +85,39 @@ impl Fleet for MemoryQueue {
         }))
     }
 
-    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn look_up<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
+        ready(self.with_sessions(|sessions, _| {
+            let known = |session| match sessions.states.get(&self.keys.session(session)) {
+                None => Remembered::Unknown,
+                Some((state, _)) if state.is_empty() => Remembered::Ended,
+                Some(_) => Remembered::Known,
+            };
+            all.iter().map(known).collect()
+        }))
+    }
+
+    fn knows_all<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>> {
+        ready(self.with_sessions(|sessions, _| {
+            all.iter().all(|session| sessions.states.contains_key(&self.keys.session(session)))
+        }))
+    }
+
+    fn forget<'a>(
+        &'a self,
+        session: &'a SessionId,
+        by: ProcessId,
+        is_known: bool,
+    ) -> BoxFuture<'a, Result<bool, QueueError>> {
         let all = format!("{}:", self.keys.news());
-        self.with_sessions(|sessions, until| {
-            sessions.states.insert(self.keys.session(session), (String::new(), until));
-            Self::tell(sessions, |theirs| theirs.starts_with(&all), &News::Ended(session.clone(), by));
-        });
-        ready(())
+        ready(self.with_sessions(|sessions, until| {
+            let key = self.keys.session(session);
+            let has_ended = is_known || sessions.states.contains_key(&key);
+            if has_ended {
+                sessions.states.insert(key, (String::new(), until));
+                Self::tell(sessions, |theirs| theirs.starts_with(&all), &News::Ended(session.clone(), by));
+            }
+            has_ended
+        }))
     }
 
     fn confirmed<'a>(
@@ -105,8 +132,8 @@ impl Fleet for MemoryQueue {
         ready(())
     }
 
-    fn listen(&self, process: ProcessId) -> mpsc::UnboundedReceiver<News> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn listen(&self, process: ProcessId) -> NewsReceiver {
+        let (sender, receiver) = news_channel();
         self.with_sessions(|sessions, _| sessions.listeners.push((self.keys.news_for(process), sender)));
         receiver
     }

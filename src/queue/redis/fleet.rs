@@ -1,25 +1,56 @@
 //! Sessions in Redis: a string each, empty once it has ended, and a channel for the news.
 
-use redis::{RedisResult, Value};
-use tokio::sync::mpsc;
+use redis::{Pipeline, RedisResult};
 
 use super::RedisQueue;
 use super::primary;
 use crate::error::QueueError;
 use crate::queue::BoxFuture;
-use crate::queue::fleet::{Fleet, News, ProcessId, Remembered};
+use crate::queue::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
 use crate::session_id::SessionId;
 
 mod forget;
 mod news;
 mod remember;
 
-/// How many sessions are kept in one pipeline.
+/// Number of sessions that one pipeline asks for.
 const PIPELINE: usize = 500;
 
 impl RedisQueue {
     fn session_life(&self) -> String {
         self.config.session_time_to_live().as_millis().to_string()
+    }
+
+    /// Asks of each session whether its key exists, by a command that answers 0 where it does not, and what it holds.
+    async fn known(
+        &self,
+        sessions: &[SessionId],
+        doing: &'static str,
+        exists: impl Fn(&mut Pipeline, &str) + Send + Sync,
+    ) -> Result<Vec<Remembered>, QueueError> {
+        let failed = |e| self.failed(doing, e);
+        let mut known = Vec::with_capacity(sessions.len());
+        for some in sessions.chunks(PIPELINE) {
+            let mut pipe = redis::pipe();
+            for session in some {
+                let key = self.keys.session(session);
+                exists(&mut pipe, &key);
+                pipe.cmd("STRLEN").arg(&key);
+            }
+            let answers: Vec<RedisResult<i64>> =
+                pipe.ignore_errors().query_async(&mut self.shared.clone()).await.map_err(failed)?;
+            for answer in answers.chunks(2) {
+                known.push(match answer {
+                    [Ok(0), _] => Remembered::Unknown,
+                    [Ok(_), Ok(0)] => Remembered::Ended,
+                    // Something else lies under this session's key. The others are not to suffer for it.
+                    [Ok(_), Err(error)] if error.code() == Some("WRONGTYPE") => Remembered::Known,
+                    [Err(error), _] | [_, Err(error)] => return Err(failed(error.clone())),
+                    _ => Remembered::Known,
+                });
+            }
+        }
+        Ok(known)
     }
 }
 
@@ -44,38 +75,50 @@ impl Fleet for RedisQueue {
 
     fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
         Box::pin(async move {
-            let failed = |e| self.failed("keeping sessions", e);
-            let mut known = Vec::with_capacity(sessions.len());
-            for some in sessions.chunks(PIPELINE) {
-                let mut pipe = redis::pipe();
-                for session in some {
-                    let key = self.keys.session(session);
-                    pipe.cmd("PEXPIRE").arg(&key).arg(self.session_life());
-                    pipe.cmd("STRLEN").arg(&key);
-                }
-                let answers: Vec<RedisResult<i64>> =
-                    pipe.ignore_errors().query_async(&mut self.shared.clone()).await.map_err(failed)?;
-                for answer in answers.chunks(2) {
-                    known.push(match answer {
-                        [Ok(0), _] => Remembered::Unknown,
-                        [Ok(_), Ok(0)] => Remembered::Ended,
-                        // Something else lies under this one's key. The others are not to suffer for it.
-                        [Ok(_), Err(error)] if error.code() == Some("WRONGTYPE") => Remembered::Known,
-                        [Err(error), _] | [_, Err(error)] => return Err(failed(error.clone())),
-                        _ => Remembered::Known,
-                    });
-                }
-            }
-            Ok(known)
+            let life = self.session_life();
+            self.known(sessions, "refreshing sessions", |pipe, key| {
+                pipe.cmd("PEXPIRE").arg(key).arg(&life);
+            })
+            .await
         })
     }
 
-    fn forget<'a>(&'a self, session: &'a SessionId, by: ProcessId) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn look_up<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
+        Box::pin(self.known(sessions, "looking up sessions", |pipe, key| {
+            pipe.cmd("EXISTS").arg(key);
+        }))
+    }
+
+    fn knows_all<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>> {
+        Box::pin(async move {
+            for some in sessions.chunks(PIPELINE) {
+                let mut exists = redis::cmd("EXISTS");
+                for session in some {
+                    exists.arg(self.keys.session(session));
+                }
+                let known: usize = exists
+                    .query_async(&mut self.shared.clone())
+                    .await
+                    .map_err(|e| self.failed("looking up sessions", e))?;
+                if known < some.len() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn forget<'a>(
+        &'a self,
+        session: &'a SessionId,
+        by: ProcessId,
+        is_known: bool,
+    ) -> BoxFuture<'a, Result<bool, QueueError>> {
         Box::pin(async move {
             let mut call = forget::SCRIPT.key(self.keys.session(session));
             call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
-            let done: Result<Value, _> = call.invoke_async(&mut self.shared.clone()).await;
-            done.map(drop).map_err(|e| self.failed("forgetting a session", e))
+            let done = call.arg(u8::from(is_known)).invoke_async(&mut self.shared.clone()).await;
+            done.map_err(|e| self.failed("forgetting a session", e))
         })
     }
 
@@ -93,8 +136,8 @@ impl Fleet for RedisQueue {
         })
     }
 
-    fn listen(&self, process: ProcessId) -> mpsc::UnboundedReceiver<News> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn listen(&self, process: ProcessId) -> NewsReceiver {
+        let (sender, receiver) = news_channel();
         let channels = [self.keys.news(), self.keys.news_for(process)];
         let probe = primary::probe(&self.keys);
         tokio::spawn(news::listen(self.client.clone(), channels, probe, self.config.backoff(), sender));

@@ -19,6 +19,7 @@ use crate::session::PresenceSender;
 use crate::session_id::SessionId;
 
 mod batch;
+mod introduction;
 mod questions;
 
 pub(super) use self::questions::Answered;
@@ -26,8 +27,8 @@ pub(super) use self::questions::Answered;
 pub(super) struct ClientSession {
     session_id: SessionId,
     process: ProcessId,
-    /// How many bytes are remembered of what the client said of itself.
-    largest: usize,
+    /// Number of bytes that are kept at most of what the client said of itself.
+    state_max_bytes: usize,
     limit: Duration,
     level: DeliveryLevel,
     presence: PresenceSender,
@@ -73,7 +74,7 @@ impl ClientSession {
         Self {
             session_id,
             process,
-            largest: config.message_max_bytes(),
+            state_max_bytes: config.session_state_max_bytes(),
             limit: config.hand_over_timeout(),
             level: config.delivery_level(),
             presence: PresenceSender::new(),
@@ -111,7 +112,12 @@ impl ClientSession {
         self.state().is_initialized
     }
 
-    pub(super) fn is_remembered(&self, is_remembered: bool) {
+    /// Whether the fleet remembers the session, as far as this process knows.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.state().remembered.1
+    }
+
+    pub(super) fn set_remembered(&self, is_remembered: bool) {
         self.state().remembered.1 = is_remembered;
     }
 
@@ -251,7 +257,7 @@ mod tests {
         let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
             "clientInfo": {"name": "c", "version": "1"}}});
-        session.initialized(&serde_json::from_value(initialize).unwrap(), false);
+        session.initialized(&mut serde_json::from_value(initialize).unwrap(), false).unwrap();
     }
 
     fn question() -> Question {

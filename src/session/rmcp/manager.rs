@@ -12,7 +12,7 @@ use rmcp::transport::streamable_http_server::session::{
 use super::client::{Answered, ClientSession};
 use super::early_close::{early_close, original, resumed};
 use super::gates::Why;
-use super::keep;
+use super::housekeeping;
 use super::principal::{acting, session_of};
 use super::restoring::{Restoring, after_rmcp, is_restored};
 use super::shared::Shared;
@@ -54,6 +54,16 @@ pub enum ManagerError<E> {
     /// An answer could not be given to its worker.
     #[error(transparent)]
     Answer(#[from] QueueError),
+    /// The process holds [`Config::session_limit`](crate::Config::session_limit) sessions, and none of them is idle.
+    #[error("there are session_limit ({limit}) sessions here, and none of them is idle")]
+    TooManySessions {
+        /// The limit.
+        limit: usize,
+    },
+    /// A client says more of itself than
+    /// [`Config::session_state_max_bytes`](crate::Config::session_state_max_bytes).
+    #[error("{0}")]
+    InitializeTooLarge(String),
     /// There is no such session here, or it is not the acting user's. Between two steps it may have ended.
     #[error("there is no such session here")]
     NoSession,
@@ -90,8 +100,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
 
     /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
     /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for
-    /// each session, once or, where Redis is in trouble, perhaps not at all. Whoever may send requests may also end a session
-    /// that never was. It must not block; where it panics, that is logged. Without a store nothing is called.
+    /// each session, once or, where Redis is in trouble, perhaps not at all. It must not block; where it panics, that is logged. Without a store nothing is called.
     pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.shared.set_on_end(Arc::new(on_end));
         self
@@ -106,7 +115,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
 
     /// The first request starts what goes on by itself: only then is it sure that a runtime runs.
     fn start(&self) {
-        self.kept.call_once(|| keep::start(&self.shared));
+        self.kept.call_once(|| housekeeping::start(&self.shared));
     }
 
     /// The acting user's client under an id. Each step looks for itself: rmcp knows nothing of users, and takes a session
@@ -114,6 +123,10 @@ impl<M: SessionManager> CourierSessionManager<M> {
     fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
         let session = session_of(id)?;
         self.shared.known(id).filter(|client| *client.session_id() == session).ok_or(ManagerError::NoSession)
+    }
+
+    fn too_many_sessions(&self) -> ManagerError<M::Error> {
+        ManagerError::TooManySessions { limit: self.shared.config.session_limit() }
     }
 
     async fn open(
@@ -179,8 +192,15 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
 
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
         self.start();
+        if !self.shared.make_room() {
+            return Err(self.too_many_sessions());
+        }
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
-        self.shared.begin(&id, session_of(&id)?);
+        // Others may have taken the room meanwhile.
+        if self.shared.begin(&id, session_of(&id)?).is_none() {
+            self.shared.inner.close_session(&id).await.map_err(ManagerError::Inner)?;
+            return Err(self.too_many_sessions());
+        }
         Ok((id, transport))
     }
 
@@ -191,7 +211,10 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
         let mut restoring = is_restored(&message).then(|| Restoring::new(&self.shared, id, true));
         let client = self.client(id)?;
-        client.initialized(&message, restoring.is_some());
+        if let Err(error) = client.initialized(&mut message, restoring.is_some()) {
+            self.shared.close(id, &client, true);
+            return Err(ManagerError::InitializeTooLarge(error.to_string()));
+        }
         message.insert_extension(client.session_id().clone());
         let initialized = self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)?;
         if let Some(restoring) = &mut restoring {
@@ -316,7 +339,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         // What may be left of one that the decorated manager has ended by itself.
         self.shared.end(&id);
         let session = session_of(&id)?;
-        let client = self.shared.begin(&id, session.clone());
+        let begun = if self.shared.make_room() { self.shared.begin(&id, session.clone()) } else { None };
+        let client = begun.ok_or_else(|| self.too_many_sessions())?;
         // Its end was heard of since the store was asked.
         if self.shared.has_ended(&session) {
             self.shared.end(&id);

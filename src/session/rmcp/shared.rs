@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::gates::Gates;
-use super::keep;
+use super::housekeeping;
 use super::restoring::after_rmcp;
 use crate::config::Config;
 use crate::error::QueueError;
@@ -26,11 +26,12 @@ use crate::session_id::SessionId;
 /// How long clients wait by default before they open another stream: rmcp's own.
 const RECONNECT_DELAY: Duration = Duration::from_secs(3);
 
-/// How many sessions are kept in mind that ended last: their end may be heard of again.
+/// Number of sessions that are remembered here after their end: of those that ended for good, whose end may be heard of
+/// again, and of those that were served here.
 const ENDED: usize = 1024;
 
-/// How many sessions that their clients have ended wait at most for Redis to be told so.
-const UNTOLD: usize = 10_000;
+/// Number of ended sessions that wait at most until Redis knows of their end.
+const PENDING_ENDS: usize = 10_000;
 
 /// Who is told that a session has ended.
 pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
@@ -49,10 +50,14 @@ pub(super) struct Shared<M> {
     idle_timeout: Mutex<Duration>,
     reconnect_delay: Mutex<Duration>,
     on_end: Mutex<Option<OnEnd>>,
-    /// Those that ended last.
+    /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
-    /// Those that have ended, which Redis does not know yet.
-    untold: Mutex<Vec<SessionId>>,
+    /// Sessions that were closed here last, for good or not.
+    closed: Mutex<Recent<SessionId>>,
+    /// Sessions whose end Redis does not know yet, and whether this process knew each.
+    pending_ends: Mutex<Vec<(SessionId, bool)>>,
+    /// Number of sessions that made room for others.
+    made_room: AtomicU64,
     /// What is known of sessions may be wrong: it is to be looked at.
     pub(super) doubt: Arc<Notify>,
 }
@@ -70,11 +75,13 @@ impl<M: SessionManager> Shared<M> {
             epoch,
             clients: Mutex::default(),
             is_stored: AtomicBool::new(false),
-            idle_timeout: Mutex::new(keep::IDLE_TIMEOUT),
+            idle_timeout: Mutex::new(housekeeping::IDLE_TIMEOUT),
             reconnect_delay: Mutex::new(RECONNECT_DELAY),
             on_end: Mutex::default(),
             ended: Mutex::new(Recent::new(ENDED)),
-            untold: Mutex::default(),
+            closed: Mutex::new(Recent::new(ENDED)),
+            pending_ends: Mutex::default(),
+            made_room: AtomicU64::new(0),
             doubt: Arc::default(),
         }
     }
@@ -99,6 +106,36 @@ impl<M: SessionManager> Shared<M> {
                 after_rmcp(async move { shared.gates.closed(&id) });
             }
         });
+    }
+}
+
+impl<M: SessionManager> Shared<M> {
+    /// Closes a session that has ended for good at another server.
+    pub(super) fn ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+        self.close(id, client, true);
+        self.tell_of_end(client.session_id());
+    }
+
+    /// Makes room for one more session: where there are as many as may be, the one that has been idle for longest is closed
+    /// here, as an idle timeout would. Returns whether there is room.
+    pub(super) fn make_room(self: &Arc<Self>) -> bool {
+        let longest_idle = {
+            let clients = self.clients();
+            if clients.len() < self.config.session_limit() {
+                return true;
+            }
+            let idle = clients.iter().filter(|(_, client)| client.is_initialized());
+            let idle = idle.filter_map(|(id, client)| Some((client.idle_since()?, id, client)));
+            idle.min_by_key(|(since, ..)| *since).map(|(_, id, client)| (Arc::clone(id), Arc::clone(client)))
+        };
+        let Some((id, client)) = longest_idle else { return false };
+        let so_far = self.made_room.fetch_add(1, Ordering::Relaxed) + 1;
+        if so_far.is_power_of_two() {
+            let limit = self.config.session_limit();
+            tracing::warn!(limit, so_far, "session_limit is reached; the longest idle session is ended here");
+        }
+        self.close(&id, &client, true);
+        true
     }
 }
 
@@ -141,17 +178,29 @@ impl<M> Shared<M> {
         self.clients().get(id).map(Arc::clone)
     }
 
-    /// A session that is new here.
-    pub(super) fn begin(&self, id: &RmcpSessionId, session: SessionId) -> Arc<ClientSession> {
+    /// Adds a session that is new here; `None` where there are too many.
+    pub(super) fn begin(&self, id: &RmcpSessionId, session: SessionId) -> Option<Arc<ClientSession>> {
+        let mut clients = self.clients();
+        if clients.len() >= self.config.session_limit() && !clients.contains_key(id) {
+            return None;
+        }
         let new = || Arc::new(ClientSession::new(&self.config, session, self.process));
-        Arc::clone(self.clients().entry(Arc::clone(id)).or_insert_with(new))
+        Some(Arc::clone(clients.entry(Arc::clone(id)).or_insert_with(new)))
     }
 
-    /// A session is over in this process: its subscriber sees that, and stops.
+    /// Ends a session in this process: its subscriber sees that, and stops.
     pub(super) fn end(&self, id: &RmcpSessionId) {
-        if let Some(client) = self.clients().remove(id) {
+        let ended = self.clients().remove(id);
+        if let Some(client) = ended {
+            lock(&self.closed).insert(client.session_id().clone());
             client.end(self.is_stored());
         }
+    }
+
+    /// Returns whether a session is served here, or was not long ago.
+    pub(super) fn was_served(&self, session: &SessionId) -> bool {
+        let is_served = self.known(session.as_str()).is_some_and(|client| client.session_id() == session);
+        is_served || lock(&self.closed).contains(session)
     }
 
     /// A session has ended for good. It may be heard of more than once, and is told once.
@@ -172,44 +221,46 @@ impl<M> Shared<M> {
         lock(&self.ended).contains(session)
     }
 
-    /// Ends a session for all. Where Redis does not take it, it is tried again: see `keep`.
-    pub(super) async fn forget(&self, session: &SessionId) -> Result<(), QueueError> {
+    /// Ends a session for all. Where Redis does not take that, housekeeping tries again.
+    pub(super) async fn forget(&self, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
         let forgotten = async {
-            self.queue.forget(session, self.process).await?;
-            self.tell_of_end(session);
-            cancel_open(&*self.queue, session, "the session has ended").await
+            if self.queue.forget(session, self.process, is_known).await? {
+                self.tell_of_end(session);
+                cancel_open(&*self.queue, session, "the session has ended").await?;
+            }
+            Ok(())
         };
         let forgotten = forgotten.await;
         if forgotten.is_err() {
-            self.is_untold(session.clone());
+            self.add_pending_end(session.clone(), is_known);
         }
-        forgotten.map(drop)
+        forgotten
     }
 
-    pub(super) fn is_untold(&self, session: SessionId) {
-        let mut untold = lock(&self.untold);
-        if untold.len() < UNTOLD {
-            untold.push(session);
+    /// Has the end of a session published later.
+    pub(super) fn add_pending_end(&self, session: SessionId, is_known: bool) {
+        let mut pending = lock(&self.pending_ends);
+        if pending.len() < PENDING_ENDS {
+            pending.push((session, is_known));
         }
     }
 
-    /// The sessions that have ended, which Redis is to be told once more.
-    pub(super) fn take_untold(&self) -> Vec<SessionId> {
-        std::mem::take(&mut *lock(&self.untold))
+    /// Takes the sessions whose end is to be published once more.
+    pub(super) fn take_pending_ends(&self) -> Vec<(SessionId, bool)> {
+        std::mem::take(&mut *lock(&self.pending_ends))
     }
 
-    /// Whether there are any.
-    pub(super) fn has_untold(&self) -> bool {
-        !lock(&self.untold).is_empty()
+    /// Returns whether there are any.
+    pub(super) fn has_pending_ends(&self) -> bool {
+        !lock(&self.pending_ends).is_empty()
     }
 
-    /// Has a session remembered. One that has ended meanwhile ends here when that is noticed: see `keep`.
-    pub(super) async fn remember(&self, client: &ClientSession) -> Result<(), QueueError> {
-        if let Some(state) = client.state_to_remember() {
-            self.queue.remember(client.session_id(), &state).await?;
-            client.is_remembered(true);
-        }
-        Ok(())
+    /// Has a session remembered, if it is not. Returns `false` where the session has ended meanwhile.
+    pub(super) async fn remember(&self, client: &ClientSession) -> Result<bool, QueueError> {
+        let Some(state) = client.state_to_remember() else { return Ok(true) };
+        let is_remembered = self.queue.remember(client.session_id(), &state).await?;
+        client.set_remembered(is_remembered);
+        Ok(is_remembered)
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Arc<ClientSession>>> {

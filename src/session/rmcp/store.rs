@@ -76,7 +76,7 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
     }
 
     async fn store(&self, id: &str, _state: &SessionState) -> Result<(), SessionStoreError> {
-        // It was noted when the session was initialised. Where this fails it is tried again: see `keep`.
+        // The state was noted when the session was initialised. Where this fails housekeeping tries again.
         if let Some(client) = self.0.known(id) {
             self.0.remember(&client).await?;
         }
@@ -86,8 +86,9 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
     async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {
         let session = session_of(id)?;
         let shared = Arc::clone(&self.0);
+        let is_known = shared.was_served(&session);
         // A task of its own: a client that hangs up behind its DELETE has ended its session all the same.
-        tokio::spawn(async move { shared.forget(&session).await }).await??;
+        tokio::spawn(async move { shared.forget(&session, is_known).await }).await??;
         Ok(())
     }
 }

@@ -1,31 +1,26 @@
 //! Listening to the news, over a connection of its own that is made again whenever it is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Client, Cmd, PushInfo, PushKind, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::error::QueueErrorKind;
-use crate::queue::fleet::News;
+use crate::queue::fleet::{News, NewsSender};
 use crate::queue::redis::connection::{CONNECT_TIMEOUT, tracking, within};
 use crate::queue::redis::primary::{self, CHECK_EVERY};
 use crate::retry::Backoff;
 
 /// Listens for as long as there is a receiver.
-pub(super) async fn listen(
-    client: Client,
-    channels: [String; 2],
-    probe: Cmd,
-    backoff: Backoff,
-    sender: mpsc::UnboundedSender<News>,
-) {
+pub(super) async fn listen(client: Client, channels: [String; 2], probe: Cmd, backoff: Backoff, sender: NewsSender) {
     let mut failures = 0;
     while !sender.is_closed() {
         if let Err(error) = hear(&client, &channels, &probe, &sender, &mut failures).await {
             let pause = backoff.pause(failures, fastrand::f64());
             failures = failures.saturating_add(1);
-            tracing::warn!(%error, ?pause, "no news from other processes; trying again");
+            tracing::warn!(%error, ?pause, "listening to news of other processes failed; trying again");
             tokio::time::sleep(pause).await;
         }
     }
@@ -36,17 +31,16 @@ async fn hear(
     client: &Client,
     channels: &[String; 2],
     probe: &Cmd,
-    sender: &mpsc::UnboundedSender<News>,
+    sender: &NewsSender,
     failures: &mut u32,
 ) -> Result<(), QueueErrorKind> {
     let lost = Arc::new(Notify::new());
     let pushed = {
-        let (lost, sender) = (Arc::clone(&lost), sender.clone());
+        let (lost, sender, unreadable) = (Arc::clone(&lost), sender.clone(), AtomicU64::new(0));
         move |push: PushInfo| match push.kind {
             PushKind::Message => match news(&push.data) {
-                // Where nobody listens any more it is nobody's loss.
-                Some(news) => drop(sender.send(news)),
-                None => tracing::warn!("what came over the channel of a fleet is no news"),
+                Some(news) => sender.send(news),
+                None => warn_of_unreadable(unreadable.fetch_add(1, Ordering::Relaxed) + 1),
             },
             PushKind::Disconnection => lost.notify_one(),
             _ => {}
@@ -57,8 +51,7 @@ async fn hear(
     primary::check(&mut connection, probe).await?;
     within(Duration::ZERO, connection.subscribe(channels)).await?;
     if std::mem::take(failures) > 0 {
-        // Where nobody listens any more it is nobody's loss.
-        let _ = sender.send(News::Again);
+        sender.send(News::Again);
     }
     loop {
         tokio::select! {
@@ -71,8 +64,15 @@ async fn hear(
     }
 }
 
-/// A message's channel and what was said there.
+/// Reads a message: its channel, and what was said there.
 fn news(data: &[Value]) -> Option<News> {
     let [_, Value::BulkString(text)] = data else { return None };
-    News::decode(std::str::from_utf8(text).ok()?)
+    News::decode(text)
+}
+
+/// Logs the first message of a connection that cannot be read, and then each time that there have been twice as many.
+fn warn_of_unreadable(so_far: u64) {
+    if so_far.is_power_of_two() {
+        tracing::warn!(so_far, "a message on the news channel of the fleet cannot be read; it is ignored");
+    }
 }

@@ -1,8 +1,7 @@
 //! Questions to a client's user, and what the client answers to anything of ours.
 
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
+use rmcp::model::{ClientJsonRpcMessage, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-use rmcp::transport::streamable_http_server::session::store::SessionState as RmcpSessionState;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -16,8 +15,8 @@ use crate::session::SessionState;
 /// Modes of elicitation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Modes {
-    form: bool,
-    url: bool,
+    pub(super) form: bool,
+    pub(super) url: bool,
 }
 
 /// What an answer of the client's is to.
@@ -33,27 +32,6 @@ pub(in crate::session::rmcp) enum Answered {
 }
 
 impl ClientSession {
-    /// The client said who it is and what it can do; now, or, where the session is restored, at another server.
-    pub(in crate::session::rmcp) fn initialized(&self, message: &ClientJsonRpcMessage, is_restored: bool) {
-        let ClientJsonRpcMessage::Request(request) = message else { return };
-        let ClientRequest::InitializeRequest(initialize) = &request.request else { return };
-        let state = serde_json::to_string(&RmcpSessionState::new(initialize.params.clone()));
-        // What a client says of itself is not kept without bound.
-        let state = state.ok().filter(|state| state.len() <= self.largest);
-        if state.is_none() {
-            tracing::warn!(session = ?self.session_id, "a client says too much of itself; its session is not remembered");
-        }
-        {
-            let mut ours = self.state();
-            (ours.remembered, ours.is_initialized) = ((state, is_restored), true);
-        }
-        if let Some(elicitation) = &initialize.params.capabilities.elicitation {
-            let url = elicitation.url.is_some();
-            // MCP: one that names no mode means forms.
-            self.state().modes = Modes { form: elicitation.form.is_some() || !url, url };
-        }
-    }
-
     /// An answer to a request. What is ours nobody else is to see.
     pub(in crate::session::rmcp) fn answered(&self, message: &ClientJsonRpcMessage) -> Answered {
         let (id, result) = match message {

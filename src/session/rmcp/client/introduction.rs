@@ -1,0 +1,98 @@
+//! The introduction of a client: what it says of itself in `initialize`, and how much of that is kept.
+
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, InitializeRequestParams};
+use rmcp::transport::streamable_http_server::session::store::SessionState;
+
+use super::ClientSession;
+use super::questions::Modes;
+
+/// A client says more of itself than is kept of a session, even without what is left out first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the params of `initialize` have {bytes} bytes, and at most session_state_max_bytes ({limit}) are accepted")]
+pub(in crate::session::rmcp) struct IntroductionTooLarge {
+    bytes: usize,
+    limit: usize,
+}
+
+impl ClientSession {
+    /// Notes what the client says of itself: now, or, where the session is restored, at another server. Leaves out of the
+    /// message what would exceed the limit: rmcp keeps the message too, for as long as the session lives.
+    pub(in crate::session::rmcp) fn initialized(
+        &self,
+        message: &mut ClientJsonRpcMessage,
+        is_restored: bool,
+    ) -> Result<(), IntroductionTooLarge> {
+        let ClientJsonRpcMessage::Request(request) = message else { return Ok(()) };
+        let ClientRequest::InitializeRequest(initialize) = &mut request.request else { return Ok(()) };
+        let (kept, is_whole) = within(&mut initialize.params, self.state_max_bytes)?;
+        if !is_whole {
+            tracing::warn!(session = ?self.session_id, limit = self.state_max_bytes,
+                "a client says too much of itself; its icons, descriptions and experimental capabilities are dropped");
+        }
+        let mut state = self.state();
+        (state.remembered, state.is_initialized) = ((Some(kept), is_restored), true);
+        if let Some(elicitation) = &initialize.params.capabilities.elicitation {
+            let url = elicitation.url.is_some();
+            // MCP: a client that names no mode means forms.
+            state.modes = Modes { form: elicitation.form.is_some() || !url, url };
+        }
+        Ok(())
+    }
+}
+
+/// Brings the params within a number of bytes. Returns them as they are stored, and whether nothing was left out.
+fn within(params: &mut InitializeRequestParams, limit: usize) -> Result<(String, bool), IntroductionTooLarge> {
+    let stored = |params: &InitializeRequestParams| {
+        serde_json::to_string(&SessionState::new(params.clone())).map_err(|_| IntroductionTooLarge { bytes: 0, limit })
+    };
+    let whole = stored(params)?;
+    if whole.len() <= limit {
+        return Ok((whole, true));
+    }
+    // What only people look at goes first: an icon may be a whole picture.
+    let about = &mut params.client_info;
+    (about.icons, about.description, about.website_url, params.meta) = (None, None, None, None);
+    let mut kept = stored(params)?;
+    if kept.len() > limit {
+        params.capabilities.experimental = None;
+        kept = stored(params)?;
+    }
+    match kept.len() {
+        bytes if bytes > limit => Err(IntroductionTooLarge { bytes, limit }),
+        _ => Ok((kept, false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn params(client_info: Value, experimental: Value) -> InitializeRequestParams {
+        serde_json::from_value(json!({"protocolVersion": "2025-11-25", "clientInfo": client_info,
+            "capabilities": {"elicitation": {}, "experimental": experimental}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_is_left_out_and_the_rest_is_kept() {
+        let large = "x".repeat(2000);
+        let mut fits = params(json!({"name": "c", "version": "1", "description": "d"}), json!({}));
+        assert!(within(&mut fits, 1000).unwrap().1);
+        assert!(fits.client_info.description.is_some());
+        let mut icons = params(
+            json!({"name": "c", "version": "1", "icons": [{"src": format!("data:,{large}")}]}),
+            json!({"a": {}}),
+        );
+        let (kept, is_whole) = within(&mut icons, 1000).unwrap();
+        assert!(!is_whole && kept.len() < 1000 && icons.client_info.icons.is_none());
+        assert!(icons.capabilities.experimental.is_some() && icons.capabilities.elicitation.is_some());
+        let mut experimental = params(json!({"name": "c", "version": "1"}), json!({"a": {"b": large.clone()}}));
+        assert!(!within(&mut experimental, 1000).unwrap().1);
+        assert!(experimental.capabilities.experimental.is_none() && experimental.capabilities.elicitation.is_some());
+        let mut name = params(json!({"name": large, "version": "1"}), json!({}));
+        let refused = within(&mut name, 1000).unwrap_err().to_string();
+        assert!(refused.contains("session_state_max_bytes (1000)"), "{refused}");
+    }
+}

@@ -1,0 +1,78 @@
+//! News of other processes: answers to pings that arrived there, and sessions that ended there.
+//!
+//! Whoever may publish in Redis can forge news. So the work for each message is small and bounded, and a session ends here
+//! only when Redis itself says that the session has ended.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+
+use rmcp::transport::streamable_http_server::session::SessionManager;
+use tokio::sync::mpsc;
+
+use super::shared::Shared;
+use crate::queue::{News, NewsReceiver, Remembered};
+use crate::session_id::SessionId;
+
+/// Number of ends that wait at most until Redis has confirmed them. What exceeds it causes a look at all sessions.
+const ENDS: usize = 1024;
+
+/// Number of ends that Redis is asked about at once.
+const BATCH: usize = 256;
+
+/// Listens for as long as the manager lives.
+pub(super) async fn listen<M: SessionManager>(shared: Weak<Shared<M>>, mut news: NewsReceiver) {
+    let (ends, unconfirmed) = mpsc::channel(ENDS);
+    // Beside the answers to pings, which must not wait for Redis.
+    tokio::spawn(confirm_ends(shared.clone(), unconfirmed));
+    while let Some(news) = news.recv().await {
+        let Some(shared) = shared.upgrade() else { return };
+        match news {
+            News::Confirmed(session, ping) => {
+                if let Some(client) = shared.known(session.as_str())
+                    && *client.session_id() == session
+                {
+                    client.confirmed(ping);
+                }
+            }
+            News::Again => shared.doubt.notify_one(),
+            // This process knows.
+            News::Ended(_, by) if by == shared.process => {}
+            News::Ended(session, _) if shared.has_ended(&session) => {}
+            News::Ended(session, _) => {
+                if ends.try_send(session).is_err() {
+                    shared.doubt.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// Ends sessions of which others said that they have ended, if Redis says so too.
+async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirmed: mpsc::Receiver<SessionId>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while unconfirmed.recv_many(&mut batch, BATCH).await > 0 {
+        let Some(shared) = shared.upgrade() else { return };
+        let mut seen = HashSet::new();
+        batch.retain(|session: &SessionId| seen.insert(session.clone()));
+        match shared.queue.look_up(&batch).await {
+            Ok(known) => {
+                let ended = batch.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
+                ended.for_each(|(session, _)| end(&shared, session));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "confirming the end of sessions failed; all sessions will be looked up");
+                shared.doubt.notify_one();
+            }
+        }
+        batch.clear();
+    }
+}
+
+fn end<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) {
+    match shared.known(session.as_str()) {
+        Some(client) if *client.session_id() == *session => {
+            shared.ended_elsewhere(&session.as_str().into(), &client);
+        }
+        _ => shared.tell_of_end(session),
+    }
+}
