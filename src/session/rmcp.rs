@@ -41,6 +41,7 @@ mod gates;
 mod housekeeping;
 mod manager;
 mod news;
+mod pending_ends;
 mod principal;
 mod restoring;
 mod shared;

@@ -140,7 +140,7 @@ async fn announce_ends<M: SessionManager>(shared: &Shared<M>) {
         if let Err(error) = shared.forget(&session, is_known).await {
             tracing::warn!(?session, %error, "publishing the end of a session failed; retrying");
             // The others come back to where this one is.
-            pending.by_ref().for_each(|(session, is_known)| shared.add_pending_end(session, is_known));
+            pending.by_ref().for_each(|end| shared.add_pending_end(end));
         }
     }
 }

@@ -13,6 +13,7 @@ use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::gates::Gates;
 use super::housekeeping;
+use super::pending_ends::{PendingEnd, PendingEnds};
 use super::restoring::after_rmcp;
 use crate::config::Config;
 use crate::error::QueueError;
@@ -29,9 +30,6 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(3);
 /// Number of sessions that are remembered here after their end: of those that ended for good, whose end may be heard of
 /// again, and of those that were served here.
 const ENDED: usize = 1024;
-
-/// Number of ended sessions that wait at most until Redis knows of their end.
-const PENDING_ENDS: usize = 10_000;
 
 /// Who is told that a session has ended.
 pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
@@ -54,8 +52,8 @@ pub(super) struct Shared<M> {
     ended: Mutex<Recent<SessionId>>,
     /// Sessions that were closed here last, for good or not.
     closed: Mutex<Recent<SessionId>>,
-    /// Sessions whose end Redis does not know yet, and whether this process knew each.
-    pending_ends: Mutex<Vec<(SessionId, bool)>>,
+    /// Sessions whose end Redis does not know yet.
+    pending_ends: Mutex<PendingEnds>,
     /// Number of sessions that made room for others.
     made_room: AtomicU64,
     /// What is known of sessions may be wrong: it is to be looked at.
@@ -232,22 +230,19 @@ impl<M> Shared<M> {
         };
         let forgotten = forgotten.await;
         if forgotten.is_err() {
-            self.add_pending_end(session.clone(), is_known);
+            self.add_pending_end((session.clone(), is_known));
         }
         forgotten
     }
 
     /// Has the end of a session published later.
-    pub(super) fn add_pending_end(&self, session: SessionId, is_known: bool) {
-        let mut pending = lock(&self.pending_ends);
-        if pending.len() < PENDING_ENDS {
-            pending.push((session, is_known));
-        }
+    pub(super) fn add_pending_end(&self, end: PendingEnd) {
+        lock(&self.pending_ends).add(end);
     }
 
     /// Takes the sessions whose end is to be published once more.
-    pub(super) fn take_pending_ends(&self) -> Vec<(SessionId, bool)> {
-        std::mem::take(&mut *lock(&self.pending_ends))
+    pub(super) fn take_pending_ends(&self) -> Vec<PendingEnd> {
+        lock(&self.pending_ends).take()
     }
 
     /// Returns whether there are any.
