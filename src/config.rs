@@ -144,9 +144,9 @@ settings! {
     /// capabilities are dropped. Where the rest is still larger, `initialize` is refused.
     session_state_max_bytes: usize = 64 * 1024;
     /// Number of sessions that one process holds with the `rmcp` adapter. Defaults to 10,000; at least 1. A session without an
-    /// open stream costs about 55 KB, nearly all of it in rmcp's own channels. For one more, the
-    /// session that has been idle for longest, without an open stream and without a request, is ended here, as its idle
-    /// timeout would end it. Where none is idle, the new one is refused.
+    /// open stream costs about 55 KB, nearly all of it in rmcp's own channels. For one more, the session that has been idle
+    /// for longest, without an open stream and without a request, is ended here, as its idle timeout would end it. Where none
+    /// is idle, the new one is refused.
     session_limit: usize = 10_000;
     /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
     delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;

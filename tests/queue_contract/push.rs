@@ -173,7 +173,7 @@ pub(crate) async fn a_push_says_whether_its_session_is_owned_known_or_unknown(pl
     for session in [&parked, &ended] {
         queue.remember(session, "{}").await.unwrap();
     }
-    queue.forget(&ended, ProcessId::new()).await.unwrap();
+    queue.forget(&ended, ProcessId::new(), true).await.unwrap();
     let anothers = session().bound_to(Principal::new("mallory").unwrap());
     let expected = [
         (session(), SessionStatus::Owned),

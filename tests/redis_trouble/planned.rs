@@ -102,7 +102,7 @@ async fn sessions_begin_and_end_over_the_shared_connection_as_if_nothing_had_bee
     assert!(queue.remember(&another, "{}").await.unwrap());
     let new = pair.queue_at_the_new_primary().await;
     assert_eq!(new.recall(&another).await.unwrap().as_deref(), Some("{}"));
-    queue.forget(&session(), ProcessId::new()).await.unwrap();
+    queue.forget(&session(), ProcessId::new(), true).await.unwrap();
     assert_eq!(new.recall(&session()).await.unwrap(), None);
     assert_eq!(queue.keep(&[session(), another]).await.unwrap(), [Remembered::Ended, Remembered::Known]);
 }
@@ -280,7 +280,7 @@ async fn who_listens_for_news_hears_those_of_the_new_primary() {
     assert_eq!(tokio::time::timeout(FOUND, news.recv()).await.expect("in time"), Some(News::Again));
     println!("who listens for news: at the new primary after {:?}", begun.elapsed());
     let by = ProcessId::new();
-    pair.queue_at_the_new_primary().await.forget(&session(), by).await.unwrap();
+    pair.queue_at_the_new_primary().await.forget(&session(), by, true).await.unwrap();
     assert_eq!(tokio::time::timeout(SOON, news.recv()).await.expect("in time"), Some(News::Ended(session(), by)));
 }
 
