@@ -109,6 +109,13 @@ impl ChatService {
         self.apart(async move |seat| seat.chat().who(&room).await).await
     }
 
+    #[tool(
+        description = "The id of your session. Give it to a worker that has something to tell you, and to nobody else."
+    )]
+    async fn session_id(&self, context: RequestContext<RoleServer>) -> Result<CallToolResult, ErrorData> {
+        Ok(CallToolResult::structured(json!({"session_id": self.session(&context.extensions)?})))
+    }
+
     #[tool(description = "Leaves a room.")]
     async fn leave(
         &self,
