@@ -101,7 +101,8 @@ settings! {
     /// How long a notification may wait. Defaults to 300 s; 1 ms to 365 days.
     time_to_live: Duration = Duration::from_secs(300);
     /// How long a key in Redis outlives the last notification in it, so that expired ones are counted by an owner that
-    /// is a little late. Defaults to 60 s; up to 1 day.
+    /// comes a little late. While a queue has an owner, its key outlives the owner's lease by this time too. Defaults to 60 s;
+    /// up to 1 day.
     expiry_grace: Duration = Duration::from_secs(60);
     /// How many attempts to hand over one notification are made before it is discarded. Defaults to 3; 1 to 1000.
     max_attempts: u32 = 3;
@@ -114,7 +115,8 @@ settings! {
     heartbeat: Duration = Duration::from_secs(30);
     /// How many notifications are taken at once. Defaults to 100; 1 to 1000.
     batch_messages: usize = 100;
-    /// How many bytes are taken at once; one notification is always taken. Defaults to 1 MiB; at least 1.
+    /// How many bytes are taken at once; one notification is always taken. Less is taken where an answer of that size does not
+    /// come within 5 s. Defaults to 1 MiB; at least 1.
     batch_bytes: usize = 1024 * 1024;
     /// How many notifications may wait for one session. Defaults to 10,000; at least 1.
     queue_max_messages: usize = 10_000;

@@ -17,7 +17,8 @@
 //! 7. *A failed attempt is written in place*, so that order holds and a restart does not count anew; guarded as in 4 and 5.
 //! 8. *Waiting takes nothing away* and ends at the next push; dropping a wait loses nothing.
 //! 9. *Expiry is per message.* A push never shortens the life of an earlier notification.
-//! 10. *Batches are bounded* in messages and in bytes; one message is always given.
+//! 10. *Batches are bounded* in messages and in bytes; one message is always given. Where the answer to a take does not come
+//!     in time, less is asked for ([`TakeLimit`]).
 //! 11. *A lease ends* by release, by its time, or by a newer claim; whoever lost it learns at once through its [`Permit`].
 //! 12. *Anything may lie in a list*: what cannot be decoded is an item like others and blocks nothing.
 //! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other. What was
@@ -34,7 +35,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -51,11 +52,13 @@ pub(crate) mod lease;
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
+pub(crate) mod take_limit;
 
 pub use self::fates::{Fate, Fates, Letter, Redrove};
 pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered};
 pub use self::lease::Permit;
 pub use self::questions::{Posed, Questions, Settled};
+pub use self::take_limit::TakeLimit;
 
 /// A boxed future, so that a backend can stand behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -117,6 +120,10 @@ pub trait Queue: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'static 
 /// # Cancellation
 /// Any of its futures may be dropped: nothing is lost by it, but the consumer is then of no more use either.
 pub trait Consumer: Send {
+    /// Has the takes bounded by a limit that outlives this consumer, and lets it learn from them. A backend without a line
+    /// that could be narrow needs none.
+    fn share_limit(&mut self, _limit: Arc<Mutex<TakeLimit>>) {}
+
     /// Takes the lease, whoever has it.
     fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>>;
 

@@ -300,13 +300,12 @@ impl Queue for RedisQueue {
     }
 
     fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
-        let lease = self.keys.of(session).lease;
+        let keys = self.keys.of(session);
         Box::pin(async move {
             let failed = |e| self.failed("looking at a lease", e);
             let answer: Value = renew::SCRIPT
-                .key(lease)
-                .arg(owner.to_string())
-                .arg(self.config.lease().as_millis().to_string())
+                .key(&[keys.lease, keys.queue])
+                .arg(renew::arguments(&self.config, owner, true))
                 .invoke_async(&mut self.shared.clone())
                 .await
                 .map_err(failed)?;

@@ -5,14 +5,18 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// As much as passes a narrow line at once.
+const PACKET: usize = 1448;
 
 /// What is done with what is sent.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +29,8 @@ pub(crate) enum Mode {
     Silent,
     /// Requests pass, answers are held.
     OneWay,
+    /// So many bytes pass in a second, in each direction, for all connections together.
+    Narrow(u32),
     /// Whoever sends this is cut, as by a proxy that does not know the command.
     CutAt(&'static str),
 }
@@ -109,7 +115,10 @@ impl Drop for Forwarder {
 }
 
 async fn accept(listener: &TcpListener, target: &AtomicU16, control: &watch::Sender<Control>) {
+    // When the line is free again, in each direction.
+    let lines = [(); 2].map(|()| Arc::new(Mutex::new(Instant::now())));
     while let Ok((client, _)) = listener.accept().await {
+        let [line_there, line_back] = lines.clone();
         let target = target.load(Ordering::Relaxed);
         control.send_modify(|control| control.made += 1);
         let (number, control) = (control.borrow().made, control.subscribe());
@@ -118,8 +127,8 @@ async fn accept(listener: &TcpListener, target: &AtomicU16, control: &watch::Sen
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let mut requests = Pump { number, answers: false, control: control.clone() };
-            let mut answers = Pump { number, answers: true, control };
+            let mut requests = Pump { number, answers: false, control: control.clone(), line: line_there };
+            let mut answers = Pump { number, answers: true, control, line: line_back };
             // The first that ends drops all four, and so closes both.
             tokio::select! {
                 _ = requests.run(from_client, to_server) => {}
@@ -133,6 +142,7 @@ struct Pump {
     number: u64,
     answers: bool,
     control: watch::Receiver<Control>,
+    line: Arc<Mutex<Instant>>,
 }
 
 impl Pump {
@@ -150,8 +160,32 @@ impl Pump {
             if !passes || read == 0 {
                 return Ok(());
             }
-            to.write_all(&buffer[..read]).await?;
+            // Whoever closes meanwhile has what is left thrown away, as by a reset.
+            let end = async {
+                let _ = cut.wait_for(|control| number <= control.cut).await;
+            };
+            tokio::select! {
+                written = self.write(&buffer[..read], &mut to) => written?,
+                () = end => return Ok(()),
+            }
         }
+    }
+
+    async fn write(&self, bytes: &[u8], to: &mut OwnedWriteHalf) -> io::Result<()> {
+        for packet in bytes.chunks(PACKET) {
+            let mode = self.control.borrow().mode;
+            if let Mode::Narrow(rate) = mode {
+                let lasts = Duration::from_secs_f64(packet.len() as f64 / f64::from(rate));
+                let free = {
+                    let mut line = self.line.lock().expect("nobody panics with it");
+                    *line = (*line).max(Instant::now()) + lasts;
+                    *line
+                };
+                tokio::time::sleep_until(free).await;
+            }
+            to.write_all(packet).await?;
+        }
+        Ok(())
     }
 
     /// Waits as long as it is held; not where the connection is to be closed.
@@ -170,7 +204,7 @@ impl Pump {
                 }
                 Mode::Silent => {}
                 Mode::OneWay if self.answers => {}
-                Mode::Pass | Mode::Late(_) | Mode::OneWay | Mode::CutAt(_) => return true,
+                Mode::Pass | Mode::Late(_) | Mode::OneWay | Mode::Narrow(_) | Mode::CutAt(_) => return true,
             }
             if self.control.changed().await.is_err() {
                 return false;

@@ -51,6 +51,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
     drive.set_state(SubscriberState::Connecting);
     let Post { queue, session_id, owner, config, .. } = drive.post.clone();
     let mut consumer = queue.open(&session_id, owner, Arc::new(Permit::new())).await?;
+    consumer.share_limit(Arc::clone(&drive.limit));
     // It guards nothing here: it lets broadcasts find the session.
     drive.to_release = true;
     consumer.claim().await?;

@@ -1,7 +1,7 @@
 //! The life of a subscriber around its service: parked, connecting, claiming, standing by, backing off, releasing.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -10,12 +10,13 @@ use super::serve::{Left, serve};
 use crate::actors::post::{Post, StopReason};
 use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
+use crate::config::Delivery;
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
 use crate::queue::questions::{cancel_open, settle_open};
-use crate::queue::{Consumer, LeaseState, Permit};
+use crate::queue::{Consumer, LeaseState, Permit, TakeLimit};
 use crate::recent::Recent;
 use crate::session::{Presence, SessionState};
 
@@ -28,6 +29,8 @@ pub(super) struct Drive {
     pub(super) presence: Presence,
     pub(super) permit: Arc<Permit>,
     pub(super) recent: Recent<NotificationId>,
+    /// Bounds of the next take: what earlier connections taught holds for the next one too.
+    pub(super) limit: Arc<Mutex<TakeLimit>>,
     /// Failures of the queue in a row, for the backoff.
     pub(super) failures: u32,
     /// The newest opening of the client's stream that the queue was claimed for.
@@ -40,11 +43,17 @@ impl Drive {
     pub(super) fn new(post: Post, session: Addr<SessionActor>) -> Self {
         // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
         let recent = Recent::new((post.config.batch_messages() * 2).max(1024));
+        let messages = match post.config.delivery() {
+            Delivery::AtLeastOnce => post.config.batch_messages(),
+            Delivery::AtMostOnce => 1,
+        };
+        let limit = TakeLimit::new(messages, post.config.batch_bytes());
         Self {
             presence: post.session.presence(),
             session,
             permit: Arc::new(Permit::new()),
             recent,
+            limit: Arc::new(Mutex::new(limit)),
             failures: 0,
             claimed: None,
             to_release: false,
@@ -120,6 +129,7 @@ impl Drive {
     async fn connect(&mut self, opened: u64) -> Result<Option<Box<dyn Consumer>>, QueueError> {
         let Post { queue, session_id, owner, .. } = &self.post;
         let mut consumer = queue.open(session_id, *owner, Arc::clone(&self.permit)).await?;
+        consumer.share_limit(Arc::clone(&self.limit));
         self.to_release = true;
         if self.claimed.is_some_and(|claimed| opened <= claimed) {
             // A new connection, or an older stream, but not a newer one: who was displaced does not claim again by itself.

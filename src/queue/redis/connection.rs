@@ -10,12 +10,14 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use crate::error::{Cause, ConfigError, QueueErrorKind};
+use crate::queue::TakeLimit;
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long any answer may take. A blocking command may take its blocking time besides.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long any answer may take. A blocking command may take its blocking time besides, and a take as long as its
+/// [`TakeLimit`] says.
+pub(super) const ANSWER_TIMEOUT: Duration = TakeLimit::SHORTEST;
 
 /// A connection that nothing goes over is probed after this time, and so often; three probes without an answer end it. So
 /// one that a router has forgotten is not found out by the next command, whose outcome would be uncertain.

@@ -1,23 +1,29 @@
 //! One session's queue over a Redis connection of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
 
+use self::lease::Renewal;
 use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
 use super::fates::not_kept;
 use super::reply::BadReply;
-use super::{claim, renew, replace, take};
+use super::{renew, replace, take};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
+use crate::lock::lock;
 use crate::notification::TIME_TO_LIVE_MAX;
 use crate::queue::lease::DoubtMark;
-use crate::queue::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::queue::{
+    BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, TakeLimit, Taken,
+};
 use crate::session_id::SessionId;
+
+mod lease;
 
 pub(super) struct RedisConsumer {
     connection: MultiplexedConnection,
@@ -29,6 +35,10 @@ pub(super) struct RedisConsumer {
     session: SessionId,
     owner: OwnerToken,
     permit: Arc<Permit>,
+    /// When the lease was claimed or renewed last, by this consumer.
+    renewed: Instant,
+    /// Bounds of the next take, and what the takes teach about the line to Redis.
+    limit: Arc<Mutex<TakeLimit>>,
     /// How long the queue must live at least, for what was seen in it.
     life: Duration,
     /// The queue's clock when it was last looked at.
@@ -55,6 +65,8 @@ impl RedisConsumer {
             session: session.clone(),
             owner,
             permit,
+            renewed: Instant::now(),
+            limit: Arc::new(Mutex::new(TakeLimit::new(config.batch_messages(), config.batch_bytes()))),
             life: Duration::ZERO,
             seen_at: None,
             config,
@@ -70,7 +82,7 @@ impl RedisConsumer {
         pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE);
         // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
-        let [take, renew, tracking] = self.pipeline(Duration::ZERO, &mut pipe).await?;
+        let [take, renew, tracking] = self.pipeline(&mut pipe).await?;
         take.map_err(kind)?;
         renew.map_err(kind)?;
         if let Err(error) = tracking {
@@ -82,12 +94,9 @@ impl RedisConsumer {
 
     async fn pipeline<const N: usize>(
         &mut self,
-        block: Duration,
         pipe: &mut Pipeline,
     ) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
-        let answers: Vec<RedisResult<Value>> =
-            within(block, pipe.ignore_errors().query_async(&mut self.connection)).await?;
-        answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
+        each(within(Duration::ZERO, pipe.ignore_errors().query_async(&mut self.connection)).await?)
     }
 
     async fn script(
@@ -102,93 +111,14 @@ impl RedisConsumer {
         within(Duration::ZERO, invocation.invoke_async(&mut self.connection)).await
     }
 
-    /// Reads the lease so that the next change to it is told of. After every write of ours: that ends the tracking.
-    fn track(&self, pipe: &mut Pipeline) {
-        pipe.cmd("CLIENT").arg(&["CACHING", "YES"]);
-        pipe.cmd("GET").arg(&self.keys.lease);
-    }
-
-    /// Whether the lease is ours at the moment from which its changes are told of.
-    async fn track_now(&mut self) -> Result<bool, QueueErrorKind> {
-        let mut pipe = redis::pipe();
-        self.track(&mut pipe);
-        let [_, owner] = self.pipeline(Duration::ZERO, &mut pipe).await?;
-        Ok(self.is_ours(&owner.map_err(kind)?))
-    }
-
-    fn is_ours(&self, owner: &Value) -> bool {
-        matches!(owner, Value::BulkString(owner) if *owner == self.owner.to_string().into_bytes())
-    }
-
-    /// Who claims or renews, and for how long.
-    fn lease_arguments(&self) -> [Vec<u8>; 2] {
-        [self.owner.to_string().into_bytes(), self.config.lease().as_millis().to_string().into_bytes()]
-    }
-
-    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
-        let (sent, mark) = (Instant::now(), self.permit.mark());
-        let keys = self.keys.lease.clone();
-        let now = self.script(&claim::SCRIPT, &[&keys], &self.lease_arguments()).await?;
-        let now: i64 = super::reply::number(now).map_err(bad)?;
-        if self.track_now().await? {
-            self.permit.renewed(sent, self.config.lease(), mark);
-        } else {
-            // A newer claim came between: the next take says so.
-            self.permit.revoke();
-        }
-        self.announce(now).await
-    }
-
-    async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
-        let (sent, mark) = (Instant::now(), self.permit.mark());
-        let mut pipe = redis::pipe();
-        pipe.add_command(evalsha(&renew::SCRIPT, &[&self.keys.lease])).arg(&self.lease_arguments());
-        self.track(&mut pipe);
-        let [renewed, _, tracked] = self.pipeline(Duration::ZERO, &mut pipe).await?;
-        let (renewed, still_ours) = match renewed {
-            Err(error) if is_noscript(&error) => {
-                let keys = self.keys.lease.clone();
-                let renewed = self.script(&renew::SCRIPT, &[&keys], &self.lease_arguments()).await?;
-                (renewed, self.track_now().await?)
-            }
-            other => (other.map_err(kind)?, self.is_ours(&tracked.map_err(kind)?)),
-        };
-        let (mut state, now) = renew::answer(renewed).map_err(bad)?;
-        if state.is_ours() && !still_ours {
-            // A newer claim came between. The renewal had ended the tracking, so nobody else tells us.
-            state = LeaseState::Lost;
-        }
-        if state.is_ours() {
-            self.permit.renewed(sent, self.config.lease(), mark);
-            self.announce(now).await?;
-        } else {
-            self.permit.revoke();
-        }
-        Ok(state)
-    }
-
-    /// Says in the sorted set until when the session is live. The set lies in a slot of its own, so in no script.
-    async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
-        let lease_ms = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX);
-        let mut pipe = redis::pipe();
-        pipe.cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member);
-        pipe.cmd("ZREMRANGEBYSCORE").arg(&self.sessions).arg("-inf").arg(now_ms);
-        pipe.cmd("PEXPIRE").arg(&self.sessions).arg(lease_ms * 2);
-        let answers: [RedisResult<Value>; 3] = self.pipeline(Duration::ZERO, &mut pipe).await?;
-        if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
-            // It serves broadcasts and monitoring only; an owner without it still delivers.
-            tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");
-        }
-        Ok(())
-    }
-
-    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool) -> Vec<Vec<u8>> {
+    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: TakeLimit) -> Vec<Vec<u8>> {
         let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
         let questions_life = match (latest, self.seen_at) {
             (Some(latest), Some(now)) => latest.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace(),
             _ => Duration::ZERO,
         };
-        let question = take::Question { owner: self.owner, delivered, reclaim, life: self.life, questions_life };
+        let (owner, life) = (self.owner, self.life);
+        let question = take::Question { owner, delivered, reclaim, limit, life, questions_life };
         take::arguments(&self.config, &question)
     }
 
@@ -200,16 +130,21 @@ impl RedisConsumer {
     }
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
-        let (sent, mark) = (Instant::now(), self.permit.mark());
-        let arguments = self.take_arguments(delivered, true);
-        let keys = self.take_keys(delivered);
-        let answer = self.script(&take::SCRIPT, &keys.iter().collect::<Vec<_>>(), &arguments).await?;
-        self.taken(answer, sent, mark).await
+        let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
+        let mut invocation = take::SCRIPT.prepare_invoke();
+        invocation.key(self.take_keys(delivered)).arg(self.take_arguments(delivered, true, limit));
+        let mut connection = self.connection.clone();
+        let (answer, renewal) = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
+        let took = sent.elapsed();
+        let taken = self.taken(answer, sent, mark, renewal).await?;
+        let bytes = taken.items.iter().map(|item| item.mark.length).sum();
+        lock(&self.limit).succeeded(taken.items.len(), bytes, took);
+        Ok(taken)
     }
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
-        let (sent, mark) = (Instant::now(), self.permit.mark());
-        let arguments = self.take_arguments(None, false);
+        let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
+        let arguments = self.take_arguments(None, false, limit);
         let queue = self.keys.queue.clone();
         let keys = self.take_keys(None);
         let keys: Vec<_> = keys.iter().collect();
@@ -218,17 +153,27 @@ impl RedisConsumer {
         // and runs the moment it ends.
         pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
         pipe.add_command(evalsha(&take::SCRIPT, &keys)).arg(&arguments);
-        let [moved, taken] = self.pipeline(block, &mut pipe).await?;
+        pipe.ignore_errors();
+        let mut connection = self.connection.clone();
+        let (answers, renewal) = self.answer(block + limit.time(), pipe.query_async(&mut connection)).await?;
+        let [moved, taken] = each(answers)?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved.map_err(kind)?;
         let answer = match taken {
             Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &keys, &arguments).await?,
             other => other.map_err(kind)?,
         };
-        self.taken(answer, sent, mark).await
+        self.taken(answer, sent, mark, renewal).await
     }
 
-    async fn taken(&mut self, answer: Value, sent: Instant, mark: DoubtMark) -> Result<Taken, QueueErrorKind> {
+    /// Reads the answer to a take that was sent then, and to the renewal that was sent while the answer was on its way.
+    async fn taken(
+        &mut self,
+        answer: Value,
+        sent: Instant,
+        mark: DoubtMark,
+        renewal: Option<Renewal>,
+    ) -> Result<Taken, QueueErrorKind> {
         let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer).map_err(bad)?;
         not_kept(&self.session, &trouble);
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
@@ -240,6 +185,7 @@ impl RedisConsumer {
             // Where a newer claim came between, the next take says so.
             _ => self.permit.revoke(),
         }
+        let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
         self.seen_at = Some(now);
         let items: Vec<Item> =
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
@@ -250,6 +196,8 @@ impl RedisConsumer {
             .map(|at| at.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace())
             .max()
             .unwrap_or_default();
+        // Where another has the lease by now, what was read is its to deliver.
+        let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
         Ok(Taken { lease, changed, now, items })
     }
 
@@ -270,7 +218,11 @@ impl RedisConsumer {
         let mut pipe = redis::pipe();
         pipe.cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block));
         pipe.cmd("TIME");
-        let [popped, time] = self.pipeline(block, &mut pipe).await?;
+        pipe.ignore_errors();
+        let mut connection = self.connection.clone();
+        let time = lock(&self.limit).time();
+        let (answers, _) = self.answer(block + time, pipe.query_async(&mut connection)).await?;
+        let [popped, time] = each(answers)?;
         let popped: Option<(String, Vec<u8>)> =
             redis::from_redis_value(popped.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
         let (seconds, micros): (i64, i64) =
@@ -311,6 +263,10 @@ impl RedisConsumer {
 }
 
 impl Consumer for RedisConsumer {
+    fn share_limit(&mut self, limit: Arc<Mutex<TakeLimit>>) {
+        self.limit = limit;
+    }
+
     fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async {
             let claimed = self.do_claim().await;
@@ -372,6 +328,11 @@ fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.get_hash()).arg(keys.len()).arg(keys);
     command
+}
+
+/// The answers to a pipeline, which are as many as its commands.
+fn each<const N: usize>(answers: Vec<RedisResult<Value>>) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
+    answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
 }
 
 fn is_noscript(error: &redis::RedisError) -> bool {

@@ -6,23 +6,42 @@ use redis::{Script, Value};
 
 use super::reply::{self, BadReply};
 use super::take::lease_state;
-use crate::queue::LeaseState;
+use crate::config::Config;
+use crate::queue::{LeaseState, OwnerToken};
 
-/// KEYS: the lease. ARGV: our token, the lease in ms. Answers the state of the lease and the time in ms.
+/// KEYS: the lease, its queue. ARGV: our token, the lease in ms, the least life of the queue in ms, 1 to take an absent lease.
+/// Answers the state of the lease and the time in ms.
 pub(super) const CODE: &str = r"
 redis.replicate_commands()
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local owner = redis.call('GET', KEYS[1])
+local owner, state = redis.call('GET', KEYS[1]), 'held'
 if owner == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return {'held', now}
+elseif owner then
+  return {'lost', now}
+elseif ARGV[4] ~= '1' then
+  return {'absent', now}
+else
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  state = 'reclaimed'
 end
-if owner then return {'lost', now} end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'reclaimed', now}
+-- The queue outlives its owner's lease: what expires in it is discarded and counted by the owner, and not with the key.
+local life = redis.call('PTTL', KEYS[2])
+if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+return {state, now}
 ";
+
+/// The arguments of the scripts that claim and renew.
+pub(super) fn arguments(config: &Config, owner: OwnerToken, reclaim: bool) -> Vec<Vec<u8>> {
+    vec![
+        owner.to_string().into_bytes(),
+        config.lease().as_millis().to_string().into_bytes(),
+        (config.lease() + config.expiry_grace()).as_millis().to_string().into_bytes(),
+        vec![if reclaim { b'1' } else { b'0' }],
+    ]
+}
 
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 

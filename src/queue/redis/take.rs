@@ -9,7 +9,7 @@ use super::fates::lua::{FUNCTIONS, reason, settings};
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Timestamp;
-use crate::queue::{Delivered, LeaseState, OwnerToken};
+use crate::queue::{Delivered, LeaseState, OwnerToken, TakeLimit};
 
 /// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how
 /// many were delivered, the length and the last bytes of the last of them; most messages, most bytes; whether to take an absent
@@ -112,6 +112,7 @@ pub(super) struct Question<'a> {
     pub(super) delivered: Option<&'a Delivered>,
     /// Whether an absent lease is taken. Not by what follows a wait: it may run after its owner has gone.
     pub(super) reclaim: bool,
+    pub(super) limit: TakeLimit,
     /// How long the queue must live at least, for what was seen in it.
     pub(super) life: Duration,
     /// How long the open questions must.
@@ -119,7 +120,7 @@ pub(super) struct Question<'a> {
 }
 
 pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>> {
-    let Question { owner, delivered, reclaim, life, questions_life } = question;
+    let Question { owner, delivered, reclaim, limit, life, questions_life } = question;
     let text = |n: u128| n.to_string().into_bytes();
     let (count, length, last) = match delivered {
         Some(d) => (d.count, d.last.length, d.last.last.clone()),
@@ -130,8 +131,8 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         text(count as u128),
         text(length as u128),
         last,
-        text(config.batch_messages() as u128),
-        text(config.batch_bytes() as u128),
+        text(limit.messages() as u128),
+        text(limit.bytes() as u128),
         text(u128::from(*reclaim)),
         text(config.lease().as_millis()),
         text(life.as_millis()),
