@@ -47,7 +47,8 @@ async fn a_newer_stream_at_the_same_server_gets_at_once_what_a_dead_one_did_not_
     dead.answer_pings(false);
     push(&a.courier.publisher(), &id(&client), 0..1).await;
     assert_eq!(numbers(&mut dead, 1).await, [0]);
-    eventually("a ping", SOON, async || dead.pings() > 0).await;
+    // The third ping would come 3 s later.
+    eventually("the second ping", SOON, async || dead.pings() == 2).await;
     push(&a.courier.publisher(), &id(&client), 1..2).await;
     // Its connection stays open: nothing says that nobody is there any more.
     let begun = Instant::now();

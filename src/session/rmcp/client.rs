@@ -121,7 +121,8 @@ impl ClientSession {
         self.state().remembered.1 = is_remembered;
     }
 
-    /// Decides whether the stream of a client that comes back with this id is closed early: see [`early_close`](super::early_close).
+    /// Decides whether the stream of a client that comes back with this id is closed early: see
+    /// [`early_close`](super::early_close).
     pub(super) fn decide_early_close(&self, last_event_id: &str) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
         state.active = now;

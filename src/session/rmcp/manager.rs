@@ -100,7 +100,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
 
     /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
     /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for
-    /// each session, once or, where Redis is in trouble, perhaps not at all. It must not block; where it panics, that is logged. Without a store nothing is called.
+    /// each session, once or, where Redis is in trouble, perhaps not at all. It must not block; where it panics, that is
+    /// logged. Without a store nothing is called.
     pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.shared.set_on_end(Arc::new(on_end));
         self
