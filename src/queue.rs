@@ -16,9 +16,10 @@
 //! 6. *An absent lease is reclaimed* by the owner that acted last, never by an operation that was abandoned.
 //! 7. *A failed attempt is written in place*, so that order holds and a restart does not count anew; guarded as in 4 and 5.
 //! 8. *Waiting takes nothing away* and ends at the next push; dropping a wait loses nothing.
-//! 9. *Expiry is per message.* A push never shortens the life of an earlier notification.
+//! 9. *Expiry is per message.* A push never shortens the life of an earlier notification. Under an owner a queue never runs out
+//!    as a whole: its owner sees what has expired.
 //! 10. *Batches are bounded* in messages and in bytes; one message is always given. Where the answer to a take does not come
-//!     in time, less is asked for ([`TakeLimit`]).
+//!     in time, less is asked for ([`LineLimit`]).
 //! 11. *A lease ends* by release, by its time, or by a newer claim; whoever lost it learns at once through its [`Permit`].
 //! 12. *Anything may lie in a list*: what cannot be decoded is an item like others and blocks nothing.
 //! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other. What was
@@ -49,16 +50,16 @@ use crate::session_id::{SessionId, SessionStatus};
 pub(crate) mod fates;
 pub(crate) mod fleet;
 pub(crate) mod lease;
+pub(crate) mod line_limit;
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
-pub(crate) mod take_limit;
 
 pub use self::fates::{Fate, Fates, Letter, Redrove};
 pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered};
 pub use self::lease::Permit;
+pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
-pub use self::take_limit::TakeLimit;
 
 /// A boxed future, so that a backend can stand behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -122,7 +123,7 @@ pub trait Queue: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'static 
 pub trait Consumer: Send {
     /// Has the takes bounded by a limit that outlives this consumer, and lets it learn from them. A backend without a line
     /// that could be narrow needs none.
-    fn share_limit(&mut self, _limit: Arc<Mutex<TakeLimit>>) {}
+    fn share_limit(&mut self, _limit: Arc<Mutex<LineLimit>>) {}
 
     /// Takes the lease, whoever has it.
     fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>>;

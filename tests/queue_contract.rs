@@ -85,6 +85,7 @@ contract! {
         a_lease_ends_by_its_time,
         a_lease_that_is_renewed_does_not_end,
         a_lease_that_ran_out_can_be_claimed_again_by_its_owner,
+        a_queue_does_not_run_out_under_its_owner,
         whoever_loses_the_lease_learns_it_at_once,
         whoever_waits_learns_of_a_takeover_at_once,
         whoever_reclaimed_by_a_take_learns_of_a_takeover_at_once,

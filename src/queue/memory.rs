@@ -107,15 +107,16 @@ impl Store {
 
 impl List {
     fn tidy(&mut self, now: Timestamp) {
-        if self.expires.is_some_and(|at| at <= now) {
-            self.messages.clear();
-            self.bytes = 0;
-            self.expires = None;
-        }
         self.questions.retain(|question| question.deadline > now);
         self.dead.tidy(now);
         if self.lease.as_ref().is_some_and(|lease| lease.until <= now) {
             self.end_lease();
+        }
+        // Under an owner no queue runs out: the owner discards and counts what has expired.
+        if self.lease.is_none() && self.expires.is_some_and(|at| at <= now) {
+            self.messages.clear();
+            self.bytes = 0;
+            self.expires = None;
         }
     }
 

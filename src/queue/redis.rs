@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use redis::{Client, RedisResult, Value};
 
@@ -35,10 +36,11 @@ mod standing;
 mod take;
 mod waits;
 
-/// How many bytes one script call may carry, so that it does not block Redis for long.
+/// How many bytes one script call may carry, so that it does not block Redis for long, and all that travel together. Less where
+/// the line to Redis is narrow.
 const CALL_BYTES: usize = 1024 * 1024;
 
-/// How many notifications one script call may carry.
+/// How many notifications one script call may carry. Fewer where the line to Redis is narrow.
 const CALL_MESSAGES: usize = 100;
 
 /// The queues of a fleet in one Redis.
@@ -85,9 +87,14 @@ impl RedisQueue {
             results.push(None);
         }
         while sessions.values().any(|waiting| !waiting.is_empty()) {
+            let (line, mut round_bytes) = (self.shared.limit(), 0);
             let mut calls: Vec<(&SessionId, Vec<usize>)> = Vec::new();
             for session in &order {
                 let Some(waiting) = sessions.get_mut(session) else { continue };
+                // All calls of a round travel together.
+                if round_bytes >= line.bytes() {
+                    break;
+                }
                 let (mut call, mut bytes) = (Vec::new(), 0);
                 while let Some(&index) = waiting.front() {
                     let size = batch[index].draft.size();
@@ -99,7 +106,7 @@ impl RedisQueue {
                         }
                         break;
                     }
-                    if call.len() >= CALL_MESSAGES || (!call.is_empty() && bytes + size > CALL_BYTES) {
+                    if call.len() >= line.messages() || (!call.is_empty() && bytes + size > line.bytes()) {
                         break;
                     }
                     bytes += size;
@@ -107,10 +114,17 @@ impl RedisQueue {
                     waiting.pop_front();
                 }
                 if !call.is_empty() {
+                    round_bytes += bytes;
                     calls.push((session, call));
                 }
             }
-            for ((session, call), answer) in calls.iter().zip(self.push_round(&batch, &calls).await) {
+            let sent = Instant::now();
+            let answers = self.push_round(&batch, &calls).await;
+            if answers.iter().all(Result::is_ok) {
+                let most = calls.iter().map(|(_, call)| call.len()).max().unwrap_or_default();
+                self.shared.learn(most, round_bytes, sent.elapsed());
+            }
+            for ((session, call), answer) in calls.iter().zip(answers) {
                 if answer.as_ref().is_ok_and(|answer| !answer.owned && answer.queued > 0) {
                     unowned.insert((*session).clone());
                 }

@@ -6,7 +6,7 @@ use mcp_courier::SessionId;
 use mcp_courier::queue::{LeaseState, OwnerToken};
 
 use crate::eventually::{SOON, eventually};
-use crate::place::{Owner, Place, config, delivered, numbers, push, session};
+use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -215,4 +215,22 @@ pub(crate) async fn live_sessions_are_those_that_someone_owns(place: &Place) {
     eventually("the end of the leases", SOON, async || live().await.is_empty()).await;
     assert_eq!(elsewhere.live_sessions().await.unwrap(), [session()]);
     drop(foreign);
+}
+
+pub(crate) async fn a_queue_does_not_run_out_under_its_owner(place: &Place) {
+    let (publisher, queue, mut owner) = place.pair(config().expiry_grace(Duration::ZERO)).await;
+    let short = Duration::from_millis(400);
+    for last in ["a push", "a renewal", "a claim"] {
+        publisher.push(&session(), note(0).with_time_to_live(short).unwrap()).await.unwrap();
+        match last {
+            "a push" => {}
+            "a renewal" => assert_eq!(owner.consumer.renew().await.unwrap(), LeaseState::Held),
+            _ => owner = Owner::claiming(&queue).await,
+        }
+        tokio::time::sleep(short * 3 / 2).await;
+        let taken = owner.take().await;
+        assert_eq!(numbers(&taken), [0], "after {last}");
+        assert!(envelopes(&taken)[0].is_expired(taken.now));
+        owner.take_after(&delivered(&taken, 1)).await;
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::queue::{LeaseState, OwnerToken, connect};
-use mcp_courier::{Config, ConfigBuilder, Courier, Notification, Publisher, SessionId};
+use mcp_courier::queue::{Fate, LeaseState, OwnerToken, connect};
+use mcp_courier::{Config, ConfigBuilder, Courier, DiscardReason, Notification, Publisher, SessionId};
 use serde_json::json;
 
 use crate::eventually::{SOON, eventually};
@@ -130,4 +130,84 @@ async fn g2_what_expires_under_an_owner_that_is_held_up_is_counted_though_its_ke
     assert_eq!(recorder.taken(), [0_i64; 0]);
     // By itself the owner keeps no empty queue, nor one that it gave up.
     redis.assert_no_key_without_expiry().await;
+}
+
+#[actix::test]
+async fn what_did_not_pass_in_one_push_passes_when_it_is_pushed_again() {
+    let redis = RedisServer::start();
+    let forwarder = Forwarder::to(redis.port());
+    let publisher = Publisher::connect(&forwarder.url(), Config::default()).await.unwrap();
+    forwarder.set(Mode::Narrow(150_000));
+    let begun = Instant::now();
+    // 1.2 MB: as one they need 8 s.
+    let mut outstanding: Vec<_> = (0..12).map(|n| (session(), note(n, 100_000))).collect();
+    let mut attempts = 0;
+    while !outstanding.is_empty() {
+        attempts += 1;
+        assert!(attempts <= 3, "{} are still refused", outstanding.len());
+        let results = publisher.push_many(outstanding).await;
+        let refused = results.into_iter().filter_map(Result::err);
+        outstanding = refused.map(|error| (error.session, *error.notification)).collect();
+    }
+    println!(
+        "12 pushes of 100 KB at 150 KB/s: {:?}, {attempts} attempts, of which the line needs 8 s",
+        begun.elapsed()
+    );
+    forwarder.set(Mode::Pass);
+    drain(&forwarder, 12, Config::builder()).await;
+}
+
+#[actix::test]
+async fn a_large_push_gets_more_time_and_holds_no_small_one_up() {
+    let redis = RedisServer::start();
+    let forwarder = Forwarder::to(redis.port());
+    let publisher = Publisher::connect(&forwarder.url(), Config::default()).await.unwrap();
+    forwarder.set(Mode::Narrow(80_000));
+    let session = session();
+    let begun = Instant::now();
+    // It needs 5.6 s alone, and what is left of the attempts before: more than an answer may take at first, and when nothing smaller can be sent.
+    let mut notification = note(0, 450_000);
+    for _ in 0..2 {
+        let refused = publisher.push(&session, notification).await.unwrap_err();
+        assert!(refused.reason.may_have_been_queued(), "{}", refused.reason);
+        notification = *refused.notification;
+    }
+    let small = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        publisher.push(&SessionId::new("another").unwrap(), note(1, 10)).await
+    };
+    let (large, small) = tokio::join!(publisher.push(&session, notification), small);
+    large.map_err(|error| error.reason).unwrap();
+    small.map_err(|error| error.reason).unwrap();
+    println!("a push of 450 KB at 80 KB/s: {:?}, 3 attempts, of which the line needs 6 s", begun.elapsed());
+}
+
+#[actix::test]
+async fn dead_letters_and_open_questions_are_read_over_a_narrow_line() {
+    let redis = RedisServer::start();
+    let forwarder = Forwarder::to(redis.port());
+    let kept = Arc::new(Config::builder().dead_letters(10).build().unwrap());
+    let near = connect(&redis.url(), Arc::clone(&kept)).await.unwrap();
+    let far = connect(&forwarder.url(), kept).await.unwrap();
+    let fate = Fate { position: 0, discarded: Some(DiscardReason::Rejected("no".to_owned())), receipt: None };
+    for _ in 0..3 {
+        near.record(&session(), &fate, &[b'x'; 100_000]).await.unwrap();
+    }
+    let questions = "{mcp-courier:notifications:narrow}:questions";
+    let mut raw = redis.connection().await;
+    let _: () =
+        redis::cmd("HSET").arg(questions).arg("q").arg("x".repeat(300_000)).query_async(&mut raw).await.unwrap();
+    forwarder.set(Mode::Narrow(50_000));
+    let begun = Instant::now();
+    // 6 s at once: three times 2 s are asked for instead.
+    assert_eq!(far.dead_letters(&session(), 0, 10).await.unwrap().0.len(), 3);
+    println!("3 dead letters of 100 KB at 50 KB/s: {:?}, of which the line needs 6 s", begun.elapsed());
+    // Whoever reads open questions comes again, and has more time then.
+    let begun = Instant::now();
+    let mut attempts = 1;
+    while far.open_questions(&session()).await.is_err() {
+        attempts += 1;
+        assert!(attempts < 4);
+    }
+    println!("open questions of 300 KB at 50 KB/s: {:?}, {attempts} attempts", begun.elapsed());
 }

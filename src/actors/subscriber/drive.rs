@@ -16,7 +16,7 @@ use crate::error::QueueError;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
 use crate::queue::questions::{cancel_open, settle_open};
-use crate::queue::{Consumer, LeaseState, Permit, TakeLimit};
+use crate::queue::{Consumer, LeaseState, LineLimit, Permit};
 use crate::recent::Recent;
 use crate::session::{Presence, SessionState};
 
@@ -30,7 +30,7 @@ pub(super) struct Drive {
     pub(super) permit: Arc<Permit>,
     pub(super) recent: Recent<NotificationId>,
     /// Bounds of the next take: what earlier connections taught holds for the next one too.
-    pub(super) limit: Arc<Mutex<TakeLimit>>,
+    pub(super) limit: Arc<Mutex<LineLimit>>,
     /// Failures of the queue in a row, for the backoff.
     pub(super) failures: u32,
     /// The newest opening of the client's stream that the queue was claimed for.
@@ -47,7 +47,7 @@ impl Drive {
             Delivery::AtLeastOnce => post.config.batch_messages(),
             Delivery::AtMostOnce => 1,
         };
-        let limit = TakeLimit::new(messages, post.config.batch_bytes());
+        let limit = LineLimit::new(messages, post.config.batch_bytes());
         Self {
             presence: post.session.presence(),
             session,

@@ -10,14 +10,14 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use crate::error::{Cause, ConfigError, QueueErrorKind};
-use crate::queue::TakeLimit;
+use crate::queue::LineLimit;
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long any answer may take. A blocking command may take its blocking time besides, and a take as long as its
-/// [`TakeLimit`] says.
-pub(super) const ANSWER_TIMEOUT: Duration = TakeLimit::SHORTEST;
+/// [`LineLimit`] says.
+pub(super) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
 
 /// A connection that nothing goes over is probed after this time, and so often; three probes without an answer end it. So
 /// one that a router has forgotten is not found out by the next command, whose outcome would be uncertain.
@@ -67,20 +67,18 @@ pub(super) async fn tracking(
     client: &Client,
     pushed: impl Fn(redis::PushInfo) + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
-    // The connection's own response timeout knows nothing of blocking commands (it would drop the answer of one that
-    // lasts longer), so every call here brings its own: see `within`.
-    connect(client, None, pushed).await
+    connect(client, pushed).await
 }
 
-/// A new connection.
+/// A new connection. Its own response timeout knows nothing of blocking commands and of large ones (it would drop the answer
+/// of one that lasts longer), so every call brings its own: see [`within`].
 pub(super) async fn connect(
     client: &Client,
-    response_timeout: Option<Duration>,
     pushed: impl Fn(redis::PushInfo) + Send + Sync + 'static,
 ) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(response_timeout)
+        .set_response_timeout(None)
         .set_push_sender(move |push: redis::PushInfo| {
             pushed(push);
             Ok::<(), std::convert::Infallible>(())

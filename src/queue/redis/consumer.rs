@@ -19,7 +19,7 @@ use crate::lock::lock;
 use crate::notification::TIME_TO_LIVE_MAX;
 use crate::queue::lease::DoubtMark;
 use crate::queue::{
-    BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, TakeLimit, Taken,
+    BoxFuture, Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken,
 };
 use crate::session_id::SessionId;
 
@@ -38,7 +38,7 @@ pub(super) struct RedisConsumer {
     /// When the lease was claimed or renewed last, by this consumer.
     renewed: Instant,
     /// Bounds of the next take, and what the takes teach about the line to Redis.
-    limit: Arc<Mutex<TakeLimit>>,
+    limit: Arc<Mutex<LineLimit>>,
     /// How long the queue must live at least, for what was seen in it.
     life: Duration,
     /// The queue's clock when it was last looked at.
@@ -66,7 +66,7 @@ impl RedisConsumer {
             owner,
             permit,
             renewed: Instant::now(),
-            limit: Arc::new(Mutex::new(TakeLimit::new(config.batch_messages(), config.batch_bytes()))),
+            limit: Arc::new(Mutex::new(LineLimit::new(config.batch_messages(), config.batch_bytes()))),
             life: Duration::ZERO,
             seen_at: None,
             config,
@@ -111,7 +111,7 @@ impl RedisConsumer {
         within(Duration::ZERO, invocation.invoke_async(&mut self.connection)).await
     }
 
-    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: TakeLimit) -> Vec<Vec<u8>> {
+    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
         let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
         let questions_life = match (latest, self.seen_at) {
             (Some(latest), Some(now)) => latest.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace(),
@@ -263,7 +263,7 @@ impl RedisConsumer {
 }
 
 impl Consumer for RedisConsumer {
-    fn share_limit(&mut self, limit: Arc<Mutex<TakeLimit>>) {
+    fn share_limit(&mut self, limit: Arc<Mutex<LineLimit>>) {
         self.limit = limit;
     }
 

@@ -13,7 +13,7 @@ use crate::error::QueueError;
 use crate::fate::{DiscardReason, Receipt};
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
-use crate::queue::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
+use crate::queue::{BoxFuture, Fate, Fates, Letter, LineLimit, Mark, Redrove};
 use crate::session_id::SessionId;
 
 pub(super) mod lua;
@@ -58,15 +58,22 @@ impl RedisQueue {
         // A list in Redis has no more.
         let skip = skip.min(u32::MAX as usize);
         let mut letters = Vec::new();
+        let mut line = self.shared.for_large_answers();
+        let mut timeouts = 0;
         while letters.len() < limit {
-            let (first, wanted) = (skip + letters.len(), PIECE.min(limit - letters.len()));
-            let piece: Vec<Vec<u8>> = redis::cmd("LRANGE")
-                .arg(&dead)
-                .arg(format!("-{}", first + wanted))
-                .arg(format!("-{}", first + 1))
-                .query_async(&mut self.shared.clone())
-                .await
-                .map_err(|e| self.failed(DOING, e))?;
+            let piece = PIECE.min(line.limit().messages());
+            let (first, wanted) = (skip + letters.len(), piece.min(limit - letters.len()));
+            let mut range = redis::cmd("LRANGE");
+            range.arg(&dead).arg(format!("-{}", first + wanted)).arg(format!("-{}", first + 1));
+            let piece: Vec<Vec<u8>> = match range.query_async(&mut line).await {
+                Ok(piece) => piece,
+                // Fewer at once, and then more time: the line has learned from it.
+                Err(error) if error.is_timeout() && line.limit().time() < LineLimit::LONGEST && timeouts < 6 => {
+                    timeouts += 1;
+                    continue;
+                }
+                Err(error) => return Err(self.failed(DOING, error)),
+            };
             let got = piece.len();
             letters.extend(piece.into_iter().rev().map(decode));
             if got < wanted {

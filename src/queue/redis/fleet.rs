@@ -67,8 +67,10 @@ impl Fleet for RedisQueue {
         Box::pin(async move {
             let mut get = redis::cmd("GETEX");
             get.arg(self.keys.session(session)).arg("PX").arg(self.session_life());
-            let state: Option<String> =
-                get.query_async(&mut self.shared.clone()).await.map_err(|e| self.failed("recalling a session", e))?;
+            let state: Option<String> = get
+                .query_async(&mut self.shared.for_large_answers())
+                .await
+                .map_err(|e| self.failed("recalling a session", e))?;
             Ok(state.filter(|state| !state.is_empty()))
         })
     }

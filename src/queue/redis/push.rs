@@ -68,7 +68,9 @@ for i = first, last_argument, 3 do
   end
 end
 
--- Never shorter than it is: a short-lived message must not cut a long-lived one.
+-- The queue outlives the lease of its owner, who discards and counts what expires. And never shorter than it is: a short-lived
+-- message must not cut a long-lived one.
+longest = math.max(longest, lease_life + grace)
 if count > 0 and life < longest then redis.call('PEXPIRE', queue, longest) end
 ";
 
@@ -82,7 +84,8 @@ pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&code(
 
 const BEFORE: &str = r"
 local last_key, last_argument = #KEYS - 1, #ARGV
-local owned = redis.call('EXISTS', KEYS[#KEYS])
+local lease_life = redis.call('PTTL', KEYS[#KEYS])
+local owned = lease_life == -2 and 0 or 1
 ";
 
 /// What the script answered.

@@ -105,7 +105,7 @@ impl Questions for RedisQueue {
         Box::pin(async move {
             let open: Vec<Vec<u8>> = redis::cmd("HVALS")
                 .arg(self.keys.of(session).questions)
-                .query_async(&mut self.shared.clone())
+                .query_async(&mut self.shared.for_large_answers())
                 .await
                 .map_err(|e| self.failed("reading open questions", e))?;
             Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
@@ -121,7 +121,7 @@ impl Questions for RedisQueue {
             let open: Option<Vec<u8>> = redis::cmd("HGET")
                 .arg(self.keys.of(session).questions)
                 .arg(request_id)
-                .query_async(&mut self.shared.clone())
+                .query_async(&mut self.shared.for_large_answers())
                 .await
                 .map_err(|e| self.failed("reading an open question", e))?;
             Ok(open.and_then(|text| Question::from_open(&text)))

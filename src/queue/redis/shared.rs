@@ -5,25 +5,36 @@
 //! refused password, until its process ends.
 
 use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
+use redis::{Arg, Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
 use tokio::runtime::Handle;
 
 use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_broken};
 use super::primary::{CHECK_EVERY, is_no_primary};
+use super::{CALL_BYTES, CALL_MESSAGES};
 use crate::lock::lock;
+use crate::queue::LineLimit;
 use crate::retry::Backoff;
 
 /// How long an attempt is left to the runtime that is to drive the connection: longer than it lasts.
 const AT_HOME: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(1));
 
+/// Bytes from which a request counts as large. Less passes any line within the time for an answer.
+const LARGE: usize = 16 * 1024;
+
 #[derive(Clone)]
-pub(super) struct SharedConnection(Arc<Inner>);
+pub(super) struct SharedConnection {
+    inner: Arc<Inner>,
+    /// Whether answers may be large, as [`LARGE`] says.
+    is_for_large_answers: bool,
+}
 
 struct Inner {
     client: Client,
@@ -33,6 +44,10 @@ struct Inner {
     probe: Cmd,
     /// Pauses between connections while each of them leads to a server that is no primary.
     backoff: Backoff,
+    /// Bounds of large requests and answers, and what they teach about the line. Small ones have [`ANSWER_TIMEOUT`].
+    line: Mutex<LineLimit>,
+    /// Number of large requests under way: what is sent behind them has their time.
+    large: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -62,12 +77,32 @@ type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<Multiple
 impl SharedConnection {
     /// Makes none yet.
     pub(super) fn new(client: Client, probe: Cmd, backoff: Backoff) -> Self {
-        Self(Arc::new(Inner { client, home: Handle::current(), probe, backoff, state: Mutex::default() }))
+        let line = Mutex::new(LineLimit::new(CALL_MESSAGES, CALL_BYTES));
+        let (home, large, state) = (Handle::current(), AtomicUsize::new(0), Mutex::default());
+        let inner = Inner { client, home, probe, backoff, line, large, state };
+        Self { inner: Arc::new(inner), is_for_large_answers: false }
+    }
+
+    /// The same connection, with more time after answers that did not come in time.
+    pub(super) fn for_large_answers(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), is_for_large_answers: true }
+    }
+
+    /// Bounds of the next large request.
+    pub(super) fn limit(&self) -> LineLimit {
+        *lock(&self.inner.line)
+    }
+
+    /// Learns from a request or an answer that moved this many messages and bytes.
+    pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
+        let mut line = lock(&self.inner.line);
+        // What is small passes any line, and says nothing of the time that large ones need.
+        if bytes >= LARGE { line.succeeded(messages, bytes, took) } else { line.grow(messages, bytes) }
     }
 
     /// Returns the number of the current connection, the attempt that makes it, and whether it is to be checked.
     fn connecting(&self) -> (u64, Connecting, bool) {
-        let mut state = self.0.state();
+        let mut state = self.inner.state();
         let connecting = match &state.current {
             Some(current) => current.clone(),
             None => {
@@ -86,8 +121,8 @@ impl SharedConnection {
     }
 
     fn connect(&self, made: u64) -> impl Future<Output = RedisResult<MultiplexedConnection>> + Send + 'static {
-        let Inner { client, home, .. } = &*self.0;
-        let (client, home, inner) = (client.clone(), home.clone(), Arc::downgrade(&self.0));
+        let Inner { client, home, .. } = &*self.inner;
+        let (client, home, inner) = (client.clone(), home.clone(), Arc::downgrade(&self.inner));
         let attempt = move |client: Client, inner: Weak<Inner>| async move {
             let failed = inner.clone();
             let broken = move |push: redis::PushInfo| {
@@ -95,7 +130,7 @@ impl SharedConnection {
                     inner.forget(made);
                 }
             };
-            let connected = connect(&client, Some(ANSWER_TIMEOUT), broken).await;
+            let connected = connect(&client, broken).await;
             // Here, and not by those who wait: all of them may have gone, and the next must not be told of an old failure.
             if let (Err(_), Some(inner)) = (&connected, failed.upgrade()) {
                 inner.forget(made);
@@ -131,16 +166,30 @@ impl SharedConnection {
         };
         let mut checking = connection.clone();
         // The probe is sent first, and costs no round trip.
-        let probed = async { if check { Some(checking.req_packed_command(&self.0.probe).await) } else { None } };
+        let probed = async { if check { Some(checking.req_packed_command(&self.inner.probe).await) } else { None } };
         let answered = async {
             match request {
                 Request::One(command) => connection.req_packed_command(command).await.map(|answer| vec![answer]),
                 Request::Many(pipeline, offset, count) => connection.req_packed_commands(pipeline, offset, count).await,
             }
         };
-        let (probed, result) = future::join(probed, answered).await;
+        let large = (self.is_for_large_answers || request.bytes() >= LARGE).then(|| Large::begin(&self.inner.large));
+        let is_behind_large = self.inner.large.load(Ordering::Relaxed) > 0;
+        let time = if is_behind_large { self.limit().time() } else { ANSWER_TIMEOUT };
+        let sent = Instant::now();
+        let Ok((probed, result)) = tokio::time::timeout(time, future::join(probed, answered)).await else {
+            if large.is_some() {
+                lock(&self.inner.line).timed_out();
+            }
+            self.inner.forget(made);
+            return (Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {time:?}")).into()), false);
+        };
+        if let (true, Ok(answers)) = (self.is_for_large_answers, &result) {
+            // How many messages they were is not known here.
+            self.learn(self.limit().messages(), answers.iter().map(size).sum(), sent.elapsed());
+        }
         if probed.iter().any(|probe| probe.as_ref().is_err_and(is_broken)) || result.as_ref().is_err_and(is_broken) {
-            self.0.forget(made);
+            self.inner.forget(made);
             return (result, false);
         }
         let probe_refused = probed.as_ref().is_some_and(|probe| match probe {
@@ -156,12 +205,51 @@ impl SharedConnection {
             // An answer that was not refused is a replica's. For a single command another is asked: each of ours may be done
             // twice. A pipeline may have pushes in it, which may not.
             let again = all_refused || matches!(request, Request::One(_));
-            return (result, self.0.replace(made) && again);
+            return (result, self.inner.replace(made) && again);
         }
         if probed.is_some() {
-            self.0.mark_primary(made);
+            self.inner.mark_primary(made);
         }
         (result, false)
+    }
+}
+
+/// A large request under way, until it is dropped.
+struct Large<'a>(&'a AtomicUsize);
+
+impl<'a> Large<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Request<'_> {
+    /// Number of bytes of the arguments, which are nearly all that is sent.
+    fn bytes(self) -> usize {
+        let of = |command: &Cmd| -> usize {
+            let length = |argument| if let Arg::Simple(bytes) = argument { <[u8]>::len(bytes) } else { 0 };
+            command.args_iter().map(length).sum()
+        };
+        match self {
+            Self::One(command) => of(command),
+            Self::Many(pipeline, ..) => pipeline.cmd_iter().map(of).sum(),
+        }
+    }
+}
+
+/// Number of bytes of an answer, about.
+fn size(answer: &Value) -> usize {
+    match answer {
+        Value::BulkString(bytes) => bytes.len(),
+        Value::Array(answers) => answers.iter().map(size).sum(),
+        _ => 0,
     }
 }
 
@@ -236,6 +324,6 @@ impl ConnectionLike for SharedConnection {
     }
 
     fn get_db(&self) -> i64 {
-        self.0.client.get_connection_info().redis_settings().db()
+        self.inner.client.get_connection_info().redis_settings().db()
     }
 }

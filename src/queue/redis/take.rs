@@ -9,7 +9,7 @@ use super::fates::lua::{FUNCTIONS, reason, settings};
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Timestamp;
-use crate::queue::{Delivered, LeaseState, OwnerToken, TakeLimit};
+use crate::queue::{Delivered, LeaseState, LineLimit, OwnerToken};
 
 /// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how
 /// many were delivered, the length and the last bytes of the last of them; most messages, most bytes; whether to take an absent
@@ -112,7 +112,7 @@ pub(super) struct Question<'a> {
     pub(super) delivered: Option<&'a Delivered>,
     /// Whether an absent lease is taken. Not by what follows a wait: it may run after its owner has gone.
     pub(super) reclaim: bool,
-    pub(super) limit: TakeLimit,
+    pub(super) limit: LineLimit,
     /// How long the queue must live at least, for what was seen in it.
     pub(super) life: Duration,
     /// How long the open questions must.

@@ -86,7 +86,7 @@ impl RedisConsumer {
     /// says so behind the answer. Returns the last renewal besides.
     ///
     /// # Errors
-    /// An answer that does not come in time is also a lesson for [`TakeLimit`](crate::queue::TakeLimit).
+    /// An answer that does not come in time is also a lesson for [`LineLimit`](crate::queue::LineLimit).
     pub(super) async fn answer<T>(
         &self,
         time: Duration,

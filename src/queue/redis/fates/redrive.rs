@@ -15,7 +15,7 @@ use crate::queue::redis::reply::{self, BadReply};
 ///
 /// Answers as that one, or -1 where it is not this letter that stands there.
 const BEFORE: &str = r"
-local last_key, last_argument, owned = #KEYS - 1, #ARGV - 3, 0
+local last_key, last_argument, owned, lease_life = #KEYS - 1, #ARGV - 3, 0, -2
 local dead, place = KEYS[#KEYS], -1 - ARGV[#ARGV - 2]
 local letter = redis.call('LINDEX', dead, place)
 if not letter or #letter ~= tonumber(ARGV[#ARGV - 1]) or string.sub(letter, -256) ~= ARGV[#ARGV] then

@@ -1,49 +1,51 @@
-//! [`TakeLimit`]: how much one take asks for, so that its answer fits the time allowed on any line to the queue.
+//! [`LineLimit`]: how much goes over the line to the queue in one request, so that it fits the time allowed on any line.
 //!
-//! A take whose answer does not come in time is begun anew. Asking for the same again would fail for ever on a narrow line.
+//! A take whose answer does not come in time is begun anew, and a push is pushed again. Moving the same again would fail for
+//! ever on a narrow line.
 //!
 //! ```text
-//!              took ≤ ¼ of the time: twice as much, up to the settings
+//!              took ≤ ¼ of the time: twice as much, up to the most
 //!             ┌──────────────────────────────────────────────────────┐
-//!   full ask ─┴─ timed out ──► one message ── timed out ──► one message, twice the time, up to LONGEST
+//!   the most ─┴─ timed out ──► one message ── timed out ──► one message, twice the time, up to LONGEST
 //!                                   ▲                                  │
 //!                                   └── took ≤ ¼ of the time: half ────┘
 //! ```
 
 use std::time::Duration;
 
-/// Bounds of the next take of one subscriber, learned from the takes before. It outlives the subscriber's connections.
+/// Bounds of the next take of one subscriber, or of the next pushes of one process, learned from those before. The limit
+/// outlives the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TakeLimit {
-    /// Most messages, by the settings.
+pub struct LineLimit {
+    /// Most messages ever.
     most_messages: usize,
-    /// Most bytes, by the settings.
+    /// Most bytes ever.
     most_bytes: usize,
     messages: usize,
     bytes: usize,
     time: Duration,
 }
 
-impl TakeLimit {
-    /// Time that a take may last in the beginning, and whenever all goes well.
+impl LineLimit {
+    /// Time that a request may last in the beginning, and whenever all goes well.
     pub const SHORTEST: Duration = Duration::from_secs(5);
 
-    /// Longest time that a take may last, reached by one message that timed out again and again. One message of 1 MiB passes
+    /// Longest time that a request may last, reached by one message that timed out again and again. One message of 1 MiB passes
     /// at 13.2 KB/s.
     pub const LONGEST: Duration = Duration::from_secs(80);
 
-    /// Begins with the settings: most messages and most bytes, each at least 1.
+    /// Begins with the most messages and the most bytes, each at least 1.
     pub fn new(messages: usize, bytes: usize) -> Self {
         let (messages, bytes) = (messages.max(1), bytes.max(1));
         Self { most_messages: messages, most_bytes: bytes, messages, bytes, time: Self::SHORTEST }
     }
 
-    /// Number of messages to ask for, at least 1.
+    /// Number of messages to move, at least 1.
     pub fn messages(&self) -> usize {
         self.messages
     }
 
-    /// Number of bytes to ask for, at least 1. One message is always given, whatever its size.
+    /// Number of bytes to move, at least 1. One message is always moved, whatever its size.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -53,7 +55,7 @@ impl TakeLimit {
         self.time
     }
 
-    /// Learns from a take whose answer did not come in time.
+    /// Learns from a request whose answer did not come in time.
     pub fn timed_out(&mut self) {
         if self.messages == 1 {
             self.time = (self.time * 2).min(Self::LONGEST);
@@ -62,7 +64,7 @@ impl TakeLimit {
         (self.messages, self.bytes) = (1, 1);
     }
 
-    /// Learns from a take that brought this many messages and bytes, and how long its answer took.
+    /// Learns from a request that moved this many messages and bytes, and how long its answer took.
     pub fn succeeded(&mut self, messages: usize, bytes: usize, took: Duration) {
         if messages == 0 {
             return;
@@ -79,13 +81,18 @@ impl TakeLimit {
         if self.time > Self::SHORTEST {
             self.time = (self.time / 2).max(Self::SHORTEST);
         } else {
-            // Only a bound that was reached is raised: less says nothing of what would pass.
-            if messages >= self.messages {
-                self.messages = self.messages.saturating_mul(2).min(self.most_messages);
-            }
-            if bytes >= self.bytes / 2 {
-                self.bytes = self.bytes.max(bytes).saturating_mul(2).min(self.most_bytes);
-            }
+            self.grow(messages, bytes);
+        }
+    }
+
+    /// Learns from a request that moved this many messages and bytes, and passed without any trouble: twice as much next.
+    pub fn grow(&mut self, messages: usize, bytes: usize) {
+        // Only a bound that was reached is raised: less says nothing of what would pass.
+        if messages >= self.messages {
+            self.messages = self.messages.saturating_mul(2).min(self.most_messages);
+        }
+        if bytes >= self.bytes / 2 {
+            self.bytes = self.bytes.max(bytes).saturating_mul(2).min(self.most_bytes);
         }
     }
 }
@@ -104,10 +111,10 @@ mod tests {
 
     #[test]
     fn what_timed_out_is_asked_for_one_by_one_and_only_one_gets_more_time() {
-        let mut limit = TakeLimit::new(100, MIB);
-        assert_eq!((limit.messages(), limit.bytes(), limit.time()), (100, MIB, TakeLimit::SHORTEST));
+        let mut limit = LineLimit::new(100, MIB);
+        assert_eq!((limit.messages(), limit.bytes(), limit.time()), (100, MIB, LineLimit::SHORTEST));
         limit.timed_out();
-        assert_eq!((limit.messages(), limit.time()), (1, TakeLimit::SHORTEST));
+        assert_eq!((limit.messages(), limit.time()), (1, LineLimit::SHORTEST));
         for time in [10, 20, 40, 80, 80] {
             limit.timed_out();
             assert_eq!((limit.messages(), limit.time()), (1, Duration::from_secs(time)));
@@ -116,20 +123,20 @@ mod tests {
 
     #[test]
     fn what_goes_well_grows_back_to_the_settings_and_to_the_shortest_time() {
-        let mut limit = TakeLimit::new(100, MIB);
+        let mut limit = LineLimit::new(100, MIB);
         (0..9).for_each(|_| limit.timed_out());
         for _ in 0..40 {
             let messages = limit.messages().min((limit.bytes() / 300).max(1));
             limit.succeeded(messages, messages * 300, Duration::from_millis(1));
         }
-        assert_eq!((limit.messages(), limit.time()), (100, TakeLimit::SHORTEST));
+        assert_eq!((limit.messages(), limit.time()), (100, LineLimit::SHORTEST));
         // Small messages say nothing of large ones.
         assert!(limit.bytes() >= 100 * 300, "{limit:?}");
     }
 
     #[test]
     fn less_than_what_was_asked_for_is_no_reason_to_ask_for_more() {
-        let mut limit = TakeLimit::new(100, MIB);
+        let mut limit = LineLimit::new(100, MIB);
         limit.timed_out();
         limit.succeeded(1, 100_000, seconds(0.7));
         assert_eq!((limit.messages(), limit.bytes()), (2, 200_000));
@@ -140,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_leaves_little_of_the_time_is_followed_by_a_smaller_one() {
-        let mut limit = TakeLimit::new(100, MIB);
+        let mut limit = LineLimit::new(100, MIB);
         limit.succeeded(10, MIB, seconds(2.6));
         assert_eq!((limit.messages(), limit.bytes()), (5, MIB / 2));
         limit.succeeded(1, MIB / 2, seconds(2.6));
@@ -148,7 +155,7 @@ mod tests {
     }
 
     /// Takes `sizes`, in order, over a line of `rate` bytes a second that answers `late`. Returns the number of timeouts.
-    fn drain(sizes: &[usize], rate: f64, late: Duration, limit: &mut TakeLimit) -> usize {
+    fn drain(sizes: &[usize], rate: f64, late: Duration, limit: &mut LineLimit) -> usize {
         let (mut next, mut timeouts, mut takes) = (0, 0, 0);
         while next < sizes.len() {
             takes += 1;
@@ -176,7 +183,7 @@ mod tests {
     #[test]
     fn twelve_of_100_kb_pass_a_line_of_150_and_one_of_20_kb_a_second() {
         for (rate, most) in [(150_000.0, 1), (20_000.0, 3)] {
-            let timeouts = drain(&[100_000; 12], rate, Duration::from_millis(1), &mut TakeLimit::new(100, MIB));
+            let timeouts = drain(&[100_000; 12], rate, Duration::from_millis(1), &mut LineLimit::new(100, MIB));
             assert!(timeouts <= most, "{timeouts} timeouts at {rate} bytes a second");
         }
     }
@@ -187,7 +194,7 @@ mod tests {
             most in (0_usize..2000, 0_usize..(4 * MIB)),
             takes in prop::collection::vec((any::<bool>(), 0_usize..2000, 0_usize..(2 * MIB), 0.0..100.0), 0..60),
         ) {
-            let mut limit = TakeLimit::new(most.0, most.1);
+            let mut limit = LineLimit::new(most.0, most.1);
             for (timed_out, messages, bytes, took) in takes {
                 let before = limit;
                 if timed_out {
@@ -199,7 +206,7 @@ mod tests {
                 }
                 prop_assert!((1..=most.0.max(1)).contains(&limit.messages()));
                 prop_assert!((1..=most.1.max(1)).contains(&limit.bytes()));
-                prop_assert!((TakeLimit::SHORTEST..=TakeLimit::LONGEST).contains(&limit.time()));
+                prop_assert!((LineLimit::SHORTEST..=LineLimit::LONGEST).contains(&limit.time()));
             }
         }
 
@@ -209,7 +216,7 @@ mod tests {
             rate in 14_000.0..10_000_000.0,
             late in 0_u64..400,
         ) {
-            drain(&sizes, rate, Duration::from_millis(late), &mut TakeLimit::new(100, MIB));
+            drain(&sizes, rate, Duration::from_millis(late), &mut LineLimit::new(100, MIB));
         }
     }
 }
