@@ -25,6 +25,9 @@ pub struct Courier {
     config: Arc<Config>,
     publisher: Publisher,
     supervisor: Addr<SupervisorActor>,
+    /// The queue lies outside this process: other servers can take its sessions over.
+    #[cfg(feature = "rmcp")]
+    is_shared: bool,
 }
 
 impl Courier {
@@ -40,12 +43,25 @@ impl Courier {
         let queue = queue::connect(url, Arc::clone(&config)).await?;
         let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
         let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&config));
-        Ok(Self { queue, config, publisher, supervisor })
+        Ok(Self {
+            queue,
+            config,
+            publisher,
+            supervisor,
+            #[cfg(feature = "rmcp")]
+            is_shared: !url.starts_with("memory:"),
+        })
     }
 
     /// Returns a publisher over the same connection, a clone of one publisher for the whole courier.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// Returns whether other processes can share the queue: a queue in memory belongs to this one alone.
+    #[cfg(feature = "rmcp")]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// The settings.

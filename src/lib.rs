@@ -85,6 +85,9 @@ mod publisher;
 
 pub mod actors;
 
+#[cfg(feature = "rmcp")]
+pub mod http;
+
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
 

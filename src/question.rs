@@ -12,7 +12,7 @@ use crate::keys::ENCODED;
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
 /// What the JSON-RPC id of a question begins with.
-const JSON_RPC_ID: &str = "mcp-courier:elicit:";
+pub(crate) const JSON_RPC_ID: &str = "mcp-courier:elicit:";
 
 /// How long FastMCP waits for an answer, where the question does not say.
 const FASTMCP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "publisher",
     "actors",
     "courier",
+    "http",
 ];
 
 /// The words refer to each other in their types: a notification names its error, an error its notification.
@@ -91,8 +92,11 @@ fn only_the_rooms_made_for_them_name_redis_rmcp_and_json() {
             assert!(path.starts_with("queue"), "{path} names redis");
         }
         if named("rmcp::") {
-            let allowed = path.starts_with("session/rmcp") || path == "courier.rs";
+            let allowed = path.starts_with("session/rmcp") || path.starts_with("http/") || path == "courier.rs";
             assert!(allowed, "{path} names rmcp");
+        }
+        if named("actix_web::") || named("rmcp_actix_web::") {
+            assert!(path.starts_with("http/"), "{path} names actix-web");
         }
         if named("serde_json::") {
             assert!(!path.starts_with("actors"), "{path} names JSON");

@@ -10,12 +10,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::HttpRequest;
 use clap::Parser;
 use mcp_courier::{Cause, Config, Courier, Principal};
-use rmcp_actix_web::transport::{SessionStore, StreamableHttpService};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +44,12 @@ struct Args {
     /// Lets in only those with a bearer token, each as the user of that name. May be given more than once.
     #[arg(long = "token", value_name = "USER=TOKEN", value_parser = users::user_and_token)]
     tokens: Vec<(Principal, String)>,
+    /// Serves requests to this host too, besides localhost: the name that clients or a proxy send. May be given more than once.
+    #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
+    allow_hosts: Vec<String>,
+    /// Serves web pages of this origin. May be given more than once.
+    #[arg(long = "allow-origin", value_name = "SCHEME://HOST[:PORT]")]
+    allow_origins: Vec<String>,
     /// How long members of a server that died stay.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     member_ttl: u64,
@@ -69,8 +72,6 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<(), Cause> {
-    // First of all: from the moment anybody can know of this process, a signal ends it properly.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = Config::builder().prefix(args.prefix).build()?;
     let courier = Courier::start(&args.redis, config).await?;
     let member_ttl = Duration::from_secs(args.member_ttl);
@@ -85,56 +86,36 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let house_stop = CancellationToken::new();
     let house = tokio::spawn(Arc::clone(&chat).keep_house(gone, member_ttl / 4, house_stop.clone()));
 
-    // One for all of actix's workers: sessions live in its manager, and requests come to any worker.
-    let sessions_stop = CancellationToken::new();
     let (polled, told) = (Arc::clone(&chat), Arc::clone(&chat));
-    let sessions = courier.session_manager().on_session_end(move |session| told.ended(session));
-    let store = is_fleet.then(|| sessions.session_store() as Arc<dyn SessionStore>);
-    let service = StreamableHttpService::builder()
-        .service_factory(Arc::new(move || Ok(ChatService::new(Arc::clone(&chat)))))
-        .session_manager(Arc::new(sessions))
-        .maybe_session_store(store)
-        .cancellation_token(sessions_stop.clone())
-        .build();
-    let users = Users::new(args.tokens);
-    let server = HttpServer::new(move || {
-        let mcp = web::scope("/mcp").wrap(from_fn(users::authenticate)).service(service.clone().scope());
-        App::new().app_data(users.clone()).service(mcp)
-    })
-    // A client that closes its stream is noticed at once, and not when two keep-alives have failed.
-    .h1_allow_half_closed(false)
-    // An answer is written in pieces, and a small one would wait 40 ms for the acknowledgement of the one before.
-    .tcp_nodelay(true)
-    .disable_signals()
-    .shutdown_timeout(5)
-    .bind(args.listen)?;
-    // There is one: it was bound to one.
-    let address = server.addrs().first().copied().unwrap_or(args.listen);
-    let server = server.run();
-    let handle = server.handle();
-    let server = tokio::spawn(server);
-    announce(address)?;
-
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let mut server = courier
+        .mcp_server(move || Ok(ChatService::new(Arc::clone(&chat))))
+        .on_session_end(move |session| told.ended(session))
+        // Polls end with a result, which is still delivered.
+        .before_shutdown(move || {
+            let chat = Arc::clone(&polled);
+            async move { chat.polls().end().await }
+        });
+    for host in &args.allow_hosts {
+        server = server.allow_host(host);
     }
-    // Polls end with a result, which is then among what is under way. That is delivered first, and the leases are released.
-    // Then the streams end, for which a graceful stop would wait; their clients go on at another server.
-    polled.polls().end().await;
-    let report = courier.shutdown(Duration::from_secs(5)).await;
-    tracing::info!(?report, "the courier has stopped");
-    sessions_stop.cancel();
-    handle.stop(true).await;
-    server.await??;
+    for origin in &args.allow_origins {
+        server = server.allow_origin(origin);
+    }
+    if !args.tokens.is_empty() {
+        let users = Users::new(args.tokens);
+        server = server.authenticate(async move |request: &HttpRequest| users.authenticate(request).map(Some));
+    }
+    let server = server.bind(args.listen)?;
+    announce(&server.url())?;
+    server.run().await?;
     house_stop.cancel();
     house.await?;
     Ok(())
 }
 
 /// Says where, on stdout and in one line: whoever started this waits for it.
-fn announce(address: SocketAddr) -> std::io::Result<()> {
+fn announce(url: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "listening on http://{address}/mcp")?;
+    writeln!(stdout, "listening on {url}")?;
     stdout.flush()
 }

@@ -1,15 +1,14 @@
 //! [`ChatService`]: the chat as MCP tools and resources. One value per session.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use mcp_courier::SessionId;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{
-    CallToolResult, ContentBlock, DiscoverRequestMethod, DiscoverResult, ErrorCode, Extensions, Implementation,
-    JsonObject, ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate,
-    ServerCapabilities, ServerConfig, SubscribeRequestParams, UnsubscribeRequestParams,
+    CallToolResult, ContentBlock, ErrorCode, Extensions, Implementation, JsonObject, ListResourceTemplatesResult,
+    ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Resource, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, SubscribeRequestParams,
+    UnsubscribeRequestParams,
 };
 use rmcp::schemars::JsonSchema;
 use rmcp::service::{NotificationContext, RequestContext};
@@ -166,16 +165,6 @@ impl ServerHandler for ChatService {
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         // Without a session it has none.
         let _ = self.session(&context.extensions);
-    }
-
-    /// Notifications are addressed to sessions, and 2026-07-28 has none.
-    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
-        Cow::Borrowed(ProtocolVersion::known_up_to(&ProtocolVersion::V_2025_11_25))
-    }
-
-    /// Belongs to 2026-07-28 too: clients that miss it fall back to `initialize`.
-    async fn discover(&self, _context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
-        Err(ErrorData::method_not_found::<DiscoverRequestMethod>())
     }
 
     /// What is said is no log to be thinned out, so every level is fine and changes nothing.

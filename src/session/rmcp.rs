@@ -29,15 +29,16 @@
 //! Then the real stream follows, at whatever server. Python's SDK gives up after two broken streams in a row, unless one
 //! has ended cleanly in between.
 //!
-//! Set [`h1_allow_half_closed(false)`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html#method.h1_allow_half_closed)
-//! on the HTTP server: a closed stream is then noticed at once, and not after two failed keep-alives. Set `tcp_nodelay(true)`
-//! too: an answer is written in pieces, and without it a small one waits for the client to acknowledge the one before,
-//! which takes 40 ms.
+//! [`Courier::mcp_server`](crate::Courier::mcp_server) mounts all of this in an HTTP server with the right settings. A
+//! manager that is mounted in rmcp's own service by hand lacks the layer of [`http`](crate::http): its events are written as
+//! rmcp writes them.
 
+mod answers;
 mod client;
 mod early_close;
 mod event_id;
 mod gates;
+mod handoff;
 mod housekeeping;
 mod manager;
 mod news;
@@ -48,6 +49,7 @@ mod shared;
 mod store;
 mod stream;
 
+pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;
 pub use self::store::CourierSessionStore;

@@ -3,22 +3,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, HttpServer, web};
-use mcp_courier::session::rmcp::{CourierSessionManager, CourierSessionStore, acting_as};
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpRequest, HttpServer};
+use mcp_courier::http::{McpServer as ServerSettings, McpService};
+use mcp_courier::session::rmcp::CourierSessionManager;
 use mcp_courier::{Courier, Principal, SessionId};
 use rmcp::ServerHandler;
 use rmcp::model::{JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
-use rmcp_actix_web::transport::{SessionStore, StreamableHttpService};
-use tokio_util::sync::CancellationToken;
+
+/// The settings of a server before it is built.
+pub(crate) type Builder = ServerSettings<Handler>;
 
 #[derive(Clone)]
-struct Handler {
+pub(crate) struct Handler {
     initialized: Arc<AtomicUsize>,
 }
 
@@ -55,25 +54,31 @@ pub(crate) struct McpServer {
     /// Whether there is no service for sessions that begin, or are restored.
     pub(crate) is_out_of_service: Arc<AtomicBool>,
     http: ServerHandle,
-    sessions: CancellationToken,
+    service: McpService<Handler>,
 }
 
 impl McpServer {
     /// Serves with a manager of this courier's.
     pub(crate) fn start(courier: Courier, manager: CourierSessionManager<LocalSessionManager>) -> Self {
-        Self::mount(courier, manager, None)
+        Self::mount(courier, manager, false, |server| server)
     }
 
     /// Serves as one of a fleet. Who has a bearer token acts as the user of that name.
     pub(crate) fn of_fleet(courier: Courier, manager: CourierSessionManager<LocalSessionManager>) -> Self {
-        let store = manager.session_store();
-        Self::mount(courier, manager, Some(store))
+        Self::mount(courier, manager, true, |server| server)
+    }
+
+    /// Serves with further settings.
+    pub(crate) fn with(courier: Courier, set: impl FnOnce(Builder) -> Builder) -> Self {
+        let manager = courier.session_manager();
+        Self::mount(courier, manager, false, set)
     }
 
     fn mount(
         courier: Courier,
         manager: CourierSessionManager<LocalSessionManager>,
-        store: Option<Arc<CourierSessionStore<LocalSessionManager>>>,
+        is_stored: bool,
+        set: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let initialized = Arc::new(AtomicUsize::new(0));
         let handler = Handler { initialized: Arc::clone(&initialized) };
@@ -83,45 +88,29 @@ impl McpServer {
             true => Err(std::io::Error::other("out of service")),
             false => Ok(handler.clone()),
         };
-        let sessions = CancellationToken::new();
-        let mcp = StreamableHttpService::builder()
-            .service_factory(Arc::new(factory))
-            .session_manager(Arc::new(manager))
-            .maybe_session_store(store.map(|store| store as Arc<dyn SessionStore>))
-            .cancellation_token(sessions.clone())
-            .stateful_mode(true)
-            .build();
-        let http = HttpServer::new(move || {
-            App::new().service(web::scope("/mcp").wrap(from_fn(authenticate)).service(mcp.clone().scope()))
-        })
-        .h1_allow_half_closed(false)
-        .tcp_nodelay(true)
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .unwrap();
+        let server = courier.mcp_server(factory).session_manager(manager).store_sessions(is_stored);
+        let service = set(server.authenticate(bearer)).build().unwrap();
+        let mounted = service.clone();
+        let http = HttpServer::new(move || App::new().service(mounted.scope("/mcp")));
+        let http = service.apply_settings(http).workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", http.addrs()[0]);
         let server = http.run();
         let http = server.handle();
         actix::spawn(server);
-        Self { courier, url, initialized, is_out_of_service, http, sessions }
+        Self { courier, url, initialized, is_out_of_service, http, service }
     }
 
     /// As at a SIGTERM: leases are released, streams end, and nothing listens any more.
     pub(crate) async fn shut_down(&self) {
-        self.courier.shutdown(Duration::from_secs(5)).await;
-        self.sessions.cancel();
-        self.http.stop(true).await;
+        self.service.shut_down(&self.http).await;
     }
 }
 
-async fn authenticate(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+/// Who has a token is the user of that name.
+async fn bearer(request: &HttpRequest) -> Result<Option<Principal>, actix_web::Error> {
     let header = request.headers().get("authorization").and_then(|header| header.to_str().ok());
     let token = header.and_then(|header| header.strip_prefix("Bearer "));
-    acting_as(token.map(|token| Principal::new(token).unwrap()), next.call(request)).await
+    Ok(token.map(|token| Principal::new(token).unwrap()))
 }
 
 impl Drop for McpServer {

@@ -50,6 +50,8 @@ struct State {
     /// What the fleet is to remember of the session, and whether it does.
     remembered: (Option<String>, bool),
     is_initialized: bool,
+    /// Protocol version that was negotiated.
+    version: Option<String>,
     /// What the user is asked, by the ids of the questions.
     asked: HashMap<String, oneshot::Sender<Answer>>,
     /// Which modes of elicitation the client has declared.
@@ -86,6 +88,7 @@ impl ClientSession {
                 confirming: None,
                 remembered: (None, false),
                 is_initialized: false,
+                version: None,
                 asked: HashMap::new(),
                 modes: Modes::default(),
                 early_closes: EarlyCloses::default(),
@@ -112,6 +115,15 @@ impl ClientSession {
         self.state().is_initialized
     }
 
+    /// Returns the protocol version that was negotiated.
+    pub(super) fn version(&self) -> Option<String> {
+        self.state().version.clone()
+    }
+
+    pub(super) fn set_version(&self, version: String) {
+        self.state().version = Some(version);
+    }
+
     /// Whether the fleet remembers the session, as far as this process knows.
     pub(super) fn is_remembered(&self) -> bool {
         self.state().remembered.1
@@ -130,7 +142,7 @@ impl ClientSession {
     }
 
     /// A new stream, the newest now: it receives, `first` of all this.
-    pub(super) fn open(self: &Arc<Self>, slot: Slot, first: ServerSseMessage) -> CourierStream {
+    pub(super) fn open(self: &Arc<Self>, slot: Slot, first: Option<ServerSseMessage>) -> CourierStream {
         // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
         let (sender, receiver) = mpsc::channel(1);
         let mut state = self.state();
@@ -216,7 +228,7 @@ mod tests {
     }
 
     fn open(session: &Arc<ClientSession>) -> CourierStream {
-        let mut stream = session.open(Slot::new(stream::pending(), &Epoch::new()), ServerSseMessage::default());
+        let mut stream = session.open(Slot::new(stream::pending(), &Epoch::new()), Some(ServerSseMessage::default()));
         stream.next().now_or_never().flatten().unwrap();
         stream
     }

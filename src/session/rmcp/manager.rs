@@ -4,7 +4,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use futures_util::Stream;
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage, ServerResult};
 use rmcp::transport::streamable_http_server::session::{
     EventStore, RestoreOutcome, ServerSseMessage, SessionId as RmcpSessionId, SessionManager,
 };
@@ -12,6 +12,7 @@ use rmcp::transport::streamable_http_server::session::{
 use super::client::{Answered, ClientSession};
 use super::early_close::{early_close, original, resumed};
 use super::gates::Why;
+use super::handoff::{PrimingEvent, hand};
 use super::housekeeping;
 use super::principal::{acting, session_of};
 use super::restoring::{Restoring, after_rmcp, is_restored};
@@ -20,15 +21,14 @@ use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
-use crate::question::Answer;
-use crate::queue::{ProcessId, Queue, Settled};
+use crate::queue::Queue;
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
 /// A session manager that delivers: made by [`Courier::session_manager`](crate::Courier::session_manager) around rmcp's
 /// own, or by [`Courier::decorate`](crate::Courier::decorate) around another.
 pub struct CourierSessionManager<M> {
-    shared: Arc<Shared<M>>,
+    pub(super) shared: Arc<Shared<M>>,
     kept: Once,
 }
 
@@ -121,9 +121,12 @@ impl<M: SessionManager> CourierSessionManager<M> {
 
     /// The acting user's client under an id. Each step looks for itself: rmcp knows nothing of users, and takes a session
     /// that it has just restored for one to be that of another who came with its id in the same moment.
-    fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
+    pub(super) fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
         let session = session_of(id)?;
-        self.shared.known(id).filter(|client| *client.session_id() == session).ok_or(ManagerError::NoSession)
+        let client = self.shared.known(id).filter(|client| *client.session_id() == session);
+        let client = client.ok_or(ManagerError::NoSession)?;
+        hand(|handoff| handoff.version = client.version());
+        Ok(client)
     }
 
     fn too_many_sessions(&self) -> ManagerError<M::Error> {
@@ -138,52 +141,18 @@ impl<M: SessionManager> CourierSessionManager<M> {
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
-        let mut first = ServerSseMessage::retry(self.shared.reconnect_delay());
-        first.event_id = last_event_id.map(resumed);
+        let retry = self.shared.reconnect_delay();
+        // Without any id a client that saw nothing else would not come back by `resume`: rmcp's priming event has this one.
+        let priming = || PrimingEvent { id: last_event_id.map_or_else(|| "0".to_owned(), resumed), retry };
+        let is_layered = hand(|handoff| handoff.priming = Some(priming()));
+        let first = (!is_layered).then(|| {
+            let mut first = ServerSseMessage::retry(retry);
+            first.event_id = last_event_id.map(resumed);
+            first
+        });
         let stream = client.open(Slot::new(rmcp, &self.shared.epoch), first);
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
-    }
-
-    /// A client has answered a ping that another process sent it.
-    async fn confirmed(
-        &self,
-        process: ProcessId,
-        client: &ClientSession,
-        ping: u64,
-    ) -> Result<(), ManagerError<M::Error>> {
-        Ok(self.shared.queue.confirmed(process, client.session_id(), ping).await?)
-    }
-
-    /// Gives an answer to its worker, whichever process asked. The client hears that it was accepted only after that: its
-    /// stream, and with it whoever asked, may be gone in the same moment.
-    async fn answer(
-        &self,
-        client: Arc<ClientSession>,
-        request_id: String,
-        answer: Answer,
-    ) -> Result<(), ManagerError<M::Error>> {
-        let subscribers = Arc::clone(&self.shared.subscribers);
-        let given = async move {
-            let session = client.session_id();
-            match subscribers.answer(session, &request_id, answer.clone()).await {
-                Ok(Settled::Done) => client.settled(&request_id),
-                // Whoever asks here knows the question even where the queue does not, and tries for longer.
-                _ if client.hand_in(&request_id, answer) => {}
-                // The client did nothing wrong that an error would mend: the user answered twice, or late.
-                Ok(settled) => {
-                    tracing::info!(?session, ?settled, "an answer comes too late; it is dropped")
-                }
-                Err(error) => return Err(error),
-            }
-            Ok(())
-        };
-        // A task of its own: a client that hangs up after its answer must not take it back.
-        match tokio::spawn(given).await {
-            Ok(given) => Ok(given?),
-            // The process ends. Another asks again.
-            Err(_) => Ok(()),
-        }
     }
 }
 
@@ -218,6 +187,12 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         }
         message.insert_extension(client.session_id().clone());
         let initialized = self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)?;
+        if let ServerJsonRpcMessage::Response(response) = &initialized
+            && let ServerResult::InitializeResult(result) = &response.result
+        {
+            client.set_version(result.protocol_version.to_string());
+            hand(|handoff| handoff.version = client.version());
+        }
         if let Some(restoring) = &mut restoring {
             restoring.done();
         }

@@ -59,13 +59,13 @@ pub(super) struct CourierStream {
 
 impl CourierStream {
     pub(super) fn new(
-        first: ServerSseMessage,
+        first: Option<ServerSseMessage>,
         rmcp: Slot,
         ours: mpsc::Receiver<ServerSseMessage>,
         session: Arc<ClientSession>,
         number: u64,
     ) -> Self {
-        Self { first: Some(first), rmcp, ours, session, number, ours_first: true }
+        Self { first, rmcp, ours, session, number, ours_first: true }
     }
 }
 

@@ -1,0 +1,195 @@
+//! The layer between actix and rmcp's handler, through which every request and every response goes.
+
+use std::sync::Arc;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::web::{Bytes, BytesMut};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+
+use super::body::RewrittenBody;
+use super::message::{self, Kind};
+use super::origin::{Access, Refusal};
+use super::surrogates;
+use crate::principal::Principal;
+use crate::queue::BoxFuture;
+use crate::session::rmcp::{Handoff, acting_as, collect};
+
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// Text that makes clients of newer versions begin with `initialize`. A JSON-RPC error, above all -32022 with a list of
+/// versions, would tell them that this server knows their version.
+const FALL_BACK: &str = "Bad Request: this server speaks MCP 2025-11-25 and older; begin with initialize";
+
+/// Multiple of the allowed size of a body that is read, and dropped, to find the id of an answer that is too large.
+const READ_ON: usize = 4;
+
+/// Bytes at the end of such a body in which the id is looked for.
+const TAIL: usize = 1024;
+
+/// Says on whose behalf a request is served.
+pub(super) type Authenticate =
+    dyn for<'a> Fn(&'a HttpRequest) -> LocalBoxFuture<'a, Result<Option<Principal>, Error>> + Send + Sync;
+
+/// Cancels the question of a session to which an unreadable answer came: session id, JSON-RPC id and reason.
+pub(super) type CancelQuestion = dyn Fn(String, String, String) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// Settings of the layer.
+pub(super) struct Layer {
+    pub(super) access: Access,
+    pub(super) authenticate: Option<Arc<Authenticate>>,
+    pub(super) max_body_bytes: usize,
+    /// What the JSON-RPC ids of our questions begin with.
+    pub(super) question_prefix: &'static str,
+    pub(super) cancel_question: Box<CancelQuestion>,
+}
+
+/// A body as far as it was read.
+enum Read {
+    Whole(Bytes),
+    /// The beginning and the end of a body that is too large.
+    TooLarge(BytesMut),
+    Broken,
+}
+
+impl Layer {
+    /// Serves one request.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> Result<ServiceResponse<BoxBody>, Error> {
+        if let Err(refusal) = self.access.check(request.uri(), request.headers()) {
+            return Ok(refuse(request, refusal));
+        }
+        let Some(authenticate) = &self.authenticate else { return self.exchange(request, next).await };
+        match authenticate(request.request()).await {
+            Ok(principal) => acting_as(principal, self.exchange(request, next)).await,
+            Err(error) => Ok(request.error_response(error)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        mut request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> Result<ServiceResponse<BoxBody>, Error> {
+        let is_newer = header(request.headers(), &PROTOCOL_VERSION).is_some_and(message::is_without_sessions);
+        if request.method() != Method::POST {
+            if is_newer {
+                return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK)));
+            }
+            return self.respond(request, next).await;
+        }
+        let body = match self.read(request.take_payload()).await {
+            Read::Whole(body) => body,
+            Read::TooLarge(parts) => {
+                let why = format!("the request body exceeds {} bytes", self.max_body_bytes);
+                self.answer_refused(request.headers(), &parts, &why).await;
+                return Ok(
+                    request.into_response(HttpResponse::PayloadTooLarge().body(format!("Payload Too Large: {why}")))
+                );
+            }
+            Read::Broken => {
+                return Ok(refuse(request, (StatusCode::BAD_REQUEST, "Bad Request: the body is incomplete")));
+            }
+        };
+        match message::kind(&body) {
+            // Its version is negotiated, so the header says nothing that rmcp would have to refuse.
+            Kind::Initialize if is_newer => drop(request.headers_mut().remove(PROTOCOL_VERSION)),
+            Kind::Initialize => {}
+            Kind::Other if !is_newer => {}
+            _ => return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK))),
+        }
+        request.set_payload(Payload::from(body.clone()));
+        let response = self.respond(request, next).await?;
+        if !response.status().is_client_error() {
+            return Ok(response);
+        }
+        let why = match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
+            Err(error) => format!("the body is no JSON that can be read: {error}"),
+            Ok(_) => format!("the request was refused with status {}", response.status()),
+        };
+        if self.answer_refused(response.request().headers(), &body, &why).await && response.status() == UNREADABLE {
+            let text = format!("Bad Request: the answer cannot be read, and its question is cancelled: {why}");
+            let (request, _) = response.into_parts();
+            return Ok(ServiceResponse::new(request, HttpResponse::BadRequest().body(text)));
+        }
+        Ok(response)
+    }
+
+    /// Reads a body, and repairs it.
+    async fn read(&self, mut payload: Payload) -> Read {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let Ok(chunk) = chunk else { return Read::Broken };
+            if chunk.len() > self.max_body_bytes - body.len() {
+                body.extend_from_slice(&chunk);
+                return self.read_on(payload, body).await;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        surrogates::repair(&mut body);
+        Read::Whole(body.freeze())
+    }
+
+    /// Reads a body that is too large to its end, within a bound, and keeps both ends of it.
+    async fn read_on(&self, mut payload: Payload, mut body: BytesMut) -> Read {
+        let (mut read, mut tail) = (body.len(), body.split_off(body.len() - body.len().min(TAIL)));
+        body.truncate(TAIL);
+        while read <= self.max_body_bytes.saturating_mul(READ_ON)
+            && let Some(Ok(chunk)) = payload.next().await
+        {
+            read += chunk.len();
+            tail.extend_from_slice(&chunk);
+            tail = tail.split_off(tail.len() - tail.len().min(TAIL));
+        }
+        body.extend_from_slice(&tail);
+        Read::TooLarge(body)
+    }
+
+    /// Tells the worker, if a body that was refused is the answer to a question. Returns whether it is.
+    async fn answer_refused(&self, headers: &HeaderMap, body: &[u8], why: &str) -> bool {
+        let session = header(headers, &SESSION_ID);
+        let id = message::id_of_unreadable(body, self.question_prefix);
+        let (Some(session), Some(id)) = (session, id) else { return false };
+        (self.cancel_question)(session.to_owned(), id.to_owned(), format!("the client's answer was refused: {why}"))
+            .await;
+        true
+    }
+
+    /// Has rmcp serve a request, and rewrites what it answers.
+    async fn respond(&self, request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
+        let named = header(request.headers(), &PROTOCOL_VERSION).map(str::to_owned);
+        let (response, handoff) = collect(next.call(request)).await;
+        let mut response = response?;
+        let content_type =
+            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let rewritten: fn(BoxBody, Handoff, bool) -> RewrittenBody = match content_type.split(';').next() {
+            Some("text/event-stream") => RewrittenBody::events,
+            Some("application/json") => |body, _, _| RewrittenBody::json(body),
+            _ => return Ok(response),
+        };
+        let version = named.or_else(|| handoff.version.clone());
+        let reads_priming = version.as_deref().unwrap_or(message::ASSUMED) >= message::FIRST_WITH_PRIMING;
+        response.headers_mut().remove(CONTENT_LENGTH);
+        Ok(response.map_body(|_, body| rewritten(body, handoff, reads_priming).boxed()))
+    }
+}
+
+/// Status that rmcp answers where a body is no JSON-RPC message.
+const UNREADABLE: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+
+fn refuse(request: ServiceRequest, (status, text): Refusal) -> ServiceResponse<BoxBody> {
+    request.into_response(HttpResponse::build(status).body(text))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,234 @@
+//! Checks of the `Host` and `Origin` headers, against DNS rebinding and foreign web pages.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HOST, HeaderMap, ORIGIN};
+use actix_web::http::uri::{Authority, Uri};
+
+/// A host, and its port where one is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Name or address in lower case, without brackets.
+    name: String,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Reads `name`, `name:port`, `address` or `[address]:port`; `None` for anything else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        // An address of IPv6 is often named without its brackets.
+        if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
+            return Some(Self { name: address.to_string(), port: None });
+        }
+        let authority: Authority = text.parse().ok()?;
+        let name = authority.host();
+        let port = text.strip_prefix(name)?;
+        let port = match port.strip_prefix(':') {
+            Some(digits) => Some(digits.parse().ok()?),
+            None if port.is_empty() => None,
+            None => return None,
+        };
+        let name = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
+            None => name.to_ascii_lowercase(),
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+        (!name.is_empty() && name.chars().all(is_plain)).then_some(Self { name, port })
+    }
+
+    fn is_loopback(&self) -> bool {
+        matches!(self.name.as_str(), "localhost" | "127.0.0.1" | "::1")
+    }
+}
+
+/// A web origin: scheme, host and port. The default port of its scheme is filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    scheme: String,
+    host: Host,
+}
+
+impl Origin {
+    /// Reads `scheme://host` or `scheme://host:port`; `None` for anything else, above all for `null`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (scheme, host) = text.split_once("://")?;
+        let is_scheme = scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+        let host = Host::parse(host).filter(|_| is_scheme && !scheme.is_empty())?;
+        let scheme = scheme.to_ascii_lowercase();
+        Some(Self { host: with_default_port(&scheme, host), scheme })
+    }
+}
+
+fn with_default_port(scheme: &str, host: Host) -> Host {
+    let default = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    Host { port: host.port.or(default), ..host }
+}
+
+/// Hosts and origins whose requests are served.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    /// `None` allows every host.
+    pub(super) hosts: Option<Vec<Host>>,
+    /// `None` allows every origin.
+    pub(super) origins: Option<Vec<Origin>>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let loopback = ["localhost", "127.0.0.1", "::1"].map(|name| Host { name: name.to_owned(), port: None });
+        Self { hosts: Some(loopback.into()), origins: Some(Vec::new()) }
+    }
+}
+
+/// Status and text of a response that refuses a request.
+pub(super) type Refusal = (StatusCode, &'static str);
+
+impl Access {
+    /// Checks a request's headers.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = self.check_host(uri, headers)?;
+        self.check_origin(host.as_ref(), headers)
+    }
+
+    /// Returns the host that the request names, if hosts are checked.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
+        let Some(allowed) = &self.hosts else { return Ok(None) };
+        let mut named = headers.get_all(HOST);
+        let named = match (named.next(), named.next()) {
+            (Some(host), None) => host.to_str().ok(),
+            (None, _) => uri.authority().map(Authority::as_str),
+            (Some(_), Some(_)) => None,
+        };
+        let Some(host) = named.and_then(Host::parse) else {
+            return Err((StatusCode::BAD_REQUEST, "Bad Request: exactly one valid Host header is needed"));
+        };
+        let is_allowed =
+            |allowed: &Host| allowed.name == host.name && (allowed.port.is_none() || allowed.port == host.port);
+        if allowed.iter().any(is_allowed) {
+            return Ok(Some(host));
+        }
+        tracing::warn!(
+            host = host.name,
+            port = host.port,
+            "a request names a Host that is not allowed; refused with 403"
+        );
+        Err((StatusCode::FORBIDDEN, "Forbidden: the Host header is not allowed by this server's allow_host"))
+    }
+
+    fn check_origin(&self, host: Option<&Host>, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(allowed) = &self.origins else { return Ok(()) };
+        let is_allowed = |origin: Origin| {
+            // A page that this very server serves on this machine. Pages of other ports are foreign.
+            let own =
+                host.filter(|host| host.is_loopback()).cloned().map(|host| with_default_port(&origin.scheme, host));
+            allowed.contains(&origin) || (own.as_ref() == Some(&origin.host) && origin.scheme.starts_with("http"))
+        };
+        for header in headers.get_all(ORIGIN) {
+            if !header.to_str().ok().and_then(Origin::parse).is_some_and(&is_allowed) {
+                tracing::warn!(origin = ?header, "a request comes from an Origin that is not allowed; refused with 403");
+                let why = "Forbidden: the Origin header is not allowed by this server's allow_origin";
+                return Err((StatusCode::FORBIDDEN, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn status(access: &Access, host: &str, origin: Option<&str>) -> u16 {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        access.check(&Uri::from_static("/mcp"), &headers).map_or_else(|(status, _)| status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn by_default_loopback_hosts_are_served_and_no_foreign_origin() {
+        let access = Access::default();
+        for (host, origin, wanted) in [
+            ("localhost", None, 200),
+            ("LOCALHOST:8080", None, 200),
+            ("127.0.0.1:1", None, 200),
+            ("[::1]:8080", None, 200),
+            ("chat.example.com", None, 403),
+            ("localhost.evil.example", None, 403),
+            ("127.0.0.2", None, 403),
+            ("user@localhost", None, 400),
+            ("", None, 400),
+            ("localhost:", None, 400),
+            ("localhost:99999", None, 400),
+            ("localhost", Some("null"), 403),
+            ("localhost", Some(""), 403),
+            ("localhost", Some("http://evil.example"), 403),
+            ("localhost:8080", Some("http://localhost:8080"), 200),
+            ("localhost:8080", Some("http://localhost:9090"), 403),
+            ("localhost:8080", Some("http://127.0.0.1:8080"), 403),
+            ("localhost", Some("http://localhost:80"), 200),
+            ("localhost:443", Some("https://localhost"), 200),
+            ("localhost:8080", Some("evil://localhost:8080"), 403),
+            ("[::1]:8080", Some("http://[::1]:8080"), 200),
+            ("evil.example", Some("http://evil.example"), 403),
+        ] {
+            assert_eq!(status(&access, host, origin), wanted, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn allowed_hosts_and_origins_are_served() {
+        let parsed = |text: &str| Host::parse(text).unwrap();
+        let access = Access {
+            hosts: Some(vec![parsed("Chat.example.com"), parsed("backend:81")]),
+            origins: Some(vec![Origin::parse("https://Chat.example.com").unwrap()]),
+        };
+        for (host, origin, wanted) in [
+            ("chat.example.com", None, 200),
+            ("chat.example.com:8443", None, 200),
+            ("backend:81", None, 200),
+            ("backend", None, 403),
+            ("localhost", None, 403),
+            ("backend:81", Some("https://chat.example.com"), 200),
+            ("backend:81", Some("https://chat.example.com:443"), 200),
+            ("backend:81", Some("http://chat.example.com"), 403),
+            ("backend:81", Some("https://chat.example.com:8443"), 403),
+            ("backend:81", Some("https://chat.example.com.evil.example"), 403),
+            // Not a loopback host: a page of the same name may have come over another scheme.
+            ("chat.example.com", Some("http://chat.example.com"), 403),
+        ] {
+            assert_eq!(status(&access, host, origin), wanted, "{host} {origin:?}");
+        }
+        let any = Access { hosts: None, origins: None };
+        assert_eq!(status(&any, "a.example", Some("null")), 200);
+    }
+
+    #[test]
+    fn two_hosts_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        headers.append(HOST, HeaderValue::from_static("evil.example"));
+        assert!(Access::default().check(&Uri::from_static("/"), &headers).is_err());
+        assert!(Access::default().check(&Uri::from_static("/"), &HeaderMap::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn headers_of_any_kind_are_survived(host in "\\PC{0,30}", origin in "\\PC{0,30}") {
+            let mut headers = HeaderMap::new();
+            if let (Ok(host), Ok(origin)) = (HeaderValue::from_str(&host), HeaderValue::from_str(&origin)) {
+                headers.insert(HOST, host);
+                headers.insert(ORIGIN, origin);
+            }
+            prop_assert!(Access::default().check(&Uri::from_static("/"), &headers).is_err());
+        }
+    }
+}

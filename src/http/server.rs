@@ -1,0 +1,282 @@
+//! [`McpServer`]: the settings of an MCP server over HTTP.
+
+use std::future::Future;
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, Error, HttpRequest, HttpServer};
+use rmcp::ServerHandler;
+use rmcp::transport::streamable_http_server::session::SessionManager;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+
+use super::layer::Authenticate;
+use super::origin::{Access, Host, Origin};
+use super::service::{BeforeShutdown, HttpSettings, McpService};
+use super::serving::{BoundServer, ServeError};
+use crate::courier::Courier;
+use crate::error::ConfigError;
+use crate::principal::Principal;
+use crate::session::rmcp::CourierSessionManager;
+use crate::session_id::SessionId;
+
+/// Makes the handler of a session.
+pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + Sync>;
+
+/// The settings of an MCP server over HTTP. [`Courier::mcp_server`] begins with the defaults.
+///
+/// Either [`serve`](Self::serve) it, or [`build`](Self::build) an [`McpService`] for an actix `App` of one's own.
+///
+/// ```no_run
+/// use mcp_courier::{Config, Courier};
+/// # #[derive(Clone)] struct MyServer;
+/// # impl rmcp::ServerHandler for MyServer {}
+///
+/// #[actix_web::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let courier = Courier::start("redis://127.0.0.1/", Config::default()).await?;
+///     courier.mcp_server(|| Ok(MyServer)).allow_host("chat.example.com").serve("127.0.0.1:8080").await?;
+///     Ok(())
+/// }
+/// ```
+#[must_use = "a server does nothing until it is served or built"]
+pub struct McpServer<S, M = LocalSessionManager> {
+    pub(super) manager: CourierSessionManager<M>,
+    pub(super) settings: Settings<S>,
+}
+
+/// All settings but the session manager.
+pub(super) struct Settings<S> {
+    pub(super) courier: Courier,
+    pub(super) factory: Factory<S>,
+    pub(super) access: Access,
+    pub(super) authenticate: Option<Arc<Authenticate>>,
+    pub(super) before_shutdown: Option<Arc<BeforeShutdown>>,
+    pub(super) is_stored: bool,
+    pub(super) max_body_bytes: usize,
+    pub(super) sse_keep_alive: Duration,
+    pub(super) http: HttpSettings,
+    path: String,
+    /// First setting that cannot be: settings are checked when the server is built.
+    wrong: Option<ConfigError>,
+}
+
+impl<S, M> std::fmt::Debug for McpServer<S, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("McpServer")
+            .field("path", &self.settings.path)
+            .field("access", &self.settings.access)
+            .field("is_stored", &self.settings.is_stored)
+            .field("http", &self.settings.http)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Courier {
+    /// Begins an MCP server whose sessions get their notifications. `factory` makes the handler of each session; an error
+    /// of it refuses the session with 500.
+    pub fn mcp_server<S: ServerHandler + 'static>(
+        &self,
+        factory: impl Fn() -> Result<S, std::io::Error> + Send + Sync + 'static,
+    ) -> McpServer<S> {
+        let settings = Settings {
+            courier: self.clone(),
+            factory: Arc::new(factory),
+            access: Access::default(),
+            authenticate: None,
+            before_shutdown: None,
+            is_stored: self.is_shared(),
+            max_body_bytes: 4 * 1024 * 1024,
+            sse_keep_alive: Duration::from_secs(15),
+            http: HttpSettings::default(),
+            path: "/mcp".to_owned(),
+            wrong: None,
+        };
+        McpServer { manager: self.session_manager(), settings }
+    }
+}
+
+impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
+    /// Allows requests to a host: a name or an address, with or without a port. May be called more than once. Defaults to
+    /// `localhost`, `127.0.0.1` and `::1`, which stay allowed. An entry without a port allows all ports.
+    ///
+    /// Behind a proxy this is the `Host` that the proxy sends: its own upstream's name by nginx's default, the public name
+    /// after `proxy_set_header Host $host`.
+    pub fn allow_host(mut self, host: impl AsRef<str>) -> Self {
+        match (Host::parse(host.as_ref()), &mut self.settings.access.hosts) {
+            (Some(host), Some(hosts)) => hosts.push(host),
+            (Some(_), None) => {}
+            (None, _) => self.refuse("allow_host", host.as_ref(), "a host or host:port, as in chat.example.com:8443"),
+        }
+        self
+    }
+
+    /// Serves requests to any host. Only where a proxy in front checks it: a web page can else reach a server on loopback
+    /// under a name of its own (DNS rebinding).
+    pub fn allow_any_host(mut self) -> Self {
+        self.settings.access.hosts = None;
+        self
+    }
+
+    /// Allows requests from web pages of an origin, as `https://chat.example.com`. May be called more than once. By default
+    /// a request with an `Origin` gets 403, unless it comes from a page of this same server under a loopback name and port.
+    /// Requests without an `Origin`, which are all but those of browsers, are not concerned.
+    ///
+    /// Browsers also want CORS headers of another origin's server: wrap the [scope](McpService::scope) in a middleware like
+    /// actix-cors for that.
+    pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
+        match (Origin::parse(origin.as_ref()), &mut self.settings.access.origins) {
+            (Some(origin), Some(origins)) => origins.push(origin),
+            (Some(_), None) => {}
+            (None, _) => {
+                self.refuse("allow_origin", origin.as_ref(), "scheme://host or scheme://host:port, without a path")
+            }
+        }
+        self
+    }
+
+    /// Serves web pages of any origin. Only where a proxy in front checks it.
+    pub fn allow_any_origin(mut self) -> Self {
+        self.settings.access.origins = None;
+        self
+    }
+
+    /// Sets how requests are authenticated. `Ok(Some(user))` binds a session that begins to that user, and to everyone
+    /// else the session does not exist (404). `Ok(None)` lets the request in on behalf of nobody. An error is the
+    /// response. By default everybody is let in. See also [`acting_as`](crate::session::rmcp::acting_as).
+    pub fn authenticate<F>(mut self, authenticate: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> Result<Option<Principal>, Error> + Send + Sync + 'static,
+    {
+        let authenticate = Arc::new(authenticate);
+        self.settings.authenticate = Some(Arc::new(move |request| {
+            let authenticate = Arc::clone(&authenticate);
+            Box::pin(async move { authenticate(request).await })
+        }));
+        self
+    }
+
+    /// Sets how long a session without an open stream and without a request is kept: see
+    /// [`CourierSessionManager::idle_timeout`].
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.manager = self.manager.idle_timeout(idle_timeout);
+        self
+    }
+
+    /// Sets how long clients wait before they open their next stream: see [`CourierSessionManager::reconnect_delay`].
+    pub fn reconnect_delay(mut self, reconnect_delay: Duration) -> Self {
+        self.manager = self.manager.reconnect_delay(reconnect_delay);
+        self
+    }
+
+    /// Sets what is called when a session has ended for good: see [`CourierSessionManager::on_session_end`].
+    pub fn on_session_end(mut self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
+        self.manager = self.manager.on_session_end(on_end);
+        self
+    }
+
+    /// Replaces the session manager, and with it the three settings above: for one that
+    /// [decorates](Courier::decorate) a manager of one's own.
+    pub fn session_manager<N: SessionManager>(self, manager: CourierSessionManager<N>) -> McpServer<S, N> {
+        McpServer { manager, settings: self.settings }
+    }
+
+    /// Sets whether sessions are remembered in the queue's Redis, so that clients can go on at another server. Defaults to
+    /// `true` for a queue in Redis, and to `false` for one in memory.
+    pub fn store_sessions(mut self, is_stored: bool) -> Self {
+        self.settings.is_stored = is_stored;
+        self
+    }
+
+    /// Sets the largest request body, in bytes. Defaults to 4 MiB; a larger one gets 413.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        if bytes == 0 {
+            self.refuse("max_body_bytes", "0", "at least 1");
+        }
+        self.settings.max_body_bytes = bytes;
+        self
+    }
+
+    /// Sets how often a comment goes down an idle stream, so that proxies keep it. Defaults to 15 s.
+    pub fn sse_keep_alive(mut self, interval: Duration) -> Self {
+        if interval.is_zero() {
+            self.refuse("sse_keep_alive", "0", "longer than 0");
+        }
+        self.settings.sse_keep_alive = interval;
+        self
+    }
+
+    /// Sets how long an idle connection is kept. Defaults to 75 s: longer than a balancer keeps it, which for AWS's ALB and
+    /// nginx is 60 s. A request that a balancer sends just when the server closes its connection is lost.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        if keep_alive.is_zero() {
+            self.refuse("keep_alive", "0", "longer than 0");
+        }
+        self.settings.http.keep_alive = keep_alive;
+        self
+    }
+
+    /// Sets how long a shutdown waits for deliveries, and then as long for requests. Defaults to 5 s each.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.http.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets what a shutdown begins with. What it pushes is still delivered.
+    pub fn before_shutdown<F>(mut self, before: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.settings.before_shutdown = Some(Arc::new(move || Box::pin(before())));
+        self
+    }
+
+    /// Sets the path, for [`bind`](Self::bind) and [`serve`](Self::serve). Defaults to `/mcp`.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.settings.path = path.into();
+        if !self.settings.path.starts_with('/') || self.settings.path.contains(['{', '}', '?', '#']) {
+            self.refuse("path", &self.settings.path.clone(), "a path that begins with /");
+        }
+        self
+    }
+
+    /// Makes the service that an actix `App` of one's own mounts: see [`McpService`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that cannot be.
+    pub fn build(self) -> Result<McpService<S, M>, ConfigError> {
+        match self.settings.wrong {
+            Some(wrong) => Err(wrong),
+            None => Ok(McpService::new(self)),
+        }
+    }
+
+    /// Binds an address, as `"127.0.0.1:8080"`; port 0 picks one. From then on SIGTERM and SIGINT are handled.
+    ///
+    /// # Errors
+    /// [`ServeError`]: a setting cannot be, the address cannot be bound, or signals cannot be handled.
+    pub fn bind(self, address: impl ToSocketAddrs) -> Result<BoundServer, ServeError> {
+        let path = self.settings.path.clone();
+        let service = self.build()?;
+        let mounted = (service.clone(), path.clone());
+        let http = HttpServer::new(move || App::new().service(mounted.0.scope(&mounted.1)));
+        BoundServer::new(service, http.bind(address).map_err(ServeError::Bind)?, path)
+    }
+
+    /// Serves until SIGTERM or SIGINT (ctrl-c), and shuts down in the order that loses no time: deliveries end and leases
+    /// are released, then the streams end, then HTTP stops.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind), and [`ServeError::Http`].
+    ///
+    /// # Cancellation
+    /// The HTTP server stops at once; leases expire by themselves.
+    pub async fn serve(self, address: impl ToSocketAddrs) -> Result<(), ServeError> {
+        self.bind(address)?.run().await
+    }
+
+    fn refuse(&mut self, field: &'static str, value: &str, rule: &str) {
+        let wrong = ConfigError::new(field, format!("{value:?}"), rule);
+        self.settings.wrong.get_or_insert(wrong);
+    }
+}

@@ -1,0 +1,204 @@
+//! [`McpService`]: a server's MCP endpoint, to be mounted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::Request;
+use actix_service::IntoServiceFactory;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Response, ServerHandle, Service, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{Error, HttpServer, Scope, web};
+use futures_util::future::LocalBoxFuture;
+use rmcp::ServerHandler;
+use rmcp::transport::streamable_http_server::session::SessionManager;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp_actix_web::transport::{SessionStore, StreamableHttpService};
+use tokio_util::sync::CancellationToken;
+
+use super::layer::Layer;
+use super::server::McpServer;
+use super::serving::{BoundServer, ServeError};
+use crate::courier::Courier;
+use crate::question::JSON_RPC_ID;
+use crate::queue::BoxFuture;
+use crate::session::rmcp::CourierSessionManager;
+
+/// What a shutdown begins with.
+pub(super) type BeforeShutdown = dyn Fn() -> LocalBoxFuture<'static, ()> + Send + Sync;
+
+/// Settings of the HTTP server itself.
+#[derive(Debug, Clone)]
+pub(super) struct HttpSettings {
+    pub(super) keep_alive: Duration,
+    pub(super) shutdown_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { keep_alive: Duration::from_secs(75), shutdown_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`]. Cheap to clone.
+///
+/// ```no_run
+/// use actix_web::{App, HttpServer, web};
+/// use mcp_courier::{Config, Courier};
+/// # #[derive(Clone)] struct MyServer;
+/// # impl rmcp::ServerHandler for MyServer {}
+///
+/// #[actix_web::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let courier = Courier::start("redis://127.0.0.1/", Config::default()).await?;
+///     let mcp = courier.mcp_server(|| Ok(MyServer)).build()?;
+///     let mounted = mcp.clone();
+///     let app = move || {
+///         let health = web::resource("/health").to(async || "ok");
+///         App::new().service(mounted.scope("/mcp")).service(health)
+///     };
+///     mcp.run(HttpServer::new(app).bind("127.0.0.1:8080")?).await?;
+///     Ok(())
+/// }
+/// ```
+pub struct McpService<S, M = LocalSessionManager> {
+    rmcp: StreamableHttpService<S, CourierSessionManager<M>>,
+    layer: Arc<Layer>,
+    courier: Courier,
+    before_shutdown: Option<Arc<BeforeShutdown>>,
+    http: HttpSettings,
+    /// Ends all streams.
+    streams: CancellationToken,
+}
+
+impl<S, M> Clone for McpService<S, M> {
+    fn clone(&self) -> Self {
+        Self {
+            rmcp: self.rmcp.clone(),
+            layer: Arc::clone(&self.layer),
+            courier: self.courier.clone(),
+            before_shutdown: self.before_shutdown.clone(),
+            http: self.http.clone(),
+            streams: self.streams.clone(),
+        }
+    }
+}
+
+impl<S, M> std::fmt::Debug for McpService<S, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("McpService")
+            .field("access", &self.layer.access)
+            .field("http", &self.http)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
+    pub(super) fn new(McpServer { manager, settings }: McpServer<S, M>) -> Self {
+        let store = settings.is_stored.then(|| manager.session_store() as Arc<dyn SessionStore>);
+        let (manager, streams) = (Arc::new(manager), CancellationToken::new());
+        let rmcp = StreamableHttpService::builder()
+            .service_factory(settings.factory)
+            .session_manager(Arc::clone(&manager))
+            .maybe_session_store(store)
+            .cancellation_token(streams.clone())
+            .stateful_mode(true)
+            .sse_keep_alive(settings.sse_keep_alive)
+            .max_request_body_bytes(settings.max_body_bytes)
+            // The layer checks the host, and before everything else.
+            .allowed_hosts(Vec::new())
+            .build();
+        let cancel = move |session: String, question: String, reason: String| {
+            let manager = Arc::clone(&manager);
+            Box::pin(async move { manager.cancel_question(&session, &question, reason).await })
+                as BoxFuture<'static, ()>
+        };
+        let layer = Layer {
+            access: settings.access,
+            authenticate: settings.authenticate,
+            max_body_bytes: settings.max_body_bytes,
+            question_prefix: JSON_RPC_ID,
+            cancel_question: Box::new(cancel),
+        };
+        Self {
+            rmcp,
+            layer: Arc::new(layer),
+            courier: settings.courier,
+            before_shutdown: settings.before_shutdown,
+            http: settings.http,
+            streams,
+        }
+    }
+
+    /// The endpoint as a scope of an `App`, under a path like `/mcp`. Every `App` of the process mounts the same sessions.
+    pub fn scope(
+        &self,
+        path: &str,
+    ) -> Scope<
+        impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
+        + use<S, M>,
+    > {
+        let layer = Arc::clone(&self.layer);
+        let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
+        web::scope(path).wrap(layer).service(self.rmcp.clone().scope())
+    }
+
+    /// Sets on an HTTP server what MCP needs: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the keep-alive and the
+    /// shutdown timeout. [`run`](Self::run) does so by itself.
+    pub fn apply_settings<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> HttpServer<F, I, A, B>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<A, Request> + 'static,
+        A: ServiceFactory<Request, Config = AppConfig> + 'static,
+        A::Error: Into<Error> + 'static,
+        A::InitError: std::fmt::Debug,
+        A::Response: Into<Response<B>> + 'static,
+        <A::Service as Service<Request>>::Future: 'static,
+        A::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let whole_seconds =
+            self.http.shutdown_timeout.as_secs() + u64::from(self.http.shutdown_timeout.subsec_nanos() > 0);
+        http.h1_allow_half_closed(false)
+            .tcp_nodelay(true)
+            .keep_alive(self.http.keep_alive)
+            .shutdown_timeout(whole_seconds)
+    }
+
+    /// Runs an HTTP server that is bound and mounts the [scope](Self::scope), as [`McpServer::serve`] does.
+    ///
+    /// # Errors
+    /// [`ServeError::Signals`] or [`ServeError::Http`].
+    ///
+    /// # Cancellation
+    /// The HTTP server stops at once; leases expire by themselves.
+    pub async fn run<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> Result<(), ServeError>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<A, Request> + 'static,
+        A: ServiceFactory<Request, Config = AppConfig> + 'static,
+        A::Error: Into<Error> + 'static,
+        A::InitError: std::fmt::Debug,
+        A::Response: Into<Response<B>> + 'static,
+        <A::Service as Service<Request>>::Future: 'static,
+        A::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        BoundServer::new(self.clone(), http, String::new())?.run().await
+    }
+
+    /// Shuts down in the order that loses no time: what [`McpServer::before_shutdown`] says, then deliveries end and leases
+    /// are released, then the streams end, then the HTTP server stops. For a server that is not [run](Self::run) here.
+    ///
+    /// # Cancellation
+    /// The steps that have not begun are left out.
+    pub async fn shut_down(&self, http: &ServerHandle) {
+        if let Some(before) = &self.before_shutdown {
+            before().await;
+        }
+        let report = self.courier.shutdown(self.http.shutdown_timeout).await;
+        tracing::info!(?report, "the courier has stopped; ending the streams");
+        self.streams.cancel();
+        http.stop(true).await;
+    }
+}

@@ -1,0 +1,178 @@
+//! [`BoundServer`]: a server that listens, until a signal ends it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use actix_http::Request;
+use actix_service::IntoServiceFactory;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Response, Server, ServerHandle, Service, ServiceFactory};
+use actix_web::{Error, HttpServer};
+use futures_util::future::LocalBoxFuture;
+use rmcp::ServerHandler;
+use rmcp::transport::streamable_http_server::session::SessionManager;
+
+use super::service::McpService;
+use crate::error::ConfigError;
+
+/// A server could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting cannot be.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// The address cannot be bound.
+    #[error("the address cannot be bound: {0}")]
+    Bind(#[source] std::io::Error),
+    /// Signals cannot be handled, so nothing would end the server well.
+    #[error("signals cannot be handled: {0}")]
+    Signals(#[source] std::io::Error),
+    /// The HTTP server has failed.
+    #[error("the HTTP server has failed: {0}")]
+    Http(#[source] std::io::Error),
+}
+
+/// Runs the shutdown of a service, for its HTTP server.
+type ShutDown = Box<dyn FnOnce(ServerHandle) -> LocalBoxFuture<'static, ()>>;
+
+/// A server whose address is bound and whose signals are handled. Connections wait until it [runs](Self::run).
+#[must_use = "nothing is answered until it runs"]
+pub struct BoundServer {
+    addresses: Vec<SocketAddr>,
+    path: String,
+    signals: Signals,
+    start: Box<dyn FnOnce() -> Server>,
+    shut_down: ShutDown,
+}
+
+impl std::fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundServer").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl BoundServer {
+    pub(super) fn new<S, M, F, I, A, B>(
+        service: McpService<S, M>,
+        http: HttpServer<F, I, A, B>,
+        path: String,
+    ) -> Result<Self, ServeError>
+    where
+        S: ServerHandler + 'static,
+        M: SessionManager,
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<A, Request> + 'static,
+        A: ServiceFactory<Request, Config = AppConfig> + 'static,
+        A::Error: Into<Error> + 'static,
+        A::InitError: std::fmt::Debug,
+        A::Response: Into<Response<B>> + 'static,
+        <A::Service as Service<Request>>::Future: 'static,
+        A::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let signals = Signals::new().map_err(ServeError::Signals)?;
+        let addresses = http.addrs();
+        let http = service.apply_settings(http).disable_signals();
+        let shut_down = move |handle: ServerHandle| -> LocalBoxFuture<'static, ()> {
+            Box::pin(async move { service.shut_down(&handle).await })
+        };
+        Ok(Self { addresses, path, signals, start: Box::new(move || http.run()), shut_down: Box::new(shut_down) })
+    }
+
+    /// The addresses that are bound: a name like `localhost` can have two.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The URL of the MCP endpoint at the first of them, as `http://127.0.0.1:8080/mcp`.
+    pub fn url(&self) -> String {
+        let address = self.addresses.first().map(ToString::to_string).unwrap_or_default();
+        format!("http://{address}{}", self.path)
+    }
+
+    /// Serves until SIGTERM or SIGINT, and shuts down: see [`McpServer::serve`](super::McpServer::serve).
+    ///
+    /// # Errors
+    /// [`ServeError::Http`].
+    ///
+    /// # Cancellation
+    /// The HTTP server stops at once; leases expire by themselves.
+    pub async fn run(self) -> Result<(), ServeError> {
+        self.run_until(std::future::pending()).await
+    }
+
+    /// Serves until a signal comes or `stop` is ready, and shuts down.
+    ///
+    /// # Errors
+    /// [`ServeError::Http`].
+    ///
+    /// # Cancellation
+    /// The HTTP server stops at once; leases expire by themselves.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self { addresses, mut signals, start, shut_down, .. } = self;
+        let mut server = pin!(start());
+        let guard = StopOnDrop(server.handle());
+        tracing::info!(?addresses, "listening");
+        tokio::select! {
+            ended = &mut server => return ended.map_err(ServeError::Http),
+            signal = signals.received() => tracing::info!(signal, "shutting down"),
+            () = stop => tracing::info!("shutting down"),
+        }
+        let ((), ended) = tokio::join!(shut_down(guard.0.clone()), server);
+        ended.map_err(ServeError::Http)
+    }
+}
+
+/// Stops an HTTP server whose future is dropped: its threads would go on.
+struct StopOnDrop(ServerHandle);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        // The command is sent at once; the future only waits for its end.
+        drop(self.0.stop(false));
+    }
+}
+
+/// The signals that end a server, handled from the moment this exists.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self(Box::pin(tokio::signal::ctrl_c())))
+    }
+
+    async fn received(&mut self) -> &'static str {
+        match (&mut self.0).await {
+            Ok(()) => "ctrl-c",
+            Err(error) => {
+                tracing::error!(%error, "waiting for ctrl-c failed; only the end of the process ends the server");
+                std::future::pending().await
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What goes over the wire: framing, hosts, origins, versions, connections, unreadable answers and the shutdown.
+#![cfg(feature = "rmcp")]
+
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/mcp_server.rs"]
+mod mcp_server;
+#[path = "support/raw_client.rs"]
+mod raw_client;
+#[path = "support/wire.rs"]
+mod wire;
+
+#[path = "http/answers.rs"]
+mod answers;
+#[path = "http/framing.rs"]
+mod framing;
+#[path = "http/serving.rs"]
+mod serving;
+#[path = "http/who.rs"]
+mod who;
+
+use mcp_courier::{Config, Courier};
+
+/// A courier over a queue of its own.
+async fn courier() -> Courier {
+    static COURIERS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = COURIERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let url = format!("memory://http-{}-{number}", std::process::id());
+    Courier::start(&url, Config::default()).await.unwrap()
+}

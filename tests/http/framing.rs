@@ -1,0 +1,75 @@
+//! How events are written.
+
+use mcp_courier::{Notification, SessionId};
+use serde_json::json;
+
+use crate::courier;
+use crate::mcp_server::McpServer;
+use crate::wire::{Wire, initialize, post, text};
+
+fn has_data(event: &str) -> bool {
+    event.lines().any(|line| line.strip_prefix("data:").is_some_and(|data| !data.trim().is_empty()))
+}
+
+async fn push(server: &McpServer, wire: &Wire, data: &str) {
+    let notification = Notification::new("notifications/message").unwrap();
+    let notification = notification.with_params(json!({"level": "info", "data": data})).unwrap();
+    server.courier.publisher().push(&SessionId::new(&wire.session).unwrap(), notification).await.unwrap();
+}
+
+#[actix_web::test]
+async fn line_separators_are_escaped_in_everything() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let mut stream = wire.stream().await;
+    let separators = "a\u{2028}b\u{2029}c\u{85}d";
+    push(&server, &wire, separators).await;
+    let seen = stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+    assert!(!seen.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{seen:?}");
+    let message = stream.messages().into_iter().find(|message| message["method"] == "notifications/message").unwrap();
+    assert_eq!(message["params"]["data"], separators);
+    // An error that names what was asked for comes down the stream of its own request.
+    let call = json!({"jsonrpc": "2.0", "id": separators, "method": "tools/list"});
+    let answer = text(wire.post(call.to_string()).await).await;
+    assert!(answer.contains(r"a\u2028b\u2029c\u0085d"), "{answer:?}");
+    assert!(!answer.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{answer:?}");
+}
+
+#[actix_web::test]
+async fn events_with_a_message_say_so() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let mut stream = wire.stream().await;
+    push(&server, &wire, "1").await;
+    stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+    let list = text(wire.post(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string()).await).await;
+    for event in stream.events().into_iter().chain(list.split("\n\n")).filter(|event| has_data(event)) {
+        assert!(event.starts_with("event: message\n"), "{event:?}");
+    }
+}
+
+#[actix_web::test]
+async fn clients_older_than_2025_11_25_get_no_events_without_data_and_others_one() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let is_old = version < "2025-11-25";
+        let begun = text(post(&server.url, initialize(version).to_string()).send().await.unwrap()).await;
+        let primed = begun.split("\n\n").filter(|event| !event.is_empty() && !has_data(event)).count();
+        assert!(!is_old || primed == 0, "{version}: {begun:?}");
+        // What the session negotiated counts where the header does not say it.
+        for said in [Some(version), None] {
+            let wire = Wire::connect(&server.url, version).await;
+            let mut stream = wire.get(said, None).await;
+            push(&server, &wire, "1").await;
+            let seen = stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+            let primed: Vec<&str> = seen.split("\n\n").filter(|event| !event.is_empty() && !has_data(event)).collect();
+            assert_eq!(primed.len(), usize::from(!is_old), "{version}, said {said:?}: {seen:?}");
+            for event in primed {
+                assert!(event.contains("id: 0") && event.contains("retry: 3000"), "{event:?}");
+            }
+        }
+    }
+}
