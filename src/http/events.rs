@@ -62,6 +62,11 @@ impl Framer {
         self.escaper.finish(out);
     }
 
+    /// Returns whether a message can be inserted: no event has been written in part.
+    pub(super) fn is_between_events(&self) -> bool {
+        !self.passing
+    }
+
     /// Passes the current line on, or the part of it that is there. Returns the bytes behind it.
     fn pass<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
@@ -110,6 +115,17 @@ impl Framer {
         let held = std::mem::take(&mut self.held);
         self.escaper.push(&held, out);
     }
+}
+
+/// Returns the event of one JSON-RPC message, which must be on one line.
+pub(super) fn message_event(json: &str) -> Vec<u8> {
+    let mut event = Vec::with_capacity(json.len() + 32);
+    event.extend_from_slice(b"event: message\ndata: ");
+    let mut escaper = Escaper::default();
+    escaper.push(json.as_bytes(), &mut event);
+    escaper.finish(&mut event);
+    event.extend_from_slice(b"\n\n");
+    event
 }
 
 /// Returns whether a line, or the beginning of a line, has data in it.

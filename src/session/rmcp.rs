@@ -53,3 +53,4 @@ pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;
 pub use self::store::CourierSessionStore;
+pub(crate) use self::stream::Messages;

@@ -73,3 +73,38 @@ async fn clients_older_than_2025_11_25_get_no_events_without_data_and_others_one
         }
     }
 }
+
+#[actix_web::test]
+async fn numbers_arrive_as_they_were_pushed() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let mut stream = wire.stream().await;
+    let data = "[18446744073709551616,-9223372036854775809,12345678901234567890.123456789,100.00,1e2,1E400]";
+    let params = format!(r#"{{"level":"info","data":{data}}}"#);
+    let notification = Notification::new("notifications/message").unwrap().with_params_json(&params).unwrap();
+    server.courier.publisher().push(&SessionId::new(&wire.session).unwrap(), notification).await.unwrap();
+    let seen = stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+    assert!(seen.contains(&format!(r#""data":{data}"#)), "{seen:?}");
+}
+
+/// A client that does not read is one whose socket is full: what comes of rmcp's and of the courier's is whole all the same.
+#[actix_web::test]
+async fn messages_of_rmcp_and_of_the_courier_do_not_mix() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let mut stream = wire.stream().await;
+    // The test server's handler has rmcp itself send a notification for each of these.
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}).to_string();
+    for number in 0..20 {
+        push(&server, &wire, &format!("{number}-{}", "x".repeat(10_000))).await;
+        assert_eq!(wire.post(changed.clone()).await.status(), 202);
+    }
+    stream.until(|text| text.matches("list_changed").count() == 20 && text.matches("xxx\"").count() == 20).await;
+    stream.until(|text| text.ends_with("\n\n")).await;
+    let data = |message: serde_json::Value| message["params"]["data"].as_str().map(|data| data[..2].to_owned());
+    let order: Vec<String> = stream.messages().into_iter().filter_map(data).collect();
+    let wanted: Vec<String> = (0..20).map(|number| format!("{number}-{}", "x".repeat(9))[..2].to_owned()).collect();
+    assert_eq!(order, wanted);
+}

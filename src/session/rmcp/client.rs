@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::batch::Batch;
 use self::questions::Modes;
 use super::early_close::EarlyCloses;
-use super::stream::{CourierStream, Slot};
+use super::stream::{Messages, Slot};
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
 use crate::question::Answer;
@@ -64,7 +63,9 @@ struct State {
 
 struct OpenStream {
     number: u64,
-    sender: mpsc::Sender<ServerSseMessage>,
+    sender: mpsc::Sender<String>,
+    /// The HTTP layer writes the messages, as the text that they are.
+    is_layered: bool,
     /// rmcp's own stream, to be let go when ours is cut, even while nobody polls it.
     slot: Slot,
     /// Goes away with this, and tells whoever waits for the client.
@@ -141,17 +142,17 @@ impl ClientSession {
         state.early_closes.decide(last_event_id, now)
     }
 
-    /// A new stream, the newest now: it receives, `first` of all this.
-    pub(super) fn open(self: &Arc<Self>, slot: Slot, first: Option<ServerSseMessage>) -> CourierStream {
+    /// Opens a stream, which is the newest then and receives. `is_layered` says that the HTTP layer writes its messages.
+    pub(super) fn open(self: &Arc<Self>, slot: Slot, is_layered: bool) -> Messages {
         // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
         let (sender, receiver) = mpsc::channel(1);
         let mut state = self.state();
         state.opened += 1;
         let number = state.opened;
         let open = watch::Sender::new(());
-        state.streams.push(OpenStream { number, sender, slot: slot.clone(), open });
+        state.streams.push(OpenStream { number, sender, is_layered, slot, open });
         self.presence.ready(number);
-        CourierStream::new(first, slot, receiver, Arc::clone(self), number)
+        Messages::new(receiver, Arc::clone(self), number)
     }
 
     /// A stream has ended, or must. The newest of the others goes on.
@@ -221,6 +222,7 @@ mod tests {
     use crate::notification::NotificationId;
     use crate::question::Question;
     use crate::session::rmcp::event_id::Epoch;
+    use crate::session::rmcp::stream::CourierStream;
     use crate::session::{McpSession, Outbound};
 
     fn client(config: &Config) -> Arc<ClientSession> {
@@ -228,9 +230,9 @@ mod tests {
     }
 
     fn open(session: &Arc<ClientSession>) -> CourierStream {
-        let mut stream = session.open(Slot::new(stream::pending(), &Epoch::new()), Some(ServerSseMessage::default()));
-        stream.next().now_or_never().flatten().unwrap();
-        stream
+        let slot = Slot::new(stream::pending(), &Epoch::new());
+        let messages = session.open(slot.clone(), false);
+        CourierStream::new(None, slot, Some(messages))
     }
 
     async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {

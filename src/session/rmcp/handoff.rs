@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::stream::Messages;
 use crate::lock::lock;
 
 /// What the session manager says about the response to one request.
@@ -14,8 +15,8 @@ use crate::lock::lock;
 pub(crate) struct Handoff {
     /// Protocol version that the session negotiated.
     pub(crate) version: Option<String>,
-    /// First event of a standalone stream.
-    pub(crate) priming: Option<PrimingEvent>,
+    /// What the layer adds to rmcp's part of a standalone stream.
+    pub(crate) standalone: Option<(PrimingEvent, Messages)>,
 }
 
 /// First event of a standalone stream: it has no data.
@@ -42,7 +43,13 @@ pub(crate) async fn collect<F: Future>(request: F) -> (F::Output, Handoff) {
     (response, handoff)
 }
 
-/// Hands something over, if the HTTP layer is mounted. Returns whether it is.
-pub(super) fn hand(give: impl FnOnce(&mut Handoff)) -> bool {
-    HANDOFF.try_with(|handoff| give(&mut lock(handoff))).is_ok()
+/// Hands something over, if the HTTP layer is mounted.
+pub(super) fn hand(give: impl FnOnce(&mut Handoff)) {
+    // Without the layer nobody wants it.
+    let _ = HANDOFF.try_with(|handoff| give(&mut lock(handoff)));
+}
+
+/// Returns whether the HTTP layer is mounted around the current request.
+pub(super) fn is_layered() -> bool {
+    HANDOFF.try_with(|_| ()).is_ok()
 }

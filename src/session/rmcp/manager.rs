@@ -12,7 +12,7 @@ use rmcp::transport::streamable_http_server::session::{
 use super::client::{Answered, ClientSession};
 use super::early_close::{early_close, original, resumed};
 use super::gates::Why;
-use super::handoff::{PrimingEvent, hand};
+use super::handoff::{PrimingEvent, hand, is_layered};
 use super::housekeeping;
 use super::principal::{acting, session_of};
 use super::restoring::{Restoring, after_rmcp, is_restored};
@@ -143,14 +143,17 @@ impl<M: SessionManager> CourierSessionManager<M> {
         // Opened first, so that the subscriber finds it there and claims the session for it.
         let retry = self.shared.reconnect_delay();
         // Without any id a client that saw nothing else would not come back by `resume`: rmcp's priming event has this one.
-        let priming = || PrimingEvent { id: last_event_id.map_or_else(|| "0".to_owned(), resumed), retry };
-        let is_layered = hand(|handoff| handoff.priming = Some(priming()));
-        let first = (!is_layered).then(|| {
+        let slot = Slot::new(rmcp, &self.shared.epoch);
+        let messages = client.open(slot.clone(), is_layered());
+        let stream = if is_layered() {
+            let id = last_event_id.map_or_else(|| "0".to_owned(), resumed);
+            hand(|handoff| handoff.standalone = Some((PrimingEvent { id, retry }, messages)));
+            CourierStream::new(None, slot, None)
+        } else {
             let mut first = ServerSseMessage::retry(retry);
             first.event_id = last_event_id.map(resumed);
-            first
-        });
-        let stream = client.open(Slot::new(rmcp, &self.shared.epoch), first);
+            CourierStream::new(Some(first), slot, Some(messages))
+        };
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
     }

@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use rmcp::model::{
+    CustomNotification, CustomRequest, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
+};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::client::ClientSession;
@@ -46,27 +50,73 @@ impl Slot {
     }
 }
 
-/// A client's standalone stream.
+/// The messages of one standalone stream that are not rmcp's: whole JSON-RPC messages as text. Dropping them closes the
+/// stream for its session.
+pub(crate) struct Messages {
+    receiver: mpsc::Receiver<String>,
+    session: Arc<ClientSession>,
+    number: u64,
+}
+
+impl Messages {
+    pub(super) fn new(receiver: mpsc::Receiver<String>, session: Arc<ClientSession>, number: u64) -> Self {
+        Self { receiver, session, number }
+    }
+
+    /// Polls for the next message. After the last one the stream must end: it is cut, or its session has ended.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        self.receiver.poll_recv(context)
+    }
+}
+
+impl std::fmt::Debug for Messages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Messages").field("session", self.session.session_id()).field("number", &self.number).finish()
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.session.close(self.number);
+    }
+}
+
+/// A client's standalone stream, as rmcp gets it.
 pub(super) struct CourierStream {
     first: Option<ServerSseMessage>,
     rmcp: Slot,
-    ours: mpsc::Receiver<ServerSseMessage>,
-    session: Arc<ClientSession>,
-    number: u64,
+    /// `None` where the HTTP layer has them, and merges them itself.
+    ours: Option<Messages>,
     /// Whose turn it is, so that neither starves the other.
     ours_first: bool,
 }
 
 impl CourierStream {
-    pub(super) fn new(
-        first: Option<ServerSseMessage>,
-        rmcp: Slot,
-        ours: mpsc::Receiver<ServerSseMessage>,
-        session: Arc<ClientSession>,
-        number: u64,
-    ) -> Self {
-        Self { first, rmcp, ours, session, number, ours_first: true }
+    pub(super) fn new(first: Option<ServerSseMessage>, rmcp: Slot, ours: Option<Messages>) -> Self {
+        Self { first, rmcp, ours, ours_first: true }
     }
+
+    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
+        let Some(ours) = &mut self.ours else { return Poll::Pending };
+        ours.poll_next(context).map(|text| Some(ServerSseMessage::from_message(message(&text?)?)))
+    }
+}
+
+/// Reads a message for rmcp, which holds numbers of 64 bits, and any other number as the nearest `f64`.
+fn message(text: &str) -> Option<ServerJsonRpcMessage> {
+    let message: Value = serde_json::from_str(text).ok()?;
+    let (method, params) = (message["method"].as_str()?.to_owned(), message.get("params").cloned());
+    // As custom messages, whatever their method: typed, rmcp would drop the fields that it does not know.
+    Some(match message["id"].as_str() {
+        Some(id) => {
+            let request = ServerRequest::CustomRequest(CustomRequest::new(method, params));
+            ServerJsonRpcMessage::request(request, RequestId::String(id.into()))
+        }
+        None => {
+            let notification = CustomNotification::new(method, params);
+            ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(notification))
+        }
+    })
 }
 
 impl Stream for CourierStream {
@@ -77,18 +127,12 @@ impl Stream for CourierStream {
             return Poll::Ready(Some(first));
         }
         self.ours_first = !self.ours_first;
-        let first = if self.ours_first { self.ours.poll_recv(context) } else { self.rmcp.poll_next(context) };
+        let first = if self.ours_first { self.poll_ours(context) } else { self.rmcp.poll_next(context) };
         // Either's end ends it: ours is cut, or rmcp's session is over.
         if first.is_ready() {
             return first;
         }
-        if self.ours_first { self.rmcp.poll_next(context) } else { self.ours.poll_recv(context) }
-    }
-}
-
-impl Drop for CourierStream {
-    fn drop(&mut self) {
-        self.session.close(self.number);
+        if self.ours_first { self.rmcp.poll_next(context) } else { self.poll_ours(context) }
     }
 }
 

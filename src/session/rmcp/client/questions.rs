@@ -1,8 +1,7 @@
 //! Questions to a client's user, and what the client answers to anything of ours.
 
-use rmcp::model::{ClientJsonRpcMessage, CustomRequest, RequestId, ServerJsonRpcMessage, ServerRequest};
-use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-use serde_json::Value;
+use rmcp::model::{ClientJsonRpcMessage, RequestId};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::ClientSession;
@@ -95,11 +94,10 @@ impl ClientSession {
             stream
         };
         let _asked = Asked { session: self, id };
-        let request = CustomRequest::new("elicitation/create", Some(Value::Object(question.to_params())));
-        let json_rpc_id = RequestId::String(Question::json_rpc_id(id).into());
-        let message = ServerJsonRpcMessage::request(ServerRequest::CustomRequest(request), json_rpc_id);
+        let (json_rpc_id, params) = (Question::json_rpc_id(id), question.to_params());
+        let message = json!({"jsonrpc": "2.0", "id": json_rpc_id, "method": "elicitation/create", "params": params});
         let ask = async {
-            sender.send(ServerSseMessage::from_message(message)).await.map_err(|_| away())?;
+            sender.send(message.to_string()).await.map_err(|_| away())?;
             // The sender is dropped where the same question is asked again, or has been answered: whoever asks looks.
             answer.await.map_err(|_| away())
         };
