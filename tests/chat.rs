@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rmcp::model::{
-    CallToolRequestParams, CustomNotification, ResourceUpdatedNotificationParam, SubscribeRequestParams,
+    CallToolRequestParams, CustomNotification, ProtocolVersion, ResourceUpdatedNotificationParam,
+    SubscribeRequestParams,
 };
 use rmcp::service::NotificationContext;
 use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::{ClientHandler, RoleClient, ServiceExt};
+use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, RoleClient};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -281,9 +282,21 @@ impl ClientHandler for Told {
 
 #[tokio::test]
 async fn an_rmcp_client_speaks_and_is_told() {
+    an_rmcp_client_in(ClientLifecycleMode::Initialize).await;
+}
+
+/// The client asks for 2026-07-28 first, which has no sessions.
+#[tokio::test]
+async fn an_rmcp_client_that_would_rather_speak_a_newer_version_falls_back_and_is_told() {
+    let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
+    an_rmcp_client_in(ClientLifecycleMode::Auto { preferred_versions, legacy_version: None }).await;
+}
+
+async fn an_rmcp_client_in(lifecycle: ClientLifecycleMode) {
     let server = ChatProcess::start(&[]).await;
     let (sender, mut told) = mpsc::unbounded_channel();
-    let client = Told(sender).serve(StreamableHttpClientTransport::from_uri(server.url.as_str())).await.unwrap();
+    let transport = StreamableHttpClientTransport::from_uri(server.url.as_str());
+    let client = Told(sender).serve_with_lifecycle(transport, lifecycle).await.unwrap();
     let call = async |tool: &'static str, arguments: Value| {
         let params = CallToolRequestParams::new(tool).with_arguments(arguments.as_object().unwrap().clone());
         client.call_tool(params).await.unwrap().structured_content.unwrap()

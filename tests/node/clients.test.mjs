@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { createMCPClient } from '@ai-sdk/mcp';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
 const PATIENCE_MS = 60_000;
@@ -49,3 +50,14 @@ for (const [mode, options] of Object.entries(modes)) {
     await client.close();
   });
 }
+
+test('the AI SDK begins a session and calls tools; it shows no notifications', async () => {
+  const client = await createMCPClient({ transport: { type: 'http', url } });
+  const tools = await client.tools();
+  const call = (name, args) => tools[name].execute(args, { toolCallId: name, messages: [] });
+  const joined = await call('join', { room: 'ai', name: 'a' });
+  assert.deepEqual(joined.structuredContent, { room: 'ai', members: ['a'], seq: 0 });
+  const said = await call('say', { room: 'ai', text: 'hello' });
+  assert.deepEqual(said.structuredContent, { seq: 1, members: 1 });
+  await client.close();
+});
