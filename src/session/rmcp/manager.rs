@@ -328,9 +328,11 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let restored = self.shared.inner.restore_session(Arc::clone(&id)).await.map_err(ManagerError::Inner)?;
         if matches!(restored, RestoreOutcome::Restored(_)) {
             // What comes next comes at once, unless there is no service for it.
+            let shared = Arc::clone(&self.shared);
             after_rmcp(async move {
                 if client.is_initialized() {
                     restoring.done();
+                    shared.check_end(&id, &client).await;
                 }
             });
         }

@@ -69,10 +69,11 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
 }
 
 fn end<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) {
-    match shared.known(session.as_str()) {
-        Some(client) if *client.session_id() == *session => {
-            shared.ended_elsewhere(&session.as_str().into(), &client);
-        }
-        _ => shared.tell_of_end(session),
+    // First, so that who restores the session at this moment sees that it has ended, or the session is seen here.
+    shared.tell_of_end(session);
+    if let Some(client) = shared.known(session.as_str())
+        && client.session_id() == session
+    {
+        shared.ended_elsewhere(&session.as_str().into(), &client);
     }
 }

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::QueueError;
 use crate::lock::lock;
 use crate::queue::questions::cancel_open;
-use crate::queue::{ProcessId, Queue};
+use crate::queue::{ProcessId, Queue, Remembered};
 use crate::recent::Recent;
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
@@ -112,6 +112,16 @@ impl<M: SessionManager> Shared<M> {
     pub(super) fn ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
         self.close(id, client, true);
         self.tell_of_end(client.session_id());
+    }
+
+    /// Closes a session that was restored here and has ended meanwhile. Its end may have been heard of between the moment when
+    /// Redis gave its state and the moment when it became known here, and is not told twice.
+    pub(super) async fn check_end(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+        match self.queue.look_up(std::slice::from_ref(client.session_id())).await.as_deref() {
+            Ok([Remembered::Ended]) => self.ended_elsewhere(id, client),
+            Ok(_) => {}
+            Err(_) => self.doubt.notify_one(),
+        }
     }
 
     /// Makes room for one more session: where there are as many as may be, the one that has been idle for longest is closed
