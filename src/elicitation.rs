@@ -23,6 +23,7 @@ use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
 use crate::queue::{Posed, Queue, Settled};
 use crate::session_id::SessionId;
 
+mod flat;
 mod schema;
 mod typed;
 
@@ -72,7 +73,8 @@ impl Elicitor {
     /// Asks the user of a session, and waits for the answer, for at most `timeout`; to take the question back then may take
     /// a second more. A task's questions are asked one after another; the time that one waits for its turn counts.
     ///
-    /// Accepted content has been checked against the schema of the form. Where the client cannot be asked, the
+    /// Accepted content has been checked against the schema of the form. A whole number in a field of type `integer` is an
+    /// integer in it, however the client wrote it (`3.0`, `3e0`); a field that may be left out and is null is left out. Where the client cannot be asked, the
     /// notification is discarded, or the session ends after the client was asked, the answer is [`Answer::Cancel`] with the
     /// reason, at once. A client that is away, or a session that nobody serves, may come in time: the question waits for it.
     ///
@@ -89,6 +91,17 @@ impl Elicitor {
         timeout: Duration,
     ) -> Result<Answer, ElicitError> {
         let schema = schema::Schema::of(&elicitation)?;
+        self.elicit_checked(session, task, elicitation, &schema, timeout).await
+    }
+
+    async fn elicit_checked(
+        &self,
+        session: &SessionId,
+        task: &TaskKey,
+        elicitation: Elicitation,
+        schema: &schema::Schema,
+        timeout: Duration,
+    ) -> Result<Answer, ElicitError> {
         if !crate::notification::time_to_live_is_possible(timeout) {
             return Err(InvalidQuestion::Timeout { given: timeout }.into());
         }

@@ -8,6 +8,10 @@ use crate::error::InvalidQuestion;
 use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::keys::ENCODED;
 
+mod form;
+
+pub(crate) use self::form::{ALLOWED, FORMATS};
+
 /// Where in `_meta` FastMCP puts what its relay needs.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
@@ -86,6 +90,8 @@ pub enum Elicitation {
         /// What the user reads.
         message: String,
         /// `requestedSchema`: an object with properties of primitive types. Never ask for secrets by it.
+        ///
+        /// Numbers in it are those of a [`Value`]: whole ones of 64 bits, and any other as the nearest `f64`.
         requested_schema: Map<String, Value>,
     },
     /// URL mode: the client sends its user to a page.
@@ -103,7 +109,8 @@ impl Elicitation {
     /// A form.
     ///
     /// # Errors
-    /// [`InvalidQuestion::Schema`] where the schema is not of an object whose properties are primitive, as MCP demands.
+    /// [`InvalidQuestion::Schema`] where the schema is not of an object whose properties are primitive, as MCP demands:
+    /// strings, numbers, integers, booleans, and choices of one or several names. The error names the property.
     pub fn form(message: impl Into<String>, requested_schema: Value) -> Result<Self, InvalidQuestion> {
         let wrong = |why: String| InvalidQuestion::Schema { why };
         let Value::Object(schema) = requested_schema else {
@@ -120,17 +127,8 @@ impl Elicitation {
             return Err(wrong(format!("it is nested deeper than {} levels", MAX_DEPTH - 3)));
         }
         for (name, property) in properties {
-            let of_names = |items: &Value| items.get("type") == Some(&json!("string")) || items.get("anyOf").is_some();
-            let allowed = match property.get("type").and_then(Value::as_str) {
-                Some("string" | "number" | "integer" | "boolean") => true,
-                // A choice of several names.
-                Some("array") => property.get("items").is_some_and(of_names),
-                _ => false,
-            };
-            if !allowed {
-                return Err(wrong(format!(
-                    "property {name:?} must be a string, number, integer, boolean, or an array of names"
-                )));
+            if !form::is_allowed(property) {
+                return Err(wrong(format!("field {name:?} is none that MCP allows; {}", form::ALLOWED)));
             }
         }
         Ok(Self::Form { message: message.into(), requested_schema: schema })

@@ -6,28 +6,30 @@ use serde_json::{Map, Value};
 use crate::error::InvalidQuestion;
 use crate::question::{Answer, Elicitation};
 
-/// What accepted content must look like.
-pub(super) struct Schema(Option<Validator>);
+/// Schema that accepted content must fit.
+pub(super) struct Schema(Option<(Validator, Value)>);
 
 impl Schema {
     pub(super) fn of(elicitation: &Elicitation) -> Result<Self, InvalidQuestion> {
         match elicitation {
-            Elicitation::Form { requested_schema, .. } => {
-                let schema = Value::Object(requested_schema.clone());
-                let validator = jsonschema::options()
-                    .should_validate_formats(true)
-                    .build(&schema)
-                    .map_err(|e| InvalidQuestion::Schema { why: format!("it is no JSON schema: {e}") })?;
-                Ok(Self(Some(validator)))
-            }
+            Elicitation::Form { requested_schema, .. } => Self::build(Value::Object(requested_schema.clone())),
             // A page takes the input, and the client sends none.
             Elicitation::Url { .. } => Ok(Self(None)),
         }
     }
 
+    pub(super) fn build(schema: Value) -> Result<Self, InvalidQuestion> {
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema)
+            .map_err(|e| InvalidQuestion::Schema { why: format!("it is no JSON schema: {e}") })?;
+        Ok(Self(Some((validator, schema))))
+    }
+
     /// The answer if its content fits, and else a cancellation that says what does not.
-    pub(super) fn check(&self, content: Map<String, Value>) -> Answer {
-        let Some(validator) = &self.0 else { return Answer::Accept(content) };
+    pub(super) fn check(&self, mut content: Map<String, Value>) -> Answer {
+        let Some((validator, schema)) = &self.0 else { return Answer::Accept(content) };
+        normalise(schema, &mut content);
         let content = Value::Object(content);
         // The error quotes the content, which may be private: where it is wrong is enough.
         let wrong = validator.iter_errors(&content).next().map(|error| error.instance_path().to_string());
@@ -38,6 +40,35 @@ impl Schema {
             }
             None => Answer::Accept(super::into_object(content)),
         }
+    }
+}
+
+/// Writes content as a Rust type reads it. To a JSON schema 3.0 is an integer, and to serde it is none. A field that may be
+/// left out, and is null, is left out.
+fn normalise(schema: &Value, content: &mut Map<String, Value>) {
+    let is_required =
+        |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|one| one == name));
+    let field = |name: &str| schema["properties"].get(name);
+    content.retain(|name, value| !value.is_null() || is_required(name) || field(name).is_none());
+    for (name, value) in content {
+        if field(name).is_some_and(|field| field["type"] == "integer")
+            && let Some(whole) = value.as_f64().filter(|_| value.is_f64()).and_then(whole)
+        {
+            *value = whole;
+        }
+    }
+}
+
+/// Returns a whole number that has 64 bits as an integer.
+fn whole(number: f64) -> Option<Value> {
+    // The bounds are powers of two, which a float holds exactly.
+    const I64: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;
+    const U64: std::ops::Range<f64> = 0.0..18_446_744_073_709_551_616.0;
+    match number {
+        _ if number.fract() != 0.0 => None,
+        _ if I64.contains(&number) => Some((number as i64).into()),
+        _ if U64.contains(&number) => Some((number as u64).into()),
+        _ => None,
     }
 }
 

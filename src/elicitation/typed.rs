@@ -5,9 +5,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Elicitor;
+use super::flat::{Flat, flat};
+use super::schema::Schema;
 use crate::error::ElicitError;
 use crate::question::{Answer, Elicitation, TaskKey};
 use crate::session_id::SessionId;
@@ -28,8 +30,14 @@ pub enum Elicited<T> {
 }
 
 impl Elicitor {
-    /// Asks for a `T`: its fields, which must be of primitive types, are those of the form. All else is as of
-    /// [`elicit`](Self::elicit). Content that fits the schema and is no `T` all the same is [`Elicited::Cancelled`].
+    /// Asks for a `T`, a struct whose fields are those of the form. All else is as of [`elicit`](Self::elicit).
+    ///
+    /// A field may be a `bool`, an integer, a float, a `String` or `char`, an enum without data, a `Vec` of such an enum,
+    /// or an `Option` of these. Types whose schema has the format of a date, a time with a date, a URI, an e-mail address, a
+    /// UUID or an IP address are possible too. An integer is asked for within the bounds of its type and of `i64`.
+    ///
+    /// A whole number is an integer however the client writes it, `3`, `3.0` or `3e0`. Content that the schema of `T`
+    /// accepts and its [`Deserialize`](serde::Deserialize) refuses is [`Elicited::Cancelled`].
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -66,8 +74,9 @@ impl Elicitor {
         message: &str,
         timeout: Duration,
     ) -> Result<Elicited<T>, ElicitError> {
-        let question = Elicitation::form(message, schema_of::<T>())?;
-        Ok(match self.elicit(session, task, question, timeout).await? {
+        let Flat { shown, checked } = flat(schema_of::<T>())?;
+        let (question, schema) = (Elicitation::form(message, shown)?, Schema::build(checked)?);
+        Ok(match self.elicit_checked(session, task, question, &schema, timeout).await? {
             Answer::Accept(content) => match serde_json::from_value(Value::Object(content)) {
                 Ok(content) => Elicited::Accepted(content),
                 // The error quotes the content, which may be private.
@@ -79,93 +88,14 @@ impl Elicitor {
     }
 }
 
-/// The schema of a type in the narrow form that MCP allows: no references, and no null beside a type.
+/// Returns the schema of a type as it is deserialised, without references.
 fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-    for property in properties.into_iter().flat_map(Map::values_mut) {
-        // An optional field is one that may be left out, and not one that may be null.
-        if let Some(types) = property.get_mut("type")
-            && let Some([one]) = types.as_array().map(|types| without_null(types)).as_deref()
-        {
-            *types = one.clone();
-        }
-        let Some(property) = property.as_object_mut() else { continue };
-        if let Some(choices) = property.get_mut("enum").and_then(Value::as_array_mut) {
-            choices.retain(|choice| !choice.is_null());
-        }
-        if property.get("default").is_some_and(Value::is_null) {
-            property.remove("default");
-        }
-    }
-    schema
-}
-
-fn without_null(types: &[Value]) -> Vec<Value> {
-    types.iter().filter(|one| *one != "null").cloned().collect()
+    settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-    use serde_json::json;
-
-    use super::*;
-
-    #[derive(Deserialize, JsonSchema)]
-    #[allow(dead_code)]
-    struct Form {
-        approve: bool,
-        /// Why.
-        comment: Option<String>,
-        #[schemars(range(min = 1))]
-        amount: u8,
-        colour: Colour,
-    }
-
-    #[derive(Deserialize, JsonSchema)]
-    #[allow(dead_code)]
-    enum Colour {
-        Red,
-        Green,
-    }
-
-    #[derive(Deserialize, JsonSchema)]
-    #[allow(dead_code)]
-    struct Nested {
-        form: Form,
-    }
-
-    #[test]
-    fn a_types_fields_become_those_of_a_form() {
-        let schema = schema_of::<Form>();
-        assert_eq!(schema["properties"]["comment"], json!({"description": "Why.", "type": "string"}));
-        assert_eq!(schema["properties"]["colour"]["enum"], json!(["Red", "Green"]));
-        assert_eq!(schema["required"], json!(["approve", "amount", "colour"]));
-        assert!(Elicitation::form("?", schema).is_ok());
-    }
-
-    #[test]
-    fn an_optional_field_has_no_null_anywhere() {
-        #[derive(Deserialize, JsonSchema)]
-        #[allow(dead_code)]
-        struct Optional {
-            colour: Option<Colour>,
-            #[serde(default)]
-            comment: Option<String>,
-        }
-        let schema = schema_of::<Optional>();
-        assert_eq!(schema["properties"]["colour"], json!({"type": "string", "enum": ["Red", "Green"]}));
-        assert_eq!(schema["properties"]["comment"], json!({"type": "string"}));
-    }
-
-    #[test]
-    fn a_type_that_no_form_can_have_is_refused() {
-        let error = Elicitation::form("?", schema_of::<Nested>()).unwrap_err();
-        assert!(error.to_string().contains("\"form\""), "{error}");
-    }
-}
+mod tests;
