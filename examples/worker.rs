@@ -5,6 +5,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use mcp_courier::{
     Answer, Cause, Config, Elicitation, LoggingLevel, Notification, Principal, Publisher, Receipt, Redriven, SessionId,
@@ -13,7 +14,7 @@ use mcp_courier::{
 use serde_json::{Value, json};
 
 /// Pushes notifications to a client of an MCP server, asks its user, and looks after what was discarded.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 struct Args {
     /// The queue, the same as the servers'.
     #[arg(long, value_name = "URL")]
@@ -95,9 +96,24 @@ const PAGE: usize = 100;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Err(error) = run(Args::parse()).await else { return ExitCode::SUCCESS };
+    let args = Args::try_parse().unwrap_or_else(|error| without_values(error).exit());
+    let Err(error) = run(args).await else { return ExitCode::SUCCESS };
     complain(error.as_ref());
     ExitCode::FAILURE
+}
+
+/// Hides the values that clap quotes in its messages: one may be a URL with a password.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    let mut hidden = vec![ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
+    if error.kind() == ErrorKind::UnknownArgument {
+        hidden.push(ContextKind::InvalidArg);
+    }
+    for kind in hidden {
+        if error.get(kind).is_some() {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 async fn run(args: Args) -> Result<(), Cause> {
@@ -110,9 +126,7 @@ async fn run(args: Args) -> Result<(), Cause> {
         Command::Push { session, method, params, receipt_wait } => {
             // All that can be wrong without Redis is said without Redis.
             let session = session_of(&session)?;
-            let params: Value =
-                serde_json::from_str(&params).map_err(|error| format!("the params are no JSON: {error}"))?;
-            let mut notification = Notification::new(method)?.with_params(params)?;
+            let mut notification = Notification::new(method)?.with_params_json(&params)?;
             if receipt_wait.is_some() {
                 notification = notification.with_receipt();
             }

@@ -69,10 +69,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # Errors
 /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
 pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Queue>, ConnectError> {
-    let refused = |rule: &str| {
-        let shown = redis::connection::without_password(url);
-        Err(ConnectError::Url(ConfigError::new("url", format!("{shown:?}"), rule)))
-    };
+    let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", redis::url::shown(url), rule)));
     let queue: Arc<dyn Queue> = match url.split_once("://") {
         Some(("memory", name)) if !name.is_empty() => Arc::new(memory::MemoryQueue::new(name, config)),
         Some(("redis" | "unix" | "redis+unix", _)) => {

@@ -198,7 +198,7 @@ async fn a_worker_that_cannot_push_says_why_and_ends_with_status_1() {
         (nowhere, ["with space", "notifications/x", "{}"], "visible ASCII"),
         (nowhere, ["a/b", "notifications/x", "{}"], "must be percent-encoded"),
         (nowhere, ["s", "tools/call", "{}"], "must begin with \"notifications/\""),
-        (nowhere, ["s", "notifications/x", "{"], "the params are no JSON"),
+        (nowhere, ["s", "notifications/x", "{"], "the text given is none"),
         (nowhere, ["s", "notifications/x", "[]"], "must be a JSON object"),
         (nowhere, ["s", "notifications/x", "{}"], "cannot be reached"),
         ("http://127.0.0.1/", ["s", "notifications/x", "{}"], "redis://"),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use mcp_courier::{Cause, Config, Courier, Principal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -30,7 +31,7 @@ mod service;
 mod users;
 
 /// A chat as an MCP server.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 struct Args {
     /// Where to listen. Port 0 picks one.
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -62,13 +63,28 @@ struct Args {
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match serve(Args::parse()).await {
+    let args = Args::try_parse().unwrap_or_else(|error| without_values(error).exit());
+    match serve(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Hides the values that clap quotes in its messages: one may be a token, or a URL with a password.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    let mut hidden = vec![ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
+    if error.kind() == ErrorKind::UnknownArgument {
+        hidden.push(ContextKind::InvalidArg);
+    }
+    for kind in hidden {
+        if error.get(kind).is_some() {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 async fn serve(args: Args) -> Result<(), Cause> {

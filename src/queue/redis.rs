@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use redis::{Client, RedisResult, Value};
 
-use self::connection::{kind, without_password};
+use self::connection::kind;
 use self::consumer::RedisConsumer;
 use self::shared::SharedConnection;
 use self::waits::Waits;
@@ -20,7 +20,7 @@ use crate::keys::Keys;
 use crate::session_id::{SessionId, SessionStatus};
 
 mod claim;
-pub(crate) mod connection;
+mod connection;
 mod consumer;
 mod fates;
 mod fleet;
@@ -34,6 +34,7 @@ mod reply;
 mod shared;
 mod standing;
 mod take;
+pub(crate) mod url;
 mod waits;
 
 /// How many bytes one script call may carry, so that it does not block Redis for long, and all that travel together. Less where
@@ -63,7 +64,7 @@ impl RedisQueue {
     /// Connects at the first command, not here.
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let client = connection::client(url)?;
-        let shown_url = without_password(url);
+        let shown_url = url::shown(url);
         let keys = Keys::new(config.prefix());
         let shared = SharedConnection::new(client.clone(), primary::probe(&keys), config.backoff());
         let waits = Waits::new(client.clone(), primary::probe(&keys));

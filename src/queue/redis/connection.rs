@@ -7,8 +7,9 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, RedisError};
 
+use super::url;
 use crate::error::{Cause, ConfigError, QueueErrorKind};
 use crate::queue::LineLimit;
 
@@ -26,8 +27,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// A client for `redis://` and `unix://` URLs.
 pub(super) fn client(url: &str) -> Result<Client, ConfigError> {
-    let refused = |rule: String| ConfigError::new("url", without_password(url), rule);
-    let info = url.into_connection_info().map_err(|e| refused(format!("it cannot be read: {e}")))?;
+    let info = url::read(url)?;
     // Redis 6 speaks RESP3; we need it for the invalidations that tell of a takeover.
     let settings = info
         .redis_settings()
@@ -37,15 +37,7 @@ pub(super) fn client(url: &str) -> Result<Client, ConfigError> {
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
     let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-    Client::open(info).map_err(|e| refused(format!("it cannot be used: {e}")))
-}
-
-/// A URL as it may be shown.
-pub(crate) fn without_password(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-        Some((scheme, host)) => format!("{scheme}://…@{host}"),
-        None => url.to_owned(),
-    }
+    Client::open(info).map_err(|error| url::refused(url, "used", &error))
 }
 
 /// A connection of one's own, on which commands may block. `invalidated` is called when a tracked key has changed.
@@ -118,7 +110,7 @@ pub(super) fn kind(error: RedisError) -> QueueErrorKind {
 /// What Redis answered, in its own words: redis-rs has words of its own for some codes.
 pub(super) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), Some(detail)) => format!("{code} {}", url::without_arguments(detail)),
         _ => error.to_string(),
     }
 }
@@ -130,17 +122,4 @@ pub(super) fn is_broken(error: &RedisError) -> bool {
 
 fn cause(error: RedisError) -> Cause {
     Box::new(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(without_password("redis://u:p@ss@h:1/0"), "redis://…@h:1/0");
-        assert_eq!(without_password("redis://h:1/0"), "redis://h:1/0");
-        let error = client("redis://u:secret@h:notaport").unwrap_err().to_string();
-        assert!(!error.contains("secret"), "{error}");
-    }
 }
