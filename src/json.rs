@@ -38,6 +38,12 @@ impl<'a> Fields<'a> {
         self.0.iter().rev().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
+    /// Returns all fields in their order.
+    #[cfg(test)]
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
     /// Removes each field of this name, and returns the text of the last.
     pub(crate) fn remove(&mut self, name: &str) -> Option<&'a str> {
         let at = self.0.iter().rposition(|(other, _)| other == name)?;

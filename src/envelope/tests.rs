@@ -164,3 +164,65 @@ proptest! {
         prop_assert_eq!(&fields["kept"], &value);
     }
 }
+
+/// JSON text of a value, with numbers of every form.
+fn json_text() -> impl Strategy<Value = String> {
+    let number = "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][-+]?[0-9]{1,4})?";
+    let leaf = prop_oneof![
+        4 => number,
+        1 => prop::sample::select(vec!["null", "true", "\"\\u0000\\ud83d\\udca9\\/\"", "\"1e2\"", "-0", "1E400", "100.00"])
+            .prop_map(str::to_owned),
+        1 => ".{0,5}".prop_map(|text| json!(text).to_string()),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        let field = (".{0,3}", inner.clone()).prop_map(|(name, value)| format!("{} : {value}", json!(name)));
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+            prop::collection::vec(field, 0..4).prop_map(|fields| format!("{{{}}}", fields.join(","))),
+        ]
+    })
+}
+
+/// Texts of the fields of an object, but for the id that each delivery has.
+fn texts(object: &str) -> Vec<(String, String)> {
+    let mut fields = Fields::of(object).unwrap();
+    fields.remove("_meta");
+    fields.remove(ID_KEY);
+    fields.each().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+proptest! {
+    #[test]
+    fn each_value_is_delivered_as_the_text_that_was_pushed_by_any_way(
+        values in prop::collection::vec(json_text(), 0..4), meta in json_text(),
+    ) {
+        let params: Vec<String> = values.iter().enumerate().map(|(n, value)| format!("\"f{n}\": {value}")).collect();
+        let (params, meta) = (format!("{{{}}}", params.join(", ")), format!("{{\"m\": {meta}}}"));
+        let notification = Notification::new("notifications/x").unwrap();
+        let pushed = notification.clone().with_params_json(&params).unwrap().with_meta_json(&meta).unwrap();
+        let related = pushed.clone().related_to("t");
+        let draft = |notification| Draft::new(notification, NotificationId(Uuid::now_v7()), TTL).stamp(Timestamp(0));
+        let within = format!("{{\"f\": 1, \"_meta\": {meta}}}");
+        let ways = [
+            draft(&pushed),
+            draft(&related),
+            format!("{{\"notification\":{{\"method\":\"notifications/x\",\"params\":{params},\"_meta\":{meta}}}}}").into_bytes(),
+            format!("{{\"notification\" : {{\n\"method\": \"notifications/x\", \"params\": {params},\n\"_meta\": {meta}}}, \"more\": {params}}}").into_bytes(),
+        ];
+        for raw in ways {
+            let first = Envelope::decode("q", raw, TTL).unwrap();
+            let failed = Envelope::decode("q", first.after_failure("e"), TTL).unwrap();
+            let again = Envelope::decode("q", failed.again(TTL).unwrap().stamp(Timestamp(1)), TTL).unwrap();
+            for envelope in [first, failed, again] {
+                let delivered = envelope.params.get();
+                prop_assert_eq!(texts(delivered), texts(&params));
+                let arrived = Fields::of(Fields::of(delivered).unwrap().get("_meta").unwrap()).unwrap();
+                prop_assert_eq!(arrived.get("m"), Fields::of(&meta).unwrap().get("m"));
+            }
+        }
+        let inner = notification.with_params_json(&within).unwrap();
+        let inner = Envelope::decode("q", draft(&inner), TTL).unwrap();
+        let arrived = Fields::of(Fields::of(inner.params.get()).unwrap().get("_meta").unwrap()).unwrap();
+        prop_assert_eq!(arrived.get("m"), Fields::of(&meta).unwrap().get("m"));
+    }
+}
