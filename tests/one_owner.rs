@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_courier::queue::BoxFuture;
 use mcp_courier::{
@@ -323,8 +323,9 @@ async fn g4_a_lease_deleted_under_its_sole_owner_is_taken_again_and_nothing_come
     let mut fleet = Fleet::new().await;
     fleet.start_here().await;
     fleet.push(1500).await;
-    let mut deleted: usize = 0;
+    let (mut deleted, begun) = (0_usize, Instant::now());
     while fleet.count().await < 1400 {
+        assert!(begun.elapsed() < LONG, "deliveries have stopped");
         deleted += redis::cmd("DEL").arg(LEASE).query_async::<usize>(&mut fleet.raw).await.unwrap();
         a_while(PACE * 50).await;
     }

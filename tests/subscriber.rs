@@ -8,9 +8,12 @@ use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberInfo, S
 use mcp_courier::{Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, SessionId};
 use serde_json::json;
 
+#[path = "support/eventually.rs"]
+mod eventually;
 #[path = "support/session.rs"]
 mod session;
 
+use eventually::{SOON, eventually};
 use session::{Act, Recorder};
 
 const TRANSIENT: fn() -> Act = || Act::Fail(HandOverError::Transient("told to".to_owned()));
@@ -167,9 +170,7 @@ async fn g1_replacing_the_object_again_and_again_loses_and_reorders_nothing() {
         sessions.push(next);
     }
     let all = || sessions.iter().flat_map(|s| s.taken()).collect::<Vec<_>>();
-    while all().len() < 1000 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("all are taken", 4 * SOON, async || all().len() >= 1000).await;
     // Each is stopped cleanly before its successor begins: nothing is repeated either.
     assert_eq!(all(), (0..1000).collect::<Vec<_>>());
 }
@@ -227,16 +228,12 @@ async fn a_session_that_ends_ends_its_subscriber_and_keeps_what_is_queued() {
     push(&courier, 1..=2).await;
     ensure(&courier, &session).await;
     session.until_offered(1).await;
-    while info(&courier).await.is_some() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the subscriber ends", SOON, async || info(&courier).await.is_none()).await;
     let next = Recorder::new();
     ensure(&courier, &next).await;
     next.until_taken(2).await;
     next.presence().ended();
-    while info(&courier).await.is_some() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the subscriber ends", SOON, async || info(&courier).await.is_none()).await;
 }
 
 #[actix::test]
@@ -304,9 +301,7 @@ async fn g3_a_notification_pushed_again_under_its_id_is_not_delivered_again() {
     session.until_taken(2).await;
     until_info(&courier, |i| i.delivered == 2 && i.state == SubscriberState::Waiting).await;
     courier.publisher().push(&id(), twice).await.unwrap();
-    while courier.publisher().push(&id(), numbered(3)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("there is room", SOON, async || courier.publisher().push(&id(), numbered(3)).await.is_ok()).await;
     session.until_taken(3).await;
     assert_eq!(session.taken(), [1, 2, 3]);
 }
@@ -399,9 +394,8 @@ async fn a_subscriber_that_panics_for_ever_is_given_up() {
     }
     let courier = courier("given-up", config()).await;
     courier.ensure_subscriber(&id(), Arc::new(Broken)).await.unwrap();
-    while courier.supervisor().send(GetSubscriberCount).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let count = async || courier.supervisor().send(GetSubscriberCount).await.unwrap();
+    eventually("the subscriber is given up", 4 * SOON, async || count().await == 0).await;
 }
 
 #[actix::test]

@@ -174,7 +174,7 @@ async fn a_worker_that_was_killed_holds_its_task_up_for_seconds_only() {
 #[actix::test]
 async fn a_worker_whose_place_was_taken_is_told() {
     let place = Place::in_redis().await;
-    let mut raw = place.redis.as_ref().unwrap().connection().await;
+    let raw = place.redis.as_ref().unwrap().connection().await;
     place.serve(client().session).await;
     let worker = place.ask(&task("t"), form("?"));
     let asker = "mcp-courier:task:anon:t:elicit:asker";
@@ -185,12 +185,11 @@ async fn a_worker_whose_place_was_taken_is_told() {
     .await;
     let request = json!({"request_id": "other", "message": "?"}).to_string();
     // As after a pause of more than fifteen seconds. The worker is not paused, and may take its place back in between.
-    loop {
-        let () = command(&mut raw, &["DEL", asker]).await;
-        if place.queue.pose(&task("t"), "other", request.clone(), PATIENCE).await.unwrap() != Posed::Busy {
-            break;
-        }
-    }
+    eventually("the other question takes its place", SOON, async || {
+        let () = command(&mut raw.clone(), &["DEL", asker]).await;
+        place.queue.pose(&task("t"), "other", request.clone(), PATIENCE).await.unwrap() != Posed::Busy
+    })
+    .await;
     // It hears of it with the next answer, and at the latest in the next round.
     assert_eq!(place.queue.settle(&task("t"), "other", &accept(1)).await.unwrap(), Settled::Done);
     assert_eq!(reason(outcome(worker).await), "another question of the same task took its place");

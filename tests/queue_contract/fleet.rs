@@ -94,8 +94,10 @@ pub(crate) async fn an_end_is_told_to_all_and_a_ping_to_one(place: &Place) {
     let (one, other) = (ProcessId::new(), ProcessId::new());
     let mut listeners = [a.listen(one), a.listen(other), b.listen(ProcessId::new())];
     // Until all listen: that takes a moment, and what was said before is not repeated.
+    let begun = tokio::time::Instant::now();
     for listener in &mut listeners {
         while tokio::time::timeout(Duration::from_millis(20), listener.recv()).await.is_err() {
+            assert!(begun.elapsed() < SOON, "a listener hears nothing");
             b.forget(&another(), ProcessId::new(), true).await.unwrap();
         }
     }

@@ -173,9 +173,10 @@ async fn g2_redriving_loses_and_doubles_nothing_though_redis_is_killed_meanwhile
     f.consumer.take(Some(&done(&taken, Some(DiscardReason::Expired)))).await.unwrap();
     let publisher = f.publisher.clone();
     let redriving = tokio::spawn(async move {
-        let mut failures = 0;
+        let (mut failures, begun) = (0, Instant::now());
         while publisher.dead_letters().redrive(&session()).await.is_err() {
             failures += 1;
+            assert!(begun.elapsed() < 4 * SOON, "nothing can be redriven");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         failures

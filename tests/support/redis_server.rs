@@ -1,4 +1,5 @@
-//! A real `redis-server` of one's own: on a free loopback port, with a directory of its own, gone with the value.
+//! A real `redis-server` of one's own: on a free loopback port, with a directory of its own, gone with the value. The
+//! environment variable `REDIS_SERVER` names another program than that of the PATH, as `scripts/test-versions` does.
 
 #![allow(dead_code)] // each suite uses a part of it
 
@@ -149,7 +150,8 @@ impl RedisServer {
     /// Whether it runs and answers; not where it ended at once, as it does when the port is taken.
     fn try_start(&mut self) -> bool {
         let socket = self.socket();
-        let child = Command::new("redis-server")
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let child = Command::new(program)
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""])
             .arg("--dir")
             .arg(self.dir.path())
@@ -164,7 +166,9 @@ impl RedisServer {
             .spawn();
         let child = match child {
             Ok(child) => self.child.insert(child),
-            Err(error) => panic!("these tests need redis-server 6.2 or newer in the PATH, and it cannot run: {error}"),
+            Err(error) => panic!(
+                "these tests need redis-server 6.2 or newer in the PATH or in REDIS_SERVER, and it cannot run: {error}"
+            ),
         };
         let begun = Instant::now();
         while begun.elapsed() < START {
