@@ -11,6 +11,7 @@ use redis::{Client, RedisResult, Value};
 
 use self::connection::kind;
 use self::consumer::RedisConsumer;
+use self::lua::lease_value;
 use self::shared::SharedConnection;
 use self::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
@@ -24,6 +25,8 @@ mod connection;
 mod consumer;
 mod fates;
 mod fleet;
+mod live;
+mod lua;
 mod primary;
 mod push;
 mod questions;
@@ -282,16 +285,9 @@ impl Queue for RedisQueue {
         Box::pin(async {
             let failed = |e| self.failed("reading the live sessions", e);
             let mut connection = self.shared.clone();
-            let (seconds, micros): (i64, i64) =
-                redis::cmd("TIME").query_async(&mut connection).await.map_err(failed)?;
             // As bytes: one that is no text must not hide the others.
-            let members: Vec<Vec<u8>> = redis::cmd("ZRANGEBYSCORE")
-                .arg(self.keys.sessions())
-                .arg(format!("({}", seconds * 1000 + micros / 1000))
-                .arg("+inf")
-                .query_async(&mut connection)
-                .await
-                .map_err(failed)?;
+            let members: Vec<Vec<u8>> =
+                live::SCRIPT.key(self.keys.sessions()).invoke_async(&mut connection).await.map_err(failed)?;
             let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
             let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
             // While a session moves it has two owners here.
@@ -332,13 +328,13 @@ impl Queue for RedisQueue {
 
     fn release(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<bool, QueueError>> {
         let lease = self.keys.of(session).lease;
-        let member = consumer::member(session, owner);
+        let member = consumer::member(session, owner, &self.config);
         Box::pin(async move {
             let failed = |e| self.failed("releasing a lease", e);
             let mut connection = self.shared.clone();
             let released: i64 = release::SCRIPT
                 .key(lease)
-                .arg(owner.to_string())
+                .arg(lease_value(owner, &self.config))
                 .invoke_async(&mut connection)
                 .await
                 .map_err(failed)?;

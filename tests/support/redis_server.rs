@@ -21,6 +21,7 @@ pub(crate) struct RedisServer {
     port: u16,
     dir: TempDir,
     options: Vec<String>,
+    has_own_clock: bool,
 }
 
 impl RedisServer {
@@ -35,12 +36,23 @@ impl RedisServer {
     }
 
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::begin(options, false)
+    }
+
+    /// One whose clock [`set_clock`](Self::set_clock) sets, by libfaketime. It starts at the time of this host.
+    pub(crate) fn with_own_clock() -> Self {
+        Self::begin(&[], true)
+    }
+
+    fn begin(options: &[&str], has_own_clock: bool) -> Self {
         let mut server = Self {
             child: None,
             port: 0,
             dir: TempDir::new().expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
+            has_own_clock,
         };
+        server.set_clock(0);
         // A port that is free now may be another's in a moment: then another one is tried.
         for _ in 0..10 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
@@ -71,6 +83,30 @@ impl RedisServer {
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    /// Sets the clock of the running server to so many seconds before or after this host's.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        // In one step: the server reads the file at each look at its clock.
+        let (file, new) = (self.dir.path().join("clock"), self.dir.path().join("clock.new"));
+        std::fs::write(&new, format!("{seconds:+}"))
+            .and_then(|()| std::fs::rename(new, file))
+            .expect("the clock's file");
+    }
+
+    /// What gives a server a clock of its own.
+    fn clock(&self, command: &mut Command) {
+        let shown = Command::new("faketime").args(["-f", "+0", "env"]).env_remove("LD_PRELOAD").output();
+        let shown = shown.expect("these tests need faketime in the PATH, as Debian's package faketime has it").stdout;
+        let shown = String::from_utf8(shown).expect("an environment");
+        let library = shown.lines().find_map(|line| line.strip_prefix("LD_PRELOAD=")).expect("its library");
+        command
+            // libfaketime alone stops in a Redis that uses jemalloc, which asks for the time before it is ready.
+            .env("LD_PRELOAD", format!("{library}:libc.so.6"))
+            .env("FAKETIME_TIMESTAMP_FILE", self.dir.path().join("clock"))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env_remove("FAKETIME");
     }
 
     pub(crate) fn url(&self) -> String {
@@ -151,7 +187,11 @@ impl RedisServer {
     fn try_start(&mut self) -> bool {
         let socket = self.socket();
         let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if self.has_own_clock {
+            self.clock(&mut command);
+        }
+        let child = command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""])
             .arg("--dir")
             .arg(self.dir.path())

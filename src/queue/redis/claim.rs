@@ -4,9 +4,11 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// KEYS: the lease, its queue. ARGV: our token, the lease in ms, the least life of the queue in ms. Answers the time in ms.
+use super::lua::CLOCK;
+
+/// KEYS: the lease, its queue. ARGV: the value of our lease, its life in ms, the least life of the queue in ms.
+/// Answers the time in ms.
 const CODE: &str = r"
-redis.replicate_commands()
 local time = redis.call('TIME')
 -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
 redis.call('DEL', KEYS[1])
@@ -17,4 +19,4 @@ if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], AR
 return time[1] * 1000 + math.floor(time[2] / 1000)
 ";
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{CODE}")));

@@ -9,6 +9,7 @@ use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
 use self::lease::Renewal;
 use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
 use super::fates::not_kept;
+use super::lua::lease_value;
 use super::reply::BadReply;
 use super::{renew, replace, take};
 use crate::config::Config;
@@ -61,7 +62,7 @@ impl RedisConsumer {
             connection,
             keys: keys.of(session),
             sessions: keys.sessions(),
-            member: member(session, owner),
+            member: member(session, owner, &config),
             session: session.clone(),
             owner,
             permit,
@@ -79,7 +80,7 @@ impl RedisConsumer {
     async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
         let mut pipe = redis::pipe();
         pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE.as_str());
-        pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE.as_str());
         // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
         let [take, renew, tracking] = self.pipeline(&mut pipe).await?;
@@ -203,7 +204,7 @@ impl RedisConsumer {
 
     async fn do_replace(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
         let arguments = [
-            self.owner.to_string().into_bytes(),
+            lease_value(self.owner, &self.config).into_bytes(),
             oldest.length.to_string().into_bytes(),
             oldest.last.clone(),
             replacement,
@@ -314,14 +315,17 @@ impl Consumer for RedisConsumer {
     }
 }
 
-/// Who is live in the sorted set: the session as it stands in keys, and its owner.
-pub(super) fn member(session: &SessionId, owner: OwnerToken) -> String {
-    format!("{session}:{owner}")
+/// Returns a live session's member of the sorted set: the session as it stands in keys, and the value of its lease.
+pub(super) fn member(session: &SessionId, owner: OwnerToken, config: &Config) -> String {
+    format!("{session}:{}", lease_value(owner, config))
 }
 
-/// A blocking time as Redis wants it. It reads 0 as for ever, and before 7.0 everything below a millisecond as 0.
+/// Returns a blocking time as Redis wants it: in seconds, half a millisecond above a whole one.
+///
+/// Redis reads 0 as for ever. Before 7.0 it cuts fractions of a millisecond off, and makes 0 of 0.001 s: that is a little less
+/// than a millisecond in binary.
 fn seconds(block: Duration) -> f64 {
-    block.max(Duration::from_millis(1)).as_secs_f64()
+    (block.as_millis().max(1) as f64 + 0.5) / 1000.0
 }
 
 fn evalsha(script: &Script, keys: &[&String]) -> Cmd {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::{Script, Value};
 
 use super::fates::lua::FUNCTIONS;
+use super::lua::CLOCK;
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Draft;
@@ -76,8 +77,7 @@ if count > 0 and life < longest then redis.call('PEXPIRE', queue, longest) end
 
 /// The script, with what another does before and after it. Which keys and arguments are this one's is said before.
 pub(super) fn code(before: &str, after: &str) -> String {
-    // Redis before 7 would otherwise refuse to write after reading the clock.
-    format!("redis.replicate_commands()\n{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped, owned}}")
+    format!("{CLOCK}{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped, owned}}")
 }
 
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&code(BEFORE, "")));

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// KEYS: the lease. ARGV: our token. Answers 1 where it was ours.
+/// KEYS: the lease. ARGV: the value of our lease. Answers 1 where it was ours.
 const CODE: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0

@@ -4,18 +4,18 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
+use super::lua::{CLOCK, LEASE_OWNER, lease_value};
 use super::reply::{self, BadReply};
 use super::take::lease_state;
 use crate::config::Config;
 use crate::queue::{LeaseState, OwnerToken};
 
-/// KEYS: the lease, its queue. ARGV: our token, the lease in ms, the least life of the queue in ms, 1 to take an absent lease.
-/// Answers the state of the lease and the time in ms.
-pub(super) const CODE: &str = r"
-redis.replicate_commands()
+/// KEYS: the lease, its queue. ARGV: the value of our lease, its life in ms, the least life of the queue in ms, 1 to take an absent
+/// lease. Answers the state of the lease and the time in ms.
+const BODY: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local owner, state = redis.call('GET', KEYS[1]), 'held'
+local owner, state = lease_owner(KEYS[1]), 'held'
 if owner == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 elseif owner then
@@ -36,14 +36,16 @@ return {state, now}
 /// The arguments of the scripts that claim and renew.
 pub(super) fn arguments(config: &Config, owner: OwnerToken, reclaim: bool) -> Vec<Vec<u8>> {
     vec![
-        owner.to_string().into_bytes(),
+        lease_value(owner, config).into_bytes(),
         config.lease().as_millis().to_string().into_bytes(),
         (config.lease() + config.expiry_grace()).as_millis().to_string().into_bytes(),
         vec![if reclaim { b'1' } else { b'0' }],
     ]
 }
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+pub(super) static CODE: LazyLock<String> = LazyLock::new(|| format!("{CLOCK}{LEASE_OWNER}{BODY}"));
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&CODE));
 
 pub(super) fn answer(value: Value) -> Result<(LeaseState, i64), BadReply> {
     let [state, now] = reply::array(value)?;

@@ -8,7 +8,7 @@ use redis::{Script, Value};
 use super::reply::{self, BadReply};
 use crate::queue::Replaced;
 
-/// KEYS: the queue, its lease. ARGV: our token; the length and the last bytes of the oldest; the message to put there;
+/// KEYS: the queue, its lease. ARGV: the value of our lease; the length and the last bytes of the oldest; the message to put there;
 /// the life in ms that the queue gets where it has none.
 const CODE: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'not ours' end

@@ -6,12 +6,13 @@ use std::time::Duration;
 use redis::{Script, Value};
 
 use super::fates::lua::{FUNCTIONS, reason, settings};
+use super::lua::{CLOCK, lease_value};
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::queue::{Delivered, LeaseState, LineLimit, OwnerToken};
 
-/// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: our token; how
+/// KEYS: the queue, its lease, its open questions, its dead letters, the receipts that are to be settled. ARGV: the value of our lease; how
 /// many were delivered, the length and the last bytes of the last of them; most messages, most bytes; whether to take an absent
 /// lease, and for how many ms; the life in ms that the queue needs at least, and the one that it gets where it has none; the
 /// life in ms of the open questions, how many arguments they take, and for each that was delivered its id and itself. Where
@@ -102,7 +103,7 @@ end
 return {state, changed, now, items, trouble}
 ";
 
-pub(super) static CODE: LazyLock<String> = LazyLock::new(|| format!("redis.replicate_commands()\n{FUNCTIONS}{BODY}"));
+pub(super) static CODE: LazyLock<String> = LazyLock::new(|| format!("{CLOCK}{FUNCTIONS}{BODY}"));
 
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&CODE));
 
@@ -127,7 +128,7 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         None => (0, 0, Vec::new()),
     };
     let mut arguments = vec![
-        owner.to_string().into_bytes(),
+        lease_value(*owner, config).into_bytes(),
         text(count as u128),
         text(length as u128),
         last,

@@ -35,7 +35,12 @@ impl RedisConsumer {
         let mut pipe = redis::pipe();
         self.track(&mut pipe);
         let [_, owner] = self.pipeline(&mut pipe).await?;
-        Ok(is_owner(self.owner, &owner.map_err(kind)?))
+        let owner = owner.map_err(kind)?;
+        if owner == Value::Nil {
+            // Deleted since, and no other owner has it: nobody tells us, so the next take must ask.
+            self.permit.suspend();
+        }
+        Ok(is_owner(self.owner, &owner))
     }
 
     fn lease_keys(&self) -> [String; 2] {
@@ -76,7 +81,24 @@ impl RedisConsumer {
             other => (other.map_err(kind)?, tracked),
         };
         let (state, now) = judge(self.owner, renewed, &tracked.map_err(kind)?)?;
-        if self.settle(LeaseState::Held, &Renewal { state, sent, mark }).is_ours() {
+        self.settle(LeaseState::Held, &Renewal { state, sent, mark });
+        if state == LeaseState::Absent {
+            self.permit.suspend();
+            return Ok(LeaseState::Reclaimed);
+        }
+        // Redis before 6.2.6 tells us of our own renewal, as NOLOOP is not heeded within scripts there.
+        if state.is_ours() && self.permit.is_in_doubt() {
+            let mark = self.permit.mark();
+            if self.track_now().await? {
+                self.permit.confirmed(mark);
+            } else {
+                // The next take says whether another has the lease, or nobody.
+                self.permit.revoke();
+                self.permit.suspend();
+                return Ok(state);
+            }
+        }
+        if state.is_ours() {
             self.announce(now).await?;
         }
         Ok(state)
@@ -180,10 +202,17 @@ impl RedisConsumer {
 fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseState, i64), QueueErrorKind> {
     let (state, now) = renew::answer(renewed).map_err(bad)?;
     // Else a newer claim came between. The renewal had ended the tracking, so nobody else tells us.
-    let still_ours = is_owner(owner, tracked);
-    Ok((if state.is_ours() && !still_ours { LeaseState::Lost } else { state }, now))
+    let state = match tracked {
+        // Deleted since, and no other owner has it.
+        Value::Nil if state.is_ours() => LeaseState::Absent,
+        tracked if state.is_ours() && !is_owner(owner, tracked) => LeaseState::Lost,
+        _ => state,
+    };
+    Ok((state, now))
 }
 
 fn is_owner(owner: OwnerToken, lease: &Value) -> bool {
-    matches!(lease, Value::BulkString(lease) if *lease == owner.to_string().into_bytes())
+    let Value::BulkString(lease) = lease else { return false };
+    // Behind the token stands the life of the lease.
+    lease.split(|byte| *byte == b' ').next() == Some(owner.to_string().as_bytes())
 }

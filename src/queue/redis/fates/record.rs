@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::lua::FUNCTIONS;
+use crate::queue::redis::lua::CLOCK;
 
 /// KEYS: the dead letters, and the receipt where one is wanted. ARGV: the settings; why it was discarded, or nothing; the
 /// message.
@@ -32,8 +33,6 @@ trim(KEYS[1], now, ARGV[1])
 return now
 ";
 
-pub(super) static TRIM: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{TRIM_CODE}")));
+pub(super) static TRIM: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{FUNCTIONS}{TRIM_CODE}")));
 
-pub(super) static SCRIPT: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&format!("redis.replicate_commands()\n{FUNCTIONS}{CODE}")));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{FUNCTIONS}{CODE}")));

@@ -1,0 +1,28 @@
+//! The script that reads the live sessions.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::lua::CLOCK;
+
+/// KEYS: the sorted set of live sessions. ARGV: none. Answers its members that are live by Redis's clock.
+///
+/// A member ends with the life in ms that its owner's announcements give. A score beyond that was written before Redis's
+/// clock was set back, and is cut: a living owner announces itself anew within its heartbeat. Out of memory nothing is cut.
+const CODE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local live = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf', 'WITHSCORES')
+local members = {}
+for i = 1, #live, 2 do
+  local given = tonumber(string.match(live[i], ' (%d+)$'))
+  if given and tonumber(live[i + 1]) > now + given then
+    redis.pcall('ZADD', KEYS[1], 'XX', string.format('%.0f', now + given), live[i])
+  end
+  members[#members + 1] = live[i]
+end
+return members
+";
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{CODE}")));
