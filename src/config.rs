@@ -156,8 +156,9 @@ settings! {
     /// with `taskId`, `status`, `createdAt`, `lastUpdatedAt` and a `ttl`: all else is refused at the push, as it would be
     /// dropped there. Defaults to `false`.
     fastmcp_servers: bool = false;
-    /// How many subscribers, each with an arbiter (a thread) and a Redis connection of its own, one process may run.
-    /// One more is refused. Defaults to 1,000; 1 to 30,000.
+    /// Number of subscribers, each with an arbiter (a thread) and a Redis connection of its own, that one process may run.
+    /// One more is refused. A parked subscriber, whose client has no open stream, has neither and does not count.
+    /// Defaults to 1,000; 1 to 30,000.
     dedicated_limit: usize = 1000;
 }
 

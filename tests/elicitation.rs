@@ -74,6 +74,7 @@ both! {
     relay at "elicitation/relay.rs":
         a_client_that_comes_back_is_asked_again_and_its_answer_counts_once,
         an_answer_counts_though_its_client_leaves_at_once,
+        the_end_of_a_session_whose_client_is_away_cancels_its_questions_at_once,
         at_most_sixteen_are_asked_at_once_and_deliveries_go_on,
         a_question_before_a_failing_notification_is_asked_at_once,
         a_session_that_moved_is_asked_by_its_new_owner,

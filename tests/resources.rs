@@ -1,12 +1,20 @@
-//! What a stopped subscriber gives back. Alone in its file: it counts the threads and descriptors of its process.
+//! What a stopped or parked subscriber gives back. Alone in its file, with a process for each test: they count the threads
+//! and descriptors of their process.
 
 use std::time::Duration;
 
 use mcp_courier::actors::GetSubscriberCount;
-use mcp_courier::{Config, Courier, SessionId};
+use mcp_courier::{Config, Courier, Notification, SessionId};
+use serde_json::json;
 
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/redis_server.rs"]
+mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+
+use eventually::{SOON, eventually};
 
 fn entries(of: &str) -> usize {
     std::fs::read_dir(of).unwrap().count()
@@ -14,6 +22,45 @@ fn entries(of: &str) -> usize {
 
 fn threads_and_descriptors() -> (usize, usize) {
     (entries("/proc/self/task"), entries("/proc/self/fd"))
+}
+
+/// Until no more threads and descriptors are open than before. The threads that waited for the ends of others end by
+/// themselves, after a while of idleness.
+async fn until_given_back(before: (usize, usize)) {
+    let mut after = threads_and_descriptors();
+    for _ in 0..600 {
+        if after.0 <= before.0 && after.1 <= before.1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        after = threads_and_descriptors();
+    }
+    panic!("before {before:?}, after {after:?}");
+}
+
+#[actix::test]
+async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_connection() {
+    let redis = redis_server::RedisServer::start();
+    let config = Config::builder().dedicated_limit(10).build().unwrap();
+    let courier = Courier::start(&redis.url(), config).await.unwrap();
+    let sessions: Vec<_> =
+        (0..100).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), session::Recorder::new())).collect();
+    let (before, connections) = (threads_and_descriptors(), redis.connected_clients().await);
+    for (id, session) in &sessions {
+        eventually("a place", SOON, async || courier.ensure_subscriber(id, session.clone()).await.is_ok()).await;
+        session.presence().away();
+    }
+    until_given_back(before).await;
+    assert_eq!(courier.supervisor().send(GetSubscriberCount).await.unwrap(), 100);
+    eventually("no connection", SOON, async || redis.connected_clients().await <= connections).await;
+    let message = Notification::new("notifications/x").unwrap().with_params(json!({"n": 1})).unwrap();
+    for (id, session) in &sessions {
+        courier.publisher().push(id, message.clone()).await.unwrap();
+        session.presence().ready(2);
+        session.until_taken(1).await;
+        session.presence().away();
+    }
+    until_given_back(before).await;
 }
 
 #[actix::test]
@@ -30,14 +77,5 @@ async fn a_thousand_subscribers_give_their_threads_and_descriptors_back() {
     for id in &ids {
         assert!(courier.stop_subscriber(id, None).await);
     }
-    // The threads that waited for the ends of others end by themselves, after a while of idleness.
-    let mut after = threads_and_descriptors();
-    for _ in 0..600 {
-        if after.0 <= before.0 && after.1 <= before.1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        after = threads_and_descriptors();
-    }
-    assert!(after.0 <= before.0 && after.1 <= before.1, "before {before:?}, after {after:?}");
+    until_given_back(before).await;
 }

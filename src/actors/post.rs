@@ -1,16 +1,26 @@
-//! What one subscriber is given, and what it says at its end.
+//! What one subscriber is given, what it remembers while its client is away, and what it says at its end.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::watch;
 
 use super::guarded::Guarded;
+use super::session::EndedTasks;
 use super::stats::Stats;
-use crate::config::Config;
-use crate::queue::{OwnerToken, Queue};
+use crate::config::{Config, Delivery};
+use crate::envelope::{Envelope, Timestamp};
+use crate::notification::NotificationId;
+use crate::queue::questions::cancel_open;
+use crate::queue::{LeaseState, LineLimit, OwnerToken, Queue};
+use crate::recent::Recent;
+use crate::session::Presence;
 use crate::session_id::SessionId;
+
+/// Longest time that a release may take at the end. The lease runs out by itself.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// All that one subscriber needs.
 #[derive(Clone)]
@@ -26,6 +36,85 @@ pub(super) struct Post {
     pub(super) stop: watch::Receiver<bool>,
 }
 
+impl Post {
+    /// Gives the lease up, if it is this subscriber's.
+    pub(super) async fn release(&self) {
+        let Self { queue, session_id, owner, .. } = self;
+        match tokio::time::timeout(RELEASE, queue.release(session_id, *owner)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(session = ?session_id, %error, "the lease was not released; it runs out by itself");
+            }
+            Err(_) => {
+                tracing::warn!(session = ?session_id, "the lease was not released in time; it runs out by itself");
+            }
+        }
+    }
+
+    /// Cancels the open questions of a session that has ended, and tells their workers. The lease may be held afterwards.
+    ///
+    /// Where another process owns the queue nothing is done: the client goes on there, and the questions are that
+    /// process's to ask.
+    pub(super) async fn cancel_open_questions(&self) {
+        let Self { queue, session_id, owner, .. } = self;
+        if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_ours) {
+            return;
+        }
+        if let Err(error) = cancel_open(&**queue, session_id, "the session has ended").await {
+            tracing::warn!(session = ?session_id, %error, "questions were not cancelled; their workers wait out their time");
+        }
+    }
+
+    /// Whether open questions are kept in the queue, so that the end of the session has to cancel them.
+    pub(super) fn keeps_questions(&self) -> bool {
+        self.config.delivery() == Delivery::AtLeastOnce
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// Knowledge of a subscriber that outlives its arbiter while its client is away.
+pub(super) struct Memory {
+    pub(super) presence: Presence,
+    /// Token of the lease. It stays the same: a lease that could not be released is then still this subscriber's.
+    pub(super) owner: OwnerToken,
+    /// Ids that were delivered, to recognise what comes again after an unknown outcome.
+    pub(super) recent: Recent<NotificationId>,
+    /// Bounds of the next take: what earlier connections taught holds for the next one too.
+    pub(super) limit: Arc<Mutex<LineLimit>>,
+    /// Tasks whose end was delivered.
+    pub(super) ended_tasks: Arc<Mutex<EndedTasks>>,
+    /// Newest opening of the client's stream that the queue was claimed for.
+    pub(super) claimed: Option<u64>,
+    /// Failures of the queue in a row, for the backoff.
+    pub(super) failures: u32,
+    /// Notification that was taken from the queue at most once and not delivered yet, and the clocks when it was read.
+    pub(super) in_hand: Option<(Envelope, (Timestamp, Instant))>,
+}
+
+impl Memory {
+    /// Memory of a subscriber that begins. Calls the session's code.
+    pub(super) fn new(post: &Post) -> Self {
+        let messages = match post.config.delivery() {
+            Delivery::AtLeastOnce => post.config.batch_messages(),
+            Delivery::AtMostOnce => 1,
+        };
+        Self {
+            presence: post.session.presence(),
+            owner: post.owner,
+            // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
+            recent: Recent::new((post.config.batch_messages() * 2).max(1024)),
+            limit: Arc::new(Mutex::new(LineLimit::new(messages, post.config.batch_bytes()))),
+            ended_tasks: Arc::default(),
+            claimed: None,
+            failures: 0,
+            in_hand: None,
+        }
+    }
+}
+
 /// Why a subscriber ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,6 +125,8 @@ pub enum StopReason {
     Closed,
     /// The session is over here, and may go on at another server.
     Left,
+    /// The client has no open stream. The supervisor starts the subscriber again when the client is back.
+    Parked,
     /// It panicked, with this text.
     Panicked(String),
     /// Its arbiter was stopped under it.
@@ -43,12 +134,38 @@ pub enum StopReason {
 }
 
 /// A subscriber has ended, and why: from the subscriber to its supervisor.
-#[derive(Debug, Message)]
+#[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Ended {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
     pub(super) reason: StopReason,
+    /// What is kept of a parked subscriber.
+    pub(super) memory: Option<Box<Memory>>,
+}
+
+/// Tells the supervisor however the subscriber ends, also when its arbiter is stopped under it.
+pub(super) struct EndNotice {
+    pub(super) post: Post,
+    pub(super) reason: StopReason,
+    pub(super) memory: Option<Box<Memory>>,
+}
+
+impl EndNotice {
+    pub(super) fn new(post: Post) -> Self {
+        Self { post, reason: StopReason::Dropped, memory: None }
+    }
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        self.post.supervisor.do_send(Ended {
+            session: self.post.session_id.clone(),
+            epoch: self.post.epoch,
+            reason: self.reason.clone(),
+            memory: self.memory.take(),
+        });
+    }
 }
 
 /// A subscriber did not end by itself: its arbiter was stopped under it.
@@ -62,4 +179,10 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text")
+}
+
+/// Ends when the subscriber is asked to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The supervisor is gone, and with it whoever could ask for anything: that is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

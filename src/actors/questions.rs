@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use actix_rt::task::JoinHandle;
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::guarded::Guarded;
 use super::post::{Post, text_of};
@@ -56,6 +57,8 @@ struct Desk {
     queue: Arc<dyn Queue>,
     config: Arc<Config>,
     turns: Arc<Semaphore>,
+    /// Number of answers that are on their way to their workers.
+    settling: watch::Sender<usize>,
 }
 
 impl Asking {
@@ -66,6 +69,7 @@ impl Asking {
             queue: Arc::clone(queue),
             config: Arc::clone(config),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            settling: watch::Sender::new(0),
         };
         Self { desk, tasks: HashMap::new() }
     }
@@ -98,9 +102,36 @@ impl Asking {
     }
 }
 
+impl Asking {
+    /// Ends when no answer is on its way to its worker.
+    pub(super) fn until_answers_given(&self) -> impl Future<Output = ()> + use<> {
+        let mut settling = self.desk.settling.subscribe();
+        async move {
+            // Without a sender nothing is on its way.
+            let _ = settling.wait_for(|count| *count == 0).await;
+        }
+    }
+}
+
 impl Drop for Asking {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Counts an answer that is on its way, for as long as it lives.
+struct Settling<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Settling<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -113,6 +144,7 @@ impl Desk {
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
+        let _settling = Settling::new(&self.settling);
         let patience = deadline.saturating_duration_since(Instant::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {

@@ -1,11 +1,9 @@
 //! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -18,6 +16,7 @@ use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::HandOverError;
 use crate::fate::DiscardReason;
+use crate::lock::lock;
 use crate::question::Question;
 use crate::queue::Permit;
 use crate::recent::Recent;
@@ -65,7 +64,7 @@ pub struct SessionActor {
     session: Guarded,
     config: Arc<Config>,
     asking: Asking,
-    ended: Rc<RefCell<EndedTasks>>,
+    ended: Arc<Mutex<EndedTasks>>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -75,9 +74,14 @@ impl std::fmt::Debug for SessionActor {
 }
 
 impl SessionActor {
-    pub(super) fn new(post: &Post) -> Self {
+    pub(super) fn new(post: &Post, ended: &Arc<Mutex<EndedTasks>>) -> Self {
         let Post { session, config, .. } = post;
-        Self { session: session.clone(), config: Arc::clone(config), asking: Asking::new(post), ended: Rc::default() }
+        Self {
+            session: session.clone(),
+            config: Arc::clone(config),
+            asking: Asking::new(post),
+            ended: Arc::clone(ended),
+        }
     }
 }
 
@@ -109,6 +113,11 @@ pub(super) struct Ask {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct StopAsking;
+
+/// Answered when every answer that the user has given is with its worker, or given up.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct UntilAnswersGiven;
 
 /// What became of a [`Deliver`].
 #[derive(Debug)]
@@ -150,7 +159,7 @@ impl Handler<Deliver> for SessionActor {
     type Result = ResponseFuture<DeliverOutcome>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(hand_over(self.session.clone(), Arc::clone(&self.config), Rc::clone(&self.ended), deliver))
+        Box::pin(hand_over(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), deliver))
     }
 }
 
@@ -170,10 +179,18 @@ impl Handler<StopAsking> for SessionActor {
     }
 }
 
+impl Handler<UntilAnswersGiven> for SessionActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: UntilAnswersGiven, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(self.asking.until_answers_given())
+    }
+}
+
 async fn hand_over(
     session: Guarded,
     config: Arc<Config>,
-    ended: Rc<RefCell<EndedTasks>>,
+    ended: Arc<Mutex<EndedTasks>>,
     deliver: Deliver,
 ) -> DeliverOutcome {
     let Deliver { batch, read_at: (clock, read), permit } = deliver;
@@ -197,7 +214,7 @@ async fn hand_over(
             break;
         }
         let task = envelope.task_status();
-        if task.is_some_and(|(id, is_terminal)| !is_terminal && ended.borrow().contains(id)) {
+        if task.is_some_and(|(id, is_terminal)| !is_terminal && lock(&ended).contains(id)) {
             stopped = Stopped::Discarded(DiscardReason::Superseded);
             break;
         }
@@ -206,7 +223,7 @@ async fn hand_over(
             Ok(()) => {
                 handed += 1;
                 if let Some((id, true)) = task {
-                    ended.borrow_mut().insert(id);
+                    lock(&ended).insert(id);
                 }
             }
             Err(error) => {

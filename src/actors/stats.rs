@@ -19,7 +19,8 @@ pub enum SubscriberState {
     Delivering,
     /// A hand-over, the queue, or it itself has failed; it pauses before it tries again.
     BackingOff,
-    /// The client has no stream open. It owns nothing; what is queued waits.
+    /// The client has no open stream. The subscriber owns nothing and holds no thread and no connection; what is queued
+    /// waits. Where `last_error` names the limit, the client is back and waits for a place.
     Parked,
     /// Another process has taken the session over. It owns nothing until nobody does, or its client opens a newer stream.
     StandingBy,

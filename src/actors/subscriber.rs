@@ -10,6 +10,9 @@
 //!               a newer stream     │                             │           │
 //!                              StandingBy ◄───── lease lost ─────┴───────────┘
 //! ```
+//!
+//! A parked subscriber has ended ([`StopReason::Parked`]): its arbiter and its connection are gone. The supervisor keeps
+//! its [`Memory`], waits for the client, and starts it again with that.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -21,10 +24,10 @@ use tokio::sync::oneshot;
 
 use self::drive::Drive;
 use super::SessionActor;
-use super::post::{Ended, Forced, Post, StopReason, text_of};
+use super::post::{EndNotice, Forced, Memory, Post, StopReason, text_of};
 use crate::config::Delivery;
 
-mod at_most_once;
+pub(super) mod at_most_once;
 mod drive;
 mod serve;
 
@@ -35,6 +38,8 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 /// Owns one session's queue, on an arbiter of its own. Started by the [`SupervisorActor`](super::SupervisorActor).
 pub struct SessionSubscriberActor {
     post: Post,
+    /// What it kept while its client was away, where it was parked before.
+    memory: Option<Box<Memory>>,
     predecessors: Vec<oneshot::Receiver<Forced>>,
 }
 
@@ -45,8 +50,8 @@ impl std::fmt::Debug for SessionSubscriberActor {
 }
 
 impl SessionSubscriberActor {
-    pub(super) fn new(post: Post, predecessors: Vec<oneshot::Receiver<Forced>>) -> Self {
-        Self { post, predecessors }
+    pub(super) fn new(post: Post, memory: Option<Box<Memory>>, predecessors: Vec<oneshot::Receiver<Forced>>) -> Self {
+        Self { post, memory, predecessors }
     }
 }
 
@@ -56,7 +61,8 @@ impl Actor for SessionSubscriberActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         let post = self.post.clone();
         let predecessors = std::mem::take(&mut self.predecessors);
-        let notice = EndNotice { post: post.clone(), reason: StopReason::Dropped };
+        let memory = self.memory.take();
+        let notice = EndNotice::new(post.clone());
         // Spawned, never waited for: the mailbox stays alive beside it.
         ctx.spawn(
             async move {
@@ -64,9 +70,9 @@ impl Actor for SessionSubscriberActor {
                 // Their ends, their being dropped, or the time: whatever comes first. For all at once: a client that came
                 // back many times must not wait for each of them.
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
-                notice.reason = match AssertUnwindSafe(work(post)).catch_unwind().await {
-                    Ok(reason) => reason,
-                    Err(panic) => StopReason::Panicked(text_of(&*panic).to_owned()),
+                (notice.reason, notice.memory) = match AssertUnwindSafe(work(post, memory)).catch_unwind().await {
+                    Ok((reason, memory)) => (reason, Some(memory)),
+                    Err(panic) => (StopReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
             }
             .into_actor(self)
@@ -75,26 +81,12 @@ impl Actor for SessionSubscriberActor {
     }
 }
 
-async fn work(post: Post) -> StopReason {
-    let session = SessionActor::new(&post).start();
-    match post.config.delivery() {
-        Delivery::AtLeastOnce => Drive::new(post, session).run().await,
-        Delivery::AtMostOnce => at_most_once::run(post, session).await,
-    }
-}
-
-/// Tells the supervisor however the subscriber ends, also when its arbiter is stopped under it.
-struct EndNotice {
-    post: Post,
-    reason: StopReason,
-}
-
-impl Drop for EndNotice {
-    fn drop(&mut self) {
-        self.post.supervisor.do_send(Ended {
-            session: self.post.session_id.clone(),
-            epoch: self.post.epoch,
-            reason: self.reason.clone(),
-        });
+async fn work(post: Post, memory: Option<Box<Memory>>) -> (StopReason, Box<Memory>) {
+    let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
+    let session = SessionActor::new(&post, &memory.ended_tasks).start();
+    let drive = Drive::new(post, memory, session);
+    match drive.post.config.delivery() {
+        Delivery::AtLeastOnce => drive.run().await,
+        Delivery::AtMostOnce => at_most_once::run(drive).await,
     }
 }

@@ -3,18 +3,20 @@
 //! `actix::Supervisor` restarts after a stop and not after a panic, so a subscriber tells its end itself, however it
 //! comes ([`Ended`]), and this actor decides: restart with backoff within a budget, or drop it from the registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 
+use self::child::{Child, Ending, Runs};
 use super::arbiters::OwnArbiter;
 use super::guarded::Guarded;
-use super::post::{Ended, Forced, Post, StopReason};
+use super::post::{Ended, Forced, Memory, Post, StopReason};
 use super::stats::Stats;
 use super::subscriber::SessionSubscriberActor;
+use super::subscriber::at_most_once::lose_in_hand;
 use super::{SubscriberInfo, SubscriberState};
 use crate::config::Config;
 use crate::error::EnsureError;
@@ -23,6 +25,8 @@ use crate::retry::RestartBudget;
 use crate::session::McpSession;
 use crate::session_id::SessionId;
 
+mod child;
+mod parked;
 mod shutdown;
 
 pub use self::shutdown::{Shutdown, ShutdownReport};
@@ -44,35 +48,11 @@ pub struct SupervisorActor {
     children: HashMap<SessionId, Child>,
     /// Those that were asked to stop, or were replaced, and have not ended yet.
     ending: HashMap<u64, Ending>,
+    /// Parked ones whose clients are back and for whom there is no place, with their epochs; the longest waiting first.
+    waiting: VecDeque<(SessionId, u64)>,
     epochs: u64,
     /// Set once: a supervisor that shuts down starts nothing new.
     shutting_down: bool,
-}
-
-struct Child {
-    post: Post,
-    stop: watch::Sender<bool>,
-    /// None while it pauses before it is started again.
-    arbiter: Option<OwnArbiter>,
-    restarts: RestartBudget,
-}
-
-struct Ending {
-    session: SessionId,
-    owner: OwnerToken,
-    arbiter: OwnArbiter,
-    stats: Arc<Stats>,
-    /// Who wants to know of the end: answers to stops, successors, a shutdown. Dropped when it has ended by itself.
-    waiters: Vec<oneshot::Sender<Forced>>,
-}
-
-impl Ending {
-    /// Something that ends when this has.
-    fn watch(&mut self) -> oneshot::Receiver<Forced> {
-        let (waiter, end) = oneshot::channel();
-        self.waiters.push(waiter);
-        end
-    }
 }
 
 impl std::fmt::Debug for SupervisorActor {
@@ -90,8 +70,12 @@ impl std::fmt::Debug for SupervisorActor {
 /// The same session object again changes nothing. Another object under the same id (a client that came back) replaces
 /// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
 ///
+/// A subscriber whose client is away ([`SubscriberState::Parked`]) holds no thread, no connection and no place in
+/// [`Config::dedicated_limit`]. With the client back it is started again, by this message or by itself.
+///
 /// # Errors
-/// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down.
+/// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down. A parked
+/// subscriber stays parked then, and is started when a place gets free.
 #[derive(Message)]
 #[rtype(result = "Result<Ensured, EnsureError>")]
 pub struct EnsureSubscriber {
@@ -106,7 +90,7 @@ pub struct EnsureSubscriber {
 pub enum Ensured {
     /// There was none: one was started.
     Started,
-    /// One ran for this very object: nothing was done.
+    /// One ran, or was parked, for this very object.
     Unchanged,
     /// One ran for another object: it was replaced.
     Replaced,
@@ -123,7 +107,7 @@ pub struct StopSubscriber {
     pub session: Option<Arc<dyn McpSession>>,
 }
 
-/// How many subscribers run.
+/// Number of subscribers, the parked ones included.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "usize")]
 pub struct GetSubscriberCount;
@@ -148,9 +132,25 @@ impl std::fmt::Debug for StopSubscriber {
 impl SupervisorActor {
     /// A supervisor of the sessions that take from `queue`.
     pub fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
-        Self { queue, config, children: HashMap::new(), ending: HashMap::new(), epochs: 0, shutting_down: false }
+        Self {
+            queue,
+            config,
+            children: HashMap::new(),
+            ending: HashMap::new(),
+            waiting: VecDeque::new(),
+            epochs: 0,
+            shutting_down: false,
+        }
     }
 
+    /// Checks that one more subscriber may have an arbiter.
+    fn check_place(&self) -> Result<(), EnsureError> {
+        let limit = self.config.dedicated_limit();
+        let taken = self.children.values().filter(|child| child.runs.has_a_place()).count();
+        if taken < limit { Ok(()) } else { Err(EnsureError::LimitReached { limit }) }
+    }
+
+    #[allow(clippy::too_many_arguments)] // each is a part of one child
     fn start_child(
         &mut self,
         session_id: SessionId,
@@ -158,6 +158,7 @@ impl SupervisorActor {
         stats: Arc<Stats>,
         restarts: RestartBudget,
         arbiter: OwnArbiter,
+        memory: Option<Box<Memory>>,
         ctx: &Context<Self>,
     ) {
         self.epochs += 1;
@@ -167,7 +168,7 @@ impl SupervisorActor {
             session,
             queue: Arc::clone(&self.queue),
             config: Arc::clone(&self.config),
-            owner: OwnerToken::new(),
+            owner: memory.as_ref().map_or_else(OwnerToken::new, |memory| memory.owner),
             epoch: self.epochs,
             stats,
             supervisor: ctx.address().recipient(),
@@ -175,46 +176,52 @@ impl SupervisorActor {
         };
         // Whatever still ends under this id ends first, so that what it has in hand is put down.
         let predecessors =
-            self.ending.values_mut().filter(|ending| ending.session == session_id).map(Ending::watch).collect();
-        let subscriber = SessionSubscriberActor::new(post.clone(), predecessors);
+            self.ending.values_mut().filter(|ending| ending.post.session_id == session_id).map(Ending::watch).collect();
+        let subscriber = SessionSubscriberActor::new(post.clone(), memory, predecessors);
         SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
-        self.children.insert(session_id, Child { post, stop, arbiter: Some(arbiter), restarts });
+        self.children.insert(session_id, Child { post, stop, runs: Runs::OnArbiter(arbiter), restarts });
     }
 
     /// Asks a child to stop, and what is told when it has.
     fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<Forced>> {
-        let Child { post, stop, arbiter, restarts: _ } = self.children.remove(session_id)?;
+        let Child { post, stop, runs, restarts: _ } = self.children.remove(session_id)?;
         // It may have ended already: then its notice is on its way.
         let _ = stop.send(true);
         let (ended, end) = oneshot::channel();
         // One that pauses before a restart has ended: `ended` is dropped, which says so.
-        let Some(arbiter) = arbiter else { return Some(end) };
-        let (session, stats) = (post.session_id.clone(), Arc::clone(&post.stats));
-        let ending = Ending { session, owner: post.owner, arbiter, stats, waiters: vec![ended] };
-        self.ending.insert(post.epoch, ending);
-        let patience = self.config.hand_over_timeout() + STOP_GRACE;
+        if matches!(runs, Runs::Pausing) {
+            return Some(end);
+        }
         let epoch = post.epoch;
-        ctx.run_later(patience, move |supervisor, ctx| supervisor.end(epoch, true, ctx));
+        if matches!(runs, Runs::OnArbiter(_)) {
+            // A parked one ends at once, or as soon as the queue answers: thousands of them need no timer each.
+            let patience = self.config.hand_over_timeout() + STOP_GRACE;
+            ctx.run_later(patience, move |supervisor, ctx| supervisor.end(epoch, true, ctx));
+        }
+        self.ending.insert(epoch, Ending { post, runs, waiters: vec![ended] });
         Some(end)
     }
 
     /// Gives an ended subscriber's thread back. One that did not end by itself has its lease released for it.
     fn end(&mut self, epoch: u64, by_force: bool, ctx: &mut Context<Self>) {
-        let Some(Ending { session, owner, arbiter, waiters, .. }) = self.ending.remove(&epoch) else { return };
-        let queue = Arc::clone(&self.queue);
+        let Some(Ending { post, runs, waiters }) = self.ending.remove(&epoch) else { return };
+        if matches!(runs, Runs::Parked(_)) {
+            return;
+        }
         let work = async move {
             if by_force {
+                let Post { session_id: session, queue, owner, .. } = post;
                 tracing::warn!(?session, "a subscriber did not stop in time; its arbiter is stopped under it");
                 // Before the release: what still ran could take the lease again behind it.
-                arbiter.stop();
+                runs.stop();
                 if let Err(error) = queue.release(&session, owner).await {
                     tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
                 }
                 // A thread that never comes to an await point would hold up its waiters for ever.
                 waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
-                arbiter.end().await;
+                runs.end().await;
             } else {
-                arbiter.end().await;
+                runs.end().await;
                 drop(waiters);
             }
         };
@@ -228,14 +235,13 @@ impl SupervisorActor {
         let epoch = *epoch;
         stats.set_error(&reason);
         stats.set_state(SubscriberState::BackingOff);
-        let arbiter = child.arbiter.take();
+        let ran = std::mem::replace(&mut child.runs, Runs::Pausing);
         let earlier = child.restarts.spend(Instant::now());
-        if let Some(arbiter) = arbiter {
-            ctx.spawn(arbiter.end().into_actor(self));
-        }
+        ctx.spawn(ran.end().into_actor(self));
         let Some(earlier) = earlier else {
             tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
             self.children.remove(session_id);
+            self.give_places(ctx);
             return;
         };
         let pause = self.config.backoff().pause(earlier, fastrand::f64());
@@ -254,7 +260,7 @@ impl SupervisorActor {
             Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
         };
         if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
-            self.start_child(session_id, post.session.clone(), post.stats, restarts, arbiter, ctx);
+            self.start_child(session_id, post.session.clone(), post.stats, restarts, arbiter, None, ctx);
         }
     }
 }
@@ -273,21 +279,19 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
             return Err(EnsureError::ShuttingDown);
         }
         let ensured = match self.children.get(&session_id) {
-            Some(child) if child.post.session.is_same(&session) => return Ok(Ensured::Unchanged),
-            Some(_) => Ensured::Replaced,
-            None => {
-                let limit = self.config.dedicated_limit();
-                if self.children.len() >= limit {
-                    return Err(EnsureError::LimitReached { limit });
-                }
-                Ensured::Started
+            Some(child) if child.post.session.is_same(&session) => {
+                return self.start_parked(&session_id, ctx).map(|()| Ensured::Unchanged);
             }
+            // It has the place of the old one.
+            Some(child) if child.runs.has_a_place() => Ensured::Replaced,
+            Some(_) => self.check_place().map(|()| Ensured::Replaced)?,
+            None => self.check_place().map(|()| Ensured::Started)?,
         };
         // Before the old one is stopped: where it cannot be replaced it goes on.
         let arbiter = OwnArbiter::start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
         self.stop_child(&session_id, ctx);
         let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
-        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, ctx);
+        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, None, ctx);
         Ok(ensured)
     }
 }
@@ -303,6 +307,7 @@ impl Handler<StopSubscriber> for SupervisorActor {
             .get(&session_id)
             .is_some_and(|child| session.as_ref().is_none_or(|session| child.post.session.is_same(session)));
         let end = if meant { self.stop_child(&session_id, ctx) } else { None };
+        self.give_places(ctx);
         Box::pin(async move {
             match end {
                 // However it ended.
@@ -336,22 +341,29 @@ impl Handler<ListSubscribers> for SupervisorActor {
 impl Handler<Ended> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, Ended { session, epoch, reason }: Ended, ctx: &mut Context<Self>) {
-        if self.ending.contains_key(&epoch) {
+    fn handle(&mut self, Ended { session, epoch, reason, memory }: Ended, ctx: &mut Context<Self>) {
+        if let Some(ending) = self.ending.get(&epoch) {
+            // It was asked to stop while it parked: what it kept for later is of no use any more.
+            if let Some(mut memory) = memory.filter(|memory| memory.in_hand.is_some()) {
+                let post = ending.post.clone();
+                actix_rt::spawn(async move { lose_in_hand(&post, &mut memory, &StopReason::Stopped).await });
+            }
             self.end(epoch, false, ctx);
             return;
         }
         if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
             return;
         }
-        match reason {
-            StopReason::Panicked(_) | StopReason::Dropped => self.restart(&session, &format!("{reason:?}"), ctx),
-            StopReason::Closed | StopReason::Left | StopReason::Stopped => {
-                tracing::debug!(?session, ?reason, "a subscriber has ended");
-                if let Some(arbiter) = self.children.remove(&session).and_then(|child| child.arbiter) {
-                    ctx.spawn(arbiter.end().into_actor(self));
+        match (reason, memory) {
+            (StopReason::Parked, Some(memory)) => self.park(&session, memory, ctx),
+            (StopReason::Closed | StopReason::Left | StopReason::Stopped, _) => {
+                tracing::debug!(?session, "a subscriber has ended");
+                if let Some(child) = self.children.remove(&session) {
+                    ctx.spawn(child.runs.end().into_actor(self));
                 }
+                self.give_places(ctx);
             }
+            (reason, _) => self.restart(&session, &format!("{reason:?}"), ctx),
         }
     }
 }

@@ -53,6 +53,29 @@ pub(crate) async fn an_answer_counts_though_its_client_leaves_at_once(place: Pla
     }
 }
 
+pub(crate) async fn the_end_of_a_session_whose_client_is_away_cancels_its_questions_at_once(place: Place) {
+    let client = client();
+    place.serve(client.session.clone()).await;
+    let worker = place.ask(&task("t"), form("?"));
+    let mut asked = client.asked().await;
+    client.presence().away();
+    asked.until_unwanted().await;
+    eventually("it is parked", SOON, async || {
+        let infos = place.courier.supervisor().send(mcp_courier::actors::ListSubscribers).await.unwrap();
+        infos.iter().all(|info| info.state == mcp_courier::actors::SubscriberState::Parked)
+    })
+    .await;
+    client.presence().ended();
+    assert_eq!(reason(outcome(worker).await), "the session has ended");
+    place.until_nothing_is_left(&task("t")).await;
+    eventually("the subscriber ends", SOON, async || {
+        place.courier.supervisor().send(mcp_courier::actors::GetSubscriberCount).await.unwrap() == 0
+    })
+    .await;
+    let live = place.publisher.broadcast(&Notification::tools_list_changed()).await.unwrap();
+    assert_eq!(live.len(), 0, "the lease is given up");
+}
+
 pub(crate) async fn at_most_sixteen_are_asked_at_once_and_deliveries_go_on(place: Place) {
     let client = client();
     place.serve(client.session.clone()).await;

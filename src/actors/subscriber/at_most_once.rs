@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::Addr;
-
 use super::drive::{Drive, cancel};
-use crate::actors::post::{Post, StopReason};
-use crate::actors::{Deliver, DeliverOutcome, SessionActor, Stopped, SubscriberState};
+use crate::actors::post::{Memory, Post, StopReason};
+use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::QueueError;
 use crate::fate::DiscardReason;
@@ -19,24 +17,26 @@ use crate::session::SessionState;
 /// How long one `BRPOP` blocks: a stop is noticed between two.
 const BLOCK: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(post: Post, session: Addr<SessionActor>) -> StopReason {
-    let mut drive = Drive::new(post, session);
+pub(super) async fn run(mut drive: Drive) -> (StopReason, Box<Memory>) {
     let reason = live(&mut drive).await;
     drive.release().await;
-    reason
+    if reason != StopReason::Parked {
+        lose_in_hand(&drive.post, &mut drive.memory, &reason).await;
+    }
+    (reason, drive.memory)
 }
 
 async fn live(drive: &mut Drive) -> StopReason {
     loop {
-        let seen = drive.presence.now();
+        let seen = drive.memory.presence.now();
         match seen {
             _ if drive.stopping() => return StopReason::Stopped,
             SessionState::Ended => return StopReason::Closed,
             SessionState::Left => return StopReason::Left,
             SessionState::Away => {
-                drive.set_state(SubscriberState::Parked);
-                drive.release().await;
-                drive.until_changed_from(seen, std::future::pending()).await;
+                if drive.park_for_long(seen).await {
+                    return StopReason::Parked;
+                }
             }
             SessionState::Ready { .. } => match pop_and_deliver(drive).await {
                 Ok(None) => {}
@@ -51,12 +51,18 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
     drive.set_state(SubscriberState::Connecting);
     let Post { queue, session_id, owner, config, .. } = drive.post.clone();
     let mut consumer = queue.open(&session_id, owner, Arc::new(Permit::new())).await?;
-    consumer.share_limit(Arc::clone(&drive.limit));
+    consumer.share_limit(Arc::clone(&drive.memory.limit));
     // It guards nothing here: it lets broadcasts find the session.
     drive.to_release = true;
     consumer.claim().await?;
     let mut renewed = Instant::now();
-    while !drive.stopping() && matches!(drive.presence.now(), SessionState::Ready { .. }) {
+    while !drive.stopping() && matches!(drive.memory.presence.now(), SessionState::Ready { .. }) {
+        if let Some((envelope, read_at)) = drive.memory.in_hand.take() {
+            if let Some(reason) = deliver(drive, envelope, read_at).await {
+                return Ok(Some(reason));
+            }
+            continue;
+        }
         drive.set_state(SubscriberState::Waiting);
         if renewed.elapsed() >= config.heartbeat() {
             renewed = Instant::now();
@@ -71,11 +77,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
                 super::serve::discard(drive, None, None, &reason);
                 record(drive, Some(reason), None, &item.unreadable).await;
             }
-            Ok(envelope) => {
-                if let Some(reason) = deliver(drive, envelope, now).await {
-                    return Ok(Some(reason));
-                }
-            }
+            Ok(envelope) => drive.memory.in_hand = Some((envelope, (now, Instant::now()))),
         }
     }
     Ok(None)
@@ -94,63 +96,61 @@ async fn record(drive: &Drive, discarded: Option<DiscardReason>, receipt: Option
     }
 }
 
-/// Holds one notification until it is delivered, discarded, or nobody can take it any more.
-async fn deliver(drive: &mut Drive, envelope: Envelope, now: Timestamp) -> Option<StopReason> {
-    let read_at = (now, Instant::now());
-    let mut in_hand = Some(envelope);
-    while let Some(envelope) = in_hand.take() {
-        drive.set_state(SubscriberState::Delivering);
-        let seen = drive.presence.now();
-        let id = envelope.id;
-        let receipt = envelope.receipt.then_some(id);
-        let kept = envelope.clone();
-        let deliver = Deliver { batch: vec![envelope], read_at, permit: Arc::new(Permit::unlimited()) };
-        let Ok(DeliverOutcome { accepted, stopped, .. }) = drive.session.send(deliver).await else {
-            lose(drive, &kept, "the session actor is gone").await;
-            return Some(StopReason::Panicked("the session actor is gone".to_owned()));
-        };
-        drive.post.stats.add_delivered(accepted);
-        match stopped {
-            Stopped::AllAccepted | Stopped::NotPermitted => {
-                record(drive, None, receipt, &[]).await;
-                drive.ask(kept.question.into_iter().collect(), read_at);
-            }
-            Stopped::Discarded(reason) => {
-                super::serve::discard(drive, Some(&id), kept.question.clone(), &reason);
-                record(drive, Some(reason), receipt, kept.raw()).await;
-            }
-            Stopped::Failed { mut envelope, error, pause } => {
-                drive.post.stats.set_error(&error);
-                drive.set_state(SubscriberState::BackingOff);
-                envelope.attempt += 1;
-                tokio::time::sleep(pause).await;
-                in_hand = Some(*envelope);
-            }
-            Stopped::Parked(why) => {
-                drive.post.stats.set_error(&why);
-                drive.set_state(SubscriberState::Parked);
-                let pause = tokio::time::sleep(drive.post.config.backoff_max());
-                drive.until_changed_from(seen, pause).await;
-                in_hand = Some(kept);
-            }
-            Stopped::Closed => {
-                lose(drive, &kept, "the session has closed").await;
-                return Some(StopReason::Closed);
-            }
+/// Makes one attempt to deliver a notification. It is in hand again afterwards where another attempt must follow.
+async fn deliver(drive: &mut Drive, envelope: Envelope, read_at: (Timestamp, Instant)) -> Option<StopReason> {
+    drive.set_state(SubscriberState::Delivering);
+    let seen = drive.memory.presence.now();
+    let id = envelope.id;
+    let receipt = envelope.receipt.then_some(id);
+    let kept = envelope.clone();
+    let deliver = Deliver { batch: vec![envelope], read_at, permit: Arc::new(Permit::unlimited()) };
+    let Ok(DeliverOutcome { accepted, stopped, .. }) = drive.session.send(deliver).await else {
+        drive.memory.in_hand = Some((kept, read_at));
+        return Some(StopReason::Panicked("the session actor is gone".to_owned()));
+    };
+    drive.post.stats.add_delivered(accepted);
+    match stopped {
+        Stopped::AllAccepted | Stopped::NotPermitted => {
+            record(drive, None, receipt, &[]).await;
+            drive.ask(kept.question.into_iter().collect(), read_at);
         }
-        if let (true, Some(envelope)) = (drive.stopping(), &in_hand) {
-            lose(drive, envelope, "the subscriber was stopped").await;
-            return Some(StopReason::Stopped);
+        Stopped::Discarded(reason) => {
+            super::serve::discard(drive, Some(&id), kept.question.clone(), &reason);
+            record(drive, Some(reason), receipt, kept.raw()).await;
+        }
+        Stopped::Failed { mut envelope, error, pause } => {
+            drive.post.stats.set_error(&error);
+            drive.set_state(SubscriberState::BackingOff);
+            envelope.attempt += 1;
+            drive.memory.in_hand = Some((*envelope, read_at));
+            tokio::time::sleep(pause).await;
+        }
+        Stopped::Parked(why) => {
+            drive.post.stats.set_error(&why);
+            drive.set_state(SubscriberState::Parked);
+            drive.memory.in_hand = Some((kept, read_at));
+            let pause = tokio::time::sleep(drive.post.config.backoff_max());
+            drive.until_changed_from(seen, pause).await;
+        }
+        Stopped::Closed => {
+            drive.memory.in_hand = Some((kept, read_at));
+            return Some(StopReason::Closed);
         }
     }
     None
 }
 
-/// What was in hand is in no queue any more. A worker that waits for the answer to its question is told.
-async fn lose(drive: &Drive, envelope: &Envelope, why: &str) {
-    let Post { session_id, .. } = &drive.post;
-    tracing::warn!(session = ?session_id, id = %envelope.id, why, "a notification in hand is lost");
+/// Loses what was in hand at the end: it is in no queue any more. A worker that waits for the answer to its question is
+/// told.
+pub(in crate::actors) async fn lose_in_hand(post: &Post, memory: &mut Memory, reason: &StopReason) {
+    let Some((envelope, _)) = memory.in_hand.take() else { return };
+    let why = match reason {
+        StopReason::Panicked(_) | StopReason::Dropped => "the session actor is gone",
+        StopReason::Stopped => "the subscriber was stopped",
+        _ => "the session has closed",
+    };
+    tracing::warn!(session = ?post.session_id, id = %envelope.id, why, "a notification in hand is lost");
     if let Some(question) = &envelope.question {
-        cancel(&drive.post, question, why).await;
+        cancel(post, question, why).await;
     }
 }

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drive::{Drive, cancel, stopped};
+use super::drive::{Drive, cancel};
+use crate::actors::post::stopped;
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::envelope::Envelope;
 use crate::error::QueueError;
@@ -53,7 +54,7 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
     let mut lease = Heartbeat::new(drive);
     let (mut delivered, mut first) = (None, true);
     loop {
-        if drive.stopping() || drive.presence.now() != here {
+        if drive.stopping() || drive.memory.presence.now() != here {
             return leave(consumer, delivered, Left::ToLookAround).await;
         }
         if lease.is_due() && !lease.renew(consumer).await? {
@@ -168,7 +169,7 @@ async fn deliver(
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
             }
-            Some(Item { envelope: Ok(envelope), .. }) if drive.recent.contains(&envelope.id) => {
+            Some(Item { envelope: Ok(envelope), .. }) if drive.memory.recent.contains(&envelope.id) => {
                 questions.extend(envelope.question.clone());
                 fates.extend(delivered_at(count, envelope.receipt.then_some(envelope.id)));
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
@@ -179,7 +180,7 @@ async fn deliver(
         let (mut batch, mut marks) = (Vec::new(), Vec::new());
         while let Some(Item { envelope: Ok(envelope), .. }) = items.front() {
             // The same id twice in one batch: the second is seen again, and skipped, once the first is delivered.
-            if drive.recent.contains(&envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
+            if drive.memory.recent.contains(&envelope.id) || batch.iter().any(|e: &Envelope| e.id == envelope.id) {
                 break;
             }
             if let Some(Item { mark, envelope: Ok(envelope), .. }) = items.pop_front() {
@@ -211,7 +212,7 @@ async fn deliver(
             drive.succeeded();
         }
         for (i, (id, question, receipt)) in brought[..accepted].iter().enumerate() {
-            drive.recent.insert(*id);
+            drive.memory.recent.insert(*id);
             questions.extend(question.clone());
             fates.extend(delivered_at(count + i, *receipt));
         }

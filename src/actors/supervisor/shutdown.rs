@@ -45,10 +45,11 @@ impl Handler<Shutdown> for SupervisorActor {
 
     fn handle(&mut self, Shutdown { drain }: Shutdown, ctx: &mut Context<Self>) -> Self::Result {
         self.shutting_down = true;
+        self.waiting.clear();
         let mut report = ShutdownReport::default();
         let (mut ends, mut stats) = (Vec::new(), Vec::new());
         for ending in self.ending.values_mut() {
-            stats.push(Arc::clone(&ending.stats));
+            stats.push(Arc::clone(&ending.post.stats));
             ends.push(ending.watch());
         }
         let sessions: Vec<_> = self.children.keys().cloned().collect();
@@ -76,11 +77,11 @@ impl Handler<Shutdown> for SupervisorActor {
             async move {
                 let releases = left.iter().map(|ending| {
                     // Before the release: what still ran could take the lease again behind it.
-                    ending.arbiter.stop();
-                    let release = queue.release(&ending.session, ending.owner);
+                    ending.runs.stop();
+                    let release = queue.release(&ending.post.session_id, ending.post.owner);
                     async {
                         if let Err(error) = release.await {
-                            tracing::warn!(session = ?ending.session, %error,
+                            tracing::warn!(session = ?ending.post.session_id, %error,
                                 "its lease was not released; it runs out by itself");
                         }
                     }
@@ -92,7 +93,7 @@ impl Handler<Shutdown> for SupervisorActor {
                 let ends = left.into_iter().map(|ending| {
                     // Another shutdown may wait for it too, for longer.
                     ending.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
-                    ending.arbiter.end()
+                    ending.runs.end()
                 });
                 // A thread that never comes to an await point is left behind: it ends with the process.
                 let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
