@@ -55,6 +55,10 @@ pub struct Envelope {
     pub receipt: bool,
     /// Id of the task whose status the notification tells, and whether that status is its last.
     task_status: Option<(String, bool)>,
+    /// Whether the queue stamped the times. Otherwise they are of the producer's clock.
+    is_stamped: bool,
+    /// Whether the message carries no id, so that its equals derive the same.
+    has_derived_id: bool,
     raw: Vec<u8>,
 }
 
@@ -94,17 +98,14 @@ impl Envelope {
     fn read(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
         let wire = Wire::read(raw)?;
         check_method(&wire.method)?;
-        let id = match wire.id.as_deref().map(Uuid::parse_str) {
-            Some(Ok(id)) => NotificationId(id),
-            _ => derived_id(queue, &wire),
+        let (id, has_derived_id) = match wire.id.as_deref().map(Uuid::parse_str) {
+            Some(Ok(id)) => (NotificationId(id), false),
+            _ => (derived_id(queue, &wire), true),
         };
         let Wire { method, mut params, meta: outer, .. } = wire;
         let enqueued_at = wire.enqueued_at.as_deref().and_then(Timestamp::parse);
-        let expires_at = wire
-            .expires_at
-            .as_deref()
-            .and_then(Timestamp::parse)
-            .or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
+        let stamped = wire.expires_at.as_deref().and_then(Timestamp::parse);
+        let expires_at = stamped.or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
         let task_status = (method == TASK_STATUS).then(|| task_status(&params)).flatten();
         // Anything but an object says nothing.
         let inner = params.remove("_meta");
@@ -129,6 +130,8 @@ impl Envelope {
             question,
             receipt: wire.receipt,
             task_status,
+            is_stamped: stamped.is_some(),
+            has_derived_id,
             raw: Vec::new(),
         })
     }
@@ -136,6 +139,38 @@ impl Envelope {
     /// Whether it must not be delivered any more.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether the queue stamped its times. Otherwise they are of its producer's clock.
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.is_stamped
+    }
+
+    /// Whether it carries no id, so that its equals derive the same.
+    pub(crate) fn has_derived_id(&self) -> bool {
+        self.has_derived_id
+    }
+
+    /// Gives it another id, also in the params that the client gets. What lies in the queue stays as it is.
+    pub(crate) fn set_id(&mut self, id: NotificationId) {
+        if self.id == id {
+            return;
+        }
+        let Ok(mut params) = Fields::of(self.params.get()) else { return };
+        let meta = params.remove("_meta").and_then(|meta| Fields::of(meta).ok()).unwrap_or_default();
+        // The params were written by the same function, so they can be written again.
+        if let Ok(params) = delivered(params, meta, id, None, self.params.get().len()) {
+            (self.id, self.params) = (id, params);
+        }
+    }
+
+    /// Corrects the time at which it was queued, and what follows from that time. What lies in the queue stays as it is.
+    pub(crate) fn set_enqueued_at(&mut self, at: Timestamp, time_to_live: Duration) {
+        if let (Some(question), Some(said)) = (&mut self.question, self.enqueued_at) {
+            question.queued_at(said, at);
+        }
+        self.enqueued_at = Some(at);
+        self.expires_at = Some(at.plus(time_to_live));
     }
 
     /// The task whose status it tells, and whether that is its end.
@@ -256,7 +291,7 @@ pub(crate) fn shortened(error: &str) -> &str {
 fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire<'_>) -> NotificationId {
     // As a list, so that no two lists of parts read alike.
     let name = serde_json::json!([queue, id, enqueued_at, content]).to_string();
-    NotificationId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
+    NotificationId::derived(name.as_bytes())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) const ID_KEY: &str = "mcp-courier/id";
 /// The id that one notification keeps for its whole life, from push to the client's `_meta`.
 ///
 /// Ours are UUIDs of version 7; one that FastMCP pushed has none, and is given one of version 5, derived from its queue,
-/// its time and its content.
+/// its time, its content, and its place among its equals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NotificationId(pub(crate) Uuid);
 
@@ -32,6 +32,21 @@ impl NotificationId {
     /// The id as a UUID of 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+
+    /// Derives an id from the content of a message that carries none.
+    pub(crate) fn derived(content: &[u8]) -> Self {
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, content))
+    }
+
+    /// Returns the id of the `count`-th of the messages that derive this id, counted from 0.
+    pub(crate) fn of_equal(self, count: u32) -> Self {
+        if count == 0 { self } else { Self(Uuid::new_v5(&self.0, &count.to_be_bytes())) }
+    }
+
+    /// Whether it is derived, and not given by a producer.
+    pub(crate) fn is_derived(&self) -> bool {
+        self.0.get_version_num() == 5
     }
 }
 

@@ -176,6 +176,13 @@ impl Question {
         format!("{JSON_RPC_ID}{request_id}")
     }
 
+    /// Moves the deadline, where it was derived from the time at which the notification was queued.
+    pub(crate) fn queued_at(&mut self, said: Timestamp, corrected: Timestamp) {
+        if self.deadline == said.plus(FASTMCP_PATIENCE) {
+            self.deadline = corrected.plus(FASTMCP_PATIENCE);
+        }
+    }
+
     /// The other way.
     #[cfg(feature = "rmcp")]
     pub(crate) fn id_from_json_rpc(id: &str) -> Option<&str> {

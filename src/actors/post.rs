@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::guarded::Guarded;
 use super::session::EndedTasks;
 use super::stats::Stats;
+use super::subscriber::arrivals::Arrivals;
 use crate::config::{Config, Delivery};
 use crate::envelope::{Envelope, Timestamp};
 use crate::notification::NotificationId;
@@ -84,6 +85,8 @@ pub(super) struct Memory {
     pub(super) recent: Recent<NotificationId>,
     /// Bounds of the next take: what earlier connections taught holds for the next one too.
     pub(super) limit: Arc<Mutex<LineLimit>>,
+    /// What is known of messages of other producers. It stays true while nobody, or another, owns the queue.
+    pub(super) arrivals: Arrivals,
     /// Tasks whose end was delivered.
     pub(super) ended_tasks: Arc<Mutex<EndedTasks>>,
     /// Newest opening of the client's stream that the queue was claimed for.
@@ -101,11 +104,13 @@ impl Memory {
             Delivery::AtLeastOnce => post.config.batch_messages(),
             Delivery::AtMostOnce => 1,
         };
+        // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
+        let capacity = (post.config.batch_messages() * 2).max(1024);
         Self {
             presence: post.session.presence(),
             owner: post.owner,
-            // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
-            recent: Recent::new((post.config.batch_messages() * 2).max(1024)),
+            recent: Recent::new(capacity),
+            arrivals: Arrivals::new(capacity, post.config.time_to_live()),
             limit: Arc::new(Mutex::new(LineLimit::new(messages, post.config.batch_bytes()))),
             ended_tasks: Arc::default(),
             claimed: None,

@@ -27,6 +27,7 @@ use super::SessionActor;
 use super::post::{EndNotice, Forced, Memory, Post, StopReason, text_of};
 use crate::config::Delivery;
 
+pub(super) mod arrivals;
 pub(super) mod at_most_once;
 mod drive;
 mod serve;

@@ -55,7 +55,7 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
     // It guards nothing here: it lets broadcasts find the session.
     drive.to_release = true;
     consumer.claim().await?;
-    let mut renewed = Instant::now();
+    let (mut renewed, mut empty) = (Instant::now(), None);
     while !drive.stopping() && matches!(drive.memory.presence.now(), SessionState::Ready { .. }) {
         if let Some((envelope, read_at)) = drive.memory.in_hand.take() {
             if let Some(reason) = deliver(drive, envelope, read_at).await {
@@ -70,14 +70,26 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
         }
         let popped = consumer.pop(BLOCK.min(config.heartbeat())).await?;
         drive.succeeded();
-        let Some((item, now)) = popped else { continue };
+        let Some((mut item, now)) = popped else {
+            empty = Some(Instant::now());
+            continue;
+        };
+        if let Some(empty) = empty.take() {
+            drive.memory.arrivals.empty(now.minus(empty.elapsed()));
+        }
+        drive.arrived(std::slice::from_mut(&mut item), now);
         match item.envelope {
             Err(why) => {
                 let reason = DiscardReason::Undecodable(why.to_string());
                 super::serve::discard(drive, None, None, &reason);
                 record(drive, Some(reason), None, &item.unreadable).await;
             }
-            Ok(envelope) => drive.memory.in_hand = Some((envelope, (now, Instant::now()))),
+            Ok(envelope) => {
+                // It is removed already: what derives the same id from now on is another one.
+                drive.memory.arrivals.delivered(envelope.id);
+                drive.memory.arrivals.acknowledged(true);
+                drive.memory.in_hand = Some((envelope, (now, Instant::now())));
+            }
         }
     }
     Ok(None)

@@ -14,7 +14,7 @@ use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::question::{Answer, Question};
 use crate::queue::questions::settle_open;
-use crate::queue::{Consumer, LeaseState, Permit};
+use crate::queue::{Consumer, Item, LeaseState, Permit};
 use crate::session::SessionState;
 
 pub(super) struct Drive {
@@ -114,6 +114,14 @@ impl Drive {
             self.memory.claimed = Some(opened);
         }
         Ok(Some(consumer))
+    }
+
+    /// Gives the messages of a batch the ids and the times that they lack.
+    pub(super) fn arrived(&mut self, items: &mut [Item], now: Timestamp) {
+        if let Some(off) = self.memory.arrivals.seen(items, now) {
+            tracing::warn!(session = ?self.post.session_id, ?off,
+                "a producer's clock is wrong; its notifications expire by what their owner saw of the queue");
+        }
     }
 
     /// Has the client asked, beside all else.

@@ -52,15 +52,17 @@ enum Next {
 pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened: u64) -> Result<Left, QueueError> {
     let here = SessionState::Ready { opened };
     let mut lease = Heartbeat::new(drive);
+    // What an earlier connection had sent may have been done or not.
+    drive.memory.arrivals.acknowledged(false);
     let (mut delivered, mut first) = (None, true);
     loop {
         if drive.stopping() || drive.memory.presence.now() != here {
-            return leave(consumer, delivered, Left::ToLookAround).await;
+            return leave(drive, consumer, delivered, Left::ToLookAround).await;
         }
         if lease.is_due() && !lease.renew(consumer).await? {
             // Nothing is removed, but receipts of what was delivered can still tell the truth.
             let told = delivered.filter(|delivered: &Delivered| !delivered.fates.is_empty());
-            return leave(consumer, told, Left::Displaced).await;
+            return leave(drive, consumer, told, Left::Displaced).await;
         }
         let mut taken = acknowledge(drive, consumer, delivered.take()).await?;
         if first && taken.lease.is_ours() {
@@ -86,6 +88,9 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
                 _ = drive.until_changed_from(here, std::future::pending()) => return Ok(Left::ToLookAround),
             }
             drive.succeeded();
+            if taken.lease.is_ours() {
+                drive.arrived(&mut taken.items, taken.now);
+            }
         }
         if !taken.lease.is_ours() {
             // Absent is seen by a wait only, which must not reclaim: whoever looks around does.
@@ -106,7 +111,7 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
         delivered = done;
         match next {
             Next::Go => {}
-            Next::Leave(left) => return leave(consumer, delivered, left).await,
+            Next::Leave(left) => return leave(drive, consumer, delivered, left).await,
             Next::Retry { oldest, replacement, pause } => {
                 if delivered.is_some() {
                     let taken = acknowledge(drive, consumer, delivered.take()).await?;
@@ -128,11 +133,15 @@ pub(super) async fn serve(drive: &mut Drive, consumer: &mut dyn Consumer, opened
 
 /// Acknowledges what was delivered, looks at the next batch, and has the client asked what was delivered.
 async fn acknowledge(
-    drive: &Drive,
+    drive: &mut Drive,
     consumer: &mut dyn Consumer,
     delivered: Option<Delivered>,
 ) -> Result<Taken, QueueError> {
-    let taken = consumer.take(delivered.as_ref()).await?;
+    let mut taken = consumer.take(delivered.as_ref()).await?;
+    if taken.lease.is_ours() {
+        drive.memory.arrivals.acknowledged(!taken.changed);
+        drive.arrived(&mut taken.items, taken.now);
+    }
     if let (Some(Delivered { questions, .. }), true) = (delivered, taken.lease.is_ours()) {
         // Asked only now that they are open questions of the queue: should this process die, another asks them.
         drive.ask(questions, (taken.now, Instant::now()));
@@ -141,9 +150,15 @@ async fn acknowledge(
 }
 
 /// Acknowledges what was delivered and leaves.
-async fn leave(consumer: &mut dyn Consumer, delivered: Option<Delivered>, left: Left) -> Result<Left, QueueError> {
+async fn leave(
+    drive: &mut Drive,
+    consumer: &mut dyn Consumer,
+    delivered: Option<Delivered>,
+    left: Left,
+) -> Result<Left, QueueError> {
     if let Some(delivered) = delivered {
-        let _ = consumer.take(Some(&delivered)).await?;
+        let taken = consumer.take(Some(&delivered)).await?;
+        drive.memory.arrivals.acknowledged(taken.lease.is_ours() && !taken.changed);
     }
     Ok(left)
 }
@@ -170,6 +185,9 @@ async fn deliver(
                 continue;
             }
             Some(Item { envelope: Ok(envelope), .. }) if drive.memory.recent.contains(&envelope.id) => {
+                tracing::debug!(session = ?drive.post.session_id, id = %envelope.id,
+                    "a notification was delivered before; it is acknowledged and not sent again");
+                drive.memory.arrivals.delivered(envelope.id);
                 questions.extend(envelope.question.clone());
                 fates.extend(delivered_at(count, envelope.receipt.then_some(envelope.id)));
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
@@ -213,6 +231,7 @@ async fn deliver(
         }
         for (i, (id, question, receipt)) in brought[..accepted].iter().enumerate() {
             drive.memory.recent.insert(*id);
+            drive.memory.arrivals.delivered(*id);
             questions.extend(question.clone());
             fates.extend(delivered_at(count + i, *receipt));
         }

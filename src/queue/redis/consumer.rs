@@ -192,9 +192,12 @@ impl RedisConsumer {
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
         self.life = items
             .iter()
-            .filter_map(|item| item.envelope.as_ref().ok()?.expires_at)
-            // Whatever time stands in it: a key is not kept for thousands of years.
-            .map(|at| at.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace())
+            .filter_map(|item| {
+                let envelope = item.envelope.as_ref().ok()?;
+                // Whatever time stands in it: a key is not kept for thousands of years.
+                let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { self.config.time_to_live() };
+                Some(envelope.expires_at?.since(now).min(longest) + self.config.expiry_grace())
+            })
             .max()
             .unwrap_or_default();
         // Where another has the lease by now, what was read is its to deliver.
