@@ -222,7 +222,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets what a shutdown begins with. What it pushes is still delivered.
+    /// Sets what a shutdown begins with, while deliveries go on and streams are open. Notifications that it pushes stay queued
+    /// where the time until the shutdown does not suffice for them.
     pub fn before_shutdown<F>(mut self, before: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,

@@ -90,7 +90,6 @@ async fn settings_are_checked() {
 async fn a_server_with_an_open_stream_stops_without_waiting_for_it() {
     let (stop, stopped) = oneshot::channel::<()>();
     let courier = courier().await;
-    let begun = std::rc::Rc::new(std::cell::Cell::new(false));
     let server = courier.mcp_server(|| Ok(Plain)).bind("127.0.0.1:0").unwrap();
     let url = server.url();
     let running = actix::spawn(server.run_until(async move { drop(stopped.await) }));
@@ -98,7 +97,6 @@ async fn a_server_with_an_open_stream_stops_without_waiting_for_it() {
     let mut stream = wire.stream().await;
     stream.until(|text| text.contains("retry:")).await;
     let began = Instant::now();
-    begun.set(true);
     stop.send(()).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap();
     ended.unwrap();
@@ -108,16 +106,18 @@ async fn a_server_with_an_open_stream_stops_without_waiting_for_it() {
 }
 
 #[actix_web::test]
-async fn what_a_shutdown_begins_with_comes_before_the_streams_end() {
+async fn what_a_shutdown_begins_with_comes_while_the_streams_are_open() {
     let (stop, stopped) = oneshot::channel::<()>();
     let courier = courier().await;
     let publisher = courier.publisher();
     let (tell, session) = tokio::sync::watch::channel(None);
+    let (seen, is_seen) = tokio::sync::watch::channel(false);
     let server = courier.mcp_server(|| Ok(Plain)).before_shutdown(move || {
-        let (publisher, session) = (publisher.clone(), session.clone());
+        let (publisher, session, mut is_seen) = (publisher.clone(), session.clone(), is_seen.clone());
         async move {
             let session: mcp_courier::SessionId = session.borrow().clone().unwrap();
             publisher.push(&session, mcp_courier::Notification::tools_list_changed()).await.unwrap();
+            is_seen.wait_for(|is_seen| *is_seen).await.unwrap();
         }
     });
     let server = server.bind("127.0.0.1:0").unwrap();
@@ -129,6 +129,7 @@ async fn what_a_shutdown_begins_with_comes_before_the_streams_end() {
     stream.until(|text| text.contains("retry:")).await;
     stop.send(()).unwrap();
     stream.until(|text| text.contains("notifications/tools/list_changed") && text.ends_with("\n\n")).await;
+    seen.send_replace(true);
     drop(stream);
     tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap().unwrap();
 }
