@@ -292,7 +292,7 @@ async fn a_worker_that_cannot_ask_says_why_and_ends_with_status_1() {
         (vec!["with space", "t", "m", SCHEMA], "visible ASCII"),
         (vec!["s", "", "m", SCHEMA], "the id of a task must have 1 to 256 bytes"),
         (vec!["s", "t", "m", "{"], "the schema is no JSON"),
-        (vec!["s", "t", "m", nested], "property \"a\" must be a string"),
+        (vec!["s", "t", "m", nested], "field \"a\" is none that MCP allows"),
         (vec!["s", "t", "m", SCHEMA, "--scope", ""], "the scope of a task"),
         (vec!["s", "t", "m", SCHEMA], "cannot be reached"),
     ];

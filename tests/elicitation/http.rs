@@ -196,7 +196,8 @@ async fn nothing_internal_reaches_the_client() {
     let fields: Vec<_> = status["params"]["_meta"].as_object().unwrap().keys().collect();
     assert_eq!(fields, ["mcp-courier/id"]);
     assert_eq!(request["jsonrpc"], "2.0");
-    let fields: Vec<_> = request["params"].as_object().unwrap().keys().collect();
+    let mut fields: Vec<_> = request["params"].as_object().unwrap().keys().collect();
+    fields.sort();
     assert_eq!(fields, ["_meta", "message", "requestedSchema"]);
     assert_eq!(request["params"]["_meta"], json!({"io.modelcontextprotocol/related-task": {"taskId": "task-7"}}));
     scene.accept(&request, 1).await;
