@@ -106,7 +106,7 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let mut server = courier
         .mcp_server(move || Ok(ChatService::new(Arc::clone(&chat))))
         .on_session_end(move |session| told.ended(session))
-        // Polls end with a result, which is still delivered.
+        // Polls end with a result, which is queued before the deliveries end.
         .before_shutdown(move || {
             let chat = Arc::clone(&polled);
             async move { chat.polls().end().await }
