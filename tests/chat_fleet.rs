@@ -111,7 +111,7 @@ async fn a_session_that_its_client_ends_anywhere_leaves_its_rooms() {
     join(&a, "a").await;
     join(&b, "b").await;
     // The other has never seen it.
-    assert_eq!(b.at(&other.url).delete().await, StatusCode::ACCEPTED);
+    assert_eq!(b.at(&other.url).delete().await, StatusCode::NO_CONTENT);
     eventually("b has left", SOON, async || members(&a).await == json!(["a"])).await;
 }
 
@@ -128,7 +128,7 @@ async fn with_tokens_a_session_is_its_users_alone() {
     join(&alice, "alice").await;
     let mallory = RawClient::attach(&other.url, alice.session_id()).with_token("another");
     assert_eq!(mallory.open_stream_after(None).await.unwrap_err(), StatusCode::NOT_FOUND);
-    assert_eq!(mallory.delete().await, StatusCode::ACCEPTED, "and does nothing");
+    assert_eq!(mallory.delete().await, StatusCode::NO_CONTENT, "and does nothing");
     let push = async |user: &str, data: &str| {
         let params = format!(r#"{{"level": "info", "data": {{"text": "{data}"}}}}"#);
         let push = ["--redis", &redis.url(), "--principal", user, "push", alice.session_id(), "notifications/message"];

@@ -126,7 +126,7 @@ impl Neighbour {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             drop(stream);
-            assert_eq!(client.delete().await, StatusCode::ACCEPTED);
+            assert_eq!(client.delete().await, StatusCode::NO_CONTENT);
             worst
         });
         Self { stop, worst }

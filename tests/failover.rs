@@ -219,7 +219,7 @@ async fn a_delete_at_one_server_ends_the_session_at_all() {
     stream.next_request().await.unwrap();
     // B has never heard of it.
     let begun = Instant::now();
-    assert_eq!(client.at(&b.url).delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.at(&b.url).delete().await, StatusCode::NO_CONTENT);
     stream.ended().await;
     let answer = asked.await.unwrap().unwrap();
     assert!(matches!(&answer, Answer::Cancel { .. }), "{answer:?}");
@@ -399,7 +399,7 @@ mod principals {
                 let request = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
                 assert_eq!(thief.send(&request).await, StatusCode::NOT_FOUND);
                 // Says nothing and does nothing.
-                assert_eq!(thief.delete().await, StatusCode::ACCEPTED);
+                assert_eq!(thief.delete().await, StatusCode::NO_CONTENT);
             }
         }
         push(&b.courier.publisher(), &bound(&alice, "alice"), 0..1).await;

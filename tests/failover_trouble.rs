@@ -165,7 +165,7 @@ async fn the_end_of_a_session_is_told_once_however_often_it_is_ended() {
     let ((a, at_a), (b, at_b)) = (server(&redis).await, server(&redis).await);
     let (first, last) = (RawClient::connect(&a.url).await, RawClient::connect(&b.url).await);
     for url in [&a.url, &b.url, &a.url] {
-        assert_eq!(first.at(url).delete().await, StatusCode::ACCEPTED);
+        assert_eq!(first.at(url).delete().await, StatusCode::NO_CONTENT);
     }
     last.delete().await;
     for ended in [at_a, at_b] {
@@ -184,7 +184,7 @@ async fn a_callback_that_panics_stops_nothing_else() {
     let clients = [RawClient::connect(&b.url).await, RawClient::connect(&b.url).await];
     for client in clients {
         let mut stream = client.open_stream().await;
-        assert_eq!(client.at(&a.url).delete().await, StatusCode::ACCEPTED);
+        assert_eq!(client.at(&a.url).delete().await, StatusCode::NO_CONTENT);
         stream.ended().await;
     }
 }

@@ -91,7 +91,7 @@ async fn opening_a_stream_claims_the_session_and_nothing_else_does() {
     assert_eq!(numbers(&mut stream, 1).await, [0]);
     drop(stream);
     until_state(&server, Some(SubscriberState::Parked)).await;
-    assert_eq!(client.delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.delete().await, StatusCode::NO_CONTENT);
     until_state(&server, None).await;
 }
 
@@ -187,7 +187,7 @@ async fn a_stalled_session_can_still_be_deleted() {
     stream.read(false);
     push(&server, &client, 0..500, 32 * 1024).await;
     until_state(&server, Some(SubscriberState::Delivering)).await;
-    assert_eq!(client.delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.delete().await, StatusCode::NO_CONTENT);
     until_state(&server, None).await;
 }
 

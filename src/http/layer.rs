@@ -85,7 +85,13 @@ impl Layer {
             if is_newer {
                 return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK)));
             }
-            return self.respond(request, next).await;
+            let is_delete = request.method() == Method::DELETE;
+            let mut response = self.respond(request, next).await?;
+            // rmcp answers 202. Python's clients know 200 and 204 only, and warn of anything else at each close.
+            if is_delete && response.status() == StatusCode::ACCEPTED {
+                *response.response_mut().status_mut() = StatusCode::NO_CONTENT;
+            }
+            return Ok(response);
         }
         let body = match self.read(request.take_payload()).await {
             Read::Whole(body) => body,

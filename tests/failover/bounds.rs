@@ -75,12 +75,12 @@ async fn g6_a_delete_of_a_session_that_never_was_leaves_nothing_behind() {
     let (a, b) = (Member::start(&redis).await, Member::start(&redis).await);
     let client = RawClient::connect(&a.url).await;
     for n in 0..50 {
-        assert_eq!(RawClient::attach(&a.url, &format!("never-was-{n}")).delete().await, StatusCode::ACCEPTED);
+        assert_eq!(RawClient::attach(&a.url, &format!("never-was-{n}")).delete().await, StatusCode::NO_CONTENT);
     }
     assert_eq!(sessions_in_redis(&redis).await.len(), 1, "that of the client that is there");
     assert!(a.ended.lock().unwrap().is_empty());
     // At a server that never saw the session, its end is the end for all.
-    assert_eq!(client.at(&b.url).delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.at(&b.url).delete().await, StatusCode::NO_CONTENT);
     eventually("its end at A", SOON, async || *a.ended.lock().unwrap() == [id(&client)]).await;
     assert_eq!(client.open_stream_after(None).await.unwrap_err(), StatusCode::NOT_FOUND);
 }
@@ -109,7 +109,7 @@ async fn g6_a_full_redis_stores_no_sessions_and_learns_of_ends() {
     let _open = unknown.open_stream().await;
     assert!(ping(&unknown).await["error"].is_null(), "it is served");
     assert!(!is_remembered(&redis, &unknown).await);
-    assert_eq!(known.at(&b.url).delete().await, StatusCode::ACCEPTED);
+    assert_eq!(known.at(&b.url).delete().await, StatusCode::NO_CONTENT);
     stream.ended().await;
     redis_says::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
     eventually("it is stored", SOON, async || is_remembered(&redis, &unknown).await).await;
@@ -144,7 +144,7 @@ async fn g6_g7_forged_news_end_no_session_and_hold_nothing_up() {
     println!("30,000 forged news took {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(30));
     // What really ends is heard of behind all that.
-    assert_eq!(client.at(&b.url).delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.at(&b.url).delete().await, StatusCode::NO_CONTENT);
     stream.ended().await;
     eventually("its end at A", SOON, async || *a.ended.lock().unwrap() == [id(&client)]).await;
 }
