@@ -54,11 +54,21 @@ fn room(file: &Path) -> String {
     first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// A file without its comments and without its tests.
+/// Returns a file without its comments and without its module of tests, which is the last item of a file.
 fn code(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
-    let text = text.split("#[cfg(test)]").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    let (code, tests) = text.split_once("\n#[cfg(test)]\nmod tests").unwrap_or((&text, ";\n"));
+    let is_last = tests == ";\n" || (tests.starts_with(" {\n") && tests.find("\n}") == Some(tests.len() - 3));
+    assert!(is_last, "{}: something follows the module of tests", file.display());
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_helper_of_tests_in_the_middle_of_a_file_hides_nothing_behind_it() {
+    let json = code(&src().join("json.rs"));
+    let helper = json.find("#[cfg(test)]").expect("a helper that only tests use");
+    assert!(json[helper..].lines().count() > 100, "what stands behind the helper is code");
+    assert!(!json.contains("mod tests"), "the tests are no code");
 }
 
 #[test]

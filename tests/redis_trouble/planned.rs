@@ -289,14 +289,19 @@ async fn who_listens_for_news_makes_connections_with_pauses_where_no_primary_can
     let pair = Pair::new().await;
     let queue = pair.queue(Config::builder().backoff_initial(Duration::from_millis(500))).await;
     let _news = queue.listen(ProcessId::new());
+    eventually("that it listens", SOON, async || pair.forwarder.made() > 1).await;
+    let made = pair.forwarder.made();
     pair.demote().await;
     eventually("that it was noticed", FOUND, async || {
-        !log::lines(&["no news from other processes", "READONLY", "500"]).is_empty() || pair.forwarder.made() > 2
+        // Another test of this process may have logged the line.
+        let failed = log::lines(&["listening to news of other processes failed", "READONLY"]);
+        !failed.is_empty() && pair.forwarder.made() > made
     })
     .await;
     let made = pair.forwarder.made();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(pair.forwarder.made() - made <= 4, "{} connections in 3 s", pair.forwarder.made() - made);
+    let made = pair.forwarder.made() - made;
+    assert!((1..=4).contains(&made), "{made} connections in 3 s");
 }
 
 async fn drained(delivery: Delivery) {
