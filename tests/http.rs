@@ -12,6 +12,8 @@ mod wire;
 
 #[path = "http/answers.rs"]
 mod answers;
+#[path = "http/ending.rs"]
+mod ending;
 #[path = "http/framing.rs"]
 mod framing;
 #[path = "http/serving.rs"]

@@ -216,13 +216,15 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets how long a shutdown waits for deliveries, and then as long for requests. Defaults to 5 s each.
+    /// Sets how long a shutdown waits for what [`before_shutdown`](Self::before_shutdown) does, then as long for deliveries,
+    /// and then as long for requests. Defaults to 5 s each.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.settings.http.shutdown_timeout = timeout;
         self
     }
 
-    /// Sets what a shutdown begins with, while deliveries go on and streams are open. Notifications that it pushes stay queued
+    /// Sets what a shutdown begins with, while deliveries go on and streams are open. Its future is dropped, with a warning,
+    /// where it has not ended within [`shutdown_timeout`](Self::shutdown_timeout). Notifications that it pushes stay queued
     /// where the time until the shutdown does not suffice for them.
     pub fn before_shutdown<F>(mut self, before: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -265,7 +267,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
     }
 
     /// Serves until SIGTERM or SIGINT (ctrl-c), and shuts down in the order that loses no time: deliveries end and leases
-    /// are released, then the streams end, then HTTP stops.
+    /// are released, then the streams end, then HTTP stops. A second signal cuts that short: HTTP stops at once, and leases
+    /// expire by themselves. Signals stay handled after the return, so bound what your program does then.
     ///
     /// # Errors
     /// Those of [`bind`](Self::bind), and [`ServeError::Http`].

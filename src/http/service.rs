@@ -188,15 +188,19 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
     }
 
     /// Shuts down in the order that loses no time: what [`McpServer::before_shutdown`] says, then deliveries end and leases
-    /// are released, then the streams end, then the HTTP server stops. For a server that is not [run](Self::run) here.
+    /// are released, then the streams end, then the HTTP server stops. Each of the first two steps, and the last, takes the
+    /// [shutdown timeout](McpServer::shutdown_timeout) at most. For a server that is not [run](Self::run) here.
     ///
     /// # Cancellation
     /// The steps that have not begun are left out.
     pub async fn shut_down(&self, http: &ServerHandle) {
-        if let Some(before) = &self.before_shutdown {
-            before().await;
+        let timeout = self.http.shutdown_timeout;
+        if let Some(before) = &self.before_shutdown
+            && tokio::time::timeout(timeout, before()).await.is_err()
+        {
+            tracing::warn!(?timeout, "before_shutdown did not end in time; it is dropped, and the shutdown goes on");
         }
-        let report = self.courier.shutdown(self.http.shutdown_timeout).await;
+        let report = self.courier.shutdown(timeout).await;
         tracing::info!(?report, "the courier has stopped; ending the streams");
         self.streams.cancel();
         http.stop(true).await;

@@ -92,7 +92,8 @@ impl BoundServer {
         format!("http://{address}{}", self.path)
     }
 
-    /// Serves until SIGTERM or SIGINT, and shuts down: see [`McpServer::serve`](super::McpServer::serve).
+    /// Serves until SIGTERM or SIGINT, and shuts down: see [`McpServer::serve`](super::McpServer::serve). A second signal
+    /// cuts the shutdown short.
     ///
     /// # Errors
     /// [`ServeError::Http`].
@@ -103,7 +104,8 @@ impl BoundServer {
         self.run_until(std::future::pending()).await
     }
 
-    /// Serves until a signal comes or `stop` is ready, and shuts down.
+    /// Serves until a signal comes or `stop` is ready, and shuts down. A signal during the shutdown cuts it short: the HTTP
+    /// server stops at once, leases expire by themselves, and the result is `Ok`.
     ///
     /// # Errors
     /// [`ServeError::Http`].
@@ -120,8 +122,14 @@ impl BoundServer {
             signal = signals.received() => tracing::info!(signal, "shutting down"),
             () = stop => tracing::info!("shutting down"),
         }
-        let ((), ended) = tokio::join!(shut_down(guard.0.clone()), server);
-        ended.map_err(ServeError::Http)
+        tokio::select! {
+            ((), ended) = futures_util::future::join(shut_down(guard.0.clone()), server) => ended.map_err(ServeError::Http),
+            // The runtime keeps its handlers, so that nothing else but SIGKILL would end a shutdown that hangs.
+            signal = signals.received() => {
+                tracing::warn!(signal, "a signal came during the shutdown; stopping at once, and leases expire by themselves");
+                Ok(())
+            }
+        }
     }
 }
 
@@ -158,21 +166,16 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals(std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>>>>);
+struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(not(unix))]
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self(Box::pin(tokio::signal::ctrl_c())))
+        Ok(Self(tokio::signal::windows::ctrl_c()?))
     }
 
     async fn received(&mut self) -> &'static str {
-        match (&mut self.0).await {
-            Ok(()) => "ctrl-c",
-            Err(error) => {
-                tracing::error!(%error, "waiting for ctrl-c failed; only the end of the process ends the server");
-                std::future::pending().await
-            }
-        }
+        let _ = self.0.recv().await;
+        "ctrl-c"
     }
 }

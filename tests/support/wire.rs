@@ -113,6 +113,14 @@ impl Stream {
         }
     }
 
+    /// Reads, and answers pings, until the server ends the stream.
+    pub(crate) async fn until_end(&mut self) {
+        while let Some(chunk) = tokio::time::timeout(PATIENCE, self.response.chunk()).await.unwrap().unwrap() {
+            self.text += std::str::from_utf8(&chunk).unwrap();
+            self.answer_pings().await;
+        }
+    }
+
     async fn answer_pings(&mut self) {
         let pings: Vec<Value> = self.messages().into_iter().filter(|message| message["method"] == "ping").collect();
         for ping in &pings[self.answered..] {
