@@ -3,6 +3,8 @@
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/mcp_server.rs"]
 mod mcp_server;
 #[path = "support/raw_client.rs"]

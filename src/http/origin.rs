@@ -1,8 +1,16 @@
 //! Checks of the `Host` and `Origin` headers, against DNS rebinding and foreign web pages.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HOST, HeaderMap, ORIGIN};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use actix_web::http::uri::{Authority, Uri};
+
+/// Relation of the page that makes a request to the server, as its browser says. No page can set or change this header.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Characters of a refused header that are logged.
+const SHOWN: usize = 100;
 
 /// A host, and its port where one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,18 +76,20 @@ fn with_default_port(scheme: &str, host: Host) -> Host {
 }
 
 /// Hosts and origins whose requests are served.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Access {
     /// `None` allows every host.
     pub(super) hosts: Option<Vec<Host>>,
     /// `None` allows every origin.
     pub(super) origins: Option<Vec<Origin>>,
+    /// Number of requests that were refused for their host, and for their origin.
+    refused: [AtomicU64; 2],
 }
 
 impl Default for Access {
     fn default() -> Self {
         let loopback = ["localhost", "127.0.0.1", "::1"].map(|name| Host { name: name.to_owned(), port: None });
-        Self { hosts: Some(loopback.into()), origins: Some(Vec::new()) }
+        Self { hosts: Some(loopback.into()), origins: Some(Vec::new()), refused: Default::default() }
     }
 }
 
@@ -93,16 +103,17 @@ impl Access {
         self.check_origin(host.as_ref(), headers)
     }
 
-    /// Returns the host that the request names, if hosts are checked.
+    /// Returns the host that the request names. Where hosts are not checked, there may be none.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
-        let Some(allowed) = &self.hosts else { return Ok(None) };
         let mut named = headers.get_all(HOST);
         let named = match (named.next(), named.next()) {
             (Some(host), None) => host.to_str().ok(),
             (None, _) => uri.authority().map(Authority::as_str),
             (Some(_), Some(_)) => None,
         };
-        let Some(host) = named.and_then(Host::parse) else {
+        let host = named.and_then(Host::parse);
+        let Some(allowed) = &self.hosts else { return Ok(host) };
+        let Some(host) = host else {
             return Err((StatusCode::BAD_REQUEST, "Bad Request: exactly one valid Host header is needed"));
         };
         let is_allowed =
@@ -110,30 +121,55 @@ impl Access {
         if allowed.iter().any(is_allowed) {
             return Ok(Some(host));
         }
-        tracing::warn!(
-            host = host.name,
-            port = host.port,
-            "a request names a Host that is not allowed; refused with 403"
-        );
+        if let Some(so_far) = count(&self.refused[0]) {
+            let (host, port) = (shown(&host.name), host.port);
+            tracing::warn!(so_far, host, port, "a request names a Host that is not allowed; refused with 403");
+        }
         Err((StatusCode::FORBIDDEN, "Forbidden: the Host header is not allowed by this server's allow_host"))
     }
 
     fn check_origin(&self, host: Option<&Host>, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.origins else { return Ok(()) };
+        // The names alone do not say that: nginx names its upstream, as in `Host: 127.0.0.1:8080`, which on the machine of a
+        // visitor is another server. Browsers know; one that does not say it is as old as 2023.
+        let mut site = headers.get_all(SEC_FETCH_SITE);
+        let is_own = site.next().is_some_and(|site| site == "same-origin") && site.next().is_none();
         let is_allowed = |origin: Origin| {
             // A page that this very server serves on this machine. Pages of other ports are foreign.
-            let own =
-                host.filter(|host| host.is_loopback()).cloned().map(|host| with_default_port(&origin.scheme, host));
-            allowed.contains(&origin) || (own.as_ref() == Some(&origin.host) && origin.scheme.starts_with("http"))
+            let own = host.filter(|host| is_own && host.is_loopback()).cloned();
+            let own = own.map(|host| with_default_port(&origin.scheme, host));
+            let is_of_web = matches!(origin.scheme.as_str(), "http" | "https");
+            allowed.contains(&origin) || (is_of_web && own.as_ref() == Some(&origin.host))
         };
         for header in headers.get_all(ORIGIN) {
             if !header.to_str().ok().and_then(Origin::parse).is_some_and(&is_allowed) {
-                tracing::warn!(origin = ?header, "a request comes from an Origin that is not allowed; refused with 403");
+                if let Some(so_far) = count(&self.refused[1]) {
+                    let origin = shown(&String::from_utf8_lossy(header.as_bytes()));
+                    tracing::warn!(
+                        so_far,
+                        ?origin,
+                        "a request comes from an Origin that is not allowed; refused with 403"
+                    );
+                }
                 let why = "Forbidden: the Origin header is not allowed by this server's allow_origin";
                 return Err((StatusCode::FORBIDDEN, why));
             }
         }
         Ok(())
+    }
+}
+
+/// Counts one request more. Returns the number where it is to be logged: at the first, and at each doubling.
+fn count(refused: &AtomicU64) -> Option<u64> {
+    let so_far = refused.fetch_add(1, Ordering::Relaxed) + 1;
+    so_far.is_power_of_two().then_some(so_far)
+}
+
+/// Shortens a header for the log.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -145,7 +181,14 @@ mod tests {
     use super::*;
 
     fn status(access: &Access, host: &str, origin: Option<&str>) -> u16 {
+        status_of_site(access, host, origin, Some("same-origin"))
+    }
+
+    fn status_of_site(access: &Access, host: &str, origin: Option<&str>, site: Option<&str>) -> u16 {
         let mut headers = HeaderMap::new();
+        if let Some(site) = site {
+            headers.insert(SEC_FETCH_SITE, HeaderValue::from_str(site).unwrap());
+        }
         headers.insert(HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
@@ -177,6 +220,8 @@ mod tests {
             ("localhost", Some("http://localhost:80"), 200),
             ("localhost:443", Some("https://localhost"), 200),
             ("localhost:8080", Some("evil://localhost:8080"), 403),
+            ("localhost:8080", Some("httpx://localhost:8080"), 403),
+            ("localhost:8080", Some("HTTP://localhost:8080"), 200),
             ("[::1]:8080", Some("http://[::1]:8080"), 200),
             ("evil.example", Some("http://evil.example"), 403),
         ] {
@@ -190,6 +235,7 @@ mod tests {
         let access = Access {
             hosts: Some(vec![parsed("Chat.example.com"), parsed("backend:81")]),
             origins: Some(vec![Origin::parse("https://Chat.example.com").unwrap()]),
+            ..Access::default()
         };
         for (host, origin, wanted) in [
             ("chat.example.com", None, 200),
@@ -207,8 +253,22 @@ mod tests {
         ] {
             assert_eq!(status(&access, host, origin), wanted, "{host} {origin:?}");
         }
-        let any = Access { hosts: None, origins: None };
+        let any = Access { hosts: None, origins: None, ..Access::default() };
         assert_eq!(status(&any, "a.example", Some("null")), 200);
+    }
+
+    #[test]
+    fn a_page_is_of_this_server_only_where_its_browser_says_so_too() {
+        let any_host = || Access { hosts: None, ..Access::default() };
+        for (access, what) in [(Access::default(), "by default"), (any_host(), "any host")] {
+            let status = |site| status_of_site(&access, "127.0.0.1:8080", Some("http://127.0.0.1:8080"), site);
+            assert_eq!(status(Some("same-origin")), 200, "{what}");
+            for site in [None, Some("cross-site"), Some("same-site"), Some("none"), Some("")] {
+                assert_eq!(status(site), 403, "{what}: {site:?}");
+            }
+        }
+        assert_eq!(status(&any_host(), "a.example", Some("http://a.example")), 403);
+        assert_eq!(status(&any_host(), "", None), 200);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::courier;
 use crate::mcp_server::{Builder, McpServer};
 use crate::wire::{VERSION, initialize, post, text};
+use crate::{courier, log};
 
 async fn server(set: impl FnOnce(Builder) -> Builder) -> McpServer {
     McpServer::with(courier().await, set)
@@ -46,10 +46,33 @@ async fn foreign_origins_are_refused_by_default() {
     }
     assert_eq!(status(&closed.url, &[]).await, 200);
     let own = closed.url.trim_end_matches("/mcp");
-    assert_eq!(status(&closed.url, &[("origin", own)]).await, 200, "a page of this very server");
+    let any_host = server(Builder::allow_any_host).await;
+    for (site, wanted) in [("same-origin", 200), ("cross-site", 403)] {
+        let own = [("origin", own), ("sec-fetch-site", site)];
+        assert_eq!(status(&closed.url, &own).await, wanted, "{site}: a page of this very server");
+        let host = ("host", own[0].1.strip_prefix("http://").unwrap());
+        assert_eq!(status(&any_host.url, &[own[0], own[1], host]).await, wanted, "{site}: any host");
+    }
+    assert_eq!(status(&closed.url, &[("origin", own)]).await, 403, "the browser does not say so");
     // Every method is checked.
     let get = reqwest::Client::new().get(&closed.url).header("origin", "null").send().await.unwrap();
     assert_eq!(get.status(), 403);
+}
+
+#[actix_web::test]
+async fn refused_requests_do_not_flood_the_log() {
+    log::begin();
+    let server = server(|server| server).await;
+    let long = "x".repeat(1000);
+    for _ in 0..20 {
+        assert_eq!(status(&server.url, &[("host", &format!("flood-{long}"))]).await, 403);
+        assert_eq!(status(&server.url, &[("origin", &format!("http://deluge-{long}"))]).await, 403);
+    }
+    for flood in ["flood-", "deluge-"] {
+        let lines = log::lines(&["WARN", flood]);
+        assert_eq!(lines.len(), 5, "the 1st, 2nd, 4th, 8th and 16th: {lines:?}");
+        assert!(lines.iter().all(|line| line.len() < 400), "{lines:?}");
+    }
 }
 
 /// Asserts that a response makes clients of newer versions fall back.
