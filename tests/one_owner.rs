@@ -252,15 +252,16 @@ impl Fleet {
         let first: Vec<usize> = handed.iter().filter(|handed| seen.insert(&handed.id)).map(|handed| handed.n).collect();
         assert_eq!(first, (0..self.pushed).collect::<Vec<_>>());
         let is_stale = |handed: &&Handed| handed.owner.as_ref() != Some(&self.servers[handed.by].token);
-        // Of one server, one after the other. It claims once for each opening, so it can lose but once for each.
+        // Of one server, one after the other. It claims once for each opening, so it can lose but once for each: from the
+        // opening at which it last handed over as the owner, as the next opening is counted before its claim is made.
         let (mut most_stale, mut runs) = (0, HashMap::<usize, (u64, u64)>::new());
         for handed in &handed {
+            let (count, owned_at) = runs.entry(handed.by).or_insert((0, handed.opened));
             if is_stale(&handed) {
-                let (count, opened) = runs.entry(handed.by).or_insert((0, handed.opened));
                 *count += 1;
-                most_stale = most_stale.max(count.saturating_sub(handed.opened - *opened));
+                most_stale = most_stale.max(count.saturating_sub(handed.opened - *owned_at));
             } else {
-                runs.remove(&handed.by);
+                (*count, *owned_at) = (0, handed.opened);
             }
         }
         Verdict { repeated: handed.len() - first.len(), stale: handed.iter().filter(is_stale).count(), most_stale }
