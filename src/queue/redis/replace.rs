@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
+use super::lua::CLOCK;
 use super::reply::{self, BadReply};
 use crate::queue::Replaced;
 
@@ -21,7 +22,7 @@ redis.call('LSET', KEYS[1], -1, ARGV[4])
 return 'done'
 ";
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{CODE}")));
 
 pub(super) fn answer(value: Value) -> Result<Replaced, BadReply> {
     Ok(match reply::bytes(value)?.as_slice() {

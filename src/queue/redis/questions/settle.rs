@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::{Script, Value};
 
 use crate::queue::Settled;
+use crate::queue::redis::lua::CLOCK;
 use crate::queue::redis::reply::{self, BadReply};
 
 /// KEYS: request, response, status. ARGV: the id, the answer, the life in ms of an answer whose question has none.
@@ -23,7 +24,7 @@ redis.call('SET', KEYS[3], 'responded', 'PX', life)
 return 'done'
 ";
 
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{CODE}")));
 
 pub(super) fn answer(value: Value) -> Result<Settled, BadReply> {
     Ok(match reply::bytes(value)?.as_slice() {
