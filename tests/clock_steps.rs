@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use mcp_courier::actors::{ListSubscribers, SubscriberState};
 use mcp_courier::queue::{OwnerToken, Permit, Posed, Queue, Settled, connect};
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Publisher, Receipt, SessionId, TaskKey,
+    Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Publisher, Receipt, SessionId, SessionStatus,
+    TaskKey,
 };
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
@@ -189,4 +190,25 @@ async fn a_receipt_does_not_wait_for_an_owner_who_died_before_the_clock_was_set(
         matches!(publisher.receipt(&shared(), id).await.unwrap(), Receipt::Expired)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_push_tells_of_no_owner_who_died_before_the_clock_was_set_and_keeps_no_queue_for_it() {
+    let redis = RedisServer::with_own_clock();
+    let raw = redis.connection().await;
+    let queue: Arc<dyn Queue> = connect(&redis.url(), Arc::new(config())).await.unwrap();
+    let publisher = Publisher::connect(&redis.url(), config()).await.unwrap();
+    let mut dead = queue.open(&shared(), OwnerToken::new(), Arc::new(Permit::new())).await.unwrap();
+    dead.claim().await.unwrap();
+    drop(dead);
+    redis.set_clock(-HOUR);
+    assert!(lease(&raw, "shared").await.1 > 3_000_000, "it outlives its owner");
+    eventually("nobody owns it", SOON, async || {
+        publisher.push(&shared(), numbered(1)).await.unwrap().session != SessionStatus::Owned
+    })
+    .await;
+    let mut pttl = redis::cmd("PTTL");
+    pttl.arg("mcp-courier:notifications:shared");
+    let life: i64 = pttl.query_async(&mut raw.clone()).await.unwrap();
+    assert!((1..3_000_000).contains(&life), "the queue has {life} ms to live");
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use redis::{Script, Value};
 
 use super::fates::lua::FUNCTIONS;
-use super::lua::CLOCK;
+use super::lua::{CLOCK, LEASE_OWNER};
 use super::reply::{self, BadReply};
 use crate::config::Config;
 use crate::envelope::Draft;
@@ -77,13 +77,15 @@ if count > 0 and life < longest then redis.call('PEXPIRE', queue, longest) end
 
 /// The script, with what another does before and after it. Which keys and arguments are this one's is said before.
 pub(super) fn code(before: &str, after: &str) -> String {
-    format!("{CLOCK}{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped, owned}}")
+    format!("{CLOCK}{LEASE_OWNER}{FUNCTIONS}{before}{CODE}{after}\nreturn {{count, length, stopped, owned}}")
 }
 
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&code(BEFORE, "")));
 
 const BEFORE: &str = r"
 local last_key, last_argument = #KEYS - 1, #ARGV
+-- Another type under the lease is no concern of a push.
+pcall(lease_owner, KEYS[#KEYS])
 local lease_life = redis.call('PTTL', KEYS[#KEYS])
 local owned = lease_life == -2 and 0 or 1
 ";
