@@ -35,7 +35,8 @@ impl RewrittenBody {
         let (event, messages) = handoff.standalone.unzip();
         let (priming, first) = match event {
             _ if !reads_priming => (Priming::Drop, None),
-            Some(event) => (Priming::Replaced, Some(priming_event(&event))),
+            Some(event) if event.replaces => (Priming::Replaced, Some(priming_event(&event))),
+            Some(event) => (Priming::Pass, Some(priming_event(&event))),
             None => (Priming::Pass, None),
         };
         Self { inner, rewriter: Some(Rewriter::Events(Framer::new(priming))), first, messages, messages_first: true }
@@ -86,7 +87,7 @@ impl RewrittenBody {
     }
 }
 
-fn priming_event(PrimingEvent { id, retry }: &PrimingEvent) -> Bytes {
+fn priming_event(PrimingEvent { id, retry, .. }: &PrimingEvent) -> Bytes {
     Bytes::from(format!("data: \nid: {id}\nretry: {}\n\n", retry.as_millis()))
 }
 

@@ -19,7 +19,7 @@ const HELD_MAX: usize = 4096;
 pub(super) enum Priming {
     /// All pass.
     Pass,
-    /// None passes before the first event with data: the layer has written a priming event of its own.
+    /// All pass but the first of the stream's events: the layer has written a priming event in its place.
     Replaced,
     /// None passes: clients of versions before 2025-11-25 report an error for each.
     Drop,
@@ -90,14 +90,13 @@ impl Framer {
             if !lines(&self.held).any(|line| line.starts_with(b"event:")) {
                 out.extend_from_slice(b"event: message\n");
             }
-            if self.priming == Priming::Replaced {
-                self.priming = Priming::Pass;
-            }
             self.release(out);
         } else if line == b"\n" {
             let is_event = lines(&self.held).any(|line| !line.is_empty() && !line.starts_with(b":"));
             if !is_event || self.priming == Priming::Pass {
                 out.append(&mut self.held);
+            } else if self.priming == Priming::Replaced {
+                self.priming = Priming::Pass;
             }
             self.held.clear();
             self.line = 0;
@@ -112,6 +111,9 @@ impl Framer {
     /// Lets the rest of the current event pass.
     fn release(&mut self, out: &mut Vec<u8>) {
         (self.passing, self.at_line_start, self.line) = (true, false, 0);
+        if self.priming == Priming::Replaced {
+            self.priming = Priming::Pass;
+        }
         let held = std::mem::take(&mut self.held);
         self.escaper.push(&held, out);
     }
@@ -181,6 +183,16 @@ mod tests {
             format!(":\n\n{one}data:\nid: 1\n\nretry: 5\n\n: x\n\n")
         );
         assert_eq!(framed(Priming::Drop, [rmcp.as_bytes()]), format!(":\n\n{one}: x\n\n"));
+    }
+
+    #[test]
+    fn only_the_first_event_is_replaced() {
+        let (priming, later) = ("data:\nid: 0\nretry: 3000\n\n", "data:\nid: 1\nretry: 9000\n\n");
+        let rmcp = format!(":\n\n{priming}:\n\n{later}");
+        assert_eq!(framed(Priming::Replaced, [rmcp.as_bytes()]), format!(":\n\n:\n\n{later}"));
+        let one = "event: message\ndata: 1\n\n";
+        let rmcp = format!("data: 1\n\n{later}");
+        assert_eq!(framed(Priming::Replaced, [rmcp.as_bytes()]), format!("{one}{later}"));
     }
 
     #[test]

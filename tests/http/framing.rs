@@ -75,6 +75,32 @@ async fn clients_older_than_2025_11_25_get_no_events_without_data_and_others_one
 }
 
 #[actix_web::test]
+async fn a_resumed_stream_begins_with_one_priming_event_too() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}).to_string();
+    let mut stream = wire.stream().await;
+    // rmcp's own, whose id can be resumed.
+    assert_eq!(wire.post(changed.clone()).await.status(), 202);
+    let seen = stream.until(|text| text.contains("list_changed") && text.ends_with("\n\n")).await;
+    let last = seen.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    drop(stream);
+    for last_event_id in ["0", "forged", &last] {
+        let mut stream = wire.get(Some("2025-11-25"), Some(last_event_id)).await;
+        let begun = stream.until(|text| text.contains("retry:") && text.ends_with("\n\n")).await;
+        // A stream that ends early comes before the real one.
+        if let Some(closed) = begun.lines().find_map(|line| line.strip_prefix("id: closed-")) {
+            stream = wire.get(Some("2025-11-25"), Some(&format!("closed-{closed}"))).await;
+        }
+        push(&server, &wire, "1").await;
+        let seen = stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+        let primed = seen.split("\n\n").filter(|event| event.contains("id: ") && !has_data(event)).count();
+        assert_eq!(primed, 1, "{last_event_id}: {seen:?}");
+    }
+}
+
+#[actix_web::test]
 async fn numbers_arrive_as_they_were_pushed() {
     let courier = courier().await;
     let server = McpServer::start(courier.clone(), courier.session_manager());

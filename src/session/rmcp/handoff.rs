@@ -26,6 +26,8 @@ pub(crate) struct PrimingEvent {
     pub(crate) id: String,
     /// Time that the client is to wait before it opens its next stream.
     pub(crate) retry: Duration,
+    /// The event takes the place of rmcp's own, which comes first where a client does not resume.
+    pub(crate) replaces: bool,
 }
 
 tokio::task_local! {

@@ -147,7 +147,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
         let messages = client.open(slot.clone(), is_layered());
         let stream = if is_layered() {
             let id = last_event_id.map_or_else(|| "0".to_owned(), resumed);
-            hand(|handoff| handoff.standalone = Some((PrimingEvent { id, retry }, messages)));
+            let event = PrimingEvent { id, retry, replaces: last_event_id.is_none() };
+            hand(|handoff| handoff.standalone = Some((event, messages)));
             CourierStream::new(None, slot, None)
         } else {
             let mut first = ServerSseMessage::retry(retry);
