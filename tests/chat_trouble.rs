@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 #[path = "support/chat_process.rs"]
 mod chat_process;
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/forwarder.rs"]
+mod forwarder;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 #[path = "support/readme.rs"]
@@ -14,6 +18,8 @@ mod readme;
 mod redis_server;
 
 use chat_process::ChatProcess;
+use eventually::{SOON, eventually};
+use forwarder::{Forwarder, Mode};
 use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
 
@@ -99,4 +105,29 @@ async fn the_first_call_after_an_idle_connection_was_closed_works() {
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
     everything(&client, &mut stream, async || close_all(&raw).await).await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_the_connection_drops_behind_the_command_has_left() {
+    let redis = RedisServer::start();
+    let line = Forwarder::to(redis.port());
+    let raw = redis.connection().await;
+    let server = ChatProcess::start(&["--redis", &line.url()]).await;
+    let client = RawClient::connect(&server.url).await;
+    let _stream = client.open_stream().await;
+    let join = async || tool(&client, "join", json!({"room": "r", "name": "a"})).await;
+    join().await;
+    // From then on Redis has the script, and needs one command for it.
+    tool(&client, "leave", json!({"room": "r"})).await;
+    join().await;
+    line.set(Mode::OneWay);
+    let leaving = tokio::spawn(async move { tool(&client, "leave", json!({"room": "r"})).await });
+    eventually("Redis has done it", SOON, async || {
+        let members = redis::cmd("EXISTS").arg("mcp-courier:chat:members:r").query_async(&mut raw.clone()).await;
+        members == Ok(0)
+    })
+    .await;
+    line.cut();
+    line.set(Mode::Pass);
+    assert_eq!(leaving.await.unwrap(), json!({"room": "r", "left": true}));
 }

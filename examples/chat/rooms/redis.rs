@@ -214,9 +214,22 @@ impl RedisRooms {
     async fn run<T: FromRedisValue>(&self, script: &Script, room: &str, args: &[&str]) -> Result<T> {
         Ok(invoke(&self.connection, &self.on_room(script, room, args)).await?)
     }
+
+    /// Runs a script that counts what it changes. Returns whether it changed anything. A run that is repeated counts as a change:
+    /// what the first one changed, whose answer was lost, the second does not see.
+    async fn changes(&self, script: &Script, room: &str, args: &[&str]) -> Result<bool> {
+        let call = self.on_room(script, room, args);
+        match call.invoke_async::<u64>(&mut self.connection.clone()).await {
+            Err(error) if error.is_connection_dropped() => {
+                call.invoke_async::<u64>(&mut self.connection.clone()).await?;
+                Ok(true)
+            }
+            changed => Ok(changed? > 0),
+        }
+    }
 }
 
-/// Runs a script that does no harm when it runs twice: it is repeated where its connection was closed, as Redis and what stands
+/// Runs a script that does and answers the same when it runs twice: it is repeated where its connection was closed, as Redis and what stands
 /// before it do with idle ones.
 async fn invoke<T: FromRedisValue>(connection: &ConnectionManager, call: &ScriptInvocation<'_>) -> RedisResult<T> {
     match call.invoke_async(&mut connection.clone()).await {
@@ -283,7 +296,7 @@ impl Rooms for RedisRooms {
     }
 
     fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { self.run(&self.scripts.leave, room, &[&session.to_string()]).await })
+        Box::pin(async move { self.changes(&self.scripts.leave, room, &[&session.to_string()]).await })
     }
 
     fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
@@ -328,8 +341,7 @@ impl Rooms for RedisRooms {
             let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::to_string).collect();
             let mut args = vec![count.as_str()];
             args.extend(sessions.iter().map(String::as_str));
-            let vanished: u64 = self.run(&self.scripts.keep, room, &args).await?;
-            Ok(vanished > 0)
+            self.changes(&self.scripts.keep, room, &args).await
         })
     }
 }
