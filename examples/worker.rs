@@ -22,6 +22,9 @@ struct Args {
     /// What all keys in Redis begin with, the same as the servers'.
     #[arg(long, default_value = "mcp-courier")]
     prefix: String,
+    /// Takes SESSION as the bare value of the header Mcp-Session-Id, and not as what `SessionId` writes.
+    #[arg(long, global = true)]
+    header: bool,
     /// User to whom the session is bound, for a session id that names none. Needed where the servers authenticate their users.
     #[arg(long, value_name = "USER", global = true)]
     principal: Option<Principal>,
@@ -121,7 +124,7 @@ async fn run(args: Args) -> Result<(), Cause> {
         return Err("memory:// is a queue of one process, and the client is another's".into());
     }
     let config = Config::builder().prefix(args.prefix).build()?;
-    let session_of = |id: &str| session_of(id, args.principal.clone());
+    let session_of = |id: &str| session_of(id, args.header, args.principal.clone());
     match args.command {
         Command::Push { session, method, params, receipt_wait } => {
             // All that can be wrong without Redis is said without Redis.
@@ -171,8 +174,8 @@ async fn run(args: Args) -> Result<(), Cause> {
 }
 
 /// Reads a session id, and binds one that names no user to the user of `--principal`.
-fn session_of(id: &str, principal: Option<Principal>) -> Result<SessionId, Cause> {
-    let session: SessionId = id.parse()?;
+fn session_of(id: &str, is_header: bool, principal: Option<Principal>) -> Result<SessionId, Cause> {
+    let session = if is_header { SessionId::new(id)? } else { id.parse()? };
     match (session.principal(), principal) {
         (None, Some(principal)) => Ok(session.bound_to(principal)),
         (Some(own), Some(principal)) if *own != principal => {

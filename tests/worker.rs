@@ -164,6 +164,28 @@ async fn each_subcommand_reaches_a_session_that_is_bound_to_a_user() {
 }
 
 #[tokio::test]
+async fn a_worker_takes_the_bare_value_of_the_header_as_such() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let mut raw = redis.connection().await;
+    let push = ["notifications/x", "{}"];
+    for (args, key) in [
+        (&["a:b"][..], "a:b"),
+        (&["--header", "a:b"], "a%3Ab"),
+        (&["--header", "a/b"], "a%2Fb"),
+        (&["--header", "--principal", "al", "a:b"], "al:a%3Ab"),
+    ] {
+        let pushed = worker(&[&["--redis", &url, "push"], args, &push].concat()).await;
+        assert!(pushed.status.success(), "{args:?}: {}", stderr(&pushed));
+        let key = format!("mcp-courier:notifications:{key}");
+        let queued: usize = redis::cmd("LLEN").arg(&key).query_async(&mut raw).await.unwrap();
+        assert_eq!(queued, 1, "{key}");
+    }
+    let refused = worker(&[&["--redis", &url, "push", "a/b"], &push[..]].concat()).await;
+    assert!(!refused.status.success());
+}
+
+#[tokio::test]
 async fn a_worker_says_where_no_server_knows_the_session() {
     let redis = RedisServer::start();
     let url = redis.url();
