@@ -47,7 +47,7 @@
 //!
 //! # Where to look
 //! - A worker needs [`Publisher`] and [`Notification`].
-//! - A server on rmcp mounts [`Courier::session_manager`]: see [`session::rmcp`].
+//! - A server on rmcp is made by [`Courier::mcp_server`]: see [`http`].
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
 //! - [`Config`] has every setting; [`actors`] what runs in a server; [`queue`] the contract that both backends keep.
 //! - [`guarantees`] says what holds, what does not, and which test shows it; [`redis_trouble`] what happens when Redis is

@@ -20,6 +20,8 @@ mod ending;
 mod framing;
 #[path = "http/serving.rs"]
 mod serving;
+#[path = "http/unlayered.rs"]
+mod unlayered;
 #[path = "http/who.rs"]
 mod who;
 

@@ -31,7 +31,7 @@
 //!
 //! [`Courier::mcp_server`](crate::Courier::mcp_server) mounts all of this in an HTTP server with the right settings. A
 //! manager that is mounted in rmcp's own service by hand lacks the layer of [`http`](crate::http): its events are written as
-//! rmcp writes them.
+//! rmcp writes them, and a number that neither 64 bits nor an `f64` hold becomes the nearest `f64`.
 
 mod answers;
 mod client;
