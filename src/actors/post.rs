@@ -23,6 +23,10 @@ use crate::session_id::SessionId;
 /// Longest time that a release may take at the end. The lease runs out by itself.
 const RELEASE: Duration = Duration::from_secs(2);
 
+/// Longest time that the end of a subscriber waits for answers and cancellations on their way to workers. Together with a
+/// release it stays below the time after which a subscriber is stopped by force.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// All that one subscriber needs.
 #[derive(Clone)]
 pub(super) struct Post {
@@ -35,6 +39,8 @@ pub(super) struct Post {
     pub(super) stats: Arc<Stats>,
     pub(super) supervisor: Recipient<Ended>,
     pub(super) stop: watch::Receiver<bool>,
+    /// Number of answers and cancellations on their way to workers. They run on the subscriber's arbiter and end with it.
+    pub(super) settling: watch::Sender<usize>,
 }
 
 impl Post {
@@ -73,6 +79,37 @@ impl Post {
 
     pub(super) fn stopping(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Counts an answer or a cancellation that is on its way to its worker, for as long as the returned guard lives.
+    pub(super) fn count_settling(&self) -> Settling {
+        self.settling.send_modify(|count| *count += 1);
+        Settling(self.settling.clone())
+    }
+
+    /// Waits until no answer and no cancellation is on its way to its worker.
+    pub(super) async fn settled(&self) {
+        // An answer that has arrived is counted by its own task, which runs first.
+        tokio::task::yield_now().await;
+        // This end holds a sender, so the wait does not fail.
+        let _ = self.settling.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits as [`settled`](Self::settled) does, for a short time only.
+    pub(super) async fn settled_soon(&self) {
+        if tokio::time::timeout(SETTLE, self.settled()).await.is_err() {
+            tracing::warn!(session = ?self.session_id,
+                "settling questions took too long at the end of a subscriber; their workers wait out their time");
+        }
+    }
+}
+
+/// Guard that counts one answer or one cancellation on its way to its worker.
+pub(super) struct Settling(watch::Sender<usize>);
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

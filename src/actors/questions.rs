@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +11,15 @@ use std::time::{Duration, Instant};
 
 use actix_rt::task::JoinHandle;
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
-use super::guarded::Guarded;
 use super::post::{Post, text_of};
-use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};
-use crate::queue::Queue;
 use crate::queue::questions::{close, settle_open};
 use crate::retry::Backoff;
 use crate::session::SessionState;
-use crate::session_id::SessionId;
 
 /// How many questions one client is asked at the same time. The others wait for their turn.
 const AT_ONCE: usize = 16;
@@ -52,25 +47,13 @@ struct Task {
 /// What one question needs.
 #[derive(Clone)]
 struct Desk {
-    session_id: SessionId,
-    session: Guarded,
-    queue: Arc<dyn Queue>,
-    config: Arc<Config>,
+    post: Post,
     turns: Arc<Semaphore>,
-    /// Number of answers that are on their way to their workers.
-    settling: watch::Sender<usize>,
 }
 
 impl Asking {
-    pub(super) fn new(Post { session_id, session, queue, config, .. }: &Post) -> Self {
-        let desk = Desk {
-            session_id: session_id.clone(),
-            session: session.clone(),
-            queue: Arc::clone(queue),
-            config: Arc::clone(config),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
-            settling: watch::Sender::new(0),
-        };
+    pub(super) fn new(post: &Post) -> Self {
+        let desk = Desk { post: post.clone(), turns: Arc::new(Semaphore::new(AT_ONCE)) };
         Self { desk, tasks: HashMap::new() }
     }
 
@@ -102,53 +85,26 @@ impl Asking {
     }
 }
 
-impl Asking {
-    /// Ends when no answer is on its way to its worker.
-    pub(super) fn until_answers_given(&self) -> impl Future<Output = ()> + use<> {
-        let mut settling = self.desk.settling.subscribe();
-        async move {
-            // Without a sender nothing is on its way.
-            let _ = settling.wait_for(|count| *count == 0).await;
-        }
-    }
-}
-
 impl Drop for Asking {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-/// Counts an answer that is on its way, for as long as it lives.
-struct Settling<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Settling<'a> {
-    fn new(count: &'a watch::Sender<usize>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Settling<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
 impl Desk {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
-            Ok(Some(answer)) => answer.within(self.config.message_max_bytes()),
+            Ok(Some(answer)) => answer.within(self.post.config.message_max_bytes()),
             // Nobody waits for it any more.
-            Ok(None) => return close(&*self.queue, &self.session_id, question).await,
+            Ok(None) => return close(&*self.post.queue, &self.post.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
-        let _settling = Settling::new(&self.settling);
+        let _settling = self.post.count_settling();
         let patience = deadline.saturating_duration_since(Instant::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
-            tracing::warn!(session = ?self.session_id, "an answer was not given to its worker in time");
+            tracing::warn!(session = ?self.post.session_id, "an answer was not given to its worker in time");
         }
     }
 
@@ -156,17 +112,17 @@ impl Desk {
     async fn answer(&self, question: &Question) -> Option<Answer> {
         let panicked =
             |panic: &(dyn Any + Send)| Answer::cancelled(format!("the session panicked: {}", text_of(panic)));
-        let mut presence = match catch_unwind(AssertUnwindSafe(|| self.session.presence())) {
+        let mut presence = match catch_unwind(AssertUnwindSafe(|| self.post.session.presence())) {
             Ok(presence) => presence,
             Err(panic) => return Some(panicked(&*panic)),
         };
         for failures in 0.. {
             let seen = presence.now();
             let turn = self.turns.acquire().await.ok()?;
-            match self.queue.is_waiting(&question.task, &question.request_id).await {
+            match self.post.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
-                    let elicit = AssertUnwindSafe(async { self.session.elicit(question).await }).catch_unwind();
+                    let elicit = AssertUnwindSafe(async { self.post.session.elicit(question).await }).catch_unwind();
                     let elicited = tokio::select! {
                         biased;
                         elicited = elicit => elicited,
@@ -176,12 +132,12 @@ impl Desk {
                         Ok(Ok(answer)) => return Some(answer),
                         Ok(Err(AskError::Impossible(why))) => return Some(Answer::cancelled(why)),
                         Ok(Err(AskError::NotReady(why))) => {
-                            tracing::debug!(session = ?self.session_id, why, "a question waits for its client");
+                            tracing::debug!(session = ?self.post.session_id, why, "a question waits for its client");
                         }
                         Err(panic) => return Some(panicked(&*panic)),
                     }
                 }
-                Err(error) => tracing::warn!(session = ?self.session_id, %error, "a question waits for the queue"),
+                Err(error) => tracing::warn!(session = ?self.post.session_id, %error, "a question waits for the queue"),
             }
             drop(turn);
             let pause = tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64()));
@@ -198,7 +154,7 @@ impl Desk {
     async fn until_over(&self, question: &Question) {
         for looks in 0.. {
             tokio::time::sleep(BACKOFF.pause(looks, fastrand::f64())).await;
-            if let Ok(false) = self.queue.is_waiting(&question.task, &question.request_id).await {
+            if let Ok(false) = self.post.queue.is_waiting(&question.task, &question.request_id).await {
                 return;
             }
         }
@@ -206,13 +162,13 @@ impl Desk {
 
     async fn settle(&self, question: &Question, answer: &Answer) {
         for failures in 0.. {
-            match settle_open(&*self.queue, &self.session_id, question, answer).await {
+            match settle_open(&*self.post.queue, &self.post.session_id, question, answer).await {
                 Ok(settled) => {
-                    tracing::debug!(session = ?self.session_id, ?settled, "a question was answered");
+                    tracing::debug!(session = ?self.post.session_id, ?settled, "a question was answered");
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(session = ?self.session_id, %error, "an answer waits for the queue");
+                    tracing::warn!(session = ?self.post.session_id, %error, "an answer waits for the queue");
                     tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64())).await;
                 }
             }

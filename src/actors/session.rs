@@ -114,11 +114,6 @@ pub(super) struct Ask {
 #[rtype(result = "()")]
 pub(super) struct StopAsking;
 
-/// Answered when every answer that the user has given is with its worker, or given up.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct UntilAnswersGiven;
-
 /// What became of a [`Deliver`].
 #[derive(Debug)]
 pub struct DeliverOutcome {
@@ -176,14 +171,6 @@ impl Handler<StopAsking> for SessionActor {
 
     fn handle(&mut self, _: StopAsking, _: &mut Context<Self>) {
         self.asking.stop();
-    }
-}
-
-impl Handler<UntilAnswersGiven> for SessionActor {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: UntilAnswersGiven, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(self.asking.until_answers_given())
     }
 }
 

@@ -17,7 +17,8 @@ pub enum SubscriberState {
     Waiting,
     /// It hands over.
     Delivering,
-    /// A hand-over, the queue, or it itself has failed; it pauses before it tries again.
+    /// A hand-over, the queue, or the subscriber itself has failed, or the session is not ready although its client has an open
+    /// stream. The subscriber pauses before it tries again, and keeps its thread and its place meanwhile.
     BackingOff,
     /// The client has no open stream. The subscriber owns nothing and holds no thread and no connection; what is queued
     /// waits. Where `last_error` names the limit, the client is back and waits for a place.

@@ -29,6 +29,7 @@ use crate::config::Delivery;
 
 pub(super) mod arrivals;
 pub(super) mod at_most_once;
+mod discard;
 mod drive;
 mod serve;
 
@@ -75,6 +76,10 @@ impl Actor for SessionSubscriberActor {
                     Ok((reason, memory)) => (reason, Some(memory)),
                     Err(panic) => (StopReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
+                if notice.reason != StopReason::Parked {
+                    // The arbiter ends, and with it all that runs there. Who parks has waited already.
+                    notice.post.settled_soon().await;
+                }
             }
             .into_actor(self)
             .map(|(), _, ctx| ctx.stop()),
@@ -89,5 +94,119 @@ async fn work(post: Post, memory: Option<Box<Memory>>) -> (StopReason, Box<Memor
     match drive.post.config.delivery() {
         Delivery::AtLeastOnce => drive.run().await,
         Delivery::AtMostOnce => at_most_once::run(drive).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::sync::{mpsc, watch};
+
+    use super::discard::discard;
+    use super::*;
+    use crate::actors::guarded::Guarded;
+    use crate::actors::post::Ended;
+    use crate::actors::stats::Stats;
+    use crate::config::Config;
+    use crate::envelope::Timestamp;
+    use crate::error::HandOverError;
+    use crate::fate::DiscardReason;
+    use crate::question::{Elicitation, Question, TaskKey};
+    use crate::queue::{BoxFuture, OwnerToken, Posed, connect};
+    use crate::session::{McpSession, Outbound, Presence, PresenceSender};
+    use crate::session_id::SessionId;
+
+    struct Session(PresenceSender);
+
+    impl McpSession for Session {
+        fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn presence(&self) -> Presence {
+            self.0.presence()
+        }
+    }
+
+    struct Supervisor(mpsc::UnboundedSender<StopReason>);
+
+    impl Actor for Supervisor {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Ended> for Supervisor {
+        type Result = ();
+
+        fn handle(&mut self, ended: Ended, _: &mut Context<Self>) {
+            self.0.send(ended.reason).unwrap();
+        }
+    }
+
+    /// A subscriber's post, whose client has just opened its stream.
+    async fn post(name: &str) -> (Post, Arc<Session>, watch::Sender<bool>, mpsc::UnboundedReceiver<StopReason>) {
+        let (ended, ends) = mpsc::unbounded_channel();
+        let (stop, stop_receiver) = watch::channel(false);
+        let session = Arc::new(Session(PresenceSender::new()));
+        session.0.ready(1);
+        let config = Arc::new(Config::default());
+        let post = Post {
+            session_id: SessionId::new("s").unwrap(),
+            session: Guarded::new(session.clone()),
+            queue: connect(&format!("memory://subscriber-{name}"), Arc::clone(&config)).await.unwrap(),
+            config,
+            owner: OwnerToken::new(),
+            epoch: 1,
+            stats: Arc::new(Stats::new()),
+            supervisor: Supervisor(ended).start().recipient(),
+            stop: stop_receiver,
+            settling: watch::Sender::new(0),
+        };
+        (post, session, stop, ends)
+    }
+
+    #[actix::test]
+    async fn the_cancellation_of_a_discarded_question_is_waited_for() {
+        let (post, ..) = post("discards").await;
+        let task = TaskKey::anonymous("t").unwrap();
+        let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
+        let posed = post.queue.pose(&task, "q", request.clone(), Duration::from_secs(60)).await.unwrap();
+        assert!(matches!(posed, Posed::Done(_)));
+        let elicitation = Elicitation::url("Go", "https://example.org", "e");
+        let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
+        let question = Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline };
+        discard(&post, None, Some(question), &DiscardReason::Expired);
+        assert!(post.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
+        post.settled().await;
+        assert!(!post.queue.is_waiting(&task, "q").await.unwrap());
+    }
+
+    #[actix::test]
+    async fn a_subscriber_ends_when_what_it_has_for_workers_is_given() {
+        for reason in [StopReason::Parked, StopReason::Stopped, StopReason::Left, StopReason::Closed] {
+            let (post, session, stop, mut ends) = post(&format!("{reason:?}")).await;
+            let settling = post.count_settling();
+            SessionSubscriberActor::new(post, None, Vec::new()).start();
+            match reason {
+                StopReason::Parked => session.0.away(),
+                StopReason::Left => session.0.left(),
+                StopReason::Closed => session.0.ended(),
+                _ => stop.send(true).unwrap(),
+            }
+            let early = tokio::time::timeout(Duration::from_millis(200), ends.recv()).await;
+            assert!(early.is_err(), "{early:?}");
+            drop(settling);
+            assert_eq!(ends.recv().await, Some(reason));
+        }
+    }
+
+    #[actix::test]
+    async fn a_subscriber_that_stops_waits_for_a_short_time_only() {
+        let (post, _session, stop, mut ends) = post("patience").await;
+        let _settling = post.count_settling();
+        SessionSubscriberActor::new(post, None, Vec::new()).start();
+        stop.send(true).unwrap();
+        assert_eq!(ends.recv().await, Some(StopReason::Stopped));
     }
 }

@@ -50,6 +50,8 @@ pub struct SupervisorActor {
     ending: HashMap<u64, Ending>,
     /// Parked ones whose clients are back and for whom there is no place, with their epochs; the longest waiting first.
     waiting: VecDeque<(SessionId, u64)>,
+    /// Whether a timer runs at whose end those that wait are tried again, as there was no thread.
+    retrying: bool,
     epochs: u64,
     /// Set once: a supervisor that shuts down starts nothing new.
     shutting_down: bool,
@@ -138,6 +140,7 @@ impl SupervisorActor {
             children: HashMap::new(),
             ending: HashMap::new(),
             waiting: VecDeque::new(),
+            retrying: false,
             epochs: 0,
             shutting_down: false,
         }
@@ -173,6 +176,7 @@ impl SupervisorActor {
             stats,
             supervisor: ctx.address().recipient(),
             stop: stop_receiver,
+            settling: watch::Sender::new(0),
         };
         // Whatever still ends under this id ends first, so that what it has in hand is put down.
         let predecessors =

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drive::{Drive, cancel};
+use super::discard::{cancel, discard};
+use super::drive::Drive;
 use crate::actors::post::{Memory, Post, StopReason};
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
@@ -81,8 +82,8 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
         match item.envelope {
             Err(why) => {
                 let reason = DiscardReason::Undecodable(why.to_string());
-                super::serve::discard(drive, None, None, &reason);
-                record(drive, Some(reason), None, &item.unreadable).await;
+                discard(&drive.post, None, None, &reason);
+                record(&drive.post, Some(reason), None, &item.unreadable).await;
             }
             Ok(envelope) => {
                 // It is removed already: what derives the same id from now on is another one.
@@ -97,8 +98,8 @@ async fn pop_and_deliver(drive: &mut Drive) -> Result<Option<StopReason>, QueueE
 
 /// Writes down what became of one, where that is wanted. It is removed already, so a process that dies here, or a queue that
 /// fails, leaves nothing of it.
-async fn record(drive: &Drive, discarded: Option<DiscardReason>, receipt: Option<NotificationId>, raw: &[u8]) {
-    let Post { queue, session_id, config, .. } = &drive.post;
+async fn record(post: &Post, discarded: Option<DiscardReason>, receipt: Option<NotificationId>, raw: &[u8]) {
+    let Post { queue, session_id, config, .. } = post;
     if receipt.is_none() && (discarded.is_none() || config.dead_letters() == 0) {
         return;
     }
@@ -123,12 +124,12 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, read_at: (Timestamp, Ins
     drive.post.stats.add_delivered(accepted);
     match stopped {
         Stopped::AllAccepted | Stopped::NotPermitted => {
-            record(drive, None, receipt, &[]).await;
+            record(&drive.post, None, receipt, &[]).await;
             drive.ask(kept.question.into_iter().collect(), read_at);
         }
         Stopped::Discarded(reason) => {
-            super::serve::discard(drive, Some(&id), kept.question.clone(), &reason);
-            record(drive, Some(reason), receipt, kept.raw()).await;
+            discard(&drive.post, Some(&id), kept.question.clone(), &reason);
+            record(&drive.post, Some(reason), receipt, kept.raw()).await;
         }
         Stopped::Failed { mut envelope, error, pause } => {
             drive.post.stats.set_error(&error);
@@ -139,7 +140,7 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, read_at: (Timestamp, Ins
         }
         Stopped::Parked(why) => {
             drive.post.stats.set_error(&why);
-            drive.set_state(SubscriberState::Parked);
+            drive.set_state(SubscriberState::BackingOff);
             drive.memory.in_hand = Some((kept, read_at));
             let pause = tokio::time::sleep(drive.post.config.backoff_max());
             drive.until_changed_from(seen, pause).await;
@@ -150,6 +151,13 @@ async fn deliver(drive: &mut Drive, envelope: Envelope, read_at: (Timestamp, Ins
         }
     }
     None
+}
+
+/// Discards what was in hand of a parked subscriber: its time to live is over, and its client is still away.
+pub(in crate::actors) async fn expire_in_hand(post: &Post, envelope: &Envelope) {
+    let receipt = envelope.receipt.then_some(envelope.id);
+    discard(post, Some(&envelope.id), envelope.question.clone(), &DiscardReason::Expired);
+    record(post, Some(DiscardReason::Expired), receipt, envelope.raw()).await;
 }
 
 /// Loses what was in hand at the end: it is in no queue any more. A worker that waits for the answer to its question is

@@ -8,12 +8,11 @@ use actix::Addr;
 
 use super::serve::{Left, serve};
 use crate::actors::post::{Memory, Post, StopReason, stopped};
-use crate::actors::session::{Ask, StopAsking, UntilAnswersGiven};
+use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
-use crate::question::{Answer, Question};
-use crate::queue::questions::settle_open;
+use crate::question::Question;
 use crate::queue::{Consumer, Item, LeaseState, Permit};
 use crate::session::SessionState;
 
@@ -76,7 +75,7 @@ impl Drive {
                     }
                     Ok(Left::NotReady) => {
                         drop(consumer);
-                        self.park(seen).await;
+                        self.await_ready(seen).await;
                     }
                     Ok(Left::Closed) => return StopReason::Closed,
                     Ok(Left::SessionActorGone) => {
@@ -136,18 +135,16 @@ impl Drive {
     pub(super) async fn park_for_long(&mut self, seen: SessionState) -> bool {
         self.set_state(SubscriberState::Parked);
         self.release().await;
-        // An answer that the user gave goes to its worker first: the user is not asked again for it.
-        let session = self.session.clone();
-        let answers_given = async move {
-            let _ = session.send(UntilAnswersGiven).await;
-        };
+        // The arbiter ends, and with it all that runs there. An answer that the user gave goes to its worker first, as the user
+        // is not asked again for it; so does a cancellation, as nobody else tells the worker.
+        //
         // From what was seen before the release: the client may have come back during it.
-        !self.until_changed_from(seen, answers_given).await && !self.stopping()
+        !self.until_changed_from(seen, self.post.settled()).await && !self.stopping()
     }
 
-    /// The session takes nothing now. If its presence does not say so, only time can tell when it does again.
-    async fn park(&mut self, seen: SessionState) {
-        self.set_state(SubscriberState::Parked);
+    /// Pauses while the session takes nothing. Where its presence does not say so, only time can tell when it does again.
+    async fn await_ready(&mut self, seen: SessionState) {
+        self.set_state(SubscriberState::BackingOff);
         let pause = self.post.config.backoff().pause(self.memory.failures, fastrand::f64());
         self.memory.failures = self.memory.failures.saturating_add(1);
         self.until_changed_from(seen, tokio::time::sleep(pause)).await;
@@ -235,13 +232,5 @@ impl Drive {
 
     pub(super) fn set_state(&self, state: SubscriberState) {
         self.post.stats.set_state(state);
-    }
-}
-
-/// A question that nobody will answer: its worker is told why, at once.
-pub(super) async fn cancel(post: &Post, question: &Question, why: &str) {
-    let answer = Answer::cancelled(why);
-    if let Err(error) = settle_open(&*post.queue, &post.session_id, question, &answer).await {
-        tracing::warn!(session = ?post.session_id, %error, "a question was not cancelled; its worker waits out its time");
     }
 }

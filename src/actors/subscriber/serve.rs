@@ -5,14 +5,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drive::{Drive, cancel};
+use super::discard::discard;
+use super::drive::Drive;
 use crate::actors::post::stopped;
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::envelope::Envelope;
 use crate::error::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
-use crate::question::Question;
 use crate::queue::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::session::SessionState;
 
@@ -179,7 +179,7 @@ async fn deliver(
             None => break Next::Go,
             Some(Item { envelope: Err(why), .. }) => {
                 let reason = DiscardReason::Undecodable(why.to_string());
-                discard(drive, None, None, &reason);
+                discard(&drive.post, None, None, &reason);
                 fates.push(Fate { position: count, discarded: Some(reason), receipt: None });
                 (count, last) = (count + 1, items.pop_front().map(|item| item.mark));
                 continue;
@@ -242,7 +242,7 @@ async fn deliver(
             Stopped::AllAccepted => {}
             Stopped::Discarded(reason) => {
                 if let Some((id, question, receipt)) = brought.get(accepted) {
-                    discard(drive, Some(id), question.clone(), &reason);
+                    discard(&drive.post, Some(id), question.clone(), &reason);
                     fates.push(Fate { position: count, discarded: Some(reason), receipt: *receipt });
                 }
                 (count, last) = (count + 1, marks.get(accepted).cloned());
@@ -276,20 +276,6 @@ async fn deliver(
 /// What is to be written down of one that was delivered, if anything is.
 fn delivered_at(position: usize, receipt: Option<NotificationId>) -> Option<Fate> {
     receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) })
-}
-
-pub(super) fn discard(drive: &Drive, id: Option<&NotificationId>, question: Option<Question>, reason: &DiscardReason) {
-    drive.post.stats.add_discarded();
-    if *reason != DiscardReason::Expired {
-        drive.post.stats.set_error(reason);
-    }
-    let id = id.map(ToString::to_string);
-    tracing::warn!(session = ?drive.post.session_id, id, %reason, "a notification is discarded");
-    if let Some(question) = question {
-        let (post, why) = (drive.post.clone(), reason.to_string());
-        // Beside the delivery, which it must not hold up.
-        actix::spawn(async move { cancel(&post, &question, &why).await });
-    }
 }
 
 /// When the lease must be renewed.
