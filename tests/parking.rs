@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mcp_courier::actors::{Ensured, GetSubscriberCount, ListSubscribers, SubscriberInfo, SubscriberState};
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, Delivery, EnsureError, HandOverError, McpSession, Notification, SessionId,
-    TaskStatus,
+    Config, ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, HandOverError, McpSession, Notification,
+    Receipt, SessionId, TaskStatus,
 };
 use serde_json::json;
 
@@ -271,6 +271,54 @@ async fn g4_an_older_stream_that_receives_again_after_the_client_was_away_claims
     until_state(&new_server, "s", SubscriberState::StandingBy).await;
     push(&new_server, "s", [2]).await;
     old.until_taken(1).await;
+}
+
+#[actix::test]
+async fn a_session_that_is_not_ready_though_its_client_is_there_backs_off_and_keeps_its_place() {
+    for delivery in [Delivery::AtLeastOnce, Delivery::AtMostOnce] {
+        let courier = courier(&format!("not-ready-{delivery:?}"), config().dedicated_limit(1).delivery(delivery)).await;
+        let session = Recorder::new();
+        session.always(Some(Act::Fail(HandOverError::NotReady("busy".to_owned()))));
+        ensure(&courier, "s", &session).await.unwrap();
+        push(&courier, "s", [1]).await;
+        session.until_offered(2).await;
+        until_state(&courier, "s", SubscriberState::BackingOff).await;
+        for _ in 0..50 {
+            assert_ne!(info(&courier, "s").await.unwrap().state, SubscriberState::Parked, "{delivery:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(ensure(&courier, "other", &Recorder::new()).await, Err(EnsureError::LimitReached { limit: 1 }));
+        session.always(None);
+        session.until_taken(1).await;
+    }
+}
+
+#[actix::test]
+async fn g6_what_is_in_hand_at_most_once_expires_while_the_client_is_away() {
+    let life = Duration::from_millis(500);
+    let config = config().delivery(Delivery::AtMostOnce).time_to_live(life).dead_letters(10);
+    let courier = courier("in-hand-expires", config).await;
+    let (session, publisher) = (Recorder::new(), courier.publisher());
+    session.always(Some(Act::Fail(HandOverError::NotReady("its stream has ended".to_owned()))));
+    ensure(&courier, "s", &session).await.unwrap();
+    let pushed = publisher.push(&id("s"), numbered(1).with_receipt()).await.unwrap().id;
+    session.until_offered(1).await;
+    session.presence().away();
+    until_state(&courier, "s", SubscriberState::Parked).await;
+    session.always(None);
+    assert!(!publisher.receipt(&id("s"), pushed).await.unwrap().is_settled());
+    eventually("it is discarded", SOON, async || info(&courier, "s").await.unwrap().discarded == 1).await;
+    assert_eq!(info(&courier, "s").await.unwrap().state, SubscriberState::Parked);
+    eventually("its receipt says so", SOON, async || {
+        let receipt = publisher.receipt(&id("s"), pushed).await.unwrap();
+        matches!(receipt, Receipt::Discarded { reason: DiscardReason::Expired, .. })
+    })
+    .await;
+    assert_eq!(publisher.dead_letters().list(&id("s"), 0, 10).await.unwrap().len(), 1);
+    session.presence().ready(2);
+    push(&courier, "s", [2]).await;
+    session.until_taken(1).await;
+    assert_eq!(session.taken(), [2]);
 }
 
 #[actix::test]

@@ -15,6 +15,8 @@ use serde_json::json;
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/session.rs"]
 mod session;
 
@@ -230,11 +232,58 @@ async fn process_with_few_descriptors() {
 
 #[test]
 fn g6_where_no_thread_can_be_had_the_caller_is_told_and_the_others_go_on() {
+    succeeds_with_few_descriptors("process_with_few_descriptors");
+}
+
+/// Not a test: what runs with few descriptors.
+#[actix::test]
+#[ignore = "the program of a child process"]
+async fn process_whose_client_returns_with_few_descriptors() {
+    log::begin_with("mcp_courier=debug");
+    let courier = courier("returns", config()).await;
+    let back = Recorder::new();
+    courier.ensure_subscriber(&id(), back.clone()).await.unwrap();
+    eventually("it waits", SOON, async || state(&courier).await == Some(SubscriberState::Waiting)).await;
+    back.presence().away();
+    eventually("it is parked", SOON, async || state(&courier).await == Some(SubscriberState::Parked)).await;
+    let others: Vec<_> = (0..100).map(|n| SessionId::new(format!("other-{n}")).unwrap()).collect();
+    let mut refused = 0;
+    for other in &others {
+        refused += usize::from(courier.ensure_subscriber(other, Recorder::new()).await.is_err());
+    }
+    assert!(refused > 0, "there were enough descriptors");
+    // It comes back many times, and there is no thread for it.
+    for opened in 2..60 {
+        back.presence().ready(opened);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        back.presence().away();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    back.presence().ready(60);
+    let tries = || log::lines(&["starting a parked subscriber failed"]).len();
+    eventually("it is tried", SOON, async || tries() > 0).await;
+    let (before, begun) = (tries(), Instant::now());
+    eventually("it is tried again", SOON, async || tries() > before + 3).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (tried, pauses) = (tries() - before, begun.elapsed().as_millis() as usize / 50);
+    assert!(tried <= pauses + 2, "{tried} tries in {pauses} pauses");
+    push(&courier, [1]).await;
+    courier.stop_subscriber(&others[0], None).await;
+    back.until_taken(1).await;
+}
+
+#[test]
+fn a_client_that_returns_many_times_where_no_thread_can_be_had_is_tried_once_a_pause() {
+    succeeds_with_few_descriptors("process_whose_client_returns_with_few_descriptors");
+}
+
+fn succeeds_with_few_descriptors(program: &str) {
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "process_with_few_descriptors"])
+        .args(["--ignored", "--exact", program])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert!(output.contains("1 passed"), "{output}");
 }

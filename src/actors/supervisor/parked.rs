@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::prelude::*;
 use actix_rt::task::JoinHandle;
@@ -21,7 +22,7 @@ use super::child::{Child, Runs};
 use crate::actors::SubscriberState;
 use crate::actors::arbiters::OwnArbiter;
 use crate::actors::post::{EndNotice, Memory, Post, StopReason, stopped};
-use crate::actors::subscriber::at_most_once::lose_in_hand;
+use crate::actors::subscriber::at_most_once::{expire_in_hand, lose_in_hand};
 use crate::error::EnsureError;
 use crate::session::{Presence, SessionState};
 use crate::session_id::SessionId;
@@ -75,6 +76,15 @@ async fn watch(
         tokio::select! {
             () = presence.changed_from(seen) => {}
             () = stopped(&mut stop) => break StopReason::Stopped,
+            () = in_hand_expired(&post, &memory) => {
+                let in_hand = memory.borrow_mut().as_mut().and_then(|memory| memory.in_hand.take());
+                if let Some((envelope, _)) = in_hand {
+                    let post = post.clone();
+                    // The client may come back and end this watch before all is written down.
+                    actix_rt::spawn(async move { expire_in_hand(&post, &envelope).await });
+                }
+                continue;
+            }
         }
         seen = presence.now();
         match seen {
@@ -98,6 +108,20 @@ async fn watch(
     notice.reason = reason;
 }
 
+/// Waits until the time to live of what is in hand is over. For ever where nothing is.
+async fn in_hand_expired(post: &Post, memory: &RefCell<Option<Box<Memory>>>) {
+    let expiry =
+        memory.borrow().as_ref().and_then(|memory| memory.in_hand.as_ref()).map(|(envelope, (clock, read))| {
+            // What has no time of its own is kept for as long as what this crate pushes.
+            let left = envelope.expires_at.map_or(post.config.time_to_live(), |at| at.since(*clock));
+            *read + left
+        });
+    match expiry {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl SupervisorActor {
     /// Takes the arbiter and the place of a subscriber whose client is away.
     pub(super) fn park(&mut self, session_id: &SessionId, memory: Box<Memory>, ctx: &mut Context<Self>) {
@@ -110,25 +134,29 @@ impl SupervisorActor {
         self.give_places(ctx);
     }
 
-    /// Starts a parked subscriber whose client is back. Where there is no place for it, it stays parked, says so, and is
-    /// started when a place gets free.
+    /// Starts a parked subscriber whose client is back. Without a place or a thread it stays parked, says so, and waits.
     fn start_returned(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) {
         let Err(error) = self.start_parked(session_id, ctx) else { return };
         let Some(Child { post, .. }) = self.children.get(session_id) else { return };
         post.stats.set_error(&error);
         let epoch = post.epoch;
-        if matches!(error, EnsureError::LimitReached { .. }) {
-            // A client may come and go many times before there is a place.
-            if self.waiting.iter().all(|(_, waits)| *waits != epoch) {
-                tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits for a place");
-                self.waiting.push_back((session_id.clone(), epoch));
-            }
-        } else {
-            tracing::debug!(session = ?session_id, %error, "starting a parked subscriber failed; trying again");
-            let returned = Returned { session: session_id.clone(), epoch };
-            let pause = self.config.backoff_max();
-            ctx.run_later(pause, move |supervisor, ctx| Handler::handle(supervisor, returned, ctx));
+        // A client may come and go many times before there is a place.
+        if self.waiting.iter().all(|(_, waits)| *waits != epoch) {
+            tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits");
+            self.waiting.push_back((session_id.clone(), epoch));
         }
+        self.try_again_after(&error, ctx);
+    }
+
+    /// Tries those that wait again after a pause, where the error says that there was no thread: nothing tells when there is one.
+    fn try_again_after(&mut self, error: &EnsureError, ctx: &mut Context<Self>) {
+        if !matches!(error, EnsureError::NoArbiter(_)) || std::mem::replace(&mut self.retrying, true) {
+            return;
+        }
+        ctx.run_later(self.config.backoff_max(), |supervisor, ctx| {
+            supervisor.retrying = false;
+            supervisor.give_places(ctx);
+        });
     }
 
     /// Starts a parked subscriber if its client is there. Does nothing for any other.
@@ -149,13 +177,18 @@ impl SupervisorActor {
         Ok(())
     }
 
-    /// Starts those that wait for a place, the longest waiting first, as far as there are places.
+    /// Starts those that wait, the longest waiting first, as far as there are places and threads.
     pub(super) fn give_places(&mut self, ctx: &mut Context<Self>) {
-        while self.check_place().is_ok() {
-            let Some((session_id, epoch)) = self.waiting.pop_front() else { return };
-            if self.children.get(&session_id).is_some_and(|child| child.post.epoch == epoch) {
-                self.start_returned(&session_id, ctx);
+        while let Some((session_id, epoch)) = self.waiting.front().cloned() {
+            if let Some(Child { post, .. }) = self.children.get(&session_id).filter(|child| child.post.epoch == epoch) {
+                let stats = Arc::clone(&post.stats);
+                if let Err(error) = self.start_parked(&session_id, ctx) {
+                    tracing::debug!(session = ?session_id, %error, "starting a parked subscriber failed; it still waits");
+                    stats.set_error(&error);
+                    return self.try_again_after(&error, ctx);
+                }
             }
+            self.waiting.pop_front();
         }
     }
 }
