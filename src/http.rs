@@ -13,7 +13,7 @@
 //! | `tcp_nodelay` | `true` | an answer takes 1 ms, and not 44 |
 //! | keep-alive | 75 s | balancers use a connection again within 60 s |
 //! | signals | SIGTERM, SIGINT | handled before the server answers; a second one ends it at once |
-//! | shutdown | drain, release leases, end streams, stop HTTP | 1.2 s, and not 6.9 |
+//! | shutdown | drain, release leases, end streams, stop HTTP | 0.5 s with 50 clients, and not 6.9 |
 //!
 //! The same layer frames everything that goes out, and repairs what comes in:
 //! - Events with data carry `event: message`, which some readers need.

@@ -18,6 +18,8 @@ mod answers;
 mod ending;
 #[path = "http/framing.rs"]
 mod framing;
+#[path = "http/own_retry.rs"]
+mod own_retry;
 #[path = "http/serving.rs"]
 mod serving;
 #[path = "http/unlayered.rs"]
