@@ -16,6 +16,8 @@ mod redis_server;
 #[path = "support/session.rs"]
 mod session;
 
+#[path = "redis_trouble/line.rs"]
+mod line;
 #[path = "redis_trouble/narrow.rs"]
 mod narrow;
 #[path = "redis_trouble/one.rs"]

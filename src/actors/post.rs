@@ -148,7 +148,9 @@ impl Memory {
             owner: post.owner,
             recent: Recent::new(capacity),
             arrivals: Arrivals::new(capacity, post.config.time_to_live()),
-            limit: Arc::new(Mutex::new(LineLimit::new(messages, post.config.batch_bytes()))),
+            limit: Arc::new(Mutex::new(
+                LineLimit::new(messages, post.config.batch_bytes()).for_messages_of(post.config.message_max_bytes()),
+            )),
             ended_tasks: Arc::default(),
             claimed: None,
             failures: 0,

@@ -24,20 +24,36 @@ pub struct LineLimit {
     messages: usize,
     bytes: usize,
     time: Duration,
+    /// Most time ever.
+    longest: Duration,
 }
 
 impl LineLimit {
     /// Time that a request may last in the beginning, and whenever all goes well.
     pub const SHORTEST: Duration = Duration::from_secs(5);
 
-    /// Longest time that a request may last, reached by one message that timed out again and again. One message of 1 MiB passes
-    /// at 13.2 KB/s.
+    /// Longest time that a request may last, reached by one message that timed out again and again, where messages have 1 MiB at
+    /// most. Larger messages have this time for each MiB: see [`for_messages_of`](Self::for_messages_of).
     pub const LONGEST: Duration = Duration::from_secs(80);
 
-    /// Begins with the most messages and the most bytes, each at least 1.
+    /// Begins with the most messages and the most bytes, each at least 1, and for messages of 1 MiB at most.
     pub fn new(messages: usize, bytes: usize) -> Self {
         let (messages, bytes) = (messages.max(1), bytes.max(1));
-        Self { most_messages: messages, most_bytes: bytes, messages, bytes, time: Self::SHORTEST }
+        Self {
+            most_messages: messages,
+            most_bytes: bytes,
+            messages,
+            bytes,
+            time: Self::SHORTEST,
+            longest: Self::LONGEST,
+        }
+    }
+
+    /// Allows so much time that one message of this many bytes passes a line of 13.2 KB/s.
+    pub fn for_messages_of(mut self, bytes: usize) -> Self {
+        let of_one = Self::LONGEST.mul_f64(bytes as f64 / (1024.0 * 1024.0));
+        self.longest = of_one.max(Self::LONGEST);
+        self
     }
 
     /// Number of messages to move, at least 1.
@@ -50,6 +66,11 @@ impl LineLimit {
         self.bytes
     }
 
+    /// Returns whether the answer may take no more time than it does now.
+    pub fn is_longest(&self) -> bool {
+        self.time >= self.longest
+    }
+
     /// Time that the answer may take.
     pub fn time(&self) -> Duration {
         self.time
@@ -58,7 +79,7 @@ impl LineLimit {
     /// Learns from a request whose answer did not come in time.
     pub fn timed_out(&mut self) {
         if self.messages == 1 {
-            self.time = (self.time * 2).min(Self::LONGEST);
+            self.time = (self.time * 2).min(self.longest);
         }
         // At once, and not by half: each step costs the whole time.
         (self.messages, self.bytes) = (1, 1);
@@ -67,6 +88,7 @@ impl LineLimit {
     /// Learns from a request that moved this many messages and bytes, and how long its answer took.
     pub fn succeeded(&mut self, messages: usize, bytes: usize, took: Duration) {
         if messages == 0 {
+            self.answered(took);
             return;
         }
         if took > self.time / 2 {
@@ -79,9 +101,16 @@ impl LineLimit {
             return;
         }
         if self.time > Self::SHORTEST {
-            self.time = (self.time / 2).max(Self::SHORTEST);
+            self.answered(took);
         } else {
             self.grow(messages, bytes);
+        }
+    }
+
+    /// Learns from a request that had nothing to move: where its answer was quick, the time is halved.
+    pub fn answered(&mut self, took: Duration) {
+        if took <= self.time / 4 {
+            self.time = (self.time / 2).max(Self::SHORTEST);
         }
     }
 
@@ -185,6 +214,26 @@ mod tests {
         for (rate, most) in [(150_000.0, 1), (20_000.0, 3)] {
             let timeouts = drain(&[100_000; 12], rate, Duration::from_millis(1), &mut LineLimit::new(100, MIB));
             assert!(timeouts <= most, "{timeouts} timeouts at {rate} bytes a second");
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_queued_passes_a_line_of_14_kb_a_second() {
+        for size in [MIB, 16 * MIB, 64 * MIB] {
+            let mut limit = LineLimit::new(100, MIB).for_messages_of(size);
+            let timeouts = drain(&[300, size, 300], 14_000.0, Duration::from_millis(100), &mut limit);
+            assert!(timeouts <= 12, "{timeouts} timeouts for {size} bytes");
+        }
+    }
+
+    #[test]
+    fn quick_answers_without_messages_take_the_time_back() {
+        let mut limit = LineLimit::new(1, MIB);
+        (0..4).for_each(|_| limit.timed_out());
+        for time in [40, 20, 10, 5, 5] {
+            limit.succeeded(0, 0, limit.time() / 3);
+            limit.succeeded(0, 0, seconds(0.01));
+            assert_eq!((limit.messages(), limit.time()), (1, Duration::from_secs(time)));
         }
     }
 

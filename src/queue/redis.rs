@@ -16,7 +16,7 @@ use self::shared::SharedConnection;
 use self::waits::Waits;
 use super::{BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queue, Queued, Refusal};
 use crate::config::Config;
-use crate::error::{ConfigError, QueueError, QueueErrorKind};
+use crate::error::{Cause, ConfigError, QueueError, QueueErrorKind};
 use crate::keys::Keys;
 use crate::session_id::{SessionId, SessionStatus};
 
@@ -69,7 +69,10 @@ impl RedisQueue {
         let client = connection::client(url)?;
         let shown_url = url::shown(url);
         let keys = Keys::new(config.prefix());
-        let shared = SharedConnection::new(client.clone(), primary::probe(&keys), config.backoff());
+        let shared = {
+            let largest = config.message_max_bytes();
+            SharedConnection::new(client.clone(), primary::probe(&keys), config.backoff(), largest)
+        };
         let waits = Waits::new(client.clone(), primary::probe(&keys));
         Ok(Self { client, shown_url, shared, config, keys, waits })
     }
@@ -90,7 +93,8 @@ impl RedisQueue {
             waiting.push_back(index);
             results.push(None);
         }
-        while sessions.values().any(|waiting| !waiting.is_empty()) {
+        let mut lost = None;
+        while lost.is_none() && sessions.values().any(|waiting| !waiting.is_empty()) {
             let (line, mut round_bytes) = (self.shared.limit(), 0);
             let mut calls: Vec<(&SessionId, Vec<usize>)> = Vec::new();
             for session in &order {
@@ -128,6 +132,7 @@ impl RedisQueue {
                 let most = calls.iter().map(|(_, call)| call.len()).max().unwrap_or_default();
                 self.shared.learn(most, round_bytes, sent.elapsed());
             }
+            lost = cause_of_loss(&answers);
             for ((session, call), answer) in calls.iter().zip(answers) {
                 if answer.as_ref().is_ok_and(|answer| !answer.owned && answer.queued > 0) {
                     unowned.insert((*session).clone());
@@ -138,7 +143,13 @@ impl RedisQueue {
                 }
             }
         }
-        if !unowned.is_empty() && !self.config.fastmcp_servers() {
+        // Each round would wait for an answer as long as this one, and none of the rest was sent.
+        if let Some(cause) = &lost {
+            for index in sessions.into_values().flatten() {
+                results[index] = Some(Err(Refusal::Unreachable(Arc::clone(cause))));
+            }
+        }
+        if lost.is_none() && !unowned.is_empty() && !self.config.fastmcp_servers() {
             let status = self.status_of_unowned(unowned.into_iter().collect()).await;
             for (outgoing, result) in batch.iter().zip(&mut results) {
                 if let (Some(Ok(queued)), Some(status)) = (result, status.get(&outgoing.session)) {
@@ -268,6 +279,16 @@ fn settle(
             true
         }
     }
+}
+
+/// Returns why a round had no answer at all, or `None` where it had one.
+fn cause_of_loss(answers: &[Result<push::Answer, Refusal>]) -> Option<Arc<Cause>> {
+    let mut causes = answers.iter().map(|answer| match answer {
+        Err(Refusal::Unreachable(cause) | Refusal::Uncertain(cause)) => Some(cause),
+        _ => None,
+    });
+    let cause = causes.next()??;
+    causes.all(|cause| cause.is_some()).then(|| Arc::clone(cause))
 }
 
 fn refuse_the_rest(waiting: &mut std::collections::VecDeque<usize>, results: &mut [Option<Result<Queued, Refusal>>]) {

@@ -67,7 +67,10 @@ impl RedisConsumer {
             owner,
             permit,
             renewed: Instant::now(),
-            limit: Arc::new(Mutex::new(LineLimit::new(config.batch_messages(), config.batch_bytes()))),
+            limit: Arc::new(Mutex::new(
+                LineLimit::new(config.batch_messages(), config.batch_bytes())
+                    .for_messages_of(config.message_max_bytes()),
+            )),
             life: Duration::ZERO,
             seen_at: None,
             config,
@@ -135,7 +138,11 @@ impl RedisConsumer {
         let mut invocation = take::SCRIPT.prepare_invoke();
         invocation.key(self.take_keys(delivered)).arg(self.take_arguments(delivered, true, limit));
         let mut connection = self.connection.clone();
-        let (answer, renewal) = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
+        let answered = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
+        let Some((answer, renewal)) = answered else {
+            lock(&self.limit).timed_out();
+            return Err(silent(limit.time()));
+        };
         let took = sent.elapsed();
         let taken = self.taken(answer, sent, mark, renewal).await?;
         let bytes = taken.items.iter().map(|item| item.mark.length).sum();
@@ -156,7 +163,10 @@ impl RedisConsumer {
         pipe.add_command(evalsha(&take::SCRIPT, &keys)).arg(&arguments);
         pipe.ignore_errors();
         let mut connection = self.connection.clone();
-        let (answers, renewal) = self.answer(block + limit.time(), pipe.query_async(&mut connection)).await?;
+        let time = block + limit.time();
+        // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
+        let answered = self.answer(time, pipe.query_async(&mut connection)).await?;
+        let Some((answers, renewal)) = answered else { return Err(silent(time)) };
         let [moved, taken] = each(answers)?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved.map_err(kind)?;
@@ -224,13 +234,20 @@ impl RedisConsumer {
         pipe.cmd("TIME");
         pipe.ignore_errors();
         let mut connection = self.connection.clone();
-        let time = lock(&self.limit).time();
-        let (answers, _) = self.answer(block + time, pipe.query_async(&mut connection)).await?;
+        let (sent, time) = (Instant::now(), block + lock(&self.limit).time());
+        let Some((answers, _)) = self.answer(time, pipe.query_async(&mut connection)).await? else {
+            lock(&self.limit).timed_out();
+            return Err(silent(time));
+        };
         let [popped, time] = each(answers)?;
         let popped: Option<(String, Vec<u8>)> =
             redis::from_redis_value(popped.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
         let (seconds, micros): (i64, i64) =
             redis::from_redis_value(time.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        match &popped {
+            Some((_, raw)) => lock(&self.limit).succeeded(1, raw.len(), sent.elapsed()),
+            None => lock(&self.limit).answered(sent.elapsed().saturating_sub(block)),
+        }
         Ok(popped.map(|(_, raw)| {
             let item = Item::decode(&self.keys.queue, raw, self.config.time_to_live());
             (item, Timestamp(seconds * 1_000_000 + micros))
@@ -344,6 +361,10 @@ fn each<const N: usize>(answers: Vec<RedisResult<Value>>) -> Result<[RedisResult
 
 fn is_noscript(error: &redis::RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}
+
+fn silent(time: Duration) -> QueueErrorKind {
+    QueueErrorKind::Broken(format!("no answer within {time:?}").into())
 }
 
 fn bad(reply: BadReply) -> QueueErrorKind {

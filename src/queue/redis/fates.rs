@@ -13,7 +13,7 @@ use crate::error::QueueError;
 use crate::fate::{DiscardReason, Receipt};
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
-use crate::queue::{BoxFuture, Fate, Fates, Letter, LineLimit, Mark, Redrove};
+use crate::queue::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
 use crate::session_id::SessionId;
 
 pub(super) mod lua;
@@ -68,7 +68,7 @@ impl RedisQueue {
             let piece: Vec<Vec<u8>> = match range.query_async(&mut line).await {
                 Ok(piece) => piece,
                 // Fewer at once, and then more time: the line has learned from it.
-                Err(error) if error.is_timeout() && line.limit().time() < LineLimit::LONGEST && timeouts < 6 => {
+                Err(error) if error.is_timeout() && !line.limit().is_longest() && timeouts < 6 => {
                     timeouts += 1;
                     continue;
                 }

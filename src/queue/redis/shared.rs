@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Arg, Client, Cmd, Pipeline, PushKind, RedisFuture, RedisResult, Value};
+use redis::{
+    Arg, Client, Cmd, ErrorKind, Pipeline, PushKind, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+};
 use tokio::runtime::Handle;
 
 use super::connection::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, connect, is_broken};
@@ -60,6 +62,8 @@ struct State {
     begun: Option<Instant>,
     /// When the current connection was last checked; `None` where a check is due.
     checked: Option<Instant>,
+    /// When an answer to a large request last did not come in time.
+    timed_out: Option<Instant>,
     /// Number of connections in a row that were replaced because their server was no primary.
     unfit: u32,
 }
@@ -76,8 +80,8 @@ type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<Multiple
 
 impl SharedConnection {
     /// Makes none yet.
-    pub(super) fn new(client: Client, probe: Cmd, backoff: Backoff) -> Self {
-        let line = Mutex::new(LineLimit::new(CALL_MESSAGES, CALL_BYTES));
+    pub(super) fn new(client: Client, probe: Cmd, backoff: Backoff, message_max_bytes: usize) -> Self {
+        let line = Mutex::new(LineLimit::new(CALL_MESSAGES, CALL_BYTES).for_messages_of(message_max_bytes));
         let (home, large, state) = (Handle::current(), AtomicUsize::new(0), Mutex::default());
         let inner = Inner { client, home, probe, backoff, line, large, state };
         Self { inner: Arc::new(inner), is_for_large_answers: false }
@@ -150,8 +154,8 @@ impl SharedConnection {
         }
     }
 
-    /// Sends a request. Where its server turns out to be no primary, nothing was done by it, and the request is sent once
-    /// more over a new connection, if one may be made already.
+    /// Sends a request. Where its server turns out to be no primary, and did nothing of the request, the request is sent once more
+    /// over a new connection, if one may be made already.
     async fn send(&self, request: Request<'_>) -> RedisResult<Vec<Value>> {
         let (result, again) = self.send_once(request).await;
         if again { self.send_once(request).await.0 } else { result }
@@ -173,20 +177,24 @@ impl SharedConnection {
                 Request::Many(pipeline, offset, count) => connection.req_packed_commands(pipeline, offset, count).await,
             }
         };
-        let large = (self.is_for_large_answers || request.bytes() >= LARGE).then(|| Large::begin(&self.inner.large));
+        let _large = (self.is_for_large_answers || request.bytes() >= LARGE).then(|| Large::begin(&self.inner.large));
         let is_behind_large = self.inner.large.load(Ordering::Relaxed) > 0;
         let time = if is_behind_large { self.limit().time() } else { ANSWER_TIMEOUT };
         let sent = Instant::now();
         let Ok((probed, result)) = tokio::time::timeout(time, future::join(probed, answered)).await else {
-            if large.is_some() {
-                lock(&self.inner.line).timed_out();
+            // One lesson for each connection: all requests that share it time out together.
+            if self.inner.forget(made) && is_behind_large {
+                self.inner.learn_timeout();
             }
-            self.inner.forget(made);
             return (Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {time:?}")).into()), false);
         };
         if let (true, Ok(answers)) = (self.is_for_large_answers, &result) {
             // How many messages they were is not known here.
-            self.learn(self.limit().messages(), answers.iter().map(size).sum(), sent.elapsed());
+            let (bytes, took) = (answers.iter().map(size).sum(), sent.elapsed());
+            self.learn(self.limit().messages(), bytes, took);
+            if bytes < LARGE {
+                self.inner.shorten(took);
+            }
         }
         if probed.iter().any(|probe| probe.as_ref().is_err_and(is_broken)) || result.as_ref().is_err_and(is_broken) {
             self.inner.forget(made);
@@ -197,8 +205,8 @@ impl SharedConnection {
             Err(error) => is_no_primary(error),
         });
         let (all_refused, any_refused) = match &result {
-            // A server does not become a primary again within one request: where the first was refused, all were.
-            Ok(answers) => (answers.first().is_some_and(refuses), answers.iter().any(refuses)),
+            // Each by itself: a replica may become the primary, and a server may end loading, between two of them.
+            Ok(answers) => (answers.iter().all(did_nothing), answers.iter().any(refuses)),
             Err(error) => (is_no_primary(error), is_no_primary(error)),
         };
         if probe_refused || any_refused {
@@ -258,13 +266,37 @@ fn refuses(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if is_no_primary(&error.clone().into()))
 }
 
+/// Returns whether an answer says that nothing was done: by a server that is no primary, or that does not know the script.
+fn did_nothing(answer: &Value) -> bool {
+    let is_noscript = |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+    refuses(answer) || matches!(answer, Value::ServerError(error) if is_noscript(&error.clone().into()))
+}
+
 impl Inner {
-    fn forget(&self, made: u64) {
+    /// Drops a connection, and returns whether it was the current one.
+    fn forget(&self, made: u64) -> bool {
         let mut state = self.state();
         let over = if state.made == made { state.current.take() } else { None };
         // Its end may be told here again, so the lock is given back first.
         drop(state);
-        drop(over);
+        over.is_some()
+    }
+
+    /// Learns from a large request whose answer did not come in time.
+    fn learn_timeout(&self) {
+        self.state().timed_out = Some(Instant::now());
+        lock(&self.line).timed_out();
+    }
+
+    /// Learns from a small answer to a request that had the time of large ones: where it was quick, the time is halved.
+    ///
+    /// Not soon after a timeout: the large request is repeated meanwhile, and needs the time that it has reached.
+    fn shorten(&self, took: Duration) {
+        let timed_out = self.state().timed_out;
+        let mut line = lock(&self.line);
+        if timed_out.is_none_or(|at| at.elapsed() > line.time()) {
+            line.answered(took);
+        }
     }
 
     /// Drops a connection whose server is no primary, and returns whether the next one may be made already. While each new

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 
 use super::{RedisConsumer, bad, each, evalsha, is_noscript};
 use crate::error::QueueErrorKind;
-use crate::lock::lock;
 use crate::queue::lease::DoubtMark;
 use crate::queue::redis::connection::{kind, within};
 use crate::queue::redis::reply;
@@ -105,15 +104,12 @@ impl RedisConsumer {
     }
 
     /// Waits for an answer, at most for `time`, and renews the lease meanwhile when that is due: Redis does so at once, and
-    /// says so behind the answer. Returns the last renewal besides.
-    ///
-    /// # Errors
-    /// An answer that does not come in time is also a lesson for [`LineLimit`](crate::queue::LineLimit).
+    /// says so behind the answer. Returns the answer and the last renewal, or `None` where no answer came in time.
     pub(super) async fn answer<T>(
         &self,
         time: Duration,
         answer: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<(T, Option<Renewal>), QueueErrorKind> {
+    ) -> Result<Option<(T, Option<Renewal>)>, QueueErrorKind> {
         let heartbeat = self.config.heartbeat();
         // A little late: who waits for a message, or delivers, renews by itself when the heartbeat is over.
         let mut due = self.renewed + heartbeat + heartbeat / 4;
@@ -130,13 +126,8 @@ impl RedisConsumer {
                 }
             }
         };
-        let answer = match answer {
-            Ok(answer) => answer.map_err(kind)?,
-            Err(_) => {
-                lock(&self.limit).timed_out();
-                return Err(QueueErrorKind::Broken(format!("no answer within {time:?}").into()));
-            }
-        };
+        let Ok(answer) = answer else { return Ok(None) };
+        let answer = answer.map_err(kind)?;
         let mut last: Option<Renewal> = None;
         while let Some(renewed) = renewals.join_next().await {
             // What failed shows again at the next renewal.
@@ -146,7 +137,7 @@ impl RedisConsumer {
                 last = Some(renewed);
             }
         }
-        Ok((answer, last))
+        Ok(Some((answer, last)))
     }
 
     /// Sends a renewal over the same connection, without waiting for its answer.
