@@ -37,7 +37,7 @@ const LEASE: &str = "{mcp-courier:notifications:the-session}:lease";
 const LOG: &str = "handed-over";
 const LONG: Duration = Duration::from_secs(60);
 
-/// Longer than news from Redis takes, so that a displaced owner has none but what is under way.
+/// Duration of one hand-over after its record, and the step of all waits.
 const PACE: Duration = Duration::from_millis(2);
 
 fn config() -> ConfigBuilder {
@@ -92,6 +92,9 @@ impl McpSession for Session {
                 .invoke_async(&mut record)
                 .await
                 .expect("the record is never in trouble");
+            // Redis writes the answer to the record and the news of a claim before it in any order, and this machine may take its
+            // time between the two. The answer to what is sent afterwards comes when both are written.
+            let () = redis::cmd("PING").query_async(&mut record).await.expect("the record is never in trouble");
             tokio::time::sleep(PACE).await;
             Ok(())
         })
