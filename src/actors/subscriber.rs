@@ -178,6 +178,7 @@ mod tests {
         let question = Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline };
         discard(&post, None, Some(question), &DiscardReason::Expired);
         assert!(post.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
+        assert_eq!(*post.settling.borrow(), 1, "it is counted");
         post.settled().await;
         assert!(!post.queue.is_waiting(&task, "q").await.unwrap());
     }
