@@ -39,10 +39,9 @@ struct State {
     opened: u64,
     /// Open ones, the newest last.
     streams: Vec<OpenStream>,
-    /// The stream that gets what is handed over between two confirmations. Only on that can it be confirmed.
+    /// The stream that has got what was handed over since the last confirmation; `None` where nothing was, or where a part
+    /// of it can no longer be confirmed.
     batch: Option<Batch>,
-    /// A part of the batch was sent down a stream on which the rest cannot follow: it cannot be confirmed any more.
-    broken: bool,
     /// The confirmation under way: the numbers of the pings that were sent behind the batch, and who waits for an answer
     /// to any of them.
     confirming: Option<(Vec<u64>, oneshot::Sender<()>)>,
@@ -85,7 +84,6 @@ impl ClientSession {
                 opened: 0,
                 streams: Vec::new(),
                 batch: None,
-                broken: false,
                 confirming: None,
                 remembered: (None, false),
                 is_initialized: false,
@@ -212,115 +210,4 @@ impl ClientSession {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{FutureExt, StreamExt, stream};
-    use serde_json::value::RawValue;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::error::{AskError, HandOverError};
-    use crate::notification::NotificationId;
-    use crate::question::Question;
-    use crate::session::rmcp::event_id::Epoch;
-    use crate::session::rmcp::stream::CourierStream;
-    use crate::session::{McpSession, Outbound};
-
-    fn client(config: &Config) -> Arc<ClientSession> {
-        Arc::new(ClientSession::new(config, SessionId::new("s").unwrap(), ProcessId::new()))
-    }
-
-    fn open(session: &Arc<ClientSession>) -> CourierStream {
-        let slot = Slot::new(stream::pending(), &Epoch::new());
-        let messages = session.open(slot.clone(), false);
-        CourierStream::new(None, slot, Some(messages))
-    }
-
-    async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
-        let id = NotificationId(Uuid::now_v7());
-        let params = RawValue::from_string("{}".to_owned()).unwrap();
-        let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0 };
-        session.hand_over(&outbound).await
-    }
-
-    #[tokio::test]
-    async fn what_an_older_batch_left_in_a_stream_does_not_count_as_pulled_for_the_next() {
-        let config = Config::builder().delivery_level(DeliveryLevel::Pulled).build().unwrap();
-        let session = client(&config);
-        let mut older = open(&session);
-        hand_over(&session).await.unwrap();
-        // The next cannot follow on the newer stream, so the first is given up where it is.
-        let newer = open(&session);
-        hand_over(&session).await.unwrap_err();
-        session.confirm().await.unwrap_err();
-        drop(newer);
-        // The older one goes on, with that first one still in it.
-        {
-            let next = hand_over(&session);
-            tokio::pin!(next);
-            assert!((&mut next).now_or_never().is_none(), "the channel is full");
-            older.next().await.unwrap();
-            next.await.unwrap();
-        }
-        let confirmed = session.confirm();
-        tokio::pin!(confirmed);
-        assert!((&mut confirmed).now_or_never().is_none(), "nobody has pulled the second");
-        older.next().await.unwrap();
-        confirmed.await.unwrap();
-    }
-
-    fn may_be_asked(session: &ClientSession) {
-        let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
-            "clientInfo": {"name": "c", "version": "1"}}});
-        session.initialized(&mut serde_json::from_value(initialize).unwrap(), false).unwrap();
-    }
-
-    fn question() -> Question {
-        let schema = serde_json::json!({"type": "object", "properties": {}});
-        Question {
-            request_id: "r".to_owned(),
-            task: crate::TaskKey::anonymous("t").unwrap(),
-            elicitation: crate::Elicitation::form("?", schema).unwrap(),
-            deadline: crate::envelope::Timestamp(0),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_question_follows_the_client_to_its_newest_stream() {
-        let session = client(&Config::default());
-        may_be_asked(&session);
-        // Its connection is broken, and nothing says so yet.
-        let mut dead = open(&session);
-        let question = question();
-        let asked = session.ask(&question);
-        tokio::pin!(asked);
-        assert!((&mut asked).now_or_never().is_none());
-        dead.next().await.unwrap();
-        let mut newer = open(&session);
-        assert!(matches!((&mut asked).now_or_never(), Some(Err(AskError::NotReady(_)))), "to be asked again");
-        let again = session.ask(&question);
-        tokio::pin!(again);
-        assert!((&mut again).now_or_never().is_none());
-        newer.next().await.unwrap();
-        assert!(session.hand_in("r", Answer::Decline));
-        assert_eq!(again.await.unwrap(), Answer::Decline);
-    }
-
-    #[tokio::test]
-    async fn who_asks_a_second_time_keeps_its_place_when_the_first_leaves() {
-        let session = client(&Config::default());
-        may_be_asked(&session);
-        let mut stream = open(&session);
-        let question = question();
-        let first = session.ask(&question);
-        tokio::pin!(first);
-        assert!((&mut first).now_or_never().is_none());
-        stream.next().await.unwrap();
-        let second = session.ask(&question);
-        tokio::pin!(second);
-        assert!((&mut second).now_or_never().is_none());
-        first.await.unwrap_err();
-        assert!(session.hand_in("r", Answer::Decline));
-        assert_eq!(second.await.unwrap(), Answer::Decline);
-    }
-}
+mod tests;

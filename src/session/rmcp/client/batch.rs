@@ -34,13 +34,12 @@ fn ping_pauses(limit: Duration) -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(first), |pause| Some(*pause * PING_BACKOFF))
 }
 
+/// Stream that gets what is handed over between two confirmations.
 #[derive(Clone)]
 pub(super) struct Batch {
     number: u64,
     sender: mpsc::Sender<String>,
     is_layered: bool,
-    /// How many were sent.
-    sent: u64,
     open: watch::Receiver<()>,
 }
 
@@ -53,27 +52,21 @@ enum Waited<T> {
 }
 
 impl ClientSession {
-    /// Where the next message goes: the stream of the batch, or the newest if this is its first.
+    /// Returns the stream for the next message: that of the batch, or the newest if this is its first.
     fn batch(&self) -> Result<Batch, HandOverError> {
-        let mut state = self.state();
+        let state = self.state();
         let Some(newest) = state.streams.last() else {
             return Err(HandOverError::NotReady("no stream is open".to_owned()));
         };
         match &state.batch {
-            _ if state.broken => Err(self.gone()),
             Some(batch) if batch.number != newest.number => Err(self.superseded()),
             Some(batch) => Ok(batch.clone()),
-            None => {
-                let batch = Batch {
-                    number: newest.number,
-                    sender: newest.sender.clone(),
-                    is_layered: newest.is_layered,
-                    sent: 0,
-                    open: newest.open.subscribe(),
-                };
-                state.batch = Some(batch.clone());
-                Ok(batch)
-            }
+            None => Ok(Batch {
+                number: newest.number,
+                sender: newest.sender.clone(),
+                is_layered: newest.is_layered,
+                open: newest.open.subscribe(),
+            }),
         }
     }
 
@@ -90,22 +83,29 @@ impl ClientSession {
         }
     }
 
-    async fn send(&self, message: String, limit: Duration) -> Result<Batch, HandOverError> {
-        let batch = self.batch()?;
-        match self.within(&batch, limit, batch.sender.send(message)).await {
-            Waited::Done(Ok(())) => {
-                if let Some(batch) = &mut self.state().batch {
-                    batch.sent += 1;
-                }
-                Ok(batch)
-            }
+    async fn send(&self, batch: &Batch, message: String, limit: Duration) -> Result<(), HandOverError> {
+        match self.within(batch, limit, batch.sender.send(message)).await {
+            Waited::Done(Ok(())) => Ok(()),
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
             Waited::Superseded => Err(self.superseded()),
             Waited::TooLong => Err(self.cut(batch.number, "does not read its stream")),
         }
     }
 
-    async fn ping(&self) -> Result<(), HandOverError> {
+    async fn send_next(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        let batch = self.batch()?;
+        // Without the layer the message goes through rmcp, which cannot hold every number.
+        if !batch.is_layered {
+            let _: Value = notification
+                .parse_params()
+                .map_err(|error| HandOverError::Rejected(format!("the params cannot be read: {error}")))?;
+        }
+        self.send(&batch, notification.to_json(), self.limit).await?;
+        self.state().batch = Some(batch);
+        Ok(())
+    }
+
+    async fn ping(&self, batch: &Batch) -> Result<(), HandOverError> {
         let (confirmed, mut confirmation) = oneshot::channel();
         // All of it has the time of one call, behind which the caller would drop this half-way.
         let begun = Instant::now();
@@ -118,9 +118,9 @@ impl ClientSession {
             }
             let id = format!("{PING}{}:{number}", self.process);
             let ping = json!({"jsonrpc": "2.0", "id": id, "method": "ping"}).to_string();
-            let batch = self.send(ping, left()).await?;
+            self.send(batch, ping, left()).await?;
             let is_last = pause >= left();
-            match self.within(&batch, pause.min(left()), &mut confirmation).await {
+            match self.within(batch, pause.min(left()), &mut confirmation).await {
                 Waited::Done(Ok(())) => return Ok(()),
                 Waited::Done(Err(_)) | Waited::Closed => return Err(self.gone()),
                 Waited::Superseded => return Err(self.superseded()),
@@ -144,12 +144,9 @@ impl ClientSession {
         }
     }
 
-    async fn pulled(&self) -> Result<(), HandOverError> {
-        let Some(batch) = self.state().batch.clone() else {
-            return Err(self.gone());
-        };
+    async fn pulled(&self, batch: &Batch) -> Result<(), HandOverError> {
         // Room in a channel of capacity 1 says that the last one is out.
-        match self.within(&batch, self.limit, batch.sender.reserve()).await {
+        match self.within(batch, self.limit, batch.sender.reserve()).await {
             Waited::Done(Ok(_)) => Ok(()),
             Waited::Done(Err(_)) | Waited::Closed => Err(self.gone()),
             Waited::Superseded => Err(self.superseded()),
@@ -179,31 +176,24 @@ impl McpSession for ClientSession {
 
     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
         Box::pin(async move {
-            // Without the layer the message goes through rmcp, which cannot hold every number.
-            if !self.batch()?.is_layered {
-                let _: Value = notification
-                    .parse_params()
-                    .map_err(|error| HandOverError::Rejected(format!("the params cannot be read: {error}")))?;
+            let sent = self.send_next(notification).await;
+            // What was sent before a rejected message can still be confirmed. Behind any other failure a confirmation would be
+            // asked of, and given by, the client's next stream.
+            if !matches!(sent, Ok(()) | Err(HandOverError::Rejected(_))) {
+                self.state().batch = None;
             }
-            let sent = self.send(notification.to_json(), self.limit).await;
-            if sent.is_err() {
-                let mut state = self.state();
-                // Without this a confirmation would be asked of, and given by, the client's next stream.
-                state.broken = state.batch.take().is_some_and(|batch| batch.sent > 0);
-            }
-            sent.map(drop)
+            sent
         })
     }
 
     fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
         Box::pin(async move {
-            let confirmed = match self.level {
-                DeliveryLevel::Confirmed => self.ping().await,
-                DeliveryLevel::Pulled => self.pulled().await,
-            };
-            let mut state = self.state();
-            (state.batch, state.broken, state.confirming) = (None, false, None);
-            confirmed
+            // Taken first: should this future be dropped, nothing of the batch is left for the next one.
+            let batch = self.state().batch.take().ok_or_else(|| self.gone())?;
+            match self.level {
+                DeliveryLevel::Confirmed => self.ping(&batch).await,
+                DeliveryLevel::Pulled => self.pulled(&batch).await,
+            }
         })
     }
 
