@@ -40,12 +40,12 @@ pub trait Fleet {
         is_known: bool,
     ) -> BoxFuture<'a, Result<bool, QueueError>>;
 
-    /// Tells another process that a client has answered one of its pings.
+    /// Tells another process that a client has answered one of its pings, by the nonce of that ping.
     fn confirmed<'a>(
         &'a self,
         process: ProcessId,
         session: &'a SessionId,
-        ping: u64,
+        ping: u128,
     ) -> BoxFuture<'a, Result<(), QueueError>>;
 
     /// Listens to what others tell this process from now on, until the receiver is dropped. News are lost while a
@@ -69,8 +69,8 @@ pub enum Remembered {
 pub enum News {
     /// A session has ended, as this process knows.
     Ended(SessionId, ProcessId),
-    /// A client has answered a ping of yours.
-    Confirmed(SessionId, u64),
+    /// A client has answered the ping with this nonce.
+    Confirmed(SessionId, u128),
     /// News may have been lost, and the backend may have lost what it knew: look everything up again. Nobody sends this;
     /// a receiver adds it after a lost connection and where more news came than it can hold.
     Again,
@@ -153,12 +153,21 @@ mod tests {
         for news in [News::Ended(session.clone(), ProcessId::new()), News::Confirmed(session, 7)] {
             assert_eq!(News::decode(news.encode().as_bytes()), Some(news));
         }
-        for text in ["", "ended", "ended a b", "confirmed a", "confirmed a -1", "confirmed a 1 2", "more a"] {
+        for text in [
+            "",
+            "ended",
+            "ended a b",
+            "confirmed a",
+            "confirmed a -1",
+            "confirmed a 340282366920938463463374607431768211456",
+            "confirmed a 1 2",
+            "more a",
+        ] {
             assert_eq!(News::decode(text.as_bytes()), None, "{text}");
         }
         let longest = SessionId::new(":".repeat(SessionId::MAX_LEN)).unwrap();
         let longest = longest.bound_to(Principal::new(":".repeat(Principal::MAX_LEN)).unwrap());
-        for news in [News::Ended(longest.clone(), ProcessId::new()), News::Confirmed(longest, u64::MAX)] {
+        for news in [News::Ended(longest.clone(), ProcessId::new()), News::Confirmed(longest, u128::MAX)] {
             assert!(news.encode().len() <= News::MAX_LEN);
             assert_eq!(News::decode(news.encode().as_bytes()), Some(news));
         }

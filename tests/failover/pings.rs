@@ -84,3 +84,33 @@ async fn g2_a_late_answer_to_a_ping_of_an_ended_session_object_confirms_nothing_
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(length_of_queue(&redis, &client).await, 1, "it is not confirmed");
 }
+
+#[actix::test]
+async fn g2_who_may_publish_confirms_nothing() {
+    let redis = RedisServer::start();
+    let a = Member::start(&redis).await;
+    let client = RawClient::connect(&a.url).await;
+    let mut stream = client.open_stream().await;
+    stream.answer_pings(false);
+    push(&a.courier.publisher(), &id(&client), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    eventually("a ping", SOON, async || stream.pings() > 0).await;
+    let ping = stream.last_ping_id().unwrap();
+    let (process, nonce) = ping.strip_prefix("mcp-courier:ping:").unwrap().split_once(':').unwrap();
+    let channels: Vec<String> = redis_says(&redis, &["PUBSUB", "CHANNELS", &format!("*{process}")]).await;
+    let [channel] = channels.as_slice() else { panic!("{channels:?}") };
+    let publish = async |ping: &str| {
+        let news = format!("confirmed {} {ping}", id(&client));
+        assert_eq!(redis_says::<usize>(&redis, &["PUBLISH", channel, &news]).await, 1, "it is listened to");
+    };
+    for guessed in 0..100 {
+        publish(&guessed.to_string()).await;
+    }
+    publish(&nonce[1..]).await;
+    publish(&format!("{nonce}0")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(length_of_queue(&redis, &client).await, 1, "it is not confirmed");
+    // The way for the answers that arrive at another server.
+    publish(stream.last_ping_id().unwrap().rsplit(':').next().unwrap()).await;
+    eventually("its confirmation", SOON, async || length_of_queue(&redis, &client).await == 0).await;
+}

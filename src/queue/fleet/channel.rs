@@ -76,11 +76,11 @@ mod tests {
     async fn what_overflows_asks_for_a_new_look_once() {
         let (sender, mut receiver) = news_channel();
         let session = SessionId::new("s").unwrap();
-        for ping in 0..10 * CAPACITY as u64 {
+        for ping in 0..10 * CAPACITY as u128 {
             sender.send(News::Confirmed(session.clone(), ping));
         }
         assert_eq!(receiver.recv().await, Some(News::Again));
-        for ping in 0..CAPACITY as u64 {
+        for ping in 0..CAPACITY as u128 {
             assert_eq!(receiver.recv().await, Some(News::Confirmed(session.clone(), ping)));
         }
         drop(sender);

@@ -124,7 +124,7 @@ impl Fleet for MemoryQueue {
         &'a self,
         process: ProcessId,
         session: &'a SessionId,
-        ping: u64,
+        ping: u128,
     ) -> BoxFuture<'a, Result<(), QueueError>> {
         let channel = self.keys.news_for(process);
         let news = News::Confirmed(session.clone(), ping);

@@ -128,7 +128,7 @@ impl Fleet for RedisQueue {
         &'a self,
         process: ProcessId,
         session: &'a SessionId,
-        ping: u64,
+        ping: u128,
     ) -> BoxFuture<'a, Result<(), QueueError>> {
         Box::pin(async move {
             let mut publish = redis::cmd("PUBLISH");

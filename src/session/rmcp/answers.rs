@@ -16,7 +16,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         &self,
         process: ProcessId,
         client: &ClientSession,
-        ping: u64,
+        ping: u128,
     ) -> Result<(), ManagerError<M::Error>> {
         Ok(self.shared.queue.confirmed(process, client.session_id(), ping).await?)
     }

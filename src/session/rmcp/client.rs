@@ -42,9 +42,9 @@ struct State {
     /// The stream that has got what was handed over since the last confirmation; `None` where nothing was, or where a part
     /// of it can no longer be confirmed.
     batch: Option<Batch>,
-    /// The confirmation under way: the numbers of the pings that were sent behind the batch, and who waits for an answer
+    /// The confirmation under way: the nonces of the pings that were sent behind the batch, and who waits for an answer
     /// to any of them.
-    confirming: Option<(Vec<u64>, oneshot::Sender<()>)>,
+    confirming: Option<(Vec<u128>, oneshot::Sender<()>)>,
     /// What the fleet is to remember of the session, and whether it does.
     remembered: (Option<String>, bool),
     is_initialized: bool,

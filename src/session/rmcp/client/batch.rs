@@ -1,11 +1,11 @@
 //! Handing over to a client: a batch down one stream, and its confirmation on that same one.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use super::ClientSession;
 use crate::config::DeliveryLevel;
@@ -14,12 +14,15 @@ use crate::question::{Answer, Question};
 use crate::queue::BoxFuture;
 use crate::session::{McpSession, Outbound, Presence};
 
-/// Prefix of the JSON-RPC ids of our pings. The process id follows, and a number that no other ping of the process has.
+/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
+/// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.
 pub(super) const PING: &str = "mcp-courier:ping:";
 
-/// Number of the next ping. All sessions of a process share it: a session may end and be restored in the same process, and
-/// a late answer to a ping of the ended one must confirm nothing.
-static NEXT_PING: AtomicU64 = AtomicU64::new(1);
+/// Returns the nonce of a ping, with 122 random bits. No other ping ever has it: a session may end and be restored in the same
+/// process, and a late answer to a ping of the ended one must confirm nothing. Nobody can guess it: news are easily forged.
+fn nonce() -> u128 {
+    Uuid::new_v4().as_u128()
+}
 
 /// Longest time until the first ping of a confirmation is repeated: its answer may get lost on the way here.
 const PING_AGAIN: Duration = Duration::from_secs(1);
@@ -112,11 +115,11 @@ impl ClientSession {
         let left = || self.limit.saturating_sub(begun.elapsed());
         self.state().confirming = Some((Vec::new(), confirmed));
         for pause in ping_pauses(self.limit) {
-            let number = NEXT_PING.fetch_add(1, Ordering::Relaxed);
-            if let Some((numbers, _)) = &mut self.state().confirming {
-                numbers.push(number);
+            let nonce = nonce();
+            if let Some((nonces, _)) = &mut self.state().confirming {
+                nonces.push(nonce);
             }
-            let id = format!("{PING}{}:{number}", self.process);
+            let id = format!("{PING}{}:{nonce}", self.process);
             let ping = json!({"jsonrpc": "2.0", "id": id, "method": "ping"}).to_string();
             self.send(batch, ping, left()).await?;
             let is_last = pause >= left();
@@ -133,10 +136,10 @@ impl ClientSession {
 
     /// Confirms the batch under way, if the client has answered a ping that was sent behind it. The answer to any other
     /// ping, late, repeated or invented, confirms nothing.
-    pub(in crate::session::rmcp) fn confirmed(&self, ping: u64) {
+    pub(in crate::session::rmcp) fn confirmed(&self, ping: u128) {
         let mut state = self.state();
         match state.confirming.take() {
-            Some((numbers, confirmed)) if numbers.contains(&ping) => {
+            Some((nonces, confirmed)) if nonces.contains(&ping) => {
                 // Whoever asked may have given up just now.
                 let _ = confirmed.send(());
             }

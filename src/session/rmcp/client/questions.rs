@@ -25,7 +25,7 @@ pub(in crate::session::rmcp) enum Answered {
     /// A ping of this process, and that is dealt with.
     Ping,
     /// A ping of another process.
-    PingOf(ProcessId, u64),
+    PingOf(ProcessId, u128),
     /// A question with this id, asked here or by another process.
     Question(String, Answer),
 }

@@ -118,6 +118,30 @@ async fn a_call_that_is_dropped_does_not_keep_later_ones_from_a_newer_stream() {
     confirm(&session, &mut newest).await.unwrap();
 }
 
+#[tokio::test]
+async fn forged_news_and_pings_of_earlier_versions_confirm_nothing() {
+    let session = client(&Config::default());
+    let mut stream = open(&session);
+    hand_over(&session).await.unwrap();
+    stream.next().await.unwrap();
+    let confirmed = session.confirm();
+    tokio::pin!(confirmed);
+    assert!((&mut confirmed).now_or_never().is_none());
+    // Earlier versions counted from 1, in each process.
+    (0..100_000).for_each(|ping| session.confirmed(ping));
+    let pong =
+        |id: String| serde_json::from_value(serde_json::json!({"jsonrpc": "2.0", "id": id, "result": {}})).unwrap();
+    for n in 0..100 {
+        let answered = session.answered(&pong(format!("mcp-courier:ping:{}:{n}", session.process)));
+        assert!(matches!(answered, Answered::Ping));
+    }
+    assert!((&mut confirmed).now_or_never().is_none(), "it is not confirmed");
+    // During an upgrade an earlier version asks, and gets the answer that arrives here.
+    let earlier = ProcessId::new();
+    let answered = session.answered(&pong(format!("mcp-courier:ping:{earlier}:7")));
+    assert!(matches!(answered, Answered::PingOf(process, 7) if process == earlier));
+}
+
 fn may_be_asked(session: &ClientSession) {
     let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
