@@ -12,6 +12,8 @@ use mcp_courier::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+#[path = "failover/answers.rs"]
+mod answers;
 #[path = "failover/bounds.rs"]
 mod bounds;
 #[path = "failover/early_close.rs"]

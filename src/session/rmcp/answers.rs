@@ -7,8 +7,10 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use super::client::ClientSession;
 use super::manager::{CourierSessionManager, ManagerError};
 use super::principal::session_of;
+use crate::error::QueueError;
 use crate::question::{Answer, Question};
 use crate::queue::{ProcessId, Settled};
+use crate::session::Subscribers;
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// A client has answered a ping that another process sent it.
@@ -30,20 +32,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         answer: Answer,
     ) -> Result<(), ManagerError<M::Error>> {
         let subscribers = Arc::clone(&self.shared.subscribers);
-        let given = async move {
-            let session = client.session_id();
-            match subscribers.answer(session, &request_id, answer.clone()).await {
-                Ok(Settled::Done) => client.settled(&request_id),
-                // Whoever asks here knows the question even where the queue does not, and tries for longer.
-                _ if client.hand_in(&request_id, answer) => {}
-                // The client did nothing wrong that an error would mend: the user answered twice, or late.
-                Ok(settled) => {
-                    tracing::info!(?session, ?settled, "an answer comes too late; it is dropped")
-                }
-                Err(error) => return Err(error),
-            }
-            Ok(())
-        };
+        let given = async move { give(&*subscribers, &client, &request_id, answer).await };
         // A task of its own: a client that hangs up after its answer must not take it back.
         match tokio::spawn(given).await {
             Ok(given) => Ok(given?),
@@ -54,22 +43,46 @@ impl<M: SessionManager> CourierSessionManager<M> {
 
     /// Cancels the question to which an unreadable answer came, for the acting user. The session may be at another server.
     pub(crate) async fn cancel_question(&self, id: &str, json_rpc_id: &str, reason: String) {
-        let Some(request_id) = Question::id_from_json_rpc(json_rpc_id) else { return };
+        let Some(request_id) = Question::id_from_json_rpc(json_rpc_id).map(str::to_owned) else { return };
+        // Here, and not in the task: only the request knows who acts.
         let Ok(session) = session_of(id) else { return };
-        let answer = Answer::cancelled(reason);
-        let cancelled = match self.client(&id.into()) {
-            Ok(client) => self.answer(client, request_id.to_owned(), answer).await.map_err(|error| error.to_string()),
-            Err(_) => {
-                let answered = self.shared.subscribers.answer(&session, request_id, answer).await;
-                answered.map(drop).map_err(|error| error.to_string())
+        let (client, subscribers) = (self.client(&id.into()).ok(), Arc::clone(&self.shared.subscribers));
+        let cancelled = async move {
+            let answer = Answer::cancelled(reason);
+            let given = match client {
+                Some(client) => give(&*subscribers, &client, &request_id, answer).await,
+                None => subscribers.answer(&session, &request_id, answer).await.map(drop),
+            };
+            if let Err(error) = given {
+                tracing::warn!(
+                    ?session,
+                    %error,
+                    "cancelling a question with an unreadable answer failed; its worker waits out its time"
+                );
             }
         };
-        if let Err(error) = cancelled {
-            tracing::warn!(
-                ?session,
-                error,
-                "cancelling a question with an unreadable answer failed; its worker waits out its time"
-            );
-        }
+        // A task of its own, as above. Where the process ends the worker waits out its time.
+        let _ = tokio::spawn(cancelled).await;
     }
+}
+
+/// Gives an answer to its worker, or to whoever asks in this process.
+async fn give(
+    subscribers: &dyn Subscribers,
+    client: &ClientSession,
+    request_id: &str,
+    answer: Answer,
+) -> Result<(), QueueError> {
+    let session = client.session_id();
+    match subscribers.answer(session, request_id, answer.clone()).await {
+        Ok(Settled::Done) => client.settled(request_id),
+        // Whoever asks here knows the question even where the queue does not, and tries for longer.
+        _ if client.hand_in(request_id, answer) => {}
+        // The client did nothing wrong that an error would mend: the user answered twice, or late.
+        Ok(settled) => {
+            tracing::info!(?session, ?settled, "an answer comes too late; it is dropped")
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
