@@ -120,7 +120,9 @@ impl Layer {
         }
         let why = match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
             Err(error) => format!("the body is no JSON that can be read: {error}"),
-            Ok(_) => format!("the request was refused with status {}", response.status()),
+            Ok(_) if response.status() == UNREADABLE => format!("the request was refused with status {UNREADABLE}"),
+            // The answer is as good as before: it can still be given, by its user, at the right server.
+            Ok(_) => return Ok(response),
         };
         if self.answer_refused(response.request().headers(), &body, &why).await && response.status() == UNREADABLE {
             let text = format!("Bad Request: the answer cannot be read, and its question is cancelled: {why}");

@@ -100,6 +100,27 @@ async fn an_answer_that_cannot_be_read_cancels_its_question_at_once() {
 }
 
 #[actix_web::test]
+async fn a_readable_answer_that_is_refused_for_another_reason_can_still_be_given() {
+    let asked = asked().await;
+    let accept = json!({"jsonrpc": "2.0", "id": asked.id, "result": {"action": "accept", "content": {"s": "yes"}}});
+    // A server of the same queue that does not hold the session, and cannot restore it.
+    let elsewhere = McpServer::with(asked.server.courier.clone(), |server| server);
+    assert_eq!(asked.wire.at(&elsewhere.url).post(accept.to_string()).await.status(), 404);
+    let refused = |name: &'static str, value: &'static str| {
+        let request = post(&asked.server.url, accept.to_string()).header("mcp-session-id", &asked.wire.session);
+        let mut request = request.build().unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+        reqwest::Client::new().execute(request)
+    };
+    for (name, value, status) in [("accept", "text/html", 406), ("mcp-protocol-version", "1999-01-01", 400)] {
+        assert_eq!(refused(name, value).await.unwrap().status(), status, "{name}");
+    }
+    assert_eq!(asked.wire.post(accept.to_string()).await.status(), 202);
+    let answer = asked.answer().await;
+    assert!(matches!(&answer, Answer::Accept(content) if content["s"] == "yes"), "{answer:?}");
+}
+
+#[actix_web::test]
 async fn the_unreadable_answer_of_another_user_cancels_nothing() {
     let asked = asked().await;
     let body = format!(r#"{{"jsonrpc":"2.0","id":"{}","result":oops}}"#, asked.id);
