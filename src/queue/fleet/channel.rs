@@ -1,8 +1,8 @@
 //! The channel that news come through inside a process: bounded, and never blocking for whoever sends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -14,24 +14,28 @@ const CAPACITY: usize = 1024;
 /// Makes a channel for news.
 pub(crate) fn news_channel() -> (NewsSender, NewsReceiver) {
     let (sender, receiver) = mpsc::channel(CAPACITY);
-    let is_overflown = Arc::new(AtomicBool::new(false));
-    let for_sender = Arc::clone(&is_overflown);
-    (NewsSender { sender, is_overflown: for_sender }, NewsReceiver { receiver, is_overflown })
+    let overflown = Arc::new(Notify::new());
+    (NewsSender { sender, overflown: Arc::clone(&overflown) }, NewsReceiver { receiver, overflown })
 }
 
 /// Sending half of a channel for news.
 #[derive(Debug, Clone)]
 pub(crate) struct NewsSender {
     sender: mpsc::Sender<News>,
-    is_overflown: Arc<AtomicBool>,
+    overflown: Arc<Notify>,
 }
 
 impl NewsSender {
     /// Sends news, or drops them where too many wait: then the receiver gets [`News::Again`].
     pub(crate) fn send(&self, news: News) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(news) {
-            self.is_overflown.store(true, Ordering::Release);
+            self.overflow();
         }
+    }
+
+    /// Notes that news were dropped. The receiver may have read all others meanwhile, and wait.
+    fn overflow(&self) {
+        self.overflown.notify_one();
     }
 
     /// Returns whether the receiver is gone.
@@ -49,9 +53,8 @@ impl NewsSender {
 #[derive(Debug)]
 pub struct NewsReceiver {
     receiver: mpsc::Receiver<News>,
-    /// Whether news were dropped since the last [`News::Again`]. Set only while the channel is full, so the receiver does not
-    /// wait when that happens.
-    is_overflown: Arc<AtomicBool>,
+    /// Notified where news were dropped. Keeps that until the next [`News::Again`].
+    overflown: Arc<Notify>,
 }
 
 impl NewsReceiver {
@@ -60,15 +63,18 @@ impl NewsReceiver {
     /// # Cancellation
     /// Safe: nothing is lost.
     pub async fn recv(&mut self) -> Option<News> {
-        if self.is_overflown.swap(false, Ordering::Acquire) {
-            return Some(News::Again);
+        tokio::select! {
+            biased;
+            () = self.overflown.notified() => Some(News::Again),
+            news = self.receiver.recv() => news,
         }
-        self.receiver.recv().await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::session_id::SessionId;
 
@@ -85,5 +91,20 @@ mod tests {
         }
         drop(sender);
         assert_eq!(receiver.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_overflows_wakes_a_receiver_that_waits_already() {
+        let (sender, mut receiver) = news_channel();
+        {
+            let next = receiver.recv();
+            tokio::pin!(next);
+            assert!((&mut next).now_or_never().is_none());
+            // The sender found the channel full, and then the receiver read all that was in it.
+            sender.overflow();
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(5), next).await;
+            assert_eq!(woken.expect("it is woken"), Some(News::Again));
+        }
+        assert!(receiver.recv().now_or_never().is_none(), "and once only");
     }
 }
