@@ -1,6 +1,7 @@
 //! What clients, and whoever may publish in Redis, can make a fleet hold or do: bounded, also where they mean harm (G6).
 
 use mcp_courier::queue::ProcessId;
+use rmcp::transport::streamable_http_server::session::SessionManager;
 
 use super::*;
 
@@ -173,4 +174,18 @@ async fn no_log_line_of_the_crate_has_a_whole_session_id() {
     for client in &clients {
         assert_eq!(log::lines(&[client.session_id()]), [""; 0]);
     }
+}
+
+#[actix::test]
+async fn a_manager_that_is_dropped_listens_no_more() {
+    let redis = RedisServer::start();
+    let courier = Courier::start(&redis.url(), config().build().unwrap()).await.unwrap();
+    let listening = async || redis_says::<Vec<String>>(&redis, &["PUBSUB", "CHANNELS", "*news*"]).await.len();
+    let manager = courier.session_manager();
+    drop(manager.session_store());
+    assert!(!manager.has_session(&"unknown".into()).await.unwrap());
+    eventually("the manager listens", SOON, async || listening().await > 0).await;
+    drop(manager);
+    // Nothing happens in the fleet.
+    eventually("its connection is closed", SOON, async || listening().await == 0).await;
 }

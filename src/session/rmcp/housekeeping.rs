@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::client::ClientSession;
 use super::news;
@@ -28,13 +28,13 @@ type Sessions = [(RmcpSessionId, Arc<ClientSession>)];
 
 /// Starts the housekeeping, which goes on for as long as the manager lives.
 pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
-    tokio::spawn(run(Arc::downgrade(shared), Arc::clone(&shared.doubt)));
+    tokio::spawn(run(Arc::downgrade(shared), shared.alive(), Arc::clone(&shared.doubt)));
     if shared.is_stored() {
-        tokio::spawn(news::listen(Arc::downgrade(shared), shared.queue.listen(shared.process)));
+        tokio::spawn(news::listen(Arc::downgrade(shared), shared.alive(), shared.queue.listen(shared.process)));
     }
 }
 
-async fn run<M: SessionManager>(shared: Weak<Shared<M>>, doubt: Arc<Notify>) {
+async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>, doubt: Arc<Notify>) {
     // Whether the time of all sessions is to begin anew, when it last did, and when doubt last asked for that.
     let (mut is_due, mut refreshed, mut doubted) = (false, Instant::now(), None::<Instant>);
     loop {
@@ -46,6 +46,7 @@ async fn run<M: SessionManager>(shared: Weak<Shared<M>>, doubt: Arc<Notify>) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
+            _ = alive.changed() => return,
             () = doubt.notified() => {
                 // Whoever may publish to the fleet can cause doubt as often as it likes.
                 if let Some(doubted) = doubted {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use rmcp::transport::streamable_http_server::session::SessionManager;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::shared::Shared;
 use crate::queue::{News, NewsReceiver, Remembered};
@@ -19,13 +19,21 @@ const ENDS: usize = 1024;
 /// Number of ends that Redis is asked about at once.
 const BATCH: usize = 256;
 
-/// Listens for as long as the manager lives.
-pub(super) async fn listen<M: SessionManager>(shared: Weak<Shared<M>>, mut news: NewsReceiver) {
+/// Listens for as long as the manager lives, however quiet the fleet is: a connection to Redis goes with the receiver.
+pub(super) async fn listen<M: SessionManager>(
+    shared: Weak<Shared<M>>,
+    mut alive: watch::Receiver<()>,
+    mut news: NewsReceiver,
+) {
     let (ends, unconfirmed) = mpsc::channel(ENDS);
     // Beside the answers to pings, which must not wait for Redis.
     tokio::spawn(confirm_ends(shared.clone(), unconfirmed));
-    while let Some(news) = news.recv().await {
-        let Some(shared) = shared.upgrade() else { return };
+    loop {
+        let news = tokio::select! {
+            news = news.recv() => news,
+            _ = alive.changed() => return,
+        };
+        let (Some(news), Some(shared)) = (news, shared.upgrade()) else { return };
         match news {
             News::Confirmed(session, ping) => {
                 if let Some(client) = shared.known(session.as_str())

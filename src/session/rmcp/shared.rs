@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
@@ -58,6 +58,8 @@ pub(super) struct Shared<M> {
     made_room: AtomicU64,
     /// What is known of sessions may be wrong: it is to be looked at.
     pub(super) doubt: Arc<Notify>,
+    /// Goes away with this. What works for it beside the requests ends then.
+    alive: watch::Sender<()>,
 }
 
 impl<M: SessionManager> Shared<M> {
@@ -81,6 +83,7 @@ impl<M: SessionManager> Shared<M> {
             pending_ends: Mutex::default(),
             made_room: AtomicU64::new(0),
             doubt: Arc::default(),
+            alive: watch::Sender::default(),
         }
     }
 
@@ -174,6 +177,11 @@ impl<M> Shared<M> {
 
     pub(super) fn is_stored(&self) -> bool {
         self.is_stored.load(Ordering::Relaxed)
+    }
+
+    /// Returns a receiver that gets nothing, and whose wait for a change ends when this goes away.
+    pub(super) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.subscribe()
     }
 
     /// The sessions of this process.
