@@ -30,8 +30,9 @@ use mcp_server::McpServer;
 use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
 
-/// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long.
-const LIMIT: Duration = Duration::from_millis(1500);
+/// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long. The clients of a test
+/// share its thread, which on a busy machine may be held up for a second and more.
+const LIMIT: Duration = Duration::from_secs(4);
 
 /// One at a time: threads and memory are of the whole process.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -88,7 +89,8 @@ impl Scene {
     }
 
     async fn until(&self, client: &RawClient, wanted: SubscriberState) {
-        eventually(&format!("{wanted:?}"), SOON, || async { self.state_of(client).await == Some(wanted) }).await;
+        eventually(&format!("{wanted:?}"), LIMIT + SOON, || async { self.state_of(client).await == Some(wanted) })
+            .await;
     }
 
     async fn push(&self, client: &RawClient, numbers: std::ops::Range<usize>, size: usize) {
@@ -144,8 +146,12 @@ async fn push(publisher: &Publisher, client: &RawClient, numbers: std::ops::Rang
         let params = json!({"n": n, "padding": "x".repeat(size)});
         Notification::new("notifications/x").unwrap().with_params(params).unwrap()
     };
-    for result in publisher.push_many(numbers.map(|n| (id.clone(), numbered(n)))).await {
-        result.unwrap();
+    // A few at a time: all clients, the neighbour too, answer pings on this thread.
+    for some in numbers.collect::<Vec<_>>().chunks(50) {
+        for result in publisher.push_many(some.iter().map(|n| (id.clone(), numbered(*n)))).await {
+            result.unwrap();
+        }
+        tokio::task::yield_now().await;
     }
 }
 
