@@ -102,7 +102,7 @@ async fn a_retry_of_the_servers_own_code_reaches_the_client() {
     stream.until_end().await;
     assert_eq!(stream.text.matches("retry: 9000").count(), 1, "{:?}", stream.text);
 
-    // rmcp sends no priming event of its own where a client resumes.
+    // rmcp begins a resumed stream by the last event again, and that of a fresh one for an unknown id by none.
     let last = |text: &str| text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     let mut resumed = wire.get(Some(VERSION), Some(&last(&stream.text))).await;
     resumed.until(|text| text.contains("retry:") && text.ends_with("\n\n")).await;
@@ -113,5 +113,6 @@ async fn a_retry_of_the_servers_own_code_reaches_the_client() {
     close(8).await;
     resumed.until_end().await;
     assert_eq!(resumed.text.matches("retry: 8000").count(), 1, "{:?}", resumed.text);
+    assert_eq!(resumed.text.matches("retry: 9000").count(), 0, "{:?}", resumed.text);
     running.abort();
 }

@@ -26,7 +26,7 @@ pub(crate) struct PrimingEvent {
     pub(crate) id: String,
     /// Time that the client is to wait before it opens its next stream.
     pub(crate) retry: Duration,
-    /// The event takes the place of rmcp's own, which comes first where a client does not resume.
+    /// The event takes the place of the one that rmcp begins with: its own, or the last one again.
     pub(crate) replaces: bool,
 }
 

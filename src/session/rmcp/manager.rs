@@ -138,6 +138,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         client: Arc<ClientSession>,
         rmcp: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
         last_event_id: Option<&str>,
+        replaces: bool,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
@@ -147,7 +148,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         let messages = client.open(slot.clone(), is_layered());
         let stream = if is_layered() {
             let id = last_event_id.map_or_else(|| "0".to_owned(), resumed);
-            let event = PrimingEvent { id, retry, replaces: last_event_id.is_none() };
+            let event = PrimingEvent { id, retry, replaces };
             hand(|handoff| handoff.standalone = Some((event, messages)));
             CourierStream::new(None, slot, None)
         } else {
@@ -283,7 +284,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        self.open(client, rmcp, None).await
+        self.open(client, rmcp, None, true).await
     }
 
     async fn resume(
@@ -306,12 +307,15 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Request(RequestStream::new(rmcp, client)));
                 }
-                Ok(rmcp) => return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id)).await?)),
+                // rmcp repeats the event of that id, which may be a priming event.
+                Ok(rmcp) => {
+                    return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id), true).await?));
+                }
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id)).await?))
+        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id), false).await?))
     }
 
     async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
