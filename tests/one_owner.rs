@@ -255,17 +255,18 @@ impl Fleet {
         let first: Vec<usize> = handed.iter().filter(|handed| seen.insert(&handed.id)).map(|handed| handed.n).collect();
         assert_eq!(first, (0..self.pushed).collect::<Vec<_>>());
         let is_stale = |handed: &&Handed| handed.owner.as_ref() != Some(&self.servers[handed.by].token);
-        // Of one server, one after the other. It claims once for each opening, so it can lose but once for each: from the
-        // opening at which it last handed over as the owner, as the next opening is counted before its claim is made.
-        let (mut most_stale, mut runs) = (0, HashMap::<usize, (u64, u64)>::new());
+        // Of one server, one after the other. It claims once for each opening, so it can lose but once for each. An opening
+        // is counted before its claim is made: the first that is handed over at a new one may still be by the earlier claim.
+        let (mut most_stale, mut runs) = (0, HashMap::<usize, (u64, u64, u64)>::new());
         for handed in &handed {
-            let (count, owned_at) = runs.entry(handed.by).or_insert((0, handed.opened));
+            let (count, claimed_at, before) = runs.entry(handed.by).or_insert((0, handed.opened, handed.opened));
             if is_stale(&handed) {
                 *count += 1;
-                most_stale = most_stale.max(count.saturating_sub(handed.opened - *owned_at));
+                most_stale = most_stale.max(count.saturating_sub(handed.opened - *claimed_at));
             } else {
-                (*count, *owned_at) = (0, handed.opened);
+                (*count, *claimed_at) = (0, *before);
             }
+            *before = handed.opened;
         }
         Verdict { repeated: handed.len() - first.len(), stale: handed.iter().filter(is_stale).count(), most_stale }
     }

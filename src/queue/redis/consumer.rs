@@ -189,6 +189,8 @@ impl RedisConsumer {
         not_kept(&self.session, &trouble);
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
+        // Redis before 6.2.6 tells of our own renewals, too: what came up since the take was sent is settled here.
+        let mark = if untracked { self.permit.mark() } else { mark };
         let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);
         match lease {
             LeaseState::Reclaimed if still_ours => self.permit.renewed(sent, self.config.lease(), mark),
