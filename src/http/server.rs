@@ -120,8 +120,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
 
     /// Allows requests from web pages of an origin, as `https://chat.example.com`. May be called more than once. By default
     /// a request with an `Origin` gets 403, unless it comes from a page of this same server under a loopback name and port.
-    /// The browser must say so by `Sec-Fetch-Site: same-origin`, as all do since 2023. Requests without an `Origin`, which
-    /// are all but those of browsers, are not concerned.
+    /// A browser that says otherwise by `Sec-Fetch-Site`, which all send since 2023, is refused. Requests without an
+    /// `Origin`, which are all but those of browsers, are not concerned.
     ///
     /// Browsers also want CORS headers of another origin's server: wrap the [scope](McpService::scope) in a middleware like
     /// actix-cors for that.
