@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{Config, Courier, HandOverError, LoggingLevel, McpSession, Notification, Outbound, SessionId};
 use serde_json::json;
 use tokio::sync::mpsc;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
+use crate::backend::questions::answer_open;
+use crate::backend::{self, Backend, BoxFuture, Settled};
 use crate::config::Config;
 use crate::error::{ConnectError, EnsureError, QueueError};
 use crate::publisher::Publisher;
 use crate::question::{Answer, Question};
-use crate::queue::questions::answer_open;
-use crate::queue::{self, BoxFuture, Queue, Settled};
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
@@ -21,7 +21,7 @@ use crate::session_id::SessionId;
 /// another process takes over at once.
 #[derive(Debug, Clone)]
 pub struct Courier {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     config: Arc<Config>,
     publisher: Publisher,
     supervisor: Addr<SupervisorActor>,
@@ -40,7 +40,7 @@ impl Courier {
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
     pub async fn start(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let queue = queue::connect(url, Arc::clone(&config)).await?;
+        let queue = backend::connect(url, Arc::clone(&config)).await?;
         let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
         let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&config));
         Ok(Self {

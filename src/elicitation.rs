@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::backend::{Backend, Posed, Settled};
 use crate::error::{ElicitError, InvalidQuestion, QueueError};
 use crate::lock::lock;
 use crate::notification::{Notification, Object, Task, TaskStatus};
 use crate::publisher::Publisher;
 use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
-use crate::queue::{Posed, Queue, Settled};
 use crate::session_id::SessionId;
 
 mod flat;
@@ -57,7 +57,7 @@ const WITHDRAWAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Elicitor {
     publisher: Publisher,
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     /// One question of a task at a time: FastMCP's keys have room for one.
     turns: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
 }

@@ -163,7 +163,7 @@ pub enum ElicitError {
     Push(#[from] PushError),
     /// The queue failed.
     #[error(transparent)]
-    Queue(#[from] QueueError),
+    Backend(#[from] QueueError),
 }
 
 /// A session could not ask its client.
@@ -354,7 +354,7 @@ pub enum ConnectError {
     Url(ConfigError),
     /// The queue did not answer, or refused.
     #[error(transparent)]
-    Queue(#[from] QueueError),
+    Backend(#[from] QueueError),
 }
 
 /// [`EnsureSubscriber`](crate::actors::EnsureSubscriber) was refused.

@@ -20,7 +20,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use mcp_courier::queue::BoxFuture;
+//! use mcp_courier::backend::BoxFuture;
 //! use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
 //! use tokio::sync::mpsc;
 //!
@@ -49,7 +49,7 @@
 //! - A worker needs [`Publisher`] and [`Notification`].
 //! - A server on rmcp is made by [`Courier::mcp_server`]: see [`http`].
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
-//! - [`Config`] has every setting; [`actors`] what runs in a server; [`queue`] the contract that both backends keep.
+//! - [`Config`] has every setting; [`actors`] what runs in a server; [`backend`] the contract that both backends keep.
 //! - [`guarantees`] says what holds, what does not, and which test shows it; [`redis_trouble`] what happens when Redis is
 //!   down, silent, full, or forgets.
 #![forbid(unsafe_code)]
@@ -75,8 +75,9 @@ mod session_id;
 pub mod envelope;
 
 // The ports and their backends.
-pub mod queue;
+pub mod backend;
 pub mod session;
+mod subscription;
 
 // The worker's side, the server's side, the door.
 mod courier;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::backend::{self, Backend, Outgoing, Queued, Refusal};
 use crate::config::Config;
 use crate::envelope::Draft;
 use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
 use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
-use crate::queue::{self, Outgoing, Queue, Queued, Refusal};
 use crate::session_id::{SessionId, SessionStatus};
 
 mod dead_letters;
@@ -40,7 +40,7 @@ pub use self::reporter::TaskReporter;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     config: Arc<Config>,
     /// Shared by all clones, so that they count and warn as one.
     unknown: Arc<UnknownSessions>,
@@ -69,15 +69,15 @@ impl Publisher {
     /// Nothing remains.
     pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let queue = queue::connect(url, Arc::clone(&config)).await?;
+        let queue = backend::connect(url, Arc::clone(&config)).await?;
         Ok(Self::new(queue, config))
     }
 
-    pub(crate) fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
+    pub(crate) fn new(queue: Arc<dyn Backend>, config: Arc<Config>) -> Self {
         Self { queue, config, unknown: Arc::default() }
     }
 
-    pub(crate) fn queue(&self) -> &Arc<dyn Queue> {
+    pub(crate) fn queue(&self) -> &Arc<dyn Backend> {
         &self.queue
     }
 

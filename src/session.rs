@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use crate::backend::{BoxFuture, Settled};
 use crate::envelope::Envelope;
 use crate::error::{AskError, EnsureError, HandOverError, QueueError};
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
 use crate::question::{Answer, Question};
-use crate::queue::{BoxFuture, Settled};
 use crate::session_id::SessionId;
 
 #[cfg(feature = "rmcp")]

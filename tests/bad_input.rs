@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_courier::actors::ListSubscribers;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::{Envelope, Timestamp};
-use mcp_courier::queue::BoxFuture;
 use mcp_courier::{
     Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, Publisher, PushRefusal,
     SessionId, Task, TaskStatus,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, PushRefusal, SessionId, Task,
     TaskKey, TaskStatus,

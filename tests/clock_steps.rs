@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::queue::{OwnerToken, Permit, Posed, Queue, Settled, connect};
+use mcp_courier::backend::{Backend, OwnerToken, Permit, Posed, Settled, connect};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Publisher, Receipt, SessionId, SessionStatus,
     TaskKey,
@@ -178,7 +178,7 @@ async fn a_task_whose_asker_died_can_ask_again_and_a_living_asker_has_its_answer
 #[tokio::test]
 async fn a_receipt_does_not_wait_for_an_owner_who_died_before_the_clock_was_set() {
     let redis = RedisServer::with_own_clock();
-    let queue: Arc<dyn Queue> = connect(&redis.url(), Arc::new(config())).await.unwrap();
+    let queue: Arc<dyn Backend> = connect(&redis.url(), Arc::new(config())).await.unwrap();
     let publisher = Publisher::connect(&redis.url(), config()).await.unwrap();
     let mut dead = queue.open(&shared(), OwnerToken::new(), Arc::new(Permit::new())).await.unwrap();
     dead.claim().await.unwrap();
@@ -196,7 +196,7 @@ async fn a_receipt_does_not_wait_for_an_owner_who_died_before_the_clock_was_set(
 async fn a_push_tells_of_no_owner_who_died_before_the_clock_was_set_and_keeps_no_queue_for_it() {
     let redis = RedisServer::with_own_clock();
     let raw = redis.connection().await;
-    let queue: Arc<dyn Queue> = connect(&redis.url(), Arc::new(config())).await.unwrap();
+    let queue: Arc<dyn Backend> = connect(&redis.url(), Arc::new(config())).await.unwrap();
     let publisher = Publisher::connect(&redis.url(), config()).await.unwrap();
     let mut dead = queue.open(&shared(), OwnerToken::new(), Arc::new(Permit::new())).await.unwrap();
     dead.claim().await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::queue::Remembered;
+use mcp_courier::backend::Remembered;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };
@@ -443,7 +443,7 @@ mod principals {
             fn hand_over<'a>(
                 &'a self,
                 _: &'a mcp_courier::Outbound,
-            ) -> mcp_courier::queue::BoxFuture<'a, Result<(), mcp_courier::HandOverError>> {
+            ) -> mcp_courier::backend::BoxFuture<'a, Result<(), mcp_courier::HandOverError>> {
                 Box::pin(async { self.0.send(()).await.map_err(|_| mcp_courier::HandOverError::Closed) })
             }
         }
@@ -457,7 +457,7 @@ mod principals {
 #[actix::test]
 async fn another_type_under_one_sessions_key_is_that_sessions_trouble_alone() {
     let redis = RedisServer::start();
-    let queue = mcp_courier::queue::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
+    let queue = mcp_courier::backend::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
     let sessions = ["odd", "known", "unknown"].map(|id| SessionId::new(id).unwrap());
     queue.remember(&sessions[1], "{}").await.unwrap();
     redis_says::<usize>(&redis, &["RPUSH", "mcp-courier:session:odd", "x"]).await;

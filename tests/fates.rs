@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError,
     McpSession, Notification, Outbound, Publisher, Receipt, SessionId, TaskKey,

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId,
 };

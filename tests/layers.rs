@@ -17,7 +17,8 @@ const ORDER: &[&str] = &[
     "retry",
     "question",
     "config",
-    "queue",
+    "subscription",
+    "backend",
     "session",
     "publisher",
     "elicitation",
@@ -135,7 +136,7 @@ fn only_the_rooms_made_for_them_name_redis_rmcp_and_json() {
             })
         };
         if named("redis::") {
-            assert!(path.starts_with("queue"), "{path} names redis");
+            assert!(path.starts_with("backend"), "{path} names redis");
         }
         if named("rmcp::") {
             let allowed = path.starts_with("session/rmcp") || path.starts_with("http/") || path == "courier.rs";

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::queue::BoxFuture;
 use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId};
 use serde_json::value::RawValue;
 

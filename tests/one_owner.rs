@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender,
     Publisher, SessionId,

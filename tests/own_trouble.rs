@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers};
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, HandOverError, McpSession, Notification, Outbound,
     Presence, Question, SessionId, TaskKey,

@@ -1,4 +1,4 @@
-//! The contract of the queue, as `src/queue.rs` numbers it: every claim is tested against every backend.
+//! The contract of the queue, as `src/backend.rs` numbers it: every claim is tested against every backend.
 //!
 //! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim` and `redis::claim`.
 

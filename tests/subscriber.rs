@@ -359,7 +359,7 @@ async fn a_subscriber_that_panics_is_started_again() {
         fn hand_over<'a>(
             &'a self,
             notification: &'a mcp_courier::Outbound,
-        ) -> mcp_courier::queue::BoxFuture<'a, Result<(), HandOverError>> {
+        ) -> mcp_courier::backend::BoxFuture<'a, Result<(), HandOverError>> {
             self.0.hand_over(notification)
         }
         fn presence(&self) -> mcp_courier::Presence {
@@ -385,7 +385,7 @@ async fn a_subscriber_that_panics_for_ever_is_given_up() {
         fn hand_over<'a>(
             &'a self,
             _: &'a mcp_courier::Outbound,
-        ) -> mcp_courier::queue::BoxFuture<'a, Result<(), HandOverError>> {
+        ) -> mcp_courier::backend::BoxFuture<'a, Result<(), HandOverError>> {
             Box::pin(std::future::ready(Ok(())))
         }
         fn presence(&self) -> mcp_courier::Presence {

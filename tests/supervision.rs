@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
 };

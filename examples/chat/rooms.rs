@@ -1,6 +1,6 @@
 //! [`Rooms`]: who is where. One port with two backends: this process's memory, and Redis for a fleet.
 
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{Cause, SessionId};
 
 pub(crate) mod memory;

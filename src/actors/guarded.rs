@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::post::text_of;
+use crate::backend::BoxFuture;
 use crate::error::HandOverError;
-use crate::queue::BoxFuture;
 use crate::session::{McpSession, Outbound};
 
 #[derive(Clone)]

@@ -10,15 +10,16 @@ use tokio::sync::watch;
 use super::guarded::Guarded;
 use super::session::EndedTasks;
 use super::stats::Stats;
-use super::subscriber::arrivals::Arrivals;
+
+use crate::backend::questions::cancel_open;
+use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken};
 use crate::config::{Config, Delivery};
 use crate::envelope::{Envelope, Timestamp};
 use crate::notification::NotificationId;
-use crate::queue::questions::cancel_open;
-use crate::queue::{LeaseState, LineLimit, OwnerToken, Queue};
 use crate::recent::Recent;
 use crate::session::Presence;
 use crate::session_id::SessionId;
+use crate::subscription::Arrivals;
 
 /// Longest time that a release may take at the end. The lease runs out by itself.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(super) struct Post {
     pub(super) session_id: SessionId,
     pub(super) session: Guarded,
-    pub(super) queue: Arc<dyn Queue>,
+    pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Arc<Config>,
     pub(super) owner: OwnerToken,
     pub(super) epoch: u64,

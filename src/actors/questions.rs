@@ -14,10 +14,10 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::post::{Post, text_of};
+use crate::backend::questions::{close, settle_open};
 use crate::envelope::Timestamp;
 use crate::error::AskError;
 use crate::question::{Answer, Question};
-use crate::queue::questions::{close, settle_open};
 use crate::retry::Backoff;
 use crate::session::SessionState;
 

@@ -27,7 +27,6 @@ use super::SessionActor;
 use super::post::{EndNotice, Forced, Memory, Post, StopReason, text_of};
 use crate::config::Delivery;
 
-pub(super) mod arrivals;
 pub(super) mod at_most_once;
 mod discard;
 mod drive;
@@ -109,12 +108,12 @@ mod tests {
     use crate::actors::guarded::Guarded;
     use crate::actors::post::Ended;
     use crate::actors::stats::Stats;
+    use crate::backend::{BoxFuture, OwnerToken, Posed, connect};
     use crate::config::Config;
     use crate::envelope::Timestamp;
     use crate::error::HandOverError;
     use crate::fate::DiscardReason;
     use crate::question::{Elicitation, Question, TaskKey};
-    use crate::queue::{BoxFuture, OwnerToken, Posed, connect};
     use crate::session::{McpSession, Outbound, Presence, PresenceSender};
     use crate::session_id::SessionId;
 

@@ -18,9 +18,9 @@ use super::stats::Stats;
 use super::subscriber::SessionSubscriberActor;
 use super::subscriber::at_most_once::lose_in_hand;
 use super::{SubscriberInfo, SubscriberState};
+use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
 use crate::error::EnsureError;
-use crate::queue::{OwnerToken, Queue};
 use crate::retry::RestartBudget;
 use crate::session::McpSession;
 use crate::session_id::SessionId;
@@ -43,7 +43,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Send it [`EnsureSubscriber`], [`StopSubscriber`], [`GetSubscriberCount`], [`ListSubscribers`] and [`Shutdown`]. Its
 /// address may be used from any thread.
 pub struct SupervisorActor {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     config: Arc<Config>,
     children: HashMap<SessionId, Child>,
     /// Those that were asked to stop, or were replaced, and have not ended yet.
@@ -133,7 +133,7 @@ impl std::fmt::Debug for StopSubscriber {
 
 impl SupervisorActor {
     /// A supervisor of the sessions that take from `queue`.
-    pub fn new(queue: Arc<dyn Queue>, config: Arc<Config>) -> Self {
+    pub fn new(queue: Arc<dyn Backend>, config: Arc<Config>) -> Self {
         Self {
             queue,
             config,

@@ -16,8 +16,8 @@ use super::body::RewrittenBody;
 use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
+use crate::backend::BoxFuture;
 use crate::principal::Principal;
-use crate::queue::BoxFuture;
 use crate::session::rmcp::{Handoff, acting_as, collect};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");

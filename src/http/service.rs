@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::layer::Layer;
 use super::server::McpServer;
 use super::serving::{BoundServer, ServeError};
+use crate::backend::BoxFuture;
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
-use crate::queue::BoxFuture;
 use crate::session::rmcp::CourierSessionManager;
 
 /// What a shutdown begins with.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::Publisher;
+use crate::backend::{Backend, Letter, Redrove};
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp, Undecodable};
 use crate::error::{QueueError, QueueLimit};
 use crate::fate::DiscardReason;
 use crate::keys::Keys;
 use crate::notification::NotificationId;
-use crate::queue::{Letter, Queue, Redrove};
 use crate::session_id::SessionId;
 
 /// How many letters are read at once on the way through all of them.
@@ -33,7 +33,7 @@ const PAGE: usize = 10;
 /// ```
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
-    queue: Arc<dyn Queue>,
+    queue: Arc<dyn Backend>,
     config: Arc<Config>,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::queue::{BoxFuture, Posed, Settled};
+use mcp_courier::backend::{BoxFuture, Posed, Settled};
 use mcp_courier::{Answer, AskError, Courier, HandOverError, McpSession, Outbound, Publisher, Question};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;

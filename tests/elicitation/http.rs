@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::queue::Settled;
+use mcp_courier::backend::Settled;
 use mcp_courier::{
     Answer, Config, Courier, ElicitError, Elicitation, Elicitor, Notification, Publisher, SessionId, Subscribers, Task,
     TaskKey, TaskStatus,

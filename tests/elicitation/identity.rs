@@ -1,6 +1,6 @@
 //! An answer belongs to one question, whoever gives it, however often, and wherever.
 
-use mcp_courier::queue::Settled;
+use mcp_courier::backend::Settled;
 use mcp_courier::{Answer, Question, Subscribers, TaskKey};
 
 use crate::client::{client, client_who_answers};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mcp_courier::queue::{Queue, connect};
+use mcp_courier::backend::{Backend, connect};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, ElicitError, Elicitation, Elicitor, McpSession, Publisher, SessionId,
     TaskKey,
@@ -24,7 +24,7 @@ pub(crate) struct Place {
     pub(crate) courier: Courier,
     pub(crate) publisher: Publisher,
     pub(crate) elicitor: Elicitor,
-    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) queue: Arc<dyn Backend>,
 }
 
 impl Place {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mcp_courier::queue::{OwnerToken, Permit, Settled};
+use mcp_courier::backend::{OwnerToken, Permit, Settled};
 use mcp_courier::{Answer, AskError, HandOverError, Notification, Subscribers};
 
 use crate::client::{client, client_that};

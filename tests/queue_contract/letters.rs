@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::queue::{Delivered, Fate, Mark, Replaced, Taken};
+use mcp_courier::backend::{Delivered, Fate, Mark, Replaced, Taken};
 use mcp_courier::{ConfigBuilder, DeadLetter, DiscardReason, Publisher, QueueLimit, SessionId};
 use serde_json::json;
 
@@ -245,7 +245,7 @@ pub(crate) async fn what_does_not_fit_stays_and_the_answer_says_how_many_went(pl
 }
 
 pub(crate) async fn a_letter_is_redriven_only_where_it_was_seen(place: &Place) {
-    use mcp_courier::queue::Redrove;
+    use mcp_courier::backend::Redrove;
     let (publisher, queue, mut owner) = place.pair(keeping(100)).await;
     push(&publisher, [7]).await;
     let draft = {
@@ -283,7 +283,7 @@ pub(crate) async fn dead_letters_are_purged_and_their_sessions_found(place: &Pla
     let mut ids: Vec<_> = ["s", "s:dead", "a*", "{s}", "%"].map(|id| SessionId::new(id).unwrap()).into();
     for id in &ids {
         publisher.push(id, note(0)).await.unwrap();
-        let mut consumer = queue.open(id, mcp_courier::queue::OwnerToken::new(), Default::default()).await.unwrap();
+        let mut consumer = queue.open(id, mcp_courier::backend::OwnerToken::new(), Default::default()).await.unwrap();
         consumer.claim().await.unwrap();
         let taken = consumer.take(None).await.unwrap();
         consumer.take(Some(&discarded(&taken, 1, [0]))).await.unwrap();

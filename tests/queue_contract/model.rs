@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mcp_courier::SessionId;
-use mcp_courier::queue::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Queue, Replaced, Taken};
+use mcp_courier::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Backend, Replaced, Taken};
 
 use crate::place::{Place, config, note};
 
@@ -145,7 +145,7 @@ struct Owner {
 }
 
 impl Owner {
-    async fn open(&mut self, queue: &Arc<dyn Queue>, session: &SessionId) {
+    async fn open(&mut self, queue: &Arc<dyn Backend>, session: &SessionId) {
         self.consumer = queue.open(session, self.token, Arc::clone(&self.permit)).await.unwrap();
     }
 
@@ -153,7 +153,7 @@ impl Owner {
         self.seen.as_ref().map(messages).unwrap_or_default()
     }
 
-    async fn act(&mut self, act: &Act, queue: &Arc<dyn Queue>, session: &SessionId) -> Answer {
+    async fn act(&mut self, act: &Act, queue: &Arc<dyn Backend>, session: &SessionId) -> Answer {
         match act {
             Act::Claim { .. } => {
                 self.consumer.claim().await.unwrap();

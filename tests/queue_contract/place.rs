@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mcp_courier::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
 use mcp_courier::envelope::Envelope;
-use mcp_courier::queue::{Consumer, Delivered, OwnerToken, Permit, Queue, Taken, connect};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl Place {
         Self { url: server.url(), server: Some(server) }
     }
 
-    pub(crate) async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Queue> {
+    pub(crate) async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Backend> {
         connect(&self.url, Arc::new(config.build().unwrap())).await.unwrap()
     }
 
@@ -38,7 +38,7 @@ impl Place {
     }
 
     /// A publisher and an owner of one session, as most claims need them.
-    pub(crate) async fn pair(&self, config: ConfigBuilder) -> (Publisher, Arc<dyn Queue>, Owner) {
+    pub(crate) async fn pair(&self, config: ConfigBuilder) -> (Publisher, Arc<dyn Backend>, Owner) {
         let queue = self.queue(config.clone()).await;
         let owner = Owner::claiming(&queue).await;
         (self.publisher(config).await, queue, owner)
@@ -92,13 +92,13 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) async fn opening(queue: &Arc<dyn Queue>) -> Self {
+    pub(crate) async fn opening(queue: &Arc<dyn Backend>) -> Self {
         let (token, permit) = (OwnerToken::new(), Arc::new(Permit::new()));
         let consumer = queue.open(&session(), token, Arc::clone(&permit)).await.unwrap();
         Self { token, permit, consumer }
     }
 
-    pub(crate) async fn claiming(queue: &Arc<dyn Queue>) -> Self {
+    pub(crate) async fn claiming(queue: &Arc<dyn Backend>) -> Self {
         let mut owner = Self::opening(queue).await;
         owner.consumer.claim().await.unwrap();
         owner

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::queue::{Delivered, LeaseState, Posed, Queue, Settled};
+use mcp_courier::backend::{Delivered, LeaseState, Posed, Backend, Settled};
 use mcp_courier::{Answer, Elicitation, Question, SessionId, TaskKey};
 use serde_json::{Map, json};
 
@@ -25,20 +25,20 @@ fn asked(n: usize) -> Elicitation {
     Elicitation::form(format!("question {n}"), schema).unwrap()
 }
 
-async fn pose(queue: &dyn Queue, task: &TaskKey, id: &str) -> Posed {
+async fn pose(queue: &dyn Backend, task: &TaskKey, id: &str) -> Posed {
     let request = json!({"request_id": id, "message": "?", "schema": {}}).to_string();
     queue.pose(task, id, request, PATIENCE).await.unwrap()
 }
 
-async fn posed(queue: &dyn Queue, task: &TaskKey, id: &str) {
+async fn posed(queue: &dyn Backend, task: &TaskKey, id: &str) {
     assert!(matches!(pose(queue, task, id).await, Posed::Done(_)), "{id}");
 }
 
-async fn answer_to(queue: &dyn Queue, task: &TaskKey, id: &str) -> Answer {
+async fn answer_to(queue: &dyn Backend, task: &TaskKey, id: &str) -> Answer {
     tokio::time::timeout(SOON, queue.answer_to(task, id)).await.expect("an answer in time").unwrap()
 }
 
-async fn is_unanswered(queue: &dyn Queue, task: &TaskKey, id: &str) -> bool {
+async fn is_unanswered(queue: &dyn Backend, task: &TaskKey, id: &str) -> bool {
     tokio::time::timeout(Duration::from_millis(50), queue.answer_to(task, id)).await.is_err()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::queue::{Delivered, Fate, Taken};
+use mcp_courier::backend::{Delivered, Fate, Taken};
 use mcp_courier::{DiscardReason, NotificationId, Publisher, Receipt};
 
 use crate::eventually::{SOON, eventually};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::queue::connect;
+use mcp_courier::backend::connect;
 use mcp_courier::{Config, ConnectError, Publisher, QueueErrorKind};
 
 use tokio::io::AsyncWriteExt;
@@ -52,7 +52,7 @@ async fn where_nothing_listens_the_queue_is_unreachable() {
     server.kill();
     for url in [server.url(), server.unix_url(), "unix:///no/such/socket".to_owned()] {
         let error = refused(&url).await;
-        let ConnectError::Queue(queue) = &error else { panic!("{error:?}") };
+        let ConnectError::Backend(queue) = &error else { panic!("{error:?}") };
         assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{error:?}");
     }
 }
@@ -63,7 +63,7 @@ async fn a_wrong_password_is_refused_and_a_right_one_is_not() {
     let at = |login: &str| format!("redis://{login}127.0.0.1:{}/", server.port());
     for (login, said) in [(":wrong@", "WRONGPASS"), ("nobody:right@", "WRONGPASS"), ("", "NOAUTH")] {
         let error = refused(&at(login)).await;
-        let ConnectError::Queue(queue) = &error else { panic!("{error:?}") };
+        let ConnectError::Backend(queue) = &error else { panic!("{error:?}") };
         assert!(matches!(queue.kind, QueueErrorKind::Refused(_)), "{error:?}");
         assert!(error.to_string().contains(said), "{error}");
         assert!(!error.to_string().contains("wrong@"), "{error}");
@@ -78,7 +78,8 @@ async fn a_unix_socket_works() {
     let publisher = Publisher::connect(&server.unix_url(), Config::default()).await.unwrap();
     publisher.push(&session(), note(0)).await.unwrap();
     let queue = connect(&server.unix_url(), Arc::new(Config::default())).await.unwrap();
-    let mut consumer = queue.open(&session(), mcp_courier::queue::OwnerToken::new(), Default::default()).await.unwrap();
+    let mut consumer =
+        queue.open(&session(), mcp_courier::backend::OwnerToken::new(), Default::default()).await.unwrap();
     consumer.claim().await.unwrap();
     assert_eq!(consumer.take(None).await.unwrap().items.len(), 1);
     server.assert_no_key_without_expiry().await;
@@ -104,7 +105,7 @@ async fn where_no_redis_answers_the_queue_is_unreachable() {
     });
     // Nothing of ours was sent, so a push would not be uncertain.
     let error = refused(&url).await;
-    let ConnectError::Queue(queue) = &error else { panic!("{error:?}") };
+    let ConnectError::Backend(queue) = &error else { panic!("{error:?}") };
     assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{error:?}");
     answering.abort();
 }

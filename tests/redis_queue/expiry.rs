@@ -86,7 +86,7 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
     assert!(near(f.life().await, HOUR + GRACE));
     let (one, _) = (f.take().await, f.redis::<()>(&["PERSIST", "nothing"]).await);
     f.consumer
-        .take(Some(&mcp_courier::queue::Delivered {
+        .take(Some(&mcp_courier::backend::Delivered {
             count: 1,
             last: one.items[0].mark.clone(),
             questions: Vec::new(),

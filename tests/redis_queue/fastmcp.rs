@@ -58,7 +58,7 @@ async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() 
         let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
     }
     let taken = f.take().await;
-    let one = mcp_courier::queue::Delivered {
+    let one = mcp_courier::backend::Delivered {
         count: 1,
         last: taken.items[0].mark.clone(),
         questions: Vec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::queue::{Consumer, Delivered, OwnerToken, Permit, Queue, Taken, connect};
+use mcp_courier::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) struct Fixture {
     pub(crate) server: RedisServer,
     pub(crate) publisher: Publisher,
-    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) queue: Arc<dyn Backend>,
     pub(crate) token: OwnerToken,
     pub(crate) permit: Arc<Permit>,
     pub(crate) consumer: Box<dyn Consumer>,

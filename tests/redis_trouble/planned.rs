@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::SubscriberState;
-use mcp_courier::queue::{Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Queue, Remembered, connect};
+use mcp_courier::backend::{Backend, Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, TaskKey,
 };
@@ -38,12 +38,12 @@ impl Pair {
         Self { old, new, forwarder }
     }
 
-    async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Queue> {
+    async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Backend> {
         connect(&self.forwarder.url(), Arc::new(config.build().unwrap())).await.unwrap()
     }
 
     /// What another process sees, which came after the failover.
-    async fn queue_at_the_new_primary(&self) -> Arc<dyn Queue> {
+    async fn queue_at_the_new_primary(&self) -> Arc<dyn Backend> {
         connect(&self.new.url(), Arc::new(Config::default())).await.unwrap()
     }
 

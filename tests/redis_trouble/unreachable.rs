@@ -19,7 +19,7 @@ async fn down_at_start_is_an_error_at_once_and_silent_at_start_after_the_time_fo
     redis.kill();
     let begun = Instant::now();
     let unreachable = |error: ConnectError| match error {
-        ConnectError::Queue(queue) => assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{queue:?}"),
+        ConnectError::Backend(queue) => assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{queue:?}"),
         other => panic!("{other:?}"),
     };
     unreachable(Courier::start(&redis.url(), Config::default()).await.unwrap_err());

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
 use serde_json::Value;
 use tokio::sync::Notify;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_courier::SessionId;
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Member, Places, Result, Room, Rooms, Turn};

@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::SessionId;
-use mcp_courier::queue::BoxFuture;
+use mcp_courier::backend::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult, Script, ScriptInvocation};
 

@@ -8,11 +8,11 @@ use super::discard::{cancel, discard};
 use super::drive::Drive;
 use crate::actors::post::{Memory, Post, StopReason};
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
+use crate::backend::{Fate, Permit};
 use crate::envelope::{Envelope, Timestamp};
 use crate::error::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
-use crate::queue::{Fate, Permit};
 use crate::session::SessionState;
 
 /// How long one `BRPOP` blocks: a stop is noticed between two.

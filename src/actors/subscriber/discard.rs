@@ -1,10 +1,10 @@
 //! Discarding a notification: counted, logged, and said to the worker whose question it brought.
 
 use crate::actors::post::Post;
+use crate::backend::questions::settle_open;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Question};
-use crate::queue::questions::settle_open;
 
 /// Counts and logs a discarded notification, and has the worker of its question told.
 pub(super) fn discard(post: &Post, id: Option<&NotificationId>, question: Option<Question>, reason: &DiscardReason) {

@@ -10,10 +10,10 @@ use super::serve::{Left, serve};
 use crate::actors::post::{Memory, Post, StopReason, stopped};
 use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
+use crate::backend::{Consumer, Item, LeaseState, Permit};
 use crate::envelope::Timestamp;
 use crate::error::QueueError;
 use crate::question::Question;
-use crate::queue::{Consumer, Item, LeaseState, Permit};
 use crate::session::SessionState;
 
 pub(super) struct Drive {

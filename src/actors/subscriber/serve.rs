@@ -9,11 +9,11 @@ use super::discard::discard;
 use super::drive::Drive;
 use crate::actors::post::stopped;
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
+use crate::backend::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::envelope::Envelope;
 use crate::error::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
-use crate::queue::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::session::SessionState;
 
 /// How long one wait may last. A connection that has died silently, or a Redis that no longer answers, is found out by the

@@ -7,9 +7,9 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use super::client::ClientSession;
 use super::manager::{CourierSessionManager, ManagerError};
 use super::principal::session_of;
+use crate::backend::{ProcessId, Settled};
 use crate::error::QueueError;
 use crate::question::{Answer, Question};
-use crate::queue::{ProcessId, Settled};
 use crate::session::Subscribers;
 
 impl<M: SessionManager> CourierSessionManager<M> {

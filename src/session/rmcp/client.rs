@@ -10,10 +10,10 @@ use self::batch::Batch;
 use self::questions::Modes;
 use super::early_close::EarlyCloses;
 use super::stream::{Messages, Slot};
+use crate::backend::ProcessId;
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
 use crate::question::Answer;
-use crate::queue::ProcessId;
 use crate::session::PresenceSender;
 use crate::session_id::SessionId;
 

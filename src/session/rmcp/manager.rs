@@ -19,9 +19,9 @@ use super::restoring::{Restoring, after_rmcp, is_restored};
 use super::shared::Shared;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::error::{EnsureError, InvalidSessionId, QueueError};
-use crate::queue::Queue;
 use crate::session::{McpSession, Subscribers};
 use crate::session_id::SessionId;
 
@@ -76,7 +76,7 @@ pub enum ManagerError<E> {
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
-    pub(crate) fn new(inner: M, queue: Arc<dyn Queue>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+    pub(crate) fn new(inner: M, queue: Arc<dyn Backend>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
         let shared = Shared::new(inner, queue, subscribers, config);
         Self { shared: Arc::new(shared), kept: Once::new() }
     }

@@ -10,7 +10,7 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use tokio::sync::{mpsc, watch};
 
 use super::shared::Shared;
-use crate::queue::{News, NewsReceiver, Remembered};
+use crate::backend::{News, NewsReceiver, Remembered};
 use crate::session_id::SessionId;
 
 /// Number of ends that wait at most until Redis has confirmed them. What exceeds it causes a look at all sessions.

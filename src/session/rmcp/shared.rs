@@ -15,11 +15,11 @@ use super::gates::Gates;
 use super::housekeeping;
 use super::pending_ends::{PendingEnd, PendingEnds};
 use super::restoring::after_rmcp;
+use crate::backend::questions::cancel_open;
+use crate::backend::{Backend, ProcessId, Remembered};
 use crate::config::Config;
 use crate::error::QueueError;
 use crate::lock::lock;
-use crate::queue::questions::cancel_open;
-use crate::queue::{ProcessId, Queue, Remembered};
 use crate::recent::Recent;
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
@@ -36,7 +36,7 @@ pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
 
 pub(super) struct Shared<M> {
     pub(super) inner: M,
-    pub(super) queue: Arc<dyn Queue>,
+    pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Config,
     pub(super) process: ProcessId,
     pub(super) gates: Gates,
@@ -63,7 +63,7 @@ pub(super) struct Shared<M> {
 }
 
 impl<M: SessionManager> Shared<M> {
-    pub(super) fn new(inner: M, queue: Arc<dyn Queue>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+    pub(super) fn new(inner: M, queue: Arc<dyn Backend>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
         let epoch = if inner.event_store().is_some() { Epoch::of_event_store() } else { Epoch::new() };
         Self {
             inner,

@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::ClientSession;
+use crate::backend::BoxFuture;
 use crate::config::DeliveryLevel;
 use crate::error::{AskError, HandOverError};
 use crate::question::{Answer, Question};
-use crate::queue::BoxFuture;
 use crate::session::{McpSession, Outbound, Presence};
 
 /// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier

@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 
 use super::ClientSession;
 use super::batch::PING;
+use crate::backend::ProcessId;
 use crate::error::AskError;
 use crate::question::{Answer, Elicitation, Question};
-use crate::queue::ProcessId;
 use crate::session::SessionState;
 
 /// Modes of elicitation.

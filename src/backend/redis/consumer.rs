@@ -1,0 +1,374 @@
+//! One session's queue over a Redis connection of its own.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
+
+use self::lease::Renewal;
+use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
+use super::fates::not_kept;
+use super::lua::lease_value;
+use super::reply::BadReply;
+use super::{renew, replace, take};
+use crate::backend::{
+    BoxFuture, Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken,
+};
+use crate::config::Config;
+use crate::envelope::Timestamp;
+use crate::error::{QueueError, QueueErrorKind};
+use crate::keys::{Keys, QueueKeys};
+use crate::lock::lock;
+use crate::notification::TIME_TO_LIVE_MAX;
+use crate::session_id::SessionId;
+use crate::subscription::DoubtMark;
+
+mod lease;
+
+pub(super) struct RedisConsumer {
+    connection: MultiplexedConnection,
+    config: Arc<Config>,
+    keys: QueueKeys,
+    /// The sorted set of live sessions, and our member in it: ours alone, so that giving it up takes no other's away.
+    sessions: String,
+    member: String,
+    session: SessionId,
+    owner: OwnerToken,
+    permit: Arc<Permit>,
+    /// When the lease was claimed or renewed last, by this consumer.
+    renewed: Instant,
+    /// Bounds of the next take, and what the takes teach about the line to Redis.
+    limit: Arc<Mutex<LineLimit>>,
+    /// How long the queue must live at least, for what was seen in it.
+    life: Duration,
+    /// The queue's clock when it was last looked at.
+    seen_at: Option<Timestamp>,
+}
+
+impl RedisConsumer {
+    pub(super) async fn open(
+        client: &Client,
+        config: Arc<Config>,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> Result<Self, QueueError> {
+        let doubt = Arc::clone(&permit);
+        let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
+        let connection = within(CONNECT_TIMEOUT, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
+        let keys = Keys::new(config.prefix());
+        let mut consumer = Self {
+            connection,
+            keys: keys.of(session),
+            sessions: keys.sessions(),
+            member: member(session, owner, &config),
+            session: session.clone(),
+            owner,
+            permit,
+            renewed: Instant::now(),
+            limit: Arc::new(Mutex::new(
+                LineLimit::new(config.batch_messages(), config.batch_bytes())
+                    .for_messages_of(config.message_max_bytes()),
+            )),
+            life: Duration::ZERO,
+            seen_at: None,
+            config,
+        };
+        consumer.prepare().await.map_err(failed)?;
+        Ok(consumer)
+    }
+
+    /// Loads what is sent by its hash in a pipeline, and asks to be told when the lease changes.
+    async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE.as_str());
+        pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE.as_str());
+        // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
+        pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
+        let [take, renew, tracking] = self.pipeline(&mut pipe).await?;
+        take.map_err(kind)?;
+        renew.map_err(kind)?;
+        if let Err(error) = tracking {
+            // Without it a takeover is noticed at the next take or heartbeat, and not within a batch.
+            tracing::warn!(%error, "Redis refuses CLIENT TRACKING: takeovers are noticed late");
+        }
+        Ok(())
+    }
+
+    async fn pipeline<const N: usize>(
+        &mut self,
+        pipe: &mut Pipeline,
+    ) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
+        each(within(Duration::ZERO, pipe.ignore_errors().query_async(&mut self.connection)).await?)
+    }
+
+    async fn script(
+        &mut self,
+        script: &Script,
+        keys: &[&String],
+        arguments: &[Vec<u8>],
+    ) -> Result<Value, QueueErrorKind> {
+        // It loads the script and repeats where Redis does not know it.
+        let mut invocation = script.prepare_invoke();
+        invocation.key(keys).arg(arguments);
+        within(Duration::ZERO, invocation.invoke_async(&mut self.connection)).await
+    }
+
+    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
+        let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
+        let questions_life = match (latest, self.seen_at) {
+            (Some(latest), Some(now)) => latest.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace(),
+            _ => Duration::ZERO,
+        };
+        let (owner, life) = (self.owner, self.life);
+        let question = take::Question { owner, delivered, reclaim, limit, life, questions_life };
+        take::arguments(&self.config, &question)
+    }
+
+    fn take_keys(&self, delivered: Option<&Delivered>) -> Vec<String> {
+        let QueueKeys { queue, lease, questions, dead, .. } = &self.keys;
+        let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
+        let always = [queue, lease, questions, dead].into_iter().cloned();
+        always.chain(settled.map(|id| self.keys.receipt(id))).collect()
+    }
+
+    async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
+        let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
+        let mut invocation = take::SCRIPT.prepare_invoke();
+        invocation.key(self.take_keys(delivered)).arg(self.take_arguments(delivered, true, limit));
+        let mut connection = self.connection.clone();
+        let answered = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
+        let Some((answer, renewal)) = answered else {
+            lock(&self.limit).timed_out();
+            return Err(silent(limit.time()));
+        };
+        let took = sent.elapsed();
+        let taken = self.taken(answer, sent, mark, renewal).await?;
+        let bytes = taken.items.iter().map(|item| item.mark.length).sum();
+        lock(&self.limit).succeeded(taken.items.len(), bytes, took);
+        Ok(taken)
+    }
+
+    async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
+        let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
+        let arguments = self.take_arguments(None, false, limit);
+        let queue = self.keys.queue.clone();
+        let keys = self.take_keys(None);
+        let keys: Vec<_> = keys.iter().collect();
+        let mut pipe = redis::pipe();
+        // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
+        // and runs the moment it ends.
+        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
+        pipe.add_command(evalsha(&take::SCRIPT, &keys)).arg(&arguments);
+        pipe.ignore_errors();
+        let mut connection = self.connection.clone();
+        let time = block + limit.time();
+        // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
+        let answered = self.answer(time, pipe.query_async(&mut connection)).await?;
+        let Some((answers, renewal)) = answered else { return Err(silent(time)) };
+        let [moved, taken] = each(answers)?;
+        // Out of memory, a wrong type: it did not wait, so the caller must.
+        moved.map_err(kind)?;
+        let answer = match taken {
+            Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &keys, &arguments).await?,
+            other => other.map_err(kind)?,
+        };
+        self.taken(answer, sent, mark, renewal).await
+    }
+
+    /// Reads the answer to a take that was sent then, and to the renewal that was sent while the answer was on its way.
+    async fn taken(
+        &mut self,
+        answer: Value,
+        sent: Instant,
+        mark: DoubtMark,
+        renewal: Option<Renewal>,
+    ) -> Result<Taken, QueueErrorKind> {
+        let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer).map_err(bad)?;
+        not_kept(&self.session, &trouble);
+        // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
+        let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
+        // Redis before 6.2.6 tells of our own renewals, too: what came up since the take was sent is settled here.
+        let mark = if untracked { self.permit.mark() } else { mark };
+        let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);
+        match lease {
+            LeaseState::Reclaimed if still_ours => self.permit.renewed(sent, self.config.lease(), mark),
+            LeaseState::Held if still_ours => self.permit.confirmed(mark),
+            // Where a newer claim came between, the next take says so.
+            _ => self.permit.revoke(),
+        }
+        let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
+        self.seen_at = Some(now);
+        let items: Vec<Item> =
+            messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
+        self.life = items
+            .iter()
+            .filter_map(|item| {
+                let envelope = item.envelope.as_ref().ok()?;
+                // Whatever time stands in it: a key is not kept for thousands of years.
+                let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { self.config.time_to_live() };
+                Some(envelope.expires_at?.since(now).min(longest) + self.config.expiry_grace())
+            })
+            .max()
+            .unwrap_or_default();
+        // Where another has the lease by now, what was read is its to deliver.
+        let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
+        Ok(Taken { lease, changed, now, items })
+    }
+
+    async fn do_replace(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
+        let arguments = [
+            lease_value(self.owner, &self.config).into_bytes(),
+            oldest.length.to_string().into_bytes(),
+            oldest.last.clone(),
+            replacement,
+            (self.config.time_to_live() + self.config.expiry_grace()).as_millis().to_string().into_bytes(),
+        ];
+        let keys = self.keys.clone();
+        let answer = self.script(&replace::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
+        replace::answer(answer).map_err(bad)
+    }
+
+    async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block));
+        pipe.cmd("TIME");
+        pipe.ignore_errors();
+        let mut connection = self.connection.clone();
+        let (sent, time) = (Instant::now(), block + lock(&self.limit).time());
+        let Some((answers, _)) = self.answer(time, pipe.query_async(&mut connection)).await? else {
+            lock(&self.limit).timed_out();
+            return Err(silent(time));
+        };
+        let [popped, time] = each(answers)?;
+        let popped: Option<(String, Vec<u8>)> =
+            redis::from_redis_value(popped.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        let (seconds, micros): (i64, i64) =
+            redis::from_redis_value(time.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        match &popped {
+            Some((_, raw)) => lock(&self.limit).succeeded(1, raw.len(), sent.elapsed()),
+            None => lock(&self.limit).answered(sent.elapsed().saturating_sub(block)),
+        }
+        Ok(popped.map(|(_, raw)| {
+            let item = Item::decode(&self.keys.queue, raw, self.config.time_to_live());
+            (item, Timestamp(seconds * 1_000_000 + micros))
+        }))
+    }
+
+    /// An error that says what was done, and to what.
+    async fn named<T>(&mut self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
+        let kind = match result {
+            Ok(done) => return Ok(done),
+            Err(QueueErrorKind::Refused(text)) if text.contains("WRONGTYPE") => {
+                QueueErrorKind::Refused(self.wrong_types().await.unwrap_or(text))
+            }
+            Err(other) => other,
+        };
+        Err(QueueError::new(format!("{doing} of {:?}", self.session), kind))
+    }
+
+    /// Which of the keys hold something else than they must: Redis does not name them. Not by their names, which have the
+    /// session's id in them.
+    async fn wrong_types(&mut self) -> Option<String> {
+        let QueueKeys { queue, lease, questions, .. } = self.keys.clone();
+        let must = [("queue", queue, "list"), ("lease", lease, "string"), ("open questions", questions, "hash")];
+        let mut wrong = Vec::new();
+        for (what, key, must) in must {
+            let found: String =
+                within(Duration::ZERO, redis::cmd("TYPE").arg(key).query_async(&mut self.connection)).await.ok()?;
+            if found != must && found != "none" {
+                wrong.push(format!("the key of the {what} holds a {found}, not a {must}"));
+            }
+        }
+        (!wrong.is_empty()).then(|| format!("WRONGTYPE: {}", wrong.join("; ")))
+    }
+}
+
+impl Consumer for RedisConsumer {
+    fn share_limit(&mut self, limit: Arc<Mutex<LineLimit>>) {
+        self.limit = limit;
+    }
+
+    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(async {
+            let claimed = self.do_claim().await;
+            self.named("claiming the queue", claimed).await
+        })
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
+        Box::pin(async {
+            let renewed = self.do_renew().await;
+            self.named("renewing the lease", renewed).await
+        })
+    }
+
+    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
+        Box::pin(async move {
+            let taken = self.do_take(delivered).await;
+            self.named("reading the queue", taken).await
+        })
+    }
+
+    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
+        Box::pin(async move {
+            let taken = self.do_wait(block).await;
+            self.named("waiting for the queue", taken).await
+        })
+    }
+
+    fn replace_oldest<'a>(
+        &'a mut self,
+        oldest: &'a Mark,
+        replacement: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
+        Box::pin(async move {
+            let replaced = self.do_replace(oldest, replacement).await;
+            self.named("writing a failed attempt into the queue", replaced).await
+        })
+    }
+
+    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
+        Box::pin(async move {
+            let popped = self.do_pop(block).await;
+            self.named("taking from the queue", popped).await
+        })
+    }
+}
+
+/// Returns a live session's member of the sorted set: the session as it stands in keys, and the value of its lease.
+pub(super) fn member(session: &SessionId, owner: OwnerToken, config: &Config) -> String {
+    format!("{session}:{}", lease_value(owner, config))
+}
+
+/// Returns a blocking time as Redis wants it: in seconds, half a millisecond above a whole one.
+///
+/// Redis reads 0 as for ever. Before 7.0 it cuts fractions of a millisecond off, and makes 0 of 0.001 s: that is a little less
+/// than a millisecond in binary.
+fn seconds(block: Duration) -> f64 {
+    (block.as_millis().max(1) as f64 + 0.5) / 1000.0
+}
+
+fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    command
+}
+
+/// The answers to a pipeline, which are as many as its commands.
+fn each<const N: usize>(answers: Vec<RedisResult<Value>>) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
+    answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
+}
+
+fn is_noscript(error: &redis::RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}
+
+fn silent(time: Duration) -> QueueErrorKind {
+    QueueErrorKind::Broken(format!("no answer within {time:?}").into())
+}
+
+fn bad(reply: BadReply) -> QueueErrorKind {
+    QueueErrorKind::Refused(reply.to_string())
+}

@@ -1,0 +1,245 @@
+//! What became of notifications, in Redis: a string for each receipt, a list of dead letters for each session.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use redis::{Script, Value};
+
+use super::RedisBackend;
+use super::push;
+use super::reply;
+use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
+use crate::envelope::{Draft, Timestamp};
+use crate::error::QueueError;
+use crate::fate::{DiscardReason, Receipt};
+use crate::keys::QueueKeys;
+use crate::notification::NotificationId;
+use crate::session_id::SessionId;
+
+pub(super) mod lua;
+mod receipt;
+mod record;
+mod redrive;
+
+/// How many letters are read at once: each may be as large as a message may be.
+const PIECE: usize = 10;
+
+/// How many keys are looked through at once for those with dead letters.
+const SCANNED: usize = 1000;
+
+/// The least pause between two looks at a receipt that nobody says anything of.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl RedisBackend {
+    async fn settle_script(
+        &self,
+        doing: &str,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Result<Value, QueueError> {
+        let mut invocation = script.prepare_invoke();
+        invocation.key(keys).arg(arguments);
+        invocation.invoke_async(&mut self.shared.clone()).await.map_err(|e| self.failed(doing, e))
+    }
+
+    async fn letters(
+        &self,
+        session: &SessionId,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
+        const DOING: &str = "reading dead letters";
+        let dead = self.keys.of(session).dead;
+        // The settings' second is the life of a letter.
+        let [_, life, ..] = lua::settings(&self.config);
+        let now = self.settle_script(DOING, &record::TRIM, std::slice::from_ref(&dead), &[life]).await?;
+        let now = Timestamp(reply::number(now).map_err(|e| self.bad_reply(DOING, e))?);
+        // A list in Redis has no more.
+        let skip = skip.min(u32::MAX as usize);
+        let mut letters = Vec::new();
+        let mut line = self.shared.for_large_answers();
+        let mut timeouts = 0;
+        while letters.len() < limit {
+            let piece = PIECE.min(line.limit().messages());
+            let (first, wanted) = (skip + letters.len(), piece.min(limit - letters.len()));
+            let mut range = redis::cmd("LRANGE");
+            range.arg(&dead).arg(format!("-{}", first + wanted)).arg(format!("-{}", first + 1));
+            let piece: Vec<Vec<u8>> = match range.query_async(&mut line).await {
+                Ok(piece) => piece,
+                // Fewer at once, and then more time: the line has learned from it.
+                Err(error) if error.is_timeout() && !line.limit().is_longest() && timeouts < 6 => {
+                    timeouts += 1;
+                    continue;
+                }
+                Err(error) => return Err(self.failed(DOING, error)),
+            };
+            let got = piece.len();
+            letters.extend(piece.into_iter().rev().map(decode));
+            if got < wanted {
+                break;
+            }
+        }
+        Ok((letters, now))
+    }
+}
+
+/// Reads what [`lua::FUNCTIONS`] has kept.
+fn decode(kept: Vec<u8>) -> Letter {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        at: i64,
+        reason: DiscardReason,
+    }
+    let mark = Mark::of(&kept);
+    let end = kept.iter().position(|byte| *byte == b'\n').unwrap_or(kept.len());
+    match serde_json::from_slice::<Header>(&kept[..end]) {
+        Ok(Header { at, reason }) => {
+            Letter { at: Timestamp(at), reason, raw: kept.get(end + 1..).unwrap_or_default().to_vec(), mark }
+        }
+        // Somebody else put it there: shown as it is, so that it can be seen and purged.
+        Err(error) => {
+            let reason = DiscardReason::Undecodable(format!("what is written on the letter: {error}"));
+            Letter { at: Timestamp(0), reason, raw: kept, mark }
+        }
+    }
+}
+
+impl Fates for RedisBackend {
+    fn record<'a>(
+        &'a self,
+        session: &'a SessionId,
+        fate: &'a Fate,
+        raw: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        const DOING: &str = "writing down what became of a notification";
+        Box::pin(async move {
+            let keys = self.keys.of(session);
+            let receipt = fate.receipt.map(|id| keys.receipt(id));
+            let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
+            let mut arguments = lua::settings(&self.config).to_vec();
+            arguments.push(lua::reason(fate));
+            arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
+            let answer = self.settle_script(DOING, &record::SCRIPT, &keys, &arguments).await?;
+            not_kept(session, &reply::bytes(answer).map_err(|e| self.bad_reply(DOING, e))?);
+            Ok(())
+        })
+    }
+
+    fn receipt<'a>(
+        &'a self,
+        session: &'a SessionId,
+        id: NotificationId,
+    ) -> BoxFuture<'a, Result<(Receipt, Timestamp), QueueError>> {
+        const DOING: &str = "reading a receipt";
+        Box::pin(async move {
+            let keys = self.keys.of(session);
+            let keys = [keys.receipt(id), keys.lease, keys.queue];
+            let answer = self.settle_script(DOING, &receipt::SCRIPT, &keys, &[]).await?;
+            receipt::answer(answer).map_err(|e| self.bad_reply(DOING, e))
+        })
+    }
+
+    fn until_settled<'a>(&'a self, session: &'a SessionId, id: NotificationId) -> BoxFuture<'a, Receipt> {
+        Box::pin(async move {
+            let receipt = self.keys.of(session).receipt(id);
+            let mut touch = redis::cmd("GET");
+            touch.arg(&receipt);
+            let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
+            // Before the first look, so that no change after it is missed.
+            let waiting = self.waits.register(receipt, touch, is_due);
+            loop {
+                let pause = match self.receipt(session, id).await {
+                    Ok((Receipt::Queued { expires_at }, now)) => expires_at.since(now).max(LOOK),
+                    Ok((settled, _)) => return settled,
+                    Err(error) => {
+                        tracing::debug!(?session, %error, "a receipt cannot be read; trying again");
+                        LOOK
+                    }
+                };
+                if tokio::time::timeout(pause, waiting.looked()).await.is_ok() {
+                    waiting.touch_soon();
+                }
+            }
+        })
+    }
+
+    fn dead_letters<'a>(
+        &'a self,
+        session: &'a SessionId,
+        skip: usize,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<(Vec<Letter>, Timestamp), QueueError>> {
+        Box::pin(self.letters(session, skip, limit))
+    }
+
+    fn redrive<'a>(
+        &'a self,
+        session: &'a SessionId,
+        skip: usize,
+        letter: &'a Mark,
+        draft: &'a Draft,
+    ) -> BoxFuture<'a, Result<Redrove, QueueError>> {
+        const DOING: &str = "redriving a dead letter";
+        Box::pin(async move {
+            let keys = self.keys.of(session);
+            let receipt = draft.receipt.map(|id| keys.receipt(id));
+            let QueueKeys { queue, dead, .. } = keys;
+            let keys: Vec<String> = [queue].into_iter().chain(receipt).chain([dead]).collect();
+            let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
+            let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
+            let arguments: Vec<_> = arguments.chain(guard).collect();
+            let answer = self.settle_script(DOING, &redrive::SCRIPT, &keys, &arguments).await?;
+            redrive::answer(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
+        })
+    }
+
+    fn purge<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<usize, QueueError>> {
+        Box::pin(async move {
+            let dead = self.keys.of(session).dead;
+            let (count, _): (usize, usize) = redis::pipe()
+                .atomic()
+                .cmd("LLEN")
+                .arg(&dead)
+                .cmd("DEL")
+                .arg(&dead)
+                .query_async(&mut self.shared.clone())
+                .await
+                .map_err(|e| self.failed("purging dead letters", e))?;
+            Ok(count)
+        })
+    }
+
+    fn sessions_with_dead_letters(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>> {
+        Box::pin(async move {
+            let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
+            loop {
+                // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
+                // others.
+                let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+                    .arg(cursor)
+                    .arg("MATCH")
+                    .arg(self.keys.all_dead())
+                    .arg("COUNT")
+                    .arg(SCANNED)
+                    .query_async(&mut self.shared.clone())
+                    .await
+                    .map_err(|e| self.failed("looking for dead letters", e))?;
+                let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
+                sessions.extend(keys.iter().filter_map(session));
+                if next == 0 {
+                    return Ok(sessions.into_iter().collect());
+                }
+                cursor = next;
+            }
+        })
+    }
+}
+
+/// Says that what was to be kept was not, where that is so.
+pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
+    if !trouble.is_empty() {
+        let error = String::from_utf8_lossy(trouble);
+        tracing::error!(?session, %error, "discarded notifications could not be kept as dead letters: they are gone");
+    }
+}

@@ -1,0 +1,148 @@
+//! Sessions in Redis: a string each, empty once it has ended, and a channel for the news.
+
+use redis::{Pipeline, RedisResult};
+
+use super::RedisBackend;
+use super::primary;
+use crate::backend::BoxFuture;
+use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
+use crate::error::QueueError;
+use crate::session_id::SessionId;
+
+mod forget;
+mod news;
+mod remember;
+
+/// Number of sessions that one pipeline asks for.
+const PIPELINE: usize = 500;
+
+impl RedisBackend {
+    fn session_life(&self) -> String {
+        self.config.session_time_to_live().as_millis().to_string()
+    }
+
+    /// Asks of each session whether its key exists, by a command that answers 0 where it does not, and what it holds.
+    async fn known(
+        &self,
+        sessions: &[SessionId],
+        doing: &'static str,
+        exists: impl Fn(&mut Pipeline, &str) + Send + Sync,
+    ) -> Result<Vec<Remembered>, QueueError> {
+        let failed = |e| self.failed(doing, e);
+        let mut known = Vec::with_capacity(sessions.len());
+        for some in sessions.chunks(PIPELINE) {
+            let mut pipe = redis::pipe();
+            for session in some {
+                let key = self.keys.session(session);
+                exists(&mut pipe, &key);
+                pipe.cmd("STRLEN").arg(&key);
+            }
+            let answers: Vec<RedisResult<i64>> =
+                pipe.ignore_errors().query_async(&mut self.shared.clone()).await.map_err(failed)?;
+            for answer in answers.chunks(2) {
+                known.push(match answer {
+                    [Ok(0), _] => Remembered::Unknown,
+                    [Ok(_), Ok(0)] => Remembered::Ended,
+                    // Something else lies under this session's key. The others are not to suffer for it.
+                    [Ok(_), Err(error)] if error.code() == Some("WRONGTYPE") => Remembered::Known,
+                    [Err(error), _] | [_, Err(error)] => return Err(failed(error.clone())),
+                    _ => Remembered::Known,
+                });
+            }
+        }
+        Ok(known)
+    }
+}
+
+impl Fleet for RedisBackend {
+    fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
+        Box::pin(async move {
+            let mut call = remember::SCRIPT.key(self.keys.session(session));
+            let remembered = call.arg(state).arg(self.session_life()).invoke_async(&mut self.shared.clone()).await;
+            remembered.map_err(|e| self.failed("remembering a session", e))
+        })
+    }
+
+    fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>> {
+        Box::pin(async move {
+            let mut get = redis::cmd("GETEX");
+            get.arg(self.keys.session(session)).arg("PX").arg(self.session_life());
+            let state: Option<String> = get
+                .query_async(&mut self.shared.for_large_answers())
+                .await
+                .map_err(|e| self.failed("recalling a session", e))?;
+            Ok(state.filter(|state| !state.is_empty()))
+        })
+    }
+
+    fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
+        Box::pin(async move {
+            let life = self.session_life();
+            self.known(sessions, "refreshing sessions", |pipe, key| {
+                pipe.cmd("PEXPIRE").arg(key).arg(&life);
+            })
+            .await
+        })
+    }
+
+    fn look_up<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
+        Box::pin(self.known(sessions, "looking up sessions", |pipe, key| {
+            pipe.cmd("EXISTS").arg(key);
+        }))
+    }
+
+    fn knows_all<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>> {
+        Box::pin(async move {
+            for some in sessions.chunks(PIPELINE) {
+                let mut exists = redis::cmd("EXISTS");
+                for session in some {
+                    exists.arg(self.keys.session(session));
+                }
+                let known: usize = exists
+                    .query_async(&mut self.shared.clone())
+                    .await
+                    .map_err(|e| self.failed("looking up sessions", e))?;
+                if known < some.len() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn forget<'a>(
+        &'a self,
+        session: &'a SessionId,
+        by: ProcessId,
+        is_known: bool,
+    ) -> BoxFuture<'a, Result<bool, QueueError>> {
+        Box::pin(async move {
+            let mut call = forget::SCRIPT.key(self.keys.session(session));
+            call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
+            let done = call.arg(u8::from(is_known)).invoke_async(&mut self.shared.clone()).await;
+            done.map_err(|e| self.failed("forgetting a session", e))
+        })
+    }
+
+    fn confirmed<'a>(
+        &'a self,
+        process: ProcessId,
+        session: &'a SessionId,
+        ping: u128,
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(async move {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(self.keys.news_for(process)).arg(News::Confirmed(session.clone(), ping).encode());
+            let done = publish.exec_async(&mut self.shared.clone()).await;
+            done.map_err(|e| self.failed("telling another process", e))
+        })
+    }
+
+    fn listen(&self, process: ProcessId) -> NewsReceiver {
+        let (sender, receiver) = news_channel();
+        let channels = [self.keys.news(), self.keys.news_for(process)];
+        let probe = primary::probe(&self.keys);
+        tokio::spawn(news::listen(self.client.clone(), channels, probe, self.config.backoff(), sender));
+        receiver
+    }
+}

@@ -1,0 +1,58 @@
+//! Waiting for the answer to a question.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::{collect, touch};
+use crate::backend::redis::connection::within;
+use crate::backend::redis::waits::{ALIVE, PAUSE, Waits};
+use crate::error::QueueErrorKind;
+use crate::keys::ElicitKeys;
+use crate::question::Answer;
+
+/// How long FastMCP may take to give an answer from when it lies there, and how often that is looked at.
+const GIVING: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
+pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str) -> Answer {
+    let mut touch = redis::cmd("EVALSHA");
+    touch.arg(touch::SCRIPT.get_hash()).arg(3).arg(&keys.asker).arg(&keys.response);
+    touch.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
+    let waiting = waits.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
+    loop {
+        waiting.looked().await;
+        match collect(waits, &keys, request_id).await {
+            Ok(Some(answer)) => return answer,
+            // Told of something else.
+            Ok(None) => {}
+            // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
+            Err(error) => {
+                waits.replace_after(&error);
+                tracing::debug!(%error, "an answer cannot be read; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        // It is tracked again by that, and looked at if there is an answer.
+        waiting.touch_soon();
+    }
+}
+
+async fn collect(waits: &Waits, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
+    let Some(mut connection) = waits.connection() else {
+        return Err(QueueErrorKind::Broken("no connection yet".into()));
+    };
+    let ElicitKeys { request, response, status, asker } = keys;
+    let began = Instant::now();
+    let answer = loop {
+        let how = if began.elapsed() < GIVING { "wait" } else { "take" };
+        let mut invocation = collect::SCRIPT.prepare_invoke();
+        invocation.key(&[request, response, status, asker]).arg(&[request_id, how]);
+        match within(Duration::ZERO, invocation.invoke_async(&mut connection)).await? {
+            collect::BEING_GIVEN => tokio::time::sleep(GLANCE).await,
+            answer => break answer,
+        }
+    };
+    collect::answer(answer, request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
+}
