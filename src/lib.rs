@@ -89,6 +89,21 @@ pub mod actors;
 #[cfg(feature = "rmcp")]
 pub mod http;
 
+/// Inner rooms of the crate, for its own tests.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    /// The backend port, its two backends, and what they answer.
+    pub mod backend {
+        pub use crate::backend::*;
+    }
+
+    /// The pure parts of a subscriber.
+    pub mod subscription {
+        pub use crate::subscription::*;
+    }
+}
+
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
 
