@@ -41,9 +41,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::envelope::{Draft, Timestamp};
-use crate::error::{Cause, ConfigError, ConnectError, QueueError, QueueLimit};
+use crate::failure::{Cause, QueueError};
 use crate::session_id::{SessionId, SessionStatus};
 
 pub(crate) mod fates;
@@ -199,4 +199,35 @@ pub enum Refusal {
     Uncertain(Arc<Cause>),
     /// The queue answered with an error.
     Refused(String),
+}
+
+/// Bound that a queue has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueueLimit {
+    /// [`Config::queue_max_messages`](crate::Config::queue_max_messages).
+    Messages(usize),
+    /// [`Config::queue_max_bytes`](crate::Config::queue_max_bytes).
+    Bytes(usize),
+}
+
+impl fmt::Display for QueueLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Messages(limit) => write!(f, "{limit} messages"),
+            Self::Bytes(limit) => write!(f, "{limit} bytes"),
+        }
+    }
+}
+
+/// Failure of [`Courier::start`](crate::Courier::start) or [`Publisher::connect`](crate::Publisher::connect).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL cannot be used.
+    #[error("the queue's URL: {0}")]
+    Url(ConfigError),
+    /// The queue did not answer, or refused.
+    #[error(transparent)]
+    Backend(#[from] QueueError),
 }

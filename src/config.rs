@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::error::ConfigError;
 use crate::keys::prefix_is_possible;
 use crate::notification::time_to_live_is_possible;
 use crate::retry::Backoff;
@@ -250,6 +249,25 @@ impl Config {
 
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff { initial: self.backoff_initial, max: self.backoff_max }
+    }
+}
+
+/// Rejection of a setting, or of a combination of settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, but {rule}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// Name of the setting.
+    pub field: &'static str,
+    /// Value that was set.
+    pub value: String,
+    /// Rule that the value breaks.
+    pub rule: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &'static str, value: impl ToString, rule: impl ToString) -> Self {
+        Self { field, value: value.to_string(), rule: rule.to_string() }
     }
 }
 

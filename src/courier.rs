@@ -7,12 +7,12 @@ use actix::prelude::*;
 
 use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::backend::questions::answer_open;
-use crate::backend::{self, Backend, BoxFuture, Settled};
+use crate::backend::{self, Backend, BoxFuture, ConnectError, Settled};
 use crate::config::Config;
-use crate::error::{ConnectError, EnsureError, QueueError};
+use crate::failure::QueueError;
 use crate::publisher::Publisher;
 use crate::question::{Answer, Question};
-use crate::session::{McpSession, Subscribers};
+use crate::session::{EnsureError, McpSession, Subscribers};
 use crate::session_id::SessionId;
 
 /// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.

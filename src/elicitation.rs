@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Posed, Settled};
-use crate::error::{ElicitError, InvalidQuestion, QueueError};
+use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::notification::{Notification, Object, Task, TaskStatus};
-use crate::publisher::Publisher;
-use crate::question::{Answer, Elicitation, Question, RELATED_TASK, TaskKey};
+use crate::publisher::{Publisher, PushError};
+use crate::question::{Answer, Elicitation, InvalidQuestion, Question, RELATED_TASK, TaskKey};
 use crate::session_id::SessionId;
 
 mod flat;
@@ -256,4 +256,19 @@ fn into_object(value: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
+}
+
+/// Failure to ask a question.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ElicitError {
+    /// The question is none that can be asked.
+    #[error(transparent)]
+    Invalid(#[from] InvalidQuestion),
+    /// The notification that carries the question was refused.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The queue failed.
+    #[error(transparent)]
+    Backend(#[from] QueueError),
 }

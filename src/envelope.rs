@@ -17,9 +17,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::error::InvalidNotification;
 use crate::json::{self, Fields};
-use crate::notification::{ID_KEY, NotificationId, check_method, time_to_live_is_possible};
+use crate::notification::{ID_KEY, InvalidNotification, NotificationId, check_method, time_to_live_is_possible};
 use crate::question::{Question, RELATED_TASK};
 
 mod draft;

@@ -58,9 +58,9 @@
     warn(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)
 )]
 
-// What a word is, without I/O, clock or async.
+// Plain data types and pure decisions: no I/O, no clock, no async.
 mod config;
-mod error;
+mod failure;
 mod fate;
 mod json;
 mod keys;
@@ -114,18 +114,19 @@ pub mod redis_trouble {}
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use self::config::{Config, ConfigBuilder, Delivery, DeliveryLevel};
+pub use self::backend::{ConnectError, QueueLimit};
+pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
 pub use self::courier::Courier;
-pub use self::elicitation::{Elicited, Elicitor};
-pub use self::error::{
-    AskError, Cause, ConfigError, ConnectError, ElicitError, EnsureError, HandOverError, InvalidNotification,
-    InvalidPrincipal, InvalidQuestion, InvalidSessionId, PushError, PushRefusal, QueueError, QueueErrorKind,
-    QueueLimit,
-};
+pub use self::elicitation::{ElicitError, Elicited, Elicitor};
+pub use self::failure::{Cause, QueueError, QueueErrorKind};
 pub use self::fate::{DiscardReason, Receipt};
-pub use self::notification::{LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus};
-pub use self::principal::Principal;
-pub use self::publisher::{DeadLetter, DeadLetters, Publisher, Pushed, Redriven, TaskReporter};
-pub use self::question::{Answer, Elicitation, Question, TaskKey};
-pub use self::session::{McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers};
-pub use self::session_id::{SessionId, SessionStatus};
+pub use self::notification::{
+    InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
+};
+pub use self::principal::{InvalidPrincipal, Principal};
+pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, PushRefusal, Pushed, Redriven, TaskReporter};
+pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};
+pub use self::session::{
+    AskError, EnsureError, HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers,
+};
+pub use self::session_id::{InvalidSessionId, SessionId, SessionStatus};

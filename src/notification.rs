@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::error::InvalidNotification;
 use crate::json::MAX_DEPTH;
 use crate::question::RELATED_TASK;
 
@@ -238,6 +237,58 @@ pub(crate) const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 360
 pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
     (Duration::from_millis(1)..=TIME_TO_LIVE_MAX).contains(&time_to_live)
 }
+/// Rejection of what is no MCP notification.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidNotification {
+    /// The method is not one of a notification.
+    #[error(
+        "the method of a notification must begin with \"notifications/\" and name one, and this one is {:?}",
+        shown(method)
+    )]
+    Method {
+        /// Method that was given.
+        method: String,
+    },
+    /// `params` is neither an object nor absent.
+    #[error("the params of a notification must be a JSON object, and these are {found}")]
+    Params {
+        /// Kind of JSON that was given.
+        found: &'static str,
+    },
+    /// `_meta` is neither an object nor absent.
+    #[error("the _meta of a notification must be a JSON object, and this one is {found}")]
+    Meta {
+        /// Kind of JSON that was given.
+        found: &'static str,
+    },
+    /// The text given for `params` or `_meta` is no JSON.
+    #[error("the {field} of a notification must be a JSON object, and the text given is none: {why}")]
+    Json {
+        /// Name of the field, `params` or `_meta`.
+        field: &'static str,
+        /// Reason, with its place in the text.
+        why: String,
+    },
+    /// A number that JSON cannot hold.
+    #[error("{field} must be a finite number")]
+    NotFinite {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// The time to live is out of range.
+    #[error("the time to live of a notification must be 1 ms to 365 days, and this one is {given:?}")]
+    TimeToLive {
+        /// Time to live that was given.
+        given: Duration,
+    },
+}
+
+/// Returns the beginning of a text that may be of any length.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::InvalidPrincipal;
-
 /// An authenticated user, as a server's authorisation names them: the `sub` of a token, perhaps with its issuer.
 ///
 /// MCP's security best practices want a session bound to its user, so that who knows or guesses a session id can neither
@@ -55,6 +53,29 @@ impl std::str::FromStr for Principal {
     fn from_str(principal: &str) -> Result<Self, Self::Err> {
         Self::new(principal)
     }
+}
+
+/// Rejection of a string that cannot name a principal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPrincipal {
+    /// The string is empty.
+    #[error("a principal must have 1 to {max} bytes, and this one is empty", max = Principal::MAX_LEN)]
+    Empty,
+    /// The string has more than [`Principal::MAX_LEN`] bytes.
+    #[error("a principal must have 1 to {max} bytes, and this one has {length}", max = Principal::MAX_LEN)]
+    TooLong {
+        /// Length of the string, in bytes.
+        length: usize,
+    },
+    /// The string has a control character.
+    #[error("a principal must have no control characters, and this one has {character:?} at {position}")]
+    Character {
+        /// First control character.
+        character: char,
+        /// Position of the character, counted in characters from 0.
+        position: usize,
+    },
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! [`Publisher`]: the worker's side. No actors; usable from any tokio program.
 
 use std::collections::HashSet;
+use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::backend::{self, Backend, Outgoing, Queued, Refusal};
+use crate::backend::{self, Backend, ConnectError, Outgoing, QueueLimit, Queued, Refusal};
 use crate::config::Config;
 use crate::envelope::Draft;
-use crate::error::{Cause, ConnectError, PushError, PushRefusal, QueueError};
+use crate::failure::{Cause, QueueError};
 use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
@@ -209,3 +211,88 @@ fn reason(refusal: Refusal) -> PushRefusal {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct SharedCause(Arc<Cause>);
+
+/// Refusal of a push: the notification was not, or perhaps not, queued. The error gives it back to the caller.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PushError {
+    /// Session to which the notification was pushed.
+    pub session: SessionId,
+    /// Notification, which carries its id now. Pushing it again repeats the same notification: the subscriber recognises
+    /// the repeat and makes no second one.
+    pub notification: Box<Notification>,
+    /// Reason of the refusal.
+    pub reason: PushRefusal,
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pushing to session {:?}: {}", self.session, self.reason)
+    }
+}
+
+impl StdError for PushError {
+    /// Returns the cause of the reason: the reason itself stands in the text already.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.reason.source()
+    }
+}
+
+/// Reason why a notification was not queued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushRefusal {
+    /// The message is larger than [`Config::message_max_bytes`](crate::Config::message_max_bytes). Not queued.
+    #[error("the message has {bytes} bytes, and at most {limit} are allowed")]
+    TooLarge {
+        /// Size of the message on the wire, in bytes.
+        bytes: usize,
+        /// Largest size allowed, in bytes.
+        limit: usize,
+    },
+    /// The queue of the session has reached one of its bounds. Not queued.
+    #[error("the queue is full: it may hold {0}")]
+    QueueFull(QueueLimit),
+    /// The session is held by a FastMCP server ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)), which would
+    /// drop the notification. Not queued.
+    #[error(
+        "a FastMCP server takes notifications/tasks/status with taskId, status, createdAt, lastUpdatedAt and ttl only, and {why}"
+    )]
+    NotForFastMcp {
+        /// Requirement that the notification breaks.
+        why: String,
+    },
+    /// `params` or `_meta` are nested so deeply that they could not be read from the queue. Not queued.
+    #[error("the message is nested deeper than {limit} levels")]
+    TooDeep {
+        /// Largest number of levels allowed.
+        limit: usize,
+    },
+    /// The `taskId` of its task status is longer than [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN). Not queued.
+    #[error("the taskId has {bytes} bytes, and at most {limit} are allowed")]
+    TaskIdTooLong {
+        /// Length of the id, in bytes.
+        bytes: usize,
+        /// Largest length allowed, in bytes.
+        limit: usize,
+    },
+    /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
+    #[error("an earlier notification to the same session was refused")]
+    AfterRefused,
+    /// The queue could not be reached. Not queued.
+    #[error("the queue cannot be reached")]
+    Unreachable(#[source] Cause),
+    /// The connection broke or the answer took too long: the notification may have been queued.
+    #[error("no answer from the queue: the notification may have been queued")]
+    Uncertain(#[source] Cause),
+    /// Redis refused (out of memory, wrong type, no permission, a read-only replica). Not queued.
+    #[error("the queue refused: {0}")]
+    Refused(String),
+}
+
+impl PushRefusal {
+    /// Returns whether the notification may be in the queue all the same.
+    pub fn may_have_been_queued(&self) -> bool {
+        matches!(self, Self::Uncertain(_))
+    }
+}

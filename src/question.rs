@@ -1,10 +1,11 @@
 //! A question of a background task to its user, MCP's elicitation, as it lies in Redis: FastMCP's JSON with ours besides.
 
+use std::time::Duration;
+
 use percent_encoding::utf8_percent_encode;
 use serde_json::{Map, Value, json};
 
 use crate::envelope::Timestamp;
-use crate::error::InvalidQuestion;
 use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::keys::ENCODED;
 
@@ -19,7 +20,7 @@ pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 pub(crate) const JSON_RPC_ID: &str = "mcp-courier:elicit:";
 
 /// How long FastMCP waits for an answer, where the question does not say.
-const FASTMCP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3600);
+const FASTMCP_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A task and the authorisation scope that it belongs to.
 ///
@@ -341,6 +342,35 @@ impl Answer {
             _ => Self::cancelled("the client's answer has no action that MCP knows"),
         }
     }
+}
+
+/// Rejection of what is no question that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidQuestion {
+    /// The id or the scope of a task cannot be used.
+    #[error(
+        "the {what} of a task must have 1 to {max} bytes and no control characters, and this one has {length} bytes",
+        max = TaskKey::MAX_LEN
+    )]
+    Task {
+        /// `id` or `scope`.
+        what: &'static str,
+        /// Length of the id or scope, in bytes.
+        length: usize,
+    },
+    /// The schema is none that MCP allows for a form.
+    #[error("the requested schema must be of an object with primitive properties, and {why}")]
+    Schema {
+        /// Fault of the schema.
+        why: String,
+    },
+    /// The time to wait for an answer is out of range.
+    #[error("the timeout of a question must be 1 ms to 365 days, and this one is {given:?}")]
+    Timeout {
+        /// Time that was given.
+        given: Duration,
+    },
 }
 
 #[cfg(test)]

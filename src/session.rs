@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::backend::{BoxFuture, Settled};
 use crate::envelope::Envelope;
-use crate::error::{AskError, EnsureError, HandOverError, QueueError};
+use crate::failure::QueueError;
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
 use crate::question::{Answer, Question};
@@ -237,4 +237,58 @@ impl Default for PresenceSender {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Refusal of a session to take a notification. The variant says what to do next; the subscriber does it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandOverError {
+    /// The session is over. What is queued stays queued; the subscriber stops.
+    #[error("the session is over")]
+    Closed,
+    /// The session cannot take anything now. What is queued stays queued and is offered again when
+    /// [`Presence`] says that the session is ready. This is no failed attempt.
+    #[error("the session is not ready: {0}")]
+    NotReady(String),
+    /// This attempt failed, and another may succeed. The failure counts against
+    /// [`Config::max_attempts`](crate::Config::max_attempts).
+    #[error("the attempt failed: {0}")]
+    Transient(String),
+    /// The session will never take this notification: it is discarded at once, and the next one follows.
+    #[error("the session rejected it: {0}")]
+    Rejected(String),
+}
+
+/// Failure of a session to ask its client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The client lacks the capability or the mode, or refused: it can never be asked. The worker learns of it at once.
+    #[error("{0}")]
+    Impossible(String),
+    /// The client went away before it answered. The question is asked again when the client is back.
+    #[error("the client is away: {0}")]
+    NotReady(String),
+}
+
+/// Refusal of an [`EnsureSubscriber`](crate::actors::EnsureSubscriber).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnsureError {
+    /// Every subscriber has an arbiter of its own, and there are as many as
+    /// [`Config::dedicated_limit`](crate::Config::dedicated_limit) allows.
+    #[error("{limit} subscribers run, and dedicated_limit allows no more in this process")]
+    LimitReached {
+        /// Largest number of subscribers in this process.
+        limit: usize,
+    },
+    /// The process can have no further thread or descriptor for the subscriber; the text is the system's.
+    #[error("no arbiter can be started for it: {0}")]
+    NoArbiter(String),
+    /// The supervisor is shutting down and starts nothing new.
+    #[error("the supervisor is shutting down")]
+    ShuttingDown,
+    /// The supervisor is gone.
+    #[error("the supervisor is gone")]
+    Gone,
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::InvalidSessionId;
 use crate::keys::ENCODED;
-use crate::principal::Principal;
+use crate::principal::{InvalidPrincipal, Principal};
 
 /// Id of an MCP session, and the user to whom the session is bound, if any.
 ///
@@ -162,10 +161,43 @@ pub enum SessionStatus {
     NotRead,
 }
 
+/// Rejection of a string that is no session id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidSessionId {
+    /// The string is empty.
+    #[error("a session id must have 1 to {max} characters, and this one is empty", max = SessionId::MAX_LEN)]
+    Empty,
+    /// The string has more than [`SessionId::MAX_LEN`] characters.
+    #[error("a session id must have 1 to {max} characters, and this one has {length}", max = SessionId::MAX_LEN)]
+    TooLong {
+        /// Number of characters.
+        length: usize,
+    },
+    /// The string has a character outside visible ASCII.
+    #[error(
+        "a session id may contain visible ASCII characters (0x21 to 0x7E) only, and this one has {character:?} at {position}"
+    )]
+    Character {
+        /// First such character.
+        character: char,
+        /// Position of the character, counted in characters from 0.
+        position: usize,
+    },
+    /// The part before the colon is no principal.
+    #[error(transparent)]
+    Principal(#[from] InvalidPrincipal),
+    /// The text is not as `Display` of [`SessionId`] writes a session id.
+    #[error(
+        "a session id must be percent-encoded outside A-Za-z0-9._~-, as Display writes it; \
+         the value of the header Mcp-Session-Id is read by SessionId::new"
+    )]
+    NotEncoded,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::InvalidPrincipal;
 
     #[test]
     fn every_visible_ascii_character_is_allowed() {

@@ -7,7 +7,7 @@ const ORDER: &[&str] = &[
     "json",
     "principal",
     "session_id",
-    "error",
+    "failure",
     "notification",
     "envelope",
     "fate",
@@ -29,8 +29,7 @@ const ORDER: &[&str] = &[
 
 /// The plain data types refer to each other: a notification names its error, an error its notification, an envelope the
 /// question in it, and a question its envelope's times.
-const WORDS: &[&str] =
-    &["principal", "session_id", "error", "notification", "envelope", "keys", "retry", "question", "config"];
+const WORDS: &[&str] = &["principal", "session_id", "notification", "envelope", "keys", "retry", "question", "config"];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

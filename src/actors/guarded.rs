@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::post::text_of;
 use crate::backend::BoxFuture;
-use crate::error::HandOverError;
+use crate::session::HandOverError;
 use crate::session::{McpSession, Outbound};
 
 #[derive(Clone)]

@@ -16,10 +16,9 @@ use tokio::sync::Semaphore;
 use super::post::{Post, text_of};
 use crate::backend::questions::{close, settle_open};
 use crate::envelope::Timestamp;
-use crate::error::AskError;
 use crate::question::{Answer, Question};
 use crate::retry::Backoff;
-use crate::session::SessionState;
+use crate::session::{AskError, SessionState};
 
 /// How many questions one client is asked at the same time. The others wait for their turn.
 const AT_ONCE: usize = 16;

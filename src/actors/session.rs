@@ -15,13 +15,12 @@ use super::questions::Asking;
 use crate::backend::Permit;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
-use crate::error::HandOverError;
 use crate::fate::DiscardReason;
 use crate::lock::lock;
 use crate::question::Question;
 use crate::recent::Recent;
 use crate::retry::{Verdict, after_failed_attempt};
-use crate::session::Outbound;
+use crate::session::{HandOverError, Outbound};
 
 /// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
 /// itself, as the `rmcp` adapter does, then answers first.

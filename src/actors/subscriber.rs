@@ -111,10 +111,9 @@ mod tests {
     use crate::backend::{BoxFuture, OwnerToken, Posed, connect};
     use crate::config::Config;
     use crate::envelope::Timestamp;
-    use crate::error::HandOverError;
     use crate::fate::DiscardReason;
     use crate::question::{Elicitation, Question, TaskKey};
-    use crate::session::{McpSession, Outbound, Presence, PresenceSender};
+    use crate::session::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
     use crate::session_id::SessionId;
 
     struct Session(PresenceSender);

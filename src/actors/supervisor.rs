@@ -20,9 +20,8 @@ use super::subscriber::at_most_once::lose_in_hand;
 use super::{SubscriberInfo, SubscriberState};
 use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
-use crate::error::EnsureError;
 use crate::retry::RestartBudget;
-use crate::session::McpSession;
+use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
 
 mod child;

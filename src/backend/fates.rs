@@ -3,8 +3,9 @@
 //! Both are written by the step that acknowledges, from [`Delivered::fates`](super::Delivered::fates).
 
 use super::{BoxFuture, Fate, Mark};
+use crate::backend::QueueLimit;
 use crate::envelope::{Draft, Timestamp};
-use crate::error::{QueueError, QueueLimit};
+use crate::failure::QueueError;
 use crate::fate::{DiscardReason, Receipt};
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 pub use self::channel::NewsReceiver;
 pub(crate) use self::channel::{NewsSender, news_channel};
 use super::BoxFuture;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::principal::Principal;
 use crate::session_id::SessionId;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Backend, BoxFuture};
 use crate::envelope::Timestamp;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 

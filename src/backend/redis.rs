@@ -15,8 +15,8 @@ use self::lua::lease_value;
 use self::shared::SharedConnection;
 use self::waits::Waits;
 use super::{Backend, BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
-use crate::config::Config;
-use crate::error::{Cause, ConfigError, QueueError, QueueErrorKind};
+use crate::config::{Config, ConfigError};
+use crate::failure::{Cause, QueueError, QueueErrorKind};
 use crate::keys::Keys;
 use crate::session_id::{SessionId, SessionStatus};
 

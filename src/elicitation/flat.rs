@@ -13,7 +13,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::InvalidQuestion;
+use crate::question::InvalidQuestion;
 use crate::question::{ALLOWED, FORMATS};
 
 /// Formats that are checked here, and that a client does not know.

@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use crate::error::InvalidQuestion;
+use crate::question::InvalidQuestion;
 use crate::question::{Answer, Elicitation};
 
 /// Schema that accepted content must fit.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Elicitor;
 use super::flat::{Flat, flat};
 use super::schema::Schema;
-use crate::error::ElicitError;
+use crate::elicitation::ElicitError;
 use crate::question::{Answer, Elicitation, TaskKey};
 use crate::session_id::SessionId;
 

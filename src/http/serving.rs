@@ -14,7 +14,7 @@ use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 
 use super::service::McpService;
-use crate::error::ConfigError;
+use crate::config::ConfigError;
 
 /// A server could not be served.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::error::InvalidNotification;
 use crate::json::{self, Fields, NoObject};
+use crate::notification::InvalidNotification;
 
 /// A JSON object that is still to be written, or that its producer has written.
 #[derive(Debug, Clone, PartialEq)]

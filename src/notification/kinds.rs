@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Notification, Task};
-use crate::error::InvalidNotification;
+use crate::notification::InvalidNotification;
 
 impl Notification {
     /// `notifications/message`: a line of log for the client, MCP's logging utility. `data` may be any JSON.

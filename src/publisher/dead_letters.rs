@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Publisher;
-use crate::backend::{Backend, Letter, Redrove};
+use crate::backend::{Backend, Letter, QueueLimit, Redrove};
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp, Undecodable};
-use crate::error::{QueueError, QueueLimit};
+use crate::failure::QueueError;
 use crate::fate::DiscardReason;
 use crate::keys::Keys;
 use crate::notification::NotificationId;

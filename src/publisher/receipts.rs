@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Publisher;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::fate::Receipt;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;

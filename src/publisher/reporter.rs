@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::{Publisher, Pushed};
-use crate::error::PushError;
 use crate::notification::{Notification, ProgressToken, Task, TaskStatus};
+use crate::publisher::PushError;
 use crate::session_id::SessionId;
 
 /// Pushes the status of one task, as it changes, and its progress.

@@ -10,7 +10,7 @@ use crate::actors::post::{Memory, Post, StopReason};
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::backend::{Fate, Permit};
 use crate::envelope::{Envelope, Timestamp};
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::session::SessionState;

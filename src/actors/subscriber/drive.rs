@@ -12,7 +12,7 @@ use crate::actors::session::{Ask, StopAsking};
 use crate::actors::{SessionActor, SubscriberState};
 use crate::backend::{Consumer, Item, LeaseState, Permit};
 use crate::envelope::Timestamp;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::question::Question;
 use crate::session::SessionState;
 

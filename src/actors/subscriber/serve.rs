@@ -11,7 +11,7 @@ use crate::actors::post::stopped;
 use crate::actors::{Deliver, DeliverOutcome, Stopped, SubscriberState};
 use crate::backend::{Consumer, Delivered, Fate, Item, LeaseState, Mark, Replaced, Taken};
 use crate::envelope::Envelope;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::session::SessionState;

@@ -23,7 +23,7 @@ use crate::actors::SubscriberState;
 use crate::actors::arbiters::OwnArbiter;
 use crate::actors::post::{EndNotice, Memory, Post, StopReason, stopped};
 use crate::actors::subscriber::at_most_once::{expire_in_hand, lose_in_hand};
-use crate::error::EnsureError;
+use crate::session::EnsureError;
 use crate::session::{Presence, SessionState};
 use crate::session_id::SessionId;
 

@@ -10,7 +10,7 @@ use super::{Lease, List, Store};
 use crate::backend::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::envelope::Timestamp;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 
 pub(super) struct MemoryConsumer {
     pub(super) store: Arc<Store>,

@@ -9,7 +9,7 @@ use super::{List, MemoryBackend, Store};
 use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove, Refusal};
 use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::fate::Receipt;
 use crate::lock::lock;
 use crate::notification::NotificationId;

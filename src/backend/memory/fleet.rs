@@ -6,7 +6,7 @@ use super::MemoryBackend;
 use crate::backend::BoxFuture;
 use crate::backend::fleet::{Fleet, News, NewsReceiver, NewsSender, ProcessId, Remembered, news_channel};
 use crate::envelope::Timestamp;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::session_id::{SessionId, SessionStatus};
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::MemoryBackend;
 use crate::backend::{BoxFuture, Posed, Questions, Settled};
 use crate::envelope::Timestamp;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;

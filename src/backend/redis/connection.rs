@@ -11,7 +11,8 @@ use redis::{AsyncConnectionConfig, Client, ProtocolVersion, RedisError};
 
 use super::url;
 use crate::backend::LineLimit;
-use crate::error::{Cause, ConfigError, QueueErrorKind};
+use crate::config::ConfigError;
+use crate::failure::{Cause, QueueErrorKind};
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use crate::backend::{
 };
 use crate::config::Config;
 use crate::envelope::Timestamp;
-use crate::error::{QueueError, QueueErrorKind};
+use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
 use crate::lock::lock;
 use crate::notification::TIME_TO_LIVE_MAX;

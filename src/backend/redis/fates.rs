@@ -10,7 +10,7 @@ use super::push;
 use super::reply;
 use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
 use crate::envelope::{Draft, Timestamp};
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::fate::{DiscardReason, Receipt};
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;

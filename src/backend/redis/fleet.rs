@@ -6,7 +6,7 @@ use super::RedisBackend;
 use super::primary;
 use crate::backend::BoxFuture;
 use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::session_id::SessionId;
 
 mod forget;

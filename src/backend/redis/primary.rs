@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 
 use super::connection::{said, within};
-use crate::error::QueueErrorKind;
+use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 
 /// Time after which a connection that is in use is checked again.

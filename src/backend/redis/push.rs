@@ -7,9 +7,9 @@ use redis::{Script, Value};
 use super::fates::lua::FUNCTIONS;
 use super::lua::{CLOCK, LEASE_OWNER};
 use super::reply::{self, BadReply};
+use crate::backend::QueueLimit;
 use crate::config::Config;
 use crate::envelope::Draft;
-use crate::error::QueueLimit;
 
 /// KEYS: the queue, the receipts that are wanted, and the lease. ARGV: most messages, most bytes, most bytes of a message, grace in ms,
 /// what stands between the two times, the life of a receipt in ms; for each receipt the number of its message; then for each

@@ -7,7 +7,7 @@ use super::reply;
 use super::waits;
 use crate::backend::{BoxFuture, Posed, Questions, Settled};
 use crate::envelope::Timestamp;
-use crate::error::{QueueError, QueueErrorKind};
+use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::ElicitKeys;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;

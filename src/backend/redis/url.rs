@@ -1,6 +1,6 @@
 //! URLs of Redis, and how they are shown: nothing that could be a password ever is.
 
-use crate::error::ConfigError;
+use crate::config::ConfigError;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 /// What is shown of a URL that has no parts to show.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
 use super::primary::{self, is_no_primary, says_no_primary};
 use super::questions::touch;
-use crate::error::QueueErrorKind;
+use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
 /// How long an asker that says nothing is believed to live: three rounds.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::error::InvalidQuestion;
+use crate::question::InvalidQuestion;
 
 #[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Colour {

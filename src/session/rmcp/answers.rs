@@ -8,7 +8,7 @@ use super::client::ClientSession;
 use super::manager::{CourierSessionManager, ManagerError};
 use super::principal::session_of;
 use crate::backend::{ProcessId, Settled};
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::question::{Answer, Question};
 use crate::session::Subscribers;
 

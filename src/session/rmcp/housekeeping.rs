@@ -10,7 +10,7 @@ use super::client::ClientSession;
 use super::news;
 use super::shared::Shared;
 use crate::backend::Remembered;
-use crate::error::{QueueError, QueueErrorKind};
+use crate::failure::{QueueError, QueueErrorKind};
 
 /// Default of the time that an idle session is kept: rmcp's own.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);

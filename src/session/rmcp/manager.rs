@@ -21,9 +21,10 @@ use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Slot};
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::error::{EnsureError, InvalidSessionId, QueueError};
+use crate::failure::QueueError;
+use crate::session::EnsureError;
 use crate::session::{McpSession, Subscribers};
-use crate::session_id::SessionId;
+use crate::session_id::{InvalidSessionId, SessionId};
 
 /// A session manager that delivers: made by [`Courier::session_manager`](crate::Courier::session_manager) around rmcp's
 /// own, or by [`Courier::decorate`](crate::Courier::decorate) around another.

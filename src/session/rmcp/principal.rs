@@ -2,9 +2,8 @@
 
 use std::future::Future;
 
-use crate::error::InvalidSessionId;
 use crate::principal::Principal;
-use crate::session_id::SessionId;
+use crate::session_id::{InvalidSessionId, SessionId};
 
 tokio::task_local! {
     static ACTING: Option<Principal>;

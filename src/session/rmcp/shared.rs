@@ -18,7 +18,7 @@ use super::restoring::after_rmcp;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, ProcessId, Remembered};
 use crate::config::Config;
-use crate::error::QueueError;
+use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::recent::Recent;
 use crate::session::Subscribers;

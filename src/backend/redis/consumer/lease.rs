@@ -11,7 +11,7 @@ use crate::backend::redis::connection::{kind, within};
 use crate::backend::redis::reply;
 use crate::backend::redis::{claim, renew};
 use crate::backend::{LeaseState, OwnerToken};
-use crate::error::QueueErrorKind;
+use crate::failure::QueueErrorKind;
 use crate::subscription::DoubtMark;
 
 /// A renewal that was answered.

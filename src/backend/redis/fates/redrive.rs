@@ -4,11 +4,10 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
-use crate::backend::Redrove;
 use crate::backend::redis::push;
 use crate::backend::redis::reply::{self, BadReply};
+use crate::backend::{QueueLimit, Redrove};
 use crate::config::Config;
-use crate::error::QueueLimit;
 
 /// KEYS: as the script that pushes, with the dead letters in place of the lease. ARGV: as that one, and how many letters are older, the length and
 /// the last bytes of this one.

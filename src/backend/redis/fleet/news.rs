@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::backend::fleet::{News, NewsSender};
 use crate::backend::redis::connection::{CONNECT_TIMEOUT, tracking, within};
 use crate::backend::redis::primary::{self, CHECK_EVERY};
-use crate::error::QueueErrorKind;
+use crate::failure::QueueErrorKind;
 use crate::retry::Backoff;
 
 /// Listens for as long as there is a receiver.

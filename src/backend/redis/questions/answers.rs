@@ -7,7 +7,7 @@ use redis::Value;
 use super::{collect, touch};
 use crate::backend::redis::connection::within;
 use crate::backend::redis::waits::{ALIVE, PAUSE, Waits};
-use crate::error::QueueErrorKind;
+use crate::failure::QueueErrorKind;
 use crate::keys::ElicitKeys;
 use crate::question::Answer;
 

@@ -10,9 +10,8 @@ use uuid::Uuid;
 use super::ClientSession;
 use crate::backend::BoxFuture;
 use crate::config::DeliveryLevel;
-use crate::error::{AskError, HandOverError};
 use crate::question::{Answer, Question};
-use crate::session::{McpSession, Outbound, Presence};
+use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
 
 /// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
 /// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.

@@ -7,9 +7,8 @@ use tokio::sync::oneshot;
 use super::ClientSession;
 use super::batch::PING;
 use crate::backend::ProcessId;
-use crate::error::AskError;
 use crate::question::{Answer, Elicitation, Question};
-use crate::session::SessionState;
+use crate::session::{AskError, SessionState};
 
 /// Modes of elicitation.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,12 +3,11 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
-use crate::error::{AskError, HandOverError};
 use crate::notification::NotificationId;
 use crate::question::{Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
 use crate::session::rmcp::stream::CourierStream;
-use crate::session::{McpSession, Outbound};
+use crate::session::{AskError, HandOverError, McpSession, Outbound};
 
 fn client(config: &Config) -> Arc<ClientSession> {
     Arc::new(ClientSession::new(config, SessionId::new("s").unwrap(), ProcessId::new()))

@@ -1,0 +1,53 @@
+//! [`QueueError`]: failure of an operation on a queue, as every backend reports it.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use thiserror::Error;
+
+/// Boxed cause of an error, so that no foreign error type stands in a public signature.
+pub type Cause = Box<dyn StdError + Send + Sync + 'static>;
+
+/// Failure of an operation on a queue.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct QueueError {
+    /// Operation that failed, with a short prefix of the session id where there is one.
+    pub operation: String,
+    /// Reason of the failure.
+    pub kind: QueueErrorKind,
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.operation, self.kind)
+    }
+}
+
+impl StdError for QueueError {
+    /// Returns the cause of the kind: the kind itself stands in the text already.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.kind.source()
+    }
+}
+
+impl QueueError {
+    pub(crate) fn new(operation: impl Into<String>, kind: QueueErrorKind) -> Self {
+        Self { operation: operation.into(), kind }
+    }
+}
+
+/// Reason of a [`QueueError`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum QueueErrorKind {
+    /// No connection could be made.
+    #[error("the queue cannot be reached")]
+    Unreachable(#[source] Cause),
+    /// The connection broke, or no answer came in time.
+    #[error("the connection to the queue broke")]
+    Broken(#[source] Cause),
+    /// Redis answered with an error.
+    #[error("the queue refused: {0}")]
+    Refused(String),
+}
