@@ -96,6 +96,11 @@ pub mod testing {
     /// The backend port, its two backends, and what they answer.
     pub mod backend {
         pub use crate::backend::*;
+
+        /// Returns the name and the text of every Lua script.
+        pub fn lua_scripts() -> Vec<(&'static str, &'static str)> {
+            crate::backend::redis::lua::ALL.iter().map(|script| (script.name(), script.text())).collect()
+        }
     }
 
     /// The pure parts of a subscriber.

@@ -1,6 +1,6 @@
 //! The queue in Redis, 6.2 or newer: FastMCP's list per session, a lease beside it, and scripts that guard both.
 //!
-//! Only here is `redis::` named. One file per script; [`consumer`] sends them over a connection of its own,
+//! Only here is `redis::` named. One file in `lua/` per script; [`consumer`] sends them over a connection of its own,
 //! this file those that need no such connection.
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,8 @@ use redis::{Client, RedisResult, Value};
 
 use self::connection::kind;
 use self::consumer::RedisConsumer;
-use self::lua::lease_value;
+use self::lease::lease_value;
+use self::lua::{LIVE_SESSIONS, PUSH, RELEASE, RENEW};
 use self::shared::SharedConnection;
 use self::waits::Waits;
 use super::{Backend, BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
@@ -20,19 +21,15 @@ use crate::failure::{Cause, QueueError, QueueErrorKind};
 use crate::keys::Keys;
 use crate::session_id::{SessionId, SessionStatus};
 
-mod claim;
 mod connection;
 mod consumer;
 mod fates;
 mod fleet;
-mod live;
-mod lua;
+mod lease;
+pub(crate) mod lua;
 mod primary;
 mod push;
 mod questions;
-mod release;
-mod renew;
-mod replace;
 mod reply;
 mod shared;
 mod standing;
@@ -171,8 +168,10 @@ impl RedisBackend {
         let unknown: Vec<usize> =
             answers.iter().enumerate().filter_map(|(i, a)| matches!(a, Err(Sent::NoScript)).then_some(i)).collect();
         if !unknown.is_empty() {
-            if let Err(error) = push::SCRIPT.load_async(&mut self.shared.clone()).await {
-                tracing::warn!(%error, "Redis does not load our scripts");
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(PUSH.text());
+            if let Err(error) = load.exec_async(&mut self.shared.clone()).await {
+                tracing::warn!(script = PUSH.name(), %error, "loading a script into Redis failed; its calls fail");
             }
             let again: Vec<_> = unknown.iter().map(|&i| calls[i].clone()).collect();
             for (i, answer) in unknown.into_iter().zip(self.send_calls(batch, &again).await) {
@@ -205,7 +204,7 @@ impl RedisBackend {
             let receipts: Vec<_> =
                 drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id)).collect();
             pipe.cmd("EVALSHA")
-                .arg(push::SCRIPT.get_hash())
+                .arg(PUSH.hash())
                 .arg(2 + receipts.len())
                 .arg(&keys.queue)
                 .arg(receipts)
@@ -307,8 +306,12 @@ impl Backend for RedisBackend {
             let failed = |e| self.failed("reading the live sessions", e);
             let mut connection = self.shared.clone();
             // As bytes: one that is no text must not hide the others.
-            let members: Vec<Vec<u8>> =
-                live::SCRIPT.key(self.keys.sessions()).invoke_async(&mut connection).await.map_err(failed)?;
+            let members: Vec<Vec<u8>> = LIVE_SESSIONS
+                .prepare_invoke()
+                .key(self.keys.sessions())
+                .invoke_async(&mut connection)
+                .await
+                .map_err(failed)?;
             let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
             let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
             // While a session moves it has two owners here.
@@ -335,13 +338,14 @@ impl Backend for RedisBackend {
         let keys = self.keys.of(session);
         Box::pin(async move {
             let failed = |e| self.failed("looking at a lease", e);
-            let answer: Value = renew::SCRIPT
+            let answer: Value = RENEW
+                .prepare_invoke()
                 .key(&[keys.lease, keys.queue])
-                .arg(renew::arguments(&self.config, owner, true))
+                .arg(lease::arguments(&self.config, owner, true))
                 .invoke_async(&mut self.shared.clone())
                 .await
                 .map_err(failed)?;
-            renew::answer(answer)
+            lease::renewed(answer)
                 .map(|(state, _)| state)
                 .map_err(|e| QueueError::new("looking at a lease", QueueErrorKind::Refused(e.to_string())))
         })
@@ -353,7 +357,8 @@ impl Backend for RedisBackend {
         Box::pin(async move {
             let failed = |e| self.failed("releasing a lease", e);
             let mut connection = self.shared.clone();
-            let released: i64 = release::SCRIPT
+            let released: i64 = RELEASE
+                .prepare_invoke()
                 .key(lease)
                 .arg(lease_value(owner, &self.config))
                 .invoke_async(&mut connection)

@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, Pipeline, RedisResult, Script, Value};
+use redis::{Client, Cmd, Pipeline, RedisResult, Value};
 
 use self::lease::Renewal;
 use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
 use super::fates::not_kept;
-use super::lua::lease_value;
+use super::lease::lease_value;
+use super::lua::{RENEW, REPLACE, Script, TAKE};
 use super::reply::BadReply;
-use super::{renew, replace, take};
+use super::take;
 use crate::backend::{
     BoxFuture, Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken,
 };
@@ -82,8 +83,8 @@ impl RedisConsumer {
     /// Loads what is sent by its hash in a pipeline, and asks to be told when the lease changes.
     async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
         let mut pipe = redis::pipe();
-        pipe.cmd("SCRIPT").arg("LOAD").arg(take::CODE.as_str());
-        pipe.cmd("SCRIPT").arg("LOAD").arg(renew::CODE.as_str());
+        pipe.cmd("SCRIPT").arg("LOAD").arg(TAKE.text());
+        pipe.cmd("SCRIPT").arg("LOAD").arg(RENEW.text());
         // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
         let [take, renew, tracking] = self.pipeline(&mut pipe).await?;
@@ -135,7 +136,7 @@ impl RedisConsumer {
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
-        let mut invocation = take::SCRIPT.prepare_invoke();
+        let mut invocation = TAKE.prepare_invoke();
         invocation.key(self.take_keys(delivered)).arg(self.take_arguments(delivered, true, limit));
         let mut connection = self.connection.clone();
         let answered = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
@@ -160,7 +161,7 @@ impl RedisConsumer {
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
-        pipe.add_command(evalsha(&take::SCRIPT, &keys)).arg(&arguments);
+        pipe.add_command(evalsha(&TAKE, &keys)).arg(&arguments);
         pipe.ignore_errors();
         let mut connection = self.connection.clone();
         let time = block + limit.time();
@@ -171,7 +172,7 @@ impl RedisConsumer {
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved.map_err(kind)?;
         let answer = match taken {
-            Err(error) if is_noscript(&error) => self.script(&take::SCRIPT, &keys, &arguments).await?,
+            Err(error) if is_noscript(&error) => self.script(&TAKE, &keys, &arguments).await?,
             other => other.map_err(kind)?,
         };
         self.taken(answer, sent, mark, renewal).await
@@ -226,8 +227,8 @@ impl RedisConsumer {
             (self.config.time_to_live() + self.config.expiry_grace()).as_millis().to_string().into_bytes(),
         ];
         let keys = self.keys.clone();
-        let answer = self.script(&replace::SCRIPT, &[&keys.queue, &keys.lease], &arguments).await?;
-        replace::answer(answer).map_err(bad)
+        let answer = self.script(&REPLACE, &[&keys.queue, &keys.lease], &arguments).await?;
+        take::replaced(answer).map_err(bad)
     }
 
     async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
@@ -352,7 +353,7 @@ fn seconds(block: Duration) -> f64 {
 
 fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    command.arg(script.hash()).arg(keys.len()).arg(keys);
     command
 }
 

@@ -3,23 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redis::{Script, Value};
+use redis::Value;
 
 use super::RedisBackend;
+use super::lua::{READ_RECEIPT, RECORD, REDRIVE, Script, TRIM_LETTERS};
 use super::push;
-use super::reply;
+use super::reply::{self, BadReply};
 use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
+use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
 use crate::fate::{DiscardReason, Receipt};
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
-
-pub(super) mod lua;
-mod receipt;
-mod record;
-mod redrive;
 
 /// How many letters are read at once: each may be as large as a message may be.
 const PIECE: usize = 10;
@@ -52,8 +49,8 @@ impl RedisBackend {
         const DOING: &str = "reading dead letters";
         let dead = self.keys.of(session).dead;
         // The settings' second is the life of a letter.
-        let [_, life, ..] = lua::settings(&self.config);
-        let now = self.settle_script(DOING, &record::TRIM, std::slice::from_ref(&dead), &[life]).await?;
+        let [_, life, ..] = settings(&self.config);
+        let now = self.settle_script(DOING, &TRIM_LETTERS, std::slice::from_ref(&dead), &[life]).await?;
         let now = Timestamp(reply::number(now).map_err(|e| self.bad_reply(DOING, e))?);
         // A list in Redis has no more.
         let skip = skip.min(u32::MAX as usize);
@@ -84,7 +81,7 @@ impl RedisBackend {
     }
 }
 
-/// Reads what [`lua::FUNCTIONS`] has kept.
+/// Reads a letter as the scripts keep it.
 fn decode(kept: Vec<u8>) -> Letter {
     #[derive(serde::Deserialize)]
     struct Header {
@@ -117,10 +114,10 @@ impl Fates for RedisBackend {
             let keys = self.keys.of(session);
             let receipt = fate.receipt.map(|id| keys.receipt(id));
             let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
-            let mut arguments = lua::settings(&self.config).to_vec();
-            arguments.push(lua::reason(fate));
+            let mut arguments = settings(&self.config).to_vec();
+            arguments.push(reason(fate));
             arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
-            let answer = self.settle_script(DOING, &record::SCRIPT, &keys, &arguments).await?;
+            let answer = self.settle_script(DOING, &RECORD, &keys, &arguments).await?;
             not_kept(session, &reply::bytes(answer).map_err(|e| self.bad_reply(DOING, e))?);
             Ok(())
         })
@@ -135,8 +132,8 @@ impl Fates for RedisBackend {
         Box::pin(async move {
             let keys = self.keys.of(session);
             let keys = [keys.receipt(id), keys.lease, keys.queue];
-            let answer = self.settle_script(DOING, &receipt::SCRIPT, &keys, &[]).await?;
-            receipt::answer(answer).map_err(|e| self.bad_reply(DOING, e))
+            let answer = self.settle_script(DOING, &READ_RECEIPT, &keys, &[]).await?;
+            receipt(answer).map_err(|e| self.bad_reply(DOING, e))
         })
     }
 
@@ -189,8 +186,8 @@ impl Fates for RedisBackend {
             let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
             let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
             let arguments: Vec<_> = arguments.chain(guard).collect();
-            let answer = self.settle_script(DOING, &redrive::SCRIPT, &keys, &arguments).await?;
-            redrive::answer(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
+            let answer = self.settle_script(DOING, &REDRIVE, &keys, &arguments).await?;
+            push::redrove(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
         })
     }
 
@@ -234,6 +231,33 @@ impl Fates for RedisBackend {
             }
         })
     }
+}
+
+/// Returns what the scripts that settle outcomes take: number of dead letters, their life in ms, their bytes; life of a receipt in ms.
+pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
+    let text = |n: u128| n.to_string().into_bytes();
+    [
+        text(config.dead_letters() as u128),
+        text(config.dead_letter_life().as_millis()),
+        text(config.queue_max_bytes() as u128),
+        text(config.receipt_life().as_millis()),
+    ]
+}
+
+/// Returns why a message was discarded, as a dead letter says so; nothing where it was delivered.
+pub(super) fn reason(fate: &Fate) -> Vec<u8> {
+    fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
+}
+
+/// Reads a receipt, and the time at which it was read.
+fn receipt(value: Value) -> Result<(Receipt, Timestamp), BadReply> {
+    let [now, told, is_owned] = reply::array(value)?;
+    let (now, is_owned) = (Timestamp(reply::number(now)?), reply::number::<i64>(is_owned)? == 1);
+    let receipt = match told {
+        Value::Nil => None,
+        told => Receipt::from_wire(&reply::bytes(told)?),
+    };
+    Ok((receipt.map_or(Receipt::Unknown, |receipt| receipt.at(now, is_owned)), now))
 }
 
 /// Says that what was to be kept was not, where that is so.

@@ -3,15 +3,14 @@
 use redis::{Pipeline, RedisResult};
 
 use super::RedisBackend;
+use super::lua::{FORGET, REMEMBER};
 use super::primary;
 use crate::backend::BoxFuture;
 use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
 
-mod forget;
 mod news;
-mod remember;
 
 /// Number of sessions that one pipeline asks for.
 const PIPELINE: usize = 500;
@@ -57,7 +56,8 @@ impl RedisBackend {
 impl Fleet for RedisBackend {
     fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
         Box::pin(async move {
-            let mut call = remember::SCRIPT.key(self.keys.session(session));
+            let mut call = REMEMBER.prepare_invoke();
+            call.key(self.keys.session(session));
             let remembered = call.arg(state).arg(self.session_life()).invoke_async(&mut self.shared.clone()).await;
             remembered.map_err(|e| self.failed("remembering a session", e))
         })
@@ -117,7 +117,8 @@ impl Fleet for RedisBackend {
         is_known: bool,
     ) -> BoxFuture<'a, Result<bool, QueueError>> {
         Box::pin(async move {
-            let mut call = forget::SCRIPT.key(self.keys.session(session));
+            let mut call = FORGET.prepare_invoke();
+            call.key(self.keys.session(session));
             call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
             let done = call.arg(u8::from(is_known)).invoke_async(&mut self.shared.clone()).await;
             done.map_err(|e| self.failed("forgetting a session", e))

@@ -1,78 +1,103 @@
-//! Parts that several scripts have in common, and the value of a lease that they read.
+//! The Lua scripts: one file each in `lua/`, with a header that numbers keys, arguments and the reply.
+//!
+//! A line `-- include name` stands for the text of `lua/include/name.lua`.
 
-use crate::backend::OwnerToken;
-use crate::config::Config;
+use std::sync::OnceLock;
 
-/// Line to begin a script with that reads Redis's clock, the rest of a key's life, or the size of a key, and then writes.
-///
-/// Redis before 7.0 refuses such a script without the call, always or where `lua-replicate-commands` is `no`. Redis 7.0 needs none, and a later server may refuse the call.
-pub(super) const CLOCK: &str = "pcall(function() redis.replicate_commands() end)\n";
+/// Texts that several scripts have in common, by the names under which scripts include them.
+const INCLUDES: [(&str, &str); 5] = [
+    ("clock", include_str!("lua/include/clock.lua")),
+    ("enqueue", include_str!("lua/include/enqueue.lua")),
+    ("lease_owner", include_str!("lua/include/lease_owner.lua")),
+    ("letters", include_str!("lua/include/letters.lua")),
+    ("receipts", include_str!("lua/include/receipts.lua")),
+];
 
-/// Function `lease_owner`, to stand before a script: reads a lease, and cuts its life to what its owner gave it.
-///
-/// A lease has longer to live where Redis's clock was set back: a dead owner would keep the session for that much longer.
-pub(super) const LEASE_OWNER: &str = r"
-local function lease_owner(lease)
-  local owner = redis.call('GET', lease)
-  local given = owner and tonumber(string.match(owner, ' (%d+)$'))
-  if given and redis.call('PTTL', lease) > given then redis.call('PEXPIRE', lease, given) end
-  return owner
-end
-";
+/// Declares the scripts, and the list of all.
+macro_rules! scripts {
+    ($($script:ident = $name:literal,)*) => {
+        $(pub(super) static $script: Script = Script::new($name, include_str!(concat!("lua/", $name, ".lua")));)*
 
-/// Returns the value of an owner's lease: its token, and the life in ms that each renewal gives.
-///
-/// The life stands in the value because servers of one fleet may have different heartbeats, and a publisher has none.
-pub(super) fn lease_value(owner: OwnerToken, config: &Config) -> String {
-    format!("{owner} {}", config.lease().as_millis())
+        /// Every script.
+        #[cfg(any(test, feature = "testing"))]
+        pub(crate) static ALL: &[&Script] = &[$(&$script),*];
+    };
+}
+
+scripts! {
+    CLAIM = "claim",
+    COLLECT = "collect",
+    FORGET = "forget",
+    LIVE_SESSIONS = "live_sessions",
+    POSE = "pose",
+    PUSH = "push",
+    READ_RECEIPT = "read_receipt",
+    RECORD = "record",
+    REDRIVE = "redrive",
+    RELEASE = "release",
+    REMEMBER = "remember",
+    RENEW = "renew",
+    REPLACE = "replace",
+    SETTLE = "settle",
+    TAKE = "take",
+    TOUCH = "touch",
+    TRIM_LETTERS = "trim_letters",
+    WAITING = "waiting",
+    WITHDRAW = "withdraw",
+}
+
+/// A script for Redis, assembled and hashed at its first use.
+pub(crate) struct Script {
+    name: &'static str,
+    file: &'static str,
+    assembled: OnceLock<(String, redis::Script)>,
+}
+
+impl Script {
+    const fn new(name: &'static str, file: &'static str) -> Self {
+        Self { name, file, assembled: OnceLock::new() }
+    }
+
+    /// Returns the name of the script, for log lines.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the text to load, with its includes.
+    pub(crate) fn text(&self) -> &str {
+        &self.assembled().0
+    }
+
+    /// Returns the SHA-1 by which Redis knows the loaded script.
+    pub(super) fn hash(&self) -> &str {
+        self.assembled().1.get_hash()
+    }
+
+    /// Returns a call of the script that loads the script where Redis does not know it.
+    pub(super) fn prepare_invoke(&self) -> redis::ScriptInvocation<'_> {
+        self.assembled().1.prepare_invoke()
+    }
+
+    fn assembled(&self) -> &(String, redis::Script) {
+        self.assembled.get_or_init(|| {
+            let text = assemble(self.file);
+            let script = redis::Script::new(&text);
+            (text, script)
+        })
+    }
+}
+
+/// Puts the includes into the text of a script.
+fn assemble(file: &str) -> String {
+    let mut text = String::with_capacity(2 * file.len());
+    for line in file.lines() {
+        let include = line.strip_prefix("-- include ");
+        let include = include.and_then(|name| INCLUDES.iter().find(|(known, _)| *known == name));
+        text.push_str(include.map_or(line, |(_, included)| included.trim_end()));
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-
-    /// Calls whose answers count as random before Redis 7.0, and what has such calls in it.
-    const RANDOM: [&str; 6] = ["'TIME'", "'PTTL'", "'TTL'", "'MEMORY'", "lease_owner(", "lease_owner,"];
-
-    /// Returns the files of scripts, without those of functions to stand before a script.
-    fn files() -> Vec<(PathBuf, String)> {
-        let (mut dirs, mut files) = (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/redis")], Vec::new());
-        while let Some(dir) = dirs.pop() {
-            for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if path.file_name().unwrap() != "lua.rs" {
-                    let text = std::fs::read_to_string(&path).unwrap();
-                    files.push((path, text));
-                }
-            }
-        }
-        files
-    }
-
-    #[test]
-    fn no_script_depends_on_a_call_that_servers_may_refuse() {
-        for (path, text) in files() {
-            assert!(!text.contains("replicate_commands"), "{}: begin with CLOCK", path.display());
-        }
-    }
-
-    #[test]
-    fn each_script_that_has_a_random_answer_begins_with_the_clock() {
-        let mut found = 0;
-        for (path, text) in files() {
-            if !RANDOM.iter().any(|word| text.contains(word)) && !text.contains("{FUNCTIONS}") {
-                continue;
-            }
-            found += 1;
-            assert!(!text.contains("Script::new(CODE)"), "{}: begin with CLOCK", path.display());
-            let scripts = text
-                .lines()
-                .filter(|line| line.contains("format!(") && (line.contains("CODE}") || line.contains("BODY}")));
-            for script in scripts {
-                assert!(script.contains("format!(\"{CLOCK}"), "{}: {script}", path.display());
-            }
-        }
-        assert!(found >= 10, "only {found} files were recognised");
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! Questions in Redis: FastMCP's keys, guarded by scripts, and a key by which a living asker is known.
 
-use redis::{RedisResult, Script, Value};
+use redis::{RedisResult, Value};
 
 use super::RedisBackend;
+use super::lua::{POSE, SETTLE, Script, WAITING, WITHDRAW};
 use super::reply;
 use super::waits;
 use crate::backend::{BoxFuture, Posed, Questions, Settled};
@@ -13,12 +14,6 @@ use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
 mod answers;
-mod collect;
-mod pose;
-mod settle;
-pub(super) mod touch;
-mod waiting;
-mod withdraw;
 
 /// How long a question outlives its deadline in Redis, so that whoever is a little late still finds it.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -48,7 +43,7 @@ impl Questions for RedisBackend {
             let (life, alive) = ((patience + GRACE).as_millis().to_string(), waits::ALIVE.as_millis().to_string());
             let arguments = [request_id, &request, &life, &alive];
             let answer = self
-                .script(&pose::SCRIPT, &[&at, &response, &status, &asker], &arguments)
+                .script(&POSE, &[&at, &response, &status, &asker], &arguments)
                 .await
                 .map_err(|e| self.failed("asking a question", e))?;
             match reply::number(answer).map_err(|e| self.bad_reply("asking a question", e))? {
@@ -73,17 +68,17 @@ impl Questions for RedisBackend {
             let wire = answer.to_wire(request_id);
             let grace = GRACE.as_millis().to_string();
             let answer = self
-                .script(&settle::SCRIPT, &[&request, &response, &status], &[request_id, &wire, &grace])
+                .script(&SETTLE, &[&request, &response, &status], &[request_id, &wire, &grace])
                 .await
                 .map_err(|e| self.failed("answering a question", e))?;
-            settle::answer(answer).map_err(|e| self.bad_reply("answering a question", e))
+            settled(answer).map_err(|e| self.bad_reply("answering a question", e))
         })
     }
 
     fn withdraw<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<(), QueueError>> {
         Box::pin(async move {
             let ElicitKeys { request, response, status, asker } = self.keys.elicit(task);
-            self.script(&withdraw::SCRIPT, &[&request, &response, &status, &asker], &[request_id])
+            self.script(&WITHDRAW, &[&request, &response, &status, &asker], &[request_id])
                 .await
                 .map(drop)
                 .map_err(|e| self.failed("withdrawing a question", e))
@@ -94,7 +89,7 @@ impl Questions for RedisBackend {
         Box::pin(async move {
             let ElicitKeys { request, status, .. } = self.keys.elicit(task);
             let answer = self
-                .script(&waiting::SCRIPT, &[&request, &status], &[request_id])
+                .script(&WAITING, &[&request, &status], &[request_id])
                 .await
                 .map_err(|e| self.failed("looking at a question", e))?;
             Ok(answer == Value::Int(1))
@@ -142,4 +137,13 @@ impl Questions for RedisBackend {
                 .map_err(|e| self.failed("closing a question", e))
         })
     }
+}
+
+/// Reads whether an answer was accepted.
+fn settled(value: Value) -> Result<Settled, reply::BadReply> {
+    Ok(match reply::bytes(value)?.as_slice() {
+        b"done" => Settled::Done,
+        b"other question" => Settled::OtherQuestion,
+        _ => Settled::NotWaiting,
+    })
 }

@@ -13,8 +13,8 @@ use redis::{Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
+use super::lua::TOUCH;
 use super::primary::{self, is_no_primary, says_no_primary};
-use super::questions::touch;
 use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
@@ -143,7 +143,7 @@ impl Shared {
         let mut connection = within(CONNECT_TIMEOUT, tracking(&self.client, pushed)).await?;
         primary::check(&mut connection, &self.probe).await?;
         let mut pipe = redis::pipe();
-        pipe.cmd("SCRIPT").arg("LOAD").arg(touch::CODE).ignore();
+        pipe.cmd("SCRIPT").arg("LOAD").arg(TOUCH.text()).ignore();
         pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
         within(Duration::ZERO, pipe.exec_async(&mut connection)).await?;
         self.state().connection = Some(connection);

@@ -8,8 +8,9 @@ use tokio::task::JoinSet;
 
 use super::{RedisConsumer, bad, each, evalsha, is_noscript};
 use crate::backend::redis::connection::{kind, within};
+use crate::backend::redis::lease;
+use crate::backend::redis::lua::{CLAIM, RENEW};
 use crate::backend::redis::reply;
-use crate::backend::redis::{claim, renew};
 use crate::backend::{LeaseState, OwnerToken};
 use crate::failure::QueueErrorKind;
 use crate::subscription::DoubtMark;
@@ -47,13 +48,13 @@ impl RedisConsumer {
     }
 
     fn lease_arguments(&self, reclaim: bool) -> Vec<Vec<u8>> {
-        renew::arguments(&self.config, self.owner, reclaim)
+        lease::arguments(&self.config, self.owner, reclaim)
     }
 
     pub(super) async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let [lease, queue] = self.lease_keys();
-        let now = self.script(&claim::SCRIPT, &[&lease, &queue], &self.lease_arguments(true)).await?;
+        let now = self.script(&CLAIM, &[&lease, &queue], &self.lease_arguments(true)).await?;
         let now: i64 = reply::number(now).map_err(bad)?;
         if self.track_now().await? {
             self.permit.renewed(sent, self.config.lease(), mark);
@@ -71,7 +72,7 @@ impl RedisConsumer {
         let (renewed, tracked) = match renewed {
             Err(error) if is_noscript(&error) => {
                 let [lease, queue] = self.lease_keys();
-                let renewed = self.script(&renew::SCRIPT, &[&lease, &queue], &self.lease_arguments(true)).await?;
+                let renewed = self.script(&RENEW, &[&lease, &queue], &self.lease_arguments(true)).await?;
                 let mut pipe = redis::pipe();
                 self.track(&mut pipe);
                 let [_, tracked] = self.pipeline(&mut pipe).await?;
@@ -168,7 +169,7 @@ impl RedisConsumer {
     fn renewal(&self, reclaim: bool) -> Pipeline {
         let mut pipe = redis::pipe();
         let [lease, queue] = self.lease_keys();
-        pipe.add_command(evalsha(&renew::SCRIPT, &[&lease, &queue])).arg(self.lease_arguments(reclaim));
+        pipe.add_command(evalsha(&RENEW, &[&lease, &queue])).arg(self.lease_arguments(reclaim));
         self.track(&mut pipe);
         pipe
     }
@@ -191,7 +192,7 @@ impl RedisConsumer {
 
 /// Reads the answers to a renewal, and to the read of the lease behind it.
 fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseState, i64), QueueErrorKind> {
-    let (state, now) = renew::answer(renewed).map_err(bad)?;
+    let (state, now) = lease::renewed(renewed).map_err(bad)?;
     // Else a newer claim came between. The renewal had ended the tracking, so nobody else tells us.
     let state = match tracked {
         // Deleted since, and no other owner has it.

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::{collect, touch};
 use crate::backend::redis::connection::within;
+use crate::backend::redis::lua::{COLLECT, TOUCH};
+use crate::backend::redis::reply::{self, BadReply};
 use crate::backend::redis::waits::{ALIVE, PAUSE, Waits};
 use crate::failure::QueueErrorKind;
 use crate::keys::ElicitKeys;
@@ -15,10 +16,13 @@ use crate::question::Answer;
 const GIVING: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(2);
 
+/// Answer of the script where FastMCP is still giving an answer.
+const BEING_GIVEN: Value = Value::Int(2);
+
 /// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
 pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str) -> Answer {
     let mut touch = redis::cmd("EVALSHA");
-    touch.arg(touch::SCRIPT.get_hash()).arg(3).arg(&keys.asker).arg(&keys.response);
+    touch.arg(TOUCH.hash()).arg(3).arg(&keys.asker).arg(&keys.response);
     touch.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
     let waiting = waits.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
     loop {
@@ -47,12 +51,21 @@ async fn collect(waits: &Waits, keys: &ElicitKeys, request_id: &str) -> Result<O
     let began = Instant::now();
     let answer = loop {
         let how = if began.elapsed() < GIVING { "wait" } else { "take" };
-        let mut invocation = collect::SCRIPT.prepare_invoke();
+        let mut invocation = COLLECT.prepare_invoke();
         invocation.key(&[request, response, status, asker]).arg(&[request_id, how]);
         match within(Duration::ZERO, invocation.invoke_async(&mut connection)).await? {
-            collect::BEING_GIVEN => tokio::time::sleep(GLANCE).await,
+            BEING_GIVEN => tokio::time::sleep(GLANCE).await,
             answer => break answer,
         }
     };
-    collect::answer(answer, request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
+    read(answer, request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
+}
+
+/// Reads the answer to the question with this id, if there is one.
+fn read(value: Value, request_id: &str) -> Result<Option<Answer>, BadReply> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::Int(_) => Ok(Some(Answer::cancelled("another question of the same task took its place"))),
+        other => Ok(Answer::from_wire(&reply::bytes(other)?, request_id)),
+    }
 }

@@ -1,14 +1,14 @@
-//! The script by which the newest owner takes the lease.
+-- Takes the lease for the newest owner.
+--
+-- KEYS[1]  lease
+-- KEYS[2]  queue
+-- ARGV[1]  value of the caller's lease
+-- ARGV[2]  life of the lease, in ms
+-- ARGV[3]  least life of the queue, in ms
+-- Reply    time in ms
 
-use std::sync::LazyLock;
+-- include clock
 
-use redis::Script;
-
-use super::lua::CLOCK;
-
-/// KEYS: the lease, its queue. ARGV: the value of our lease, its life in ms, the least life of the queue in ms.
-/// Answers the time in ms.
-const CODE: &str = r"
 local time = redis.call('TIME')
 -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
 redis.call('DEL', KEYS[1])
@@ -17,6 +17,3 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local life = redis.call('PTTL', KEYS[2])
 if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
 return time[1] * 1000 + math.floor(time[2] / 1000)
-";
-
-pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{CLOCK}{CODE}")));

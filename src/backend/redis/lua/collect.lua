@@ -1,0 +1,29 @@
+-- Gives a worker its answer, and ends its question with it.
+--
+-- FastMCP's answers name no question. FastMCP writes the answer before it sets `status=responded`. Consuming the answer in
+-- between would let that late write mark the next question of the task as answered, and its own answer would be refused.
+--
+-- KEYS[1]  request
+-- KEYS[2]  response
+-- KEYS[3]  status
+-- KEYS[4]  asker
+-- ARGV[1]  request id
+-- ARGV[2]  `wait` to leave an answer that FastMCP is still giving, `take` to take it all the same
+-- Reply    the answer, or nil; 1 where another question is under way by now; 2 to try again: FastMCP is giving an answer
+
+local request = redis.call('GET', KEYS[1])
+if request then
+  local ok, asked = pcall(cjson.decode, request)
+  if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
+end
+while true do
+  local answer = redis.call('LINDEX', KEYS[2], -1)
+  if not answer then return false end
+  local ok, read = pcall(cjson.decode, answer)
+  if ok and type(read) == 'table' and (not read.request_id or read.request_id == ARGV[1]) then
+    if not read.request_id and ARGV[2] == 'wait' and redis.call('GET', KEYS[3]) == 'waiting' then return 2 end
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+    return answer
+  end
+  redis.call('RPOP', KEYS[2])
+end

@@ -1,0 +1,24 @@
+-- Gives an answer: the first one, to this very question, while its worker waits.
+--
+-- KEYS[1]  request
+-- KEYS[2]  response
+-- KEYS[3]  status
+-- ARGV[1]  request id
+-- ARGV[2]  answer
+-- ARGV[3]  life of an answer whose question has none, in ms
+-- Reply    done, not waiting, other question
+
+-- include clock
+
+if redis.call('GET', KEYS[3]) ~= 'waiting' then return 'not waiting' end
+local request = redis.call('GET', KEYS[1])
+if not request then return 'not waiting' end
+local ok, asked = pcall(cjson.decode, request)
+if not ok or asked.request_id ~= ARGV[1] then return 'other question' end
+local life = redis.call('PTTL', KEYS[3])
+if life <= 0 then life = ARGV[3] end
+redis.call('DEL', KEYS[2])
+redis.call('LPUSH', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], life)
+redis.call('SET', KEYS[3], 'responded', 'PX', life)
+return 'done'
