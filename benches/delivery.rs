@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::backend::BoxFuture;
-use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
+use mcp_courier::{
+    Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
+};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -79,22 +80,24 @@ fn config() -> Config {
 
 struct Counter(AtomicUsize, Notify);
 
+#[async_trait]
 impl McpSession for Counter {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
         if self.0.fetch_add(1, Ordering::Relaxed) + 1 == DRAINED {
             self.1.notify_one();
         }
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }
 
 struct Clock(mpsc::UnboundedSender<u64>);
 
+#[async_trait]
 impl McpSession for Clock {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
         let took = now().saturating_sub(outbound.parse_params::<Value>().unwrap()["sent"].as_u64().unwrap());
         let _ = self.0.send(took);
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }
 

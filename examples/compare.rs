@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::{Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId};
+use mcp_courier::{
+    Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
+};
 use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
@@ -113,20 +114,19 @@ struct Writer {
     takes: Duration,
 }
 
+#[async_trait]
 impl McpSession for Writer {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async move {
-            if self.to_fail.swap(0, Ordering::Relaxed) > 0 {
-                return Err(HandOverError::Transient("the pipe is broken".to_owned()));
-            }
-            if !self.takes.is_zero() {
-                tokio::time::sleep(self.takes).await;
-            }
-            let params: Value = outbound.parse_params().map_err(|error| HandOverError::Rejected(error.to_string()))?;
-            let text = |name: &str| params[name].as_str().unwrap_or_default();
-            let line = format!("{} {} {}\n", text("taskId"), text("statusMessage"), now());
-            (&self.file).write_all(line.as_bytes()).map_err(|error| HandOverError::Transient(error.to_string()))
-        })
+    async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
+        if self.to_fail.swap(0, Ordering::Relaxed) > 0 {
+            return Err(HandOverError::Transient("the pipe is broken".to_owned()));
+        }
+        if !self.takes.is_zero() {
+            tokio::time::sleep(self.takes).await;
+        }
+        let params: Value = outbound.parse_params().map_err(|error| HandOverError::Rejected(error.to_string()))?;
+        let text = |name: &str| params[name].as_str().unwrap_or_default();
+        let line = format!("{} {} {}\n", text("taskId"), text("statusMessage"), now());
+        (&self.file).write_all(line.as_bytes()).map_err(|error| HandOverError::Transient(error.to_string()))
     }
 }
 
@@ -144,15 +144,14 @@ async fn serve(redis: &str, file: PathBuf, fail_first: bool, takes: u64) -> Resu
 /// Counts what it got. Each takes its time.
 struct Counter(AtomicUsize, Duration);
 
+#[async_trait]
 impl McpSession for Counter {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async move {
-            if !self.1.is_zero() {
-                tokio::time::sleep(self.1).await;
-            }
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        })
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+        if !self.1.is_zero() {
+            tokio::time::sleep(self.1).await;
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use mcp_courier::backend::BoxFuture;
-use mcp_courier::{Config, Courier, HandOverError, LoggingLevel, McpSession, Notification, Outbound, SessionId};
+use mcp_courier::{
+    Config, Courier, HandOverError, LoggingLevel, McpSession, Notification, Outbound, SessionId, async_trait,
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 /// A client that is a channel. Yours writes to whatever your MCP server calls a session.
 struct Client(mpsc::Sender<String>);
 
+#[async_trait]
 impl McpSession for Client {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async move {
-            let message = notification.to_json();
-            self.0.send(message).await.map_err(|_| HandOverError::Closed)
-        })
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        let message = notification.to_json();
+        self.0.send(message).await.map_err(|_| HandOverError::Closed)
     }
 }
 

@@ -34,11 +34,10 @@
 //!     good, and is written also where the acknowledgement removes nothing.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::config::{Config, ConfigError};
@@ -59,9 +58,6 @@ pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
 pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
 
-/// A boxed future, so that a backend can stand behind a trait object.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// The queue that a URL names, checked to be usable.
 ///
 /// # Errors
@@ -81,32 +77,33 @@ pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>,
 }
 
 /// What every backend does for a whole process.
+#[async_trait]
 pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'static {
     /// Queues notifications, and answers for each in the order given.
     ///
     /// # Cancellation
     /// What was sent may be queued.
-    fn push(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Result<Queued, Refusal>>>;
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>>;
 
     /// The sessions that someone in the fleet owns.
-    fn live_sessions(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>>;
+    async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
 
     /// Opens one session's queue for one who would own it. Nothing is claimed yet.
-    fn open(
+    async fn open(
         &self,
         session: &SessionId,
         owner: OwnerToken,
         permit: Arc<Permit>,
-    ) -> BoxFuture<'_, Result<Box<dyn Consumer>, QueueError>>;
+    ) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Takes the lease where nobody has it; keeps it where it is that owner's already.
-    fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<LeaseState, QueueError>>;
+    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError>;
 
     /// Gives up a lease if it is still that owner's, and says whether it was.
-    fn release(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<bool, QueueError>>;
+    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError>;
 
     /// Whether the queue can be used: reached, and in a state that loses nothing.
-    fn check(&self) -> BoxFuture<'_, Result<(), QueueError>>;
+    async fn check(&self) -> Result<(), QueueError>;
 }
 
 /// One session's queue in the hands of one who owns it or would.
@@ -115,32 +112,29 @@ pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'stati
 ///
 /// # Cancellation
 /// Any of its futures may be dropped: nothing is lost by it, but the consumer is then of no more use either.
+#[async_trait]
 pub trait Consumer: Send {
     /// Has the takes bounded by a limit that outlives this consumer, and lets it learn from them. A backend without a line
     /// that could be narrow needs none.
     fn share_limit(&mut self, _limit: Arc<Mutex<LineLimit>>) {}
 
     /// Takes the lease, whoever has it.
-    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>>;
+    async fn claim(&mut self) -> Result<(), QueueError>;
 
     /// Keeps the lease for another two heartbeats; takes it where nobody has it.
-    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>>;
+    async fn renew(&mut self) -> Result<LeaseState, QueueError>;
 
     /// Removes what was delivered and looks at the next batch.
-    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>>;
+    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError>;
 
     /// Waits until the queue is not empty, at most for `block`, and looks at the next batch.
-    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>>;
+    async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError>;
 
     /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
-    fn replace_oldest<'a>(
-        &'a mut self,
-        oldest: &'a Mark,
-        replacement: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Replaced, QueueError>>;
+    async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError>;
 
     /// Removes the oldest and gives it, waiting at most for `block`: [`Delivery::AtMostOnce`](crate::Delivery).
-    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>>;
+    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError>;
 }
 
 /// Who owns a queue: one subscriber in one process.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use async_trait::async_trait;
 
 use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::backend::questions::answer_open;
-use crate::backend::{self, Backend, BoxFuture, ConnectError, Settled};
+use crate::backend::{self, Backend, ConnectError, Settled};
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::publisher::Publisher;
@@ -109,28 +110,18 @@ impl Courier {
     }
 }
 
+#[async_trait]
 impl Subscribers for Courier {
-    fn ensure<'a>(
-        &'a self,
-        session_id: &'a SessionId,
-        session: Arc<dyn McpSession>,
-    ) -> BoxFuture<'a, Result<(), EnsureError>> {
-        Box::pin(async move { self.ensure_subscriber(session_id, session).await.map(drop) })
+    async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError> {
+        self.ensure_subscriber(session_id, session).await.map(drop)
     }
 
-    fn answer<'a>(
-        &'a self,
-        session_id: &'a SessionId,
-        request_id: &'a str,
-        answer: Answer,
-    ) -> BoxFuture<'a, Result<Settled, QueueError>> {
-        Box::pin(async move {
-            if !Question::id_is_possible(request_id) {
-                return Ok(Settled::NotWaiting);
-            }
-            let answer = answer.within(self.config.message_max_bytes());
-            answer_open(&*self.queue, session_id, request_id, &answer).await
-        })
+    async fn answer(&self, session_id: &SessionId, request_id: &str, answer: Answer) -> Result<Settled, QueueError> {
+        if !Question::id_is_possible(request_id) {
+            return Ok(Settled::NotWaiting);
+        }
+        let answer = answer.within(self.config.message_max_bytes());
+        answer_open(&*self.queue, session_id, request_id, &answer).await
     }
 }
 

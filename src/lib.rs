@@ -20,15 +20,15 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use mcp_courier::backend::BoxFuture;
-//! use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, SessionId};
+//! use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, SessionId, async_trait};
 //! use tokio::sync::mpsc;
 //!
 //! struct Client(mpsc::Sender<Outbound>);
 //!
+//! #[async_trait]
 //! impl McpSession for Client {
-//!     fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-//!         Box::pin(async { self.0.send(notification.clone()).await.map_err(|_| HandOverError::Closed) })
+//!     async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+//!         self.0.send(notification.clone()).await.map_err(|_| HandOverError::Closed)
 //!     }
 //! }
 //!
@@ -118,6 +118,9 @@ pub mod redis_trouble {}
 #[cfg(all(doctest, feature = "rmcp"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// Attribute that an implementation of [`McpSession`] carries, so that its methods are written as `async fn`.
+pub use async_trait::async_trait;
 
 pub use self::backend::{ConnectError, QueueLimit};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};

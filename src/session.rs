@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::backend::{BoxFuture, Settled};
+use crate::backend::Settled;
 use crate::envelope::Envelope;
 use crate::failure::QueueError;
 use crate::json;
@@ -25,20 +26,21 @@ pub mod rmcp;
 ///
 /// # Cancellation
 /// All futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
+#[async_trait]
 pub trait McpSession: Send + Sync + 'static {
     /// Hands one notification to the client. `Ok` says that the session has it, and that a repeat is not wanted.
     ///
     /// # Errors
     /// [`HandOverError`] says what to do next: stop, wait, try again, or discard it.
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>>;
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError>;
 
     /// Makes sure that all that was handed over since the last call has arrived. Only then is it removed from the queue.
     /// Defaults to believing `hand_over`.
     ///
     /// # Errors
     /// As above; everything handed over since the last `Ok` is then offered again.
-    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
-        Box::pin(std::future::ready(Ok(())))
+    async fn confirm(&self) -> Result<(), HandOverError> {
+        Ok(())
     }
 
     /// Asks the client's user a question of a background task, MCP's `elicitation/create`, and waits for the answer. It may
@@ -52,10 +54,10 @@ pub trait McpSession: Send + Sync + 'static {
     /// # Cancellation
     /// It is dropped when nobody waits for the answer any more (given elsewhere, withdrawn, too late), and when the client
     /// leaves or the session moves to another process. The question is then asked again when it is back, or there.
-    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
+    async fn elicit(&self, question: &Question) -> Result<Answer, AskError> {
         let _ = question;
         let why = "this server does not ask its clients".to_owned();
-        Box::pin(std::future::ready(Err(AskError::Impossible(why))))
+        Err(AskError::Impossible(why))
     }
 
     /// Whether the client can be reached, now and later. Defaults to always.
@@ -65,16 +67,13 @@ pub trait McpSession: Send + Sync + 'static {
 }
 
 /// Whoever runs subscribers, as an adapter sees it: [`Courier`](crate::Courier).
+#[async_trait]
 pub trait Subscribers: Send + Sync + 'static {
     /// Runs a subscriber for a session, once.
     ///
     /// # Errors
     /// [`EnsureError`] where none can be run.
-    fn ensure<'a>(
-        &'a self,
-        session_id: &'a SessionId,
-        session: Arc<dyn McpSession>,
-    ) -> BoxFuture<'a, Result<(), EnsureError>>;
+    async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError>;
 
     /// Gives an answer that arrived here to a question that may have been asked by another process. Only a question that
     /// this very session was asked, and has open, is found.
@@ -84,12 +83,7 @@ pub trait Subscribers: Send + Sync + 'static {
     ///
     /// # Cancellation
     /// As after an error.
-    fn answer<'a>(
-        &'a self,
-        session_id: &'a SessionId,
-        request_id: &'a str,
-        answer: Answer,
-    ) -> BoxFuture<'a, Result<Settled, QueueError>>;
+    async fn answer(&self, session_id: &SessionId, request_id: &str, answer: Answer) -> Result<Settled, QueueError>;
 }
 
 /// A notification as the client gets it.

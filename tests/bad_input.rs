@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::{Envelope, Timestamp};
 use mcp_courier::{
     Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, Publisher, PushRefusal,
-    SessionId, Task, TaskStatus,
+    SessionId, Task, TaskStatus, async_trait,
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -141,14 +140,15 @@ struct Fussy {
     taken: Mutex<Vec<String>>,
 }
 
+#[async_trait]
 impl McpSession for Fussy {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
         let is_new = self.offered.lock().unwrap().insert(notification.id);
         let refused = is_new || notification.attempt == 0;
         if !refused {
             self.taken.lock().unwrap().push(notification.method.clone());
         }
-        Box::pin(async move { if refused { Err(HandOverError::Transient("once".to_owned())) } else { Ok(()) } })
+        if refused { Err(HandOverError::Transient("once".to_owned())) } else { Ok(()) }
     }
 }
 

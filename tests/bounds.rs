@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, PushRefusal, SessionId, Task,
-    TaskKey, TaskStatus,
+    TaskKey, TaskStatus, async_trait,
 };
 use serde_json::json;
 
@@ -33,10 +32,11 @@ fn id() -> SessionId {
 #[derive(Default)]
 struct Counter(AtomicUsize);
 
+#[async_trait]
 impl McpSession for Counter {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }
 

@@ -439,12 +439,10 @@ mod principals {
         let session = bound(&alice, "mallory");
         let (sender, mut stolen) = tokio::sync::mpsc::channel(1);
         struct Thief(tokio::sync::mpsc::Sender<()>);
+        #[mcp_courier::async_trait]
         impl mcp_courier::McpSession for Thief {
-            fn hand_over<'a>(
-                &'a self,
-                _: &'a mcp_courier::Outbound,
-            ) -> mcp_courier::backend::BoxFuture<'a, Result<(), mcp_courier::HandOverError>> {
-                Box::pin(async { self.0.send(()).await.map_err(|_| mcp_courier::HandOverError::Closed) })
+            async fn hand_over(&self, _: &mcp_courier::Outbound) -> Result<(), mcp_courier::HandOverError> {
+                self.0.send(()).await.map_err(|_| mcp_courier::HandOverError::Closed)
             }
         }
         b.courier.ensure_subscriber(&session, Arc::new(Thief(sender))).await.unwrap();

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError,
-    McpSession, Notification, Outbound, Publisher, Receipt, SessionId, TaskKey,
+    McpSession, Notification, Outbound, Publisher, Receipt, SessionId, TaskKey, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -169,14 +168,15 @@ async fn a_receipt_follows_a_notification_through_its_failures() {
 /// Rejects what is odd.
 struct Picky(Mutex<Vec<u64>>);
 
+#[async_trait]
 impl McpSession for Picky {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
         let n = outbound.parse_params::<Value>().unwrap()["n"].as_u64().unwrap();
         let answer = if n % 2 == 1 { Err(HandOverError::Rejected("odd".to_owned())) } else { Ok(()) };
         if answer.is_ok() {
             self.0.lock().unwrap().push(n);
         }
-        Box::pin(std::future::ready(answer))
+        answer
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId,
+    async_trait,
 };
 use serde_json::{Value, json};
 
@@ -53,16 +53,15 @@ struct Server {
 #[ignore = "the program of a child process"]
 async fn server_process() {
     struct Writer(Duration);
+    #[async_trait]
     impl McpSession for Writer {
-        fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-            Box::pin(async move {
-                let mut out = std::io::stdout().lock();
-                writeln!(out, "\nGOT {} {}", outbound.parse_params::<Value>().unwrap()["n"], outbound.id).unwrap();
-                out.flush().unwrap();
-                // A client that takes its time, so that whoever kills it hits it at work.
-                std::thread::sleep(self.0);
-                Ok(())
-            })
+        async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "\nGOT {} {}", outbound.parse_params::<Value>().unwrap()["n"], outbound.id).unwrap();
+            out.flush().unwrap();
+            // A client that takes its time, so that whoever kills it hits it at work.
+            std::thread::sleep(self.0);
+            Ok(())
         }
     }
     let Ok(url) = std::env::var("FAULTS_REDIS") else { return };

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::envelope::Timestamp;
-use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId};
+use mcp_courier::{
+    Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId, async_trait,
+};
 use serde_json::value::RawValue;
 
 #[path = "support/eventually.rs"]
@@ -39,8 +40,9 @@ struct Picky {
     taken: Mutex<Vec<String>>,
 }
 
+#[async_trait]
 impl McpSession for Picky {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
         let calls = *self.calls.lock().unwrap().entry(outbound.id).and_modify(|calls| *calls += 1).or_insert(1);
         let answer = match (calls, outbound.attempt) {
             (_, 0) => Err(HandOverError::Transient("once".to_owned())),
@@ -50,7 +52,7 @@ impl McpSession for Picky {
         if answer.is_ok() {
             self.taken.lock().unwrap().push(outbound.params.get().to_owned());
         }
-        Box::pin(std::future::ready(answer))
+        answer
     }
 }
 

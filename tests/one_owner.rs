@@ -13,10 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender,
-    Publisher, SessionId,
+    Publisher, SessionId, async_trait,
 };
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
@@ -73,8 +72,9 @@ struct Session {
     record: MultiplexedConnection,
 }
 
+#[async_trait]
 impl McpSession for Session {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
         let handed = Handed {
             by: self.by,
             n: outbound.parse_params::<Value>().unwrap()["n"].as_u64().unwrap() as usize,
@@ -82,20 +82,18 @@ impl McpSession for Session {
             owner: None,
         };
         let mut record = self.record.clone();
-        Box::pin(async move {
-            let handed = serde_json::to_string(&handed).unwrap();
-            let _: usize = redis::Script::new(RECORD)
-                .key(&[LEASE, LOG])
-                .arg(handed)
-                .invoke_async(&mut record)
-                .await
-                .expect("the record is never in trouble");
-            // Redis writes the answer to the record and the news of a claim before it in any order, and this machine may take its
-            // time between the two. The answer to what is sent afterwards comes when both are written.
-            let () = redis::cmd("PING").query_async(&mut record).await.expect("the record is never in trouble");
-            tokio::time::sleep(PACE).await;
-            Ok(())
-        })
+        let handed = serde_json::to_string(&handed).unwrap();
+        let _: usize = redis::Script::new(RECORD)
+            .key(&[LEASE, LOG])
+            .arg(handed)
+            .invoke_async(&mut record)
+            .await
+            .expect("the record is never in trouble");
+        // Redis writes the answer to the record and the news of a claim before it in any order, and this machine may take its
+        // time between the two. The answer to what is sent afterwards comes when both are written.
+        let () = redis::cmd("PING").query_async(&mut record).await.expect("the record is never in trouble");
+        tokio::time::sleep(PACE).await;
+        Ok(())
     }
 
     fn presence(&self) -> Presence {

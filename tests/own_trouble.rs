@@ -6,10 +6,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers};
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
     Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, HandOverError, McpSession, Notification, Outbound,
-    Presence, Question, SessionId, TaskKey,
+    Presence, Question, SessionId, TaskKey, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -119,26 +118,21 @@ impl Troubled {
     }
 }
 
+#[async_trait]
 impl McpSession for Troubled {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async {
-            self.at(HandOver).await;
-            self.recorder.hand_over(notification).await
-        })
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        self.at(HandOver).await;
+        self.recorder.hand_over(notification).await
     }
 
-    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
-        Box::pin(async {
-            self.at(Confirm).await;
-            Ok(())
-        })
+    async fn confirm(&self) -> Result<(), HandOverError> {
+        self.at(Confirm).await;
+        Ok(())
     }
 
-    fn elicit<'a>(&'a self, _: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
-        Box::pin(async {
-            self.at(Elicit).await;
-            Ok(Answer::Decline)
-        })
+    async fn elicit(&self, _: &Question) -> Result<Answer, AskError> {
+        self.at(Elicit).await;
+        Ok(Answer::Decline)
     }
 
     fn presence(&self) -> Presence {
@@ -376,9 +370,10 @@ impl Drop for PanicsAtItsEnd {
     }
 }
 
+#[async_trait]
 impl McpSession for PanicsAtItsEnd {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(std::future::ready(Ok(())))
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+        Ok(())
     }
 }
 
@@ -459,9 +454,10 @@ async fn two_shutdowns_at_once_both_tell_the_truth() {
 async fn a_question_whose_sessions_presence_panics_is_cancelled_at_once() {
     /// It panics each time but the first, which is the subscriber's own.
     struct Once(AtomicUsize);
+    #[async_trait]
     impl McpSession for Once {
-        fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-            Box::pin(std::future::ready(Ok(())))
+        async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+            Ok(())
         }
         fn presence(&self) -> Presence {
             assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "only once");

@@ -355,12 +355,10 @@ async fn g4_a_displaced_owner_hands_over_at_most_what_is_under_way() {
 #[actix::test]
 async fn a_subscriber_that_panics_is_started_again() {
     struct Broken(Arc<Recorder>, std::sync::atomic::AtomicUsize);
+    #[mcp_courier::async_trait]
     impl McpSession for Broken {
-        fn hand_over<'a>(
-            &'a self,
-            notification: &'a mcp_courier::Outbound,
-        ) -> mcp_courier::backend::BoxFuture<'a, Result<(), HandOverError>> {
-            self.0.hand_over(notification)
+        async fn hand_over(&self, notification: &mcp_courier::Outbound) -> Result<(), HandOverError> {
+            self.0.hand_over(notification).await
         }
         fn presence(&self) -> mcp_courier::Presence {
             // The subscriber itself asks this, not the session actor: its panic ends the subscriber.
@@ -381,12 +379,10 @@ async fn a_subscriber_that_panics_is_started_again() {
 #[actix::test]
 async fn a_subscriber_that_panics_for_ever_is_given_up() {
     struct Broken;
+    #[mcp_courier::async_trait]
     impl McpSession for Broken {
-        fn hand_over<'a>(
-            &'a self,
-            _: &'a mcp_courier::Outbound,
-        ) -> mcp_courier::backend::BoxFuture<'a, Result<(), HandOverError>> {
-            Box::pin(std::future::ready(Ok(())))
+        async fn hand_over(&self, _: &mcp_courier::Outbound) -> Result<(), HandOverError> {
+            Ok(())
         }
         fn presence(&self) -> mcp_courier::Presence {
             panic!("always")

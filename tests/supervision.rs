@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
-use mcp_courier::backend::BoxFuture;
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence, SessionId,
+    Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence,
+    SessionId, async_trait,
 };
 use serde_json::json;
 
@@ -53,13 +53,12 @@ async fn state(courier: &Courier) -> Option<SubscriberState> {
 /// A session that takes its time with each, as one that writes to a slow client does.
 struct Slow(Arc<Recorder>, Duration);
 
+#[async_trait]
 impl McpSession for Slow {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async {
-            self.0.hand_over(notification).await?;
-            tokio::time::sleep(self.1).await;
-            Ok(())
-        })
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        self.0.hand_over(notification).await?;
+        tokio::time::sleep(self.1).await;
+        Ok(())
     }
 }
 
@@ -114,9 +113,10 @@ async fn a_session_that_is_never_ready_is_asked_ever_less_often() {
 /// A session whose subscriber panics for as long as it is told to.
 struct Broken(Arc<Recorder>, AtomicBool);
 
+#[async_trait]
 impl McpSession for Broken {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        self.0.hand_over(notification)
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        self.0.hand_over(notification).await
     }
 
     fn presence(&self) -> Presence {
@@ -177,14 +177,13 @@ async fn a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_
 /// A session that blocks its thread for as long as it is told to.
 struct Blocking(Arc<AtomicBool>);
 
+#[async_trait]
 impl McpSession for Blocking {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async {
-            while self.0.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        })
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+        while self.0.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 }
 

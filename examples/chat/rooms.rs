@@ -1,7 +1,6 @@
 //! [`Rooms`]: who is where. One port with two backends: this process's memory, and Redis for a fleet.
 
-use mcp_courier::backend::BoxFuture;
-use mcp_courier::{Cause, SessionId};
+use mcp_courier::{Cause, SessionId, async_trait};
 
 pub(crate) mod memory;
 pub(crate) mod redis;
@@ -13,39 +12,35 @@ pub(crate) type Result<T> = std::result::Result<T, Cause>;
 /// A room lives as long as it has members; with its last member its count of messages ends too. Sessions may watch a
 /// room that does not exist yet. Members and watchers of a server that died vanish by themselves: each server says again
 /// and again ([`keep`](Self::keep)) which of them it holds. They come back as what they were at another server in time.
+#[async_trait]
 pub(crate) trait Rooms: Send + Sync {
     /// Waits until nobody else in the fleet speaks in the room. Between a number and its last push nobody else may push,
     /// or members would see numbers out of order.
-    fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>>;
+    async fn turn(&self, room: &str) -> Result<Box<dyn Turn>>;
 
     /// Counts one message of a member: `None` for anyone else. Without a session it is the chat's own, and `None` where
     /// nobody is there.
-    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>>;
+    async fn speak(&self, room: &str, session: Option<&SessionId>) -> Result<Option<Room>>;
 
     /// Makes the session a member, or renames it. `None` if another one has that name.
-    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>>;
+    async fn join(&self, room: &str, session: &SessionId, name: &str) -> Result<Option<Room>>;
 
     /// Whether it was a member.
-    fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>>;
+    async fn leave(&self, room: &str, session: &SessionId) -> Result<bool>;
 
-    fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>>;
+    async fn look(&self, room: &str) -> Result<Room>;
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+    async fn list(&self) -> Result<Vec<String>>;
 
-    fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
+    async fn watch(&self, room: &str, session: &SessionId) -> Result<()>;
 
-    fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
+    async fn unwatch(&self, room: &str, session: &SessionId) -> Result<()>;
 
     /// Where a session is, and what it watches.
-    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>>;
+    async fn places(&self, session: &SessionId) -> Result<Places>;
 
     /// These sessions are still here, as members or watchers of the room. Whether members have vanished meanwhile.
-    fn keep<'a>(
-        &'a self,
-        room: &'a str,
-        members: &'a [SessionId],
-        watchers: &'a [SessionId],
-    ) -> BoxFuture<'a, Result<bool>>;
+    async fn keep(&self, room: &str, members: &[SessionId], watchers: &[SessionId]) -> Result<bool>;
 }
 
 /// The rooms of one session.
@@ -56,8 +51,9 @@ pub(crate) struct Places {
 }
 
 /// The right to speak in a room.
+#[async_trait]
 pub(crate) trait Turn: Send {
-    fn done(self: Box<Self>) -> BoxFuture<'static, ()>;
+    async fn done(self: Box<Self>);
 }
 
 /// A room at one moment.

@@ -5,8 +5,9 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::post::text_of;
-use crate::backend::BoxFuture;
 use crate::session::HandOverError;
 use crate::session::{McpSession, Outbound};
 
@@ -50,8 +51,9 @@ pub(super) fn drop_guarded<T>(theirs: T) {
 /// Stands where a session was.
 struct Nobody;
 
+#[async_trait]
 impl McpSession for Nobody {
-    fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(std::future::ready(Err(HandOverError::Closed)))
+    async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+        Err(HandOverError::Closed)
     }
 }

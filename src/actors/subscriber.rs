@@ -100,6 +100,7 @@ async fn work(post: Post, memory: Option<Box<Memory>>) -> (StopReason, Box<Memor
 mod tests {
     use std::sync::Arc;
 
+    use async_trait::async_trait;
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
 
@@ -108,7 +109,7 @@ mod tests {
     use crate::actors::guarded::Guarded;
     use crate::actors::post::Ended;
     use crate::actors::stats::Stats;
-    use crate::backend::{BoxFuture, OwnerToken, Posed, connect};
+    use crate::backend::{OwnerToken, Posed, connect};
     use crate::config::Config;
     use crate::envelope::Timestamp;
     use crate::fate::DiscardReason;
@@ -118,9 +119,10 @@ mod tests {
 
     struct Session(PresenceSender);
 
+    #[async_trait]
     impl McpSession for Session {
-        fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-            Box::pin(std::future::ready(Ok(())))
+        async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+            Ok(())
         }
 
         fn presence(&self) -> Presence {

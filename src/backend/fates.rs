@@ -2,7 +2,9 @@
 //!
 //! Both are written by the step that acknowledges, from [`Delivered::fates`](super::Delivered::fates).
 
-use super::{BoxFuture, Fate, Mark};
+use async_trait::async_trait;
+
+use super::{Fate, Mark};
 use crate::backend::QueueLimit;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
@@ -35,46 +37,38 @@ pub enum Redrove {
 }
 
 /// What became of notifications, for those who ask later.
+#[async_trait]
 pub trait Fates {
     /// Writes down the fate of a message that is in its queue no more ([`Delivery::AtMostOnce`](crate::Delivery)).
-    fn record<'a>(
-        &'a self,
-        session: &'a SessionId,
-        fate: &'a Fate,
-        raw: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), QueueError>>;
+    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError>;
 
     /// A receipt, and when it was read.
-    fn receipt<'a>(
-        &'a self,
-        session: &'a SessionId,
-        id: NotificationId,
-    ) -> BoxFuture<'a, Result<(Receipt, Timestamp), QueueError>>;
+    async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError>;
 
     /// Waits until a receipt is settled, for ever. What fails on the way is tried again.
-    fn until_settled<'a>(&'a self, session: &'a SessionId, id: NotificationId) -> BoxFuture<'a, Receipt>;
+    async fn until_settled(&self, session: &SessionId, id: NotificationId) -> Receipt;
 
     /// Dead letters of a session, the oldest first, after the `skip` oldest and `limit` at most, and when they were read.
-    fn dead_letters<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn dead_letters(
+        &self,
+        session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> BoxFuture<'a, Result<(Vec<Letter>, Timestamp), QueueError>>;
+    ) -> Result<(Vec<Letter>, Timestamp), QueueError>;
 
     /// Queues `draft` and removes the letter that it is made from, in one step, if that still stands behind `skip` older
     /// ones.
-    fn redrive<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn redrive(
+        &self,
+        session: &SessionId,
         skip: usize,
-        letter: &'a Mark,
-        draft: &'a Draft,
-    ) -> BoxFuture<'a, Result<Redrove, QueueError>>;
+        letter: &Mark,
+        draft: &Draft,
+    ) -> Result<Redrove, QueueError>;
 
     /// Removes all dead letters of a session, and says how many there were.
-    fn purge<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<usize, QueueError>>;
+    async fn purge(&self, session: &SessionId) -> Result<usize, QueueError>;
 
     /// Whose dead letters there are.
-    fn sessions_with_dead_letters(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>>;
+    async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError>;
 }

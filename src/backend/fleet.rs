@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
 pub use self::channel::NewsReceiver;
 pub(crate) use self::channel::{NewsSender, news_channel};
-use super::BoxFuture;
 use crate::failure::QueueError;
 use crate::principal::Principal;
 use crate::session_id::SessionId;
@@ -14,39 +14,30 @@ use crate::session_id::SessionId;
 mod channel;
 
 /// What every backend does so that a session outlives the process that holds it. Contract clauses 14 and 15.
+#[async_trait]
 pub trait Fleet {
     /// Remembers what a session began with, for [`Config::session_time_to_live`](crate::Config::session_time_to_live).
     /// Returns whether the session is remembered: one that has ended is not remembered again.
-    fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>>;
+    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError>;
 
     /// Returns what a session began with, if the backend remembers the session; its time begins anew.
-    fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>>;
+    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError>;
 
     /// Begins the time of sessions that are in use anew. Returns what is known of each, in the order given.
-    fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>>;
+    async fn keep(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
 
     /// Returns what is known of each session, in the order given. Changes nothing.
-    fn look_up<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>>;
+    async fn look_up(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
 
     /// Returns whether something is known of every one of these sessions. Much cheaper than [`look_up`](Self::look_up).
-    fn knows_all<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>>;
+    async fn knows_all(&self, sessions: &[SessionId]) -> Result<bool, QueueError>;
 
     /// Ends a session for all, and tells all other processes. Nothing happens to a session that neither the backend nor
     /// the caller knows: it is not remembered as an ended one. Returns whether the session has ended.
-    fn forget<'a>(
-        &'a self,
-        session: &'a SessionId,
-        by: ProcessId,
-        is_known: bool,
-    ) -> BoxFuture<'a, Result<bool, QueueError>>;
+    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError>;
 
     /// Tells another process that a client has answered one of its pings, by the nonce of that ping.
-    fn confirmed<'a>(
-        &'a self,
-        process: ProcessId,
-        session: &'a SessionId,
-        ping: u128,
-    ) -> BoxFuture<'a, Result<(), QueueError>>;
+    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError>;
 
     /// Listens to what others tell this process from now on, until the receiver is dropped. News are lost while a
     /// connection is, and anybody who may publish can forge them: they save time, and nothing may depend on them alone.

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -12,7 +13,7 @@ use self::consumer::MemoryConsumer;
 use self::fates::{Dead, Receipts};
 use self::fleet::Sessions;
 use self::questions::Tasks;
-use super::{Backend, BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
 use crate::backend::QueueLimit;
 use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
@@ -191,10 +192,11 @@ impl MemoryBackend {
     }
 }
 
+#[async_trait]
 impl Backend for MemoryBackend {
-    fn push(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Result<Queued, Refusal>>> {
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
         let mut refused = std::collections::HashSet::new();
-        let results = batch
+        batch
             .iter()
             .map(|outgoing| {
                 if refused.contains(&outgoing.session) {
@@ -204,11 +206,10 @@ impl Backend for MemoryBackend {
                     refused.insert(outgoing.session.clone());
                 })
             })
-            .collect();
-        Box::pin(std::future::ready(results))
+            .collect()
     }
 
-    fn live_sessions(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>> {
+    async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError> {
         let now = self.store.now();
         let sessions = lock(&self.store.lists)
             .iter()
@@ -217,15 +218,15 @@ impl Backend for MemoryBackend {
             })
             .filter_map(|(_, list)| list.session.clone())
             .collect();
-        Box::pin(std::future::ready(Ok(sessions)))
+        Ok(sessions)
     }
 
-    fn open(
+    async fn open(
         &self,
         session: &SessionId,
         owner: OwnerToken,
         permit: Arc<Permit>,
-    ) -> BoxFuture<'_, Result<Box<dyn Consumer>, QueueError>> {
+    ) -> Result<Box<dyn Consumer>, QueueError> {
         let queue = self.keys.of(session).queue;
         let pushed = self.store.with(&queue, |list, _| {
             list.session = Some(session.clone());
@@ -239,10 +240,10 @@ impl Backend for MemoryBackend {
             permit,
             pushed,
         };
-        Box::pin(std::future::ready(Ok(Box::new(consumer) as Box<dyn Consumer>)))
+        Ok(Box::new(consumer) as Box<dyn Consumer>)
     }
 
-    fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
+    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
         let state = self.store.with(&self.keys.of(session).queue, |list, now| {
             let state = list.state_for(owner);
             if state != LeaseState::Absent {
@@ -254,10 +255,10 @@ impl Backend for MemoryBackend {
             list.lease = Some(Lease { owner, until, permit: Weak::new() });
             LeaseState::Reclaimed
         });
-        Box::pin(std::future::ready(Ok(state)))
+        Ok(state)
     }
 
-    fn release(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<bool, QueueError>> {
+    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
         let released = self.store.with(&self.keys.of(session).queue, |list, _| {
             let ours = list.state_for(owner) == LeaseState::Held;
             if ours {
@@ -265,10 +266,10 @@ impl Backend for MemoryBackend {
             }
             ours
         });
-        Box::pin(std::future::ready(Ok(released)))
+        Ok(released)
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(std::future::ready(Ok(())))
+    async fn check(&self) -> Result<(), QueueError> {
+        Ok(())
     }
 }

@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use super::{Backend, BoxFuture};
+use async_trait::async_trait;
+
+use super::Backend;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
 use crate::question::{Answer, Question, TaskKey};
@@ -37,53 +39,41 @@ pub enum Settled {
 }
 
 /// Questions of tasks, one at a time for each task, as FastMCP's keys have room for one.
+#[async_trait]
 pub trait Questions {
     /// Puts a question under way, for `patience` at most, and clears what an earlier one left. `request` is the question as
     /// FastMCP keeps it.
-    fn pose<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
+    async fn pose(
+        &self,
+        task: &TaskKey,
+        request_id: &str,
         request: String,
         patience: Duration,
-    ) -> BoxFuture<'a, Result<Posed, QueueError>>;
+    ) -> Result<Posed, QueueError>;
 
     /// Waits for the answer to a question under way, for ever, and ends the question with it.
     ///
     /// # Cancellation
     /// The question stays under way.
-    fn answer_to<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<Answer, QueueError>>;
+    async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError>;
 
     /// Gives an answer.
-    fn settle<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
-        answer: &'a Answer,
-    ) -> BoxFuture<'a, Result<Settled, QueueError>>;
+    async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError>;
 
     /// Ends a question without an answer, if it is still under way.
-    fn withdraw<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<(), QueueError>>;
+    async fn withdraw(&self, task: &TaskKey, request_id: &str) -> Result<(), QueueError>;
 
     /// Whether a worker waits for the answer to this very question.
-    fn is_waiting<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<bool, QueueError>>;
+    async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError>;
 
     /// The open questions of a session: delivered, and not answered.
-    fn open_questions<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Vec<Question>, QueueError>>;
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError>;
 
     /// One of them.
-    fn open_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Question>, QueueError>>;
+    async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError>;
 
     /// It is no longer one of them.
-    fn close_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<(), QueueError>>;
+    async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError>;
 }
 
 /// Gives an answer to an open question of a session, which is then none any more.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use redis::{Client, RedisResult, Value};
 
 use self::connection::kind;
@@ -15,7 +16,7 @@ use self::lease::lease_value;
 use self::lua::{LIVE_SESSIONS, PUSH, RELEASE, RENEW};
 use self::shared::SharedConnection;
 use self::waits::Waits;
-use super::{Backend, BoxFuture, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
 use crate::config::{Config, ConfigError};
 use crate::failure::{Cause, QueueError, QueueErrorKind};
 use crate::keys::Keys;
@@ -296,98 +297,83 @@ fn refuse_the_rest(waiting: &mut std::collections::VecDeque<usize>, results: &mu
     }
 }
 
+#[async_trait]
 impl Backend for RedisBackend {
-    fn push(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Result<Queued, Refusal>>> {
-        Box::pin(self.push_all(batch))
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
+        self.push_all(batch).await
     }
 
-    fn live_sessions(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>> {
-        Box::pin(async {
-            let failed = |e| self.failed("reading the live sessions", e);
-            let mut connection = self.shared.clone();
-            // As bytes: one that is no text must not hide the others.
-            let members: Vec<Vec<u8>> = LIVE_SESSIONS
-                .prepare_invoke()
-                .key(self.keys.sessions())
-                .invoke_async(&mut connection)
-                .await
-                .map_err(failed)?;
-            let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
-            let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
-            // While a session moves it has two owners here.
-            sessions.sort_unstable();
-            sessions.dedup();
-            Ok(sessions)
-        })
+    async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError> {
+        let failed = |e| self.failed("reading the live sessions", e);
+        let mut connection = self.shared.clone();
+        // As bytes: one that is no text must not hide the others.
+        let members: Vec<Vec<u8>> = LIVE_SESSIONS
+            .prepare_invoke()
+            .key(self.keys.sessions())
+            .invoke_async(&mut connection)
+            .await
+            .map_err(failed)?;
+        let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
+        let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
+        // While a session moves it has two owners here.
+        sessions.sort_unstable();
+        sessions.dedup();
+        Ok(sessions)
     }
 
-    fn open(
+    async fn open(
         &self,
         session: &SessionId,
         owner: OwnerToken,
         permit: Arc<Permit>,
-    ) -> BoxFuture<'_, Result<Box<dyn Consumer>, QueueError>> {
-        let session = session.clone();
-        Box::pin(async move {
-            let consumer = RedisConsumer::open(&self.client, Arc::clone(&self.config), &session, owner, permit).await?;
-            Ok(Box::new(consumer) as Box<dyn Consumer>)
-        })
+    ) -> Result<Box<dyn Consumer>, QueueError> {
+        let consumer = RedisConsumer::open(&self.client, Arc::clone(&self.config), session, owner, permit).await?;
+        Ok(Box::new(consumer))
     }
 
-    fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
+    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
         let keys = self.keys.of(session);
-        Box::pin(async move {
-            let failed = |e| self.failed("looking at a lease", e);
-            let answer: Value = RENEW
-                .prepare_invoke()
-                .key(&[keys.lease, keys.queue])
-                .arg(lease::arguments(&self.config, owner, true))
-                .invoke_async(&mut self.shared.clone())
-                .await
-                .map_err(failed)?;
-            lease::renewed(answer)
-                .map(|(state, _)| state)
-                .map_err(|e| QueueError::new("looking at a lease", QueueErrorKind::Refused(e.to_string())))
-        })
+        let failed = |e| self.failed("looking at a lease", e);
+        let answer: Value = RENEW
+            .prepare_invoke()
+            .key(&[keys.lease, keys.queue])
+            .arg(lease::arguments(&self.config, owner, true))
+            .invoke_async(&mut self.shared.clone())
+            .await
+            .map_err(failed)?;
+        lease::renewed(answer)
+            .map(|(state, _)| state)
+            .map_err(|e| QueueError::new("looking at a lease", QueueErrorKind::Refused(e.to_string())))
     }
 
-    fn release(&self, session: &SessionId, owner: OwnerToken) -> BoxFuture<'_, Result<bool, QueueError>> {
+    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
         let lease = self.keys.of(session).lease;
         let member = consumer::member(session, owner, &self.config);
-        Box::pin(async move {
-            let failed = |e| self.failed("releasing a lease", e);
-            let mut connection = self.shared.clone();
-            let released: i64 = RELEASE
-                .prepare_invoke()
-                .key(lease)
-                .arg(lease_value(owner, &self.config))
-                .invoke_async(&mut connection)
-                .await
-                .map_err(failed)?;
-            redis::cmd("ZREM")
-                .arg(self.keys.sessions())
-                .arg(member)
-                .exec_async(&mut connection)
-                .await
-                .map_err(failed)?;
-            Ok(released == 1)
-        })
+        let failed = |e| self.failed("releasing a lease", e);
+        let mut connection = self.shared.clone();
+        let released: i64 = RELEASE
+            .prepare_invoke()
+            .key(lease)
+            .arg(lease_value(owner, &self.config))
+            .invoke_async(&mut connection)
+            .await
+            .map_err(failed)?;
+        redis::cmd("ZREM").arg(self.keys.sessions()).arg(member).exec_async(&mut connection).await.map_err(failed)?;
+        Ok(released == 1)
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(async {
-            let mut connection = self.shared.clone();
-            redis::cmd("PING").exec_async(&mut connection).await.map_err(|e| self.failed("connecting", e))?;
-            let settings: RedisResult<HashMap<String, String>> =
-                redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"]).query_async(&mut connection).await;
-            // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
-            if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
-                && policy != "noeviction"
-            {
-                tracing::warn!(%policy, url = %self.shown_url,
+    async fn check(&self) -> Result<(), QueueError> {
+        let mut connection = self.shared.clone();
+        redis::cmd("PING").exec_async(&mut connection).await.map_err(|e| self.failed("connecting", e))?;
+        let settings: RedisResult<HashMap<String, String>> =
+            redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"]).query_async(&mut connection).await;
+        // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
+        if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
+            && policy != "noeviction"
+        {
+            tracing::warn!(%policy, url = %self.shown_url,
                     "Redis may evict queues when its memory is full: set maxmemory-policy to noeviction");
-            }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }

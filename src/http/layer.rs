@@ -10,13 +10,12 @@ use actix_web::middleware::Next;
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use futures_util::StreamExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::body::RewrittenBody;
 use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
-use crate::backend::BoxFuture;
 use crate::principal::Principal;
 use crate::session::rmcp::{Handoff, acting_as, collect};
 

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mcp_courier::backend::BoxFuture;
-use mcp_courier::{Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question};
+use mcp_courier::{
+    Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question, async_trait,
+};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -129,30 +130,29 @@ impl Drop for Counted<'_> {
     }
 }
 
+#[async_trait]
 impl McpSession for Bare {
-    fn hand_over<'a>(&'a self, outbound: &'a Outbound) -> BoxFuture<'a, Took> {
+    async fn hand_over(&self, outbound: &Outbound) -> Took {
         let took = (self.take)(outbound);
         if took.is_ok() {
             let _ = self.got.send(outbound.clone());
         }
-        Box::pin(std::future::ready(took))
+        took
     }
 
-    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Reply> {
-        Box::pin(async move {
-            let count = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-            self.most_at_once.fetch_max(count, Ordering::SeqCst);
-            let _counted = Counted(&self.at_once);
-            if let Some(answer) = (self.answer)(question) {
-                return answer;
-            }
-            let (reply, answered) = oneshot::channel();
-            let _ = self.asked.send(Asked { question: question.clone(), reply });
-            match answered.await {
-                Ok(answer) => answer,
-                Err(_) => std::future::pending().await,
-            }
-        })
+    async fn elicit(&self, question: &Question) -> Reply {
+        let count = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(count, Ordering::SeqCst);
+        let _counted = Counted(&self.at_once);
+        if let Some(answer) = (self.answer)(question) {
+            return answer;
+        }
+        let (reply, answered) = oneshot::channel();
+        let _ = self.asked.send(Asked { question: question.clone(), reply });
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => std::future::pending().await,
+        }
     }
 
     fn presence(&self) -> Presence {

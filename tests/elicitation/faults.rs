@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::ListSubscribers;
-use mcp_courier::backend::{BoxFuture, Posed, Settled};
-use mcp_courier::{Answer, AskError, Courier, HandOverError, McpSession, Outbound, Publisher, Question};
+use mcp_courier::backend::{Posed, Settled};
+use mcp_courier::{Answer, AskError, Courier, HandOverError, McpSession, Outbound, Publisher, Question, async_trait};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
@@ -33,19 +33,18 @@ async fn server_process() {
     struct Writer {
         answers: bool,
     }
+    #[async_trait]
     impl McpSession for Writer {
-        fn hand_over<'a>(&'a self, _: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-            Box::pin(std::future::ready(Ok(())))
+        async fn hand_over(&self, _: &Outbound) -> Result<(), HandOverError> {
+            Ok(())
         }
 
-        fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
+        async fn elicit(&self, question: &Question) -> Result<Answer, AskError> {
             say("ASKED", &question.request_id);
-            Box::pin(async {
-                if !self.answers {
-                    std::future::pending::<()>().await;
-                }
-                Ok(accept(7))
-            })
+            if !self.answers {
+                std::future::pending::<()>().await;
+            }
+            Ok(accept(7))
         }
     }
     let Ok(url) = std::env::var("ELICITATION_REDIS") else { return };

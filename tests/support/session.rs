@@ -5,8 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use mcp_courier::backend::BoxFuture;
-use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
+use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender, async_trait};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -105,24 +104,23 @@ fn numbers(outbound: &[Outbound]) -> Vec<i64> {
     outbound.iter().map(|o| o.parse_params::<Value>().unwrap()["n"].as_i64().unwrap()).collect()
 }
 
+#[async_trait]
 impl McpSession for Recorder {
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
         self.calls.lock().unwrap().push(notification.clone());
         self.changed.notify_waiters();
         let always = self.always.lock().unwrap().clone();
         let act = always.or_else(|| self.script.lock().unwrap().pop_front()).unwrap_or(Act::Take);
-        Box::pin(async move {
-            match act {
-                Act::Take => {
-                    self.got.lock().unwrap().push(notification.clone());
-                    self.changed.notify_waiters();
-                    Ok(())
-                }
-                Act::Fail(error) => Err(error),
-                Act::Panic => panic!("as it was told"),
-                Act::Hang => std::future::pending().await,
+        match act {
+            Act::Take => {
+                self.got.lock().unwrap().push(notification.clone());
+                self.changed.notify_waiters();
+                Ok(())
             }
-        })
+            Act::Fail(error) => Err(error),
+            Act::Panic => panic!("as it was told"),
+            Act::Hang => std::future::pending().await,
+        }
     }
 
     fn presence(&self) -> Presence {

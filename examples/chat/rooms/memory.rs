@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mcp_courier::SessionId;
-use mcp_courier::backend::BoxFuture;
+use mcp_courier::{SessionId, async_trait};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Member, Places, Result, Room, Rooms, Turn};
@@ -25,10 +24,7 @@ impl MemoryRooms {
     }
 
     /// Does something to a room, and forgets the room if nothing is in it then.
-    fn with<T>(&self, room: &str, act: impl FnOnce(&mut Room) -> T) -> BoxFuture<'static, Result<T>>
-    where
-        T: Send + 'static,
-    {
+    fn with<T>(&self, room: &str, act: impl FnOnce(&mut Room) -> T) -> T {
         let mut rooms = self.rooms();
         let entry = rooms.entry(room.to_owned()).or_default();
         let done = act(&mut entry.room);
@@ -39,28 +35,29 @@ impl MemoryRooms {
                 rooms.remove(room);
             }
         }
-        Box::pin(std::future::ready(Ok(done)))
+        done
     }
 }
 
+#[async_trait]
 impl Rooms for MemoryRooms {
-    fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>> {
+    async fn turn(&self, room: &str) -> Result<Box<dyn Turn>> {
         let speaking = self.rooms().get(room).map(|entry| Arc::clone(&entry.speaking)).unwrap_or_default();
-        Box::pin(async move { Ok(Box::new(MemoryTurn(speaking.lock_owned().await)) as Box<dyn Turn>) })
+        Ok(Box::new(MemoryTurn(speaking.lock_owned().await)) as Box<dyn Turn>)
     }
 
-    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
-        self.with(room, |room| {
+    async fn speak(&self, room: &str, session: Option<&SessionId>) -> Result<Option<Room>> {
+        Ok(self.with(room, |room| {
             let may = session.map_or(!room.members.is_empty(), |session| room.name_of(session).is_some());
             may.then(|| {
                 room.seq += 1;
                 room.clone()
             })
-        })
+        }))
     }
 
-    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
-        self.with(room, |room| {
+    async fn join(&self, room: &str, session: &SessionId, name: &str) -> Result<Option<Room>> {
+        Ok(self.with(room, |room| {
             if room.members.iter().any(|member| member.name == name && member.session != *session) {
                 return None;
             }
@@ -69,41 +66,43 @@ impl Rooms for MemoryRooms {
                 None => room.members.push(Member { session: session.clone(), name: name.to_owned() }),
             }
             Some(room.clone())
-        })
+        }))
     }
 
-    fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
-        self.with(room, |room| {
+    async fn leave(&self, room: &str, session: &SessionId) -> Result<bool> {
+        Ok(self.with(room, |room| {
             let before = room.members.len();
             room.members.retain(|member| member.session != *session);
             room.members.len() < before
-        })
+        }))
     }
 
-    fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
-        self.with(room, |room| room.clone())
+    async fn look(&self, room: &str) -> Result<Room> {
+        Ok(self.with(room, |room| room.clone()))
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+    async fn list(&self) -> Result<Vec<String>> {
         let rooms = self.rooms();
         let inhabited = rooms.iter().filter(|(_, entry)| !entry.room.members.is_empty());
         let names = inhabited.map(|(name, _)| name.clone()).collect();
-        Box::pin(std::future::ready(Ok(names)))
+        Ok(names)
     }
 
-    fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+    async fn watch(&self, room: &str, session: &SessionId) -> Result<()> {
         self.with(room, |room| {
             if !room.watchers.contains(session) {
                 room.watchers.push(session.clone());
             }
-        })
+        });
+        Ok(())
     }
 
-    fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        self.with(room, |room| room.watchers.retain(|watcher| watcher != session))
+    async fn unwatch(&self, room: &str, session: &SessionId) -> Result<()> {
+        self.with(room, |room| room.watchers.retain(|watcher| watcher != session));
+        Ok(())
     }
 
-    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>> {
+    async fn places(&self, session: &SessionId) -> Result<Places> {
         let mut places = Places::default();
         for (name, Entry { room, .. }) in self.rooms().iter() {
             if room.name_of(session).is_some() {
@@ -113,25 +112,20 @@ impl Rooms for MemoryRooms {
                 places.watches.push(name.clone());
             }
         }
-        Box::pin(std::future::ready(Ok(places)))
+        Ok(places)
     }
 
-    fn keep<'a>(
-        &'a self,
-        _room: &'a str,
-        _members: &'a [SessionId],
-        _watchers: &'a [SessionId],
-    ) -> BoxFuture<'a, Result<bool>> {
+    async fn keep(&self, _room: &str, _members: &[SessionId], _watchers: &[SessionId]) -> Result<bool> {
         // They vanish with this process, and not without it.
-        Box::pin(std::future::ready(Ok(false)))
+        Ok(false)
     }
 }
 
 struct MemoryTurn(OwnedMutexGuard<()>);
 
+#[async_trait]
 impl Turn for MemoryTurn {
-    fn done(self: Box<Self>) -> BoxFuture<'static, ()> {
+    async fn done(self: Box<Self>) {
         drop(self.0);
-        Box::pin(std::future::ready(()))
     }
 }

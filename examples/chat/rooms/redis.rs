@@ -14,8 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::SessionId;
-use mcp_courier::backend::BoxFuture;
+use mcp_courier::{SessionId, async_trait};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult, Script, ScriptInvocation};
 
@@ -254,95 +253,79 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[async_trait]
 impl Rooms for RedisRooms {
-    fn turn<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Box<dyn Turn>>> {
-        Box::pin(async move {
-            let turn = RedisTurn {
-                connection: self.connection.clone(),
-                key: format!("{}:speaking:{room}", self.prefix),
-                token: format!("{:032x}", fastrand::u128(..)),
-            };
-            let began = Instant::now();
-            loop {
-                let mut call = self.scripts.turn.key(&turn.key);
-                call.arg(&turn.token).arg(millis(TURN));
-                if invoke(&turn.connection, &call).await? {
-                    return Ok(Box::new(turn) as Box<dyn Turn>);
-                }
-                if began.elapsed() > PATIENCE {
-                    return Err("too many speak in this room at once".into());
-                }
-                // At different intervals, so that those who wait do not all come at once again.
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5))).await;
+    async fn turn(&self, room: &str) -> Result<Box<dyn Turn>> {
+        let turn = RedisTurn {
+            connection: self.connection.clone(),
+            key: format!("{}:speaking:{room}", self.prefix),
+            token: format!("{:032x}", fastrand::u128(..)),
+        };
+        let began = Instant::now();
+        loop {
+            let mut call = self.scripts.turn.key(&turn.key);
+            call.arg(&turn.token).arg(millis(TURN));
+            if invoke(&turn.connection, &call).await? {
+                return Ok(Box::new(turn) as Box<dyn Turn>);
             }
-        })
+            if began.elapsed() > PATIENCE {
+                return Err("too many speak in this room at once".into());
+            }
+            // At different intervals, so that those who wait do not all come at once again.
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5))).await;
+        }
     }
 
-    fn speak<'a>(&'a self, room: &'a str, session: Option<&'a SessionId>) -> BoxFuture<'a, Result<Option<Room>>> {
-        Box::pin(async move {
-            let session = session.map(SessionId::to_string).unwrap_or_default();
-            // Not repeated: a number would be skipped. The turn before it has just found the connection open.
-            let call = self.on_room(&self.scripts.speak, room, &[&session]);
-            let spoken: Option<Looked> = call.invoke_async(&mut self.connection.clone()).await?;
-            spoken.map(room_of).transpose()
-        })
+    async fn speak(&self, room: &str, session: Option<&SessionId>) -> Result<Option<Room>> {
+        let session = session.map(SessionId::to_string).unwrap_or_default();
+        // Not repeated: a number would be skipped. The turn before it has just found the connection open.
+        let call = self.on_room(&self.scripts.speak, room, &[&session]);
+        let spoken: Option<Looked> = call.invoke_async(&mut self.connection.clone()).await?;
+        spoken.map(room_of).transpose()
     }
 
-    fn join<'a>(&'a self, room: &'a str, session: &'a SessionId, name: &'a str) -> BoxFuture<'a, Result<Option<Room>>> {
-        Box::pin(async move {
-            let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.to_string(), name]).await?;
-            joined.map(room_of).transpose()
-        })
+    async fn join(&self, room: &str, session: &SessionId, name: &str) -> Result<Option<Room>> {
+        let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.to_string(), name]).await?;
+        joined.map(room_of).transpose()
     }
 
-    fn leave<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move { self.changes(&self.scripts.leave, room, &[&session.to_string()]).await })
+    async fn leave(&self, room: &str, session: &SessionId) -> Result<bool> {
+        self.changes(&self.scripts.leave, room, &[&session.to_string()]).await
     }
 
-    fn look<'a>(&'a self, room: &'a str) -> BoxFuture<'a, Result<Room>> {
-        Box::pin(async move { room_of(self.run(&self.scripts.look, room, &[]).await?) })
+    async fn look(&self, room: &str) -> Result<Room> {
+        room_of(self.run(&self.scripts.look, room, &[]).await?)
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
-        Box::pin(async move {
-            let call = self.scripts.list.key(format!("{}:rooms", self.prefix));
-            let mut names: Vec<String> = invoke(&self.connection, &call).await?;
-            names.sort();
-            Ok(names)
-        })
+    async fn list(&self) -> Result<Vec<String>> {
+        let call = self.scripts.list.key(format!("{}:rooms", self.prefix));
+        let mut names: Vec<String> = invoke(&self.connection, &call).await?;
+        names.sort();
+        Ok(names)
     }
 
-    fn watch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.watch, room, &[&session.to_string()]).await })
+    async fn watch(&self, room: &str, session: &SessionId) -> Result<()> {
+        self.run(&self.scripts.watch, room, &[&session.to_string()]).await
     }
 
-    fn unwatch<'a>(&'a self, room: &'a str, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.run(&self.scripts.unwatch, room, &[&session.to_string()]).await })
+    async fn unwatch(&self, room: &str, session: &SessionId) -> Result<()> {
+        self.run(&self.scripts.unwatch, room, &[&session.to_string()]).await
     }
 
-    fn places<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Places>> {
-        Box::pin(async move {
-            let [member_of, watches] = self.places_of(&session.to_string());
-            let mut call = self.scripts.places.key(member_of);
-            call.key(watches).arg(millis(self.ttl));
-            let (member_of, watches) = invoke(&self.connection, &call).await?;
-            Ok(Places { member_of, watches })
-        })
+    async fn places(&self, session: &SessionId) -> Result<Places> {
+        let [member_of, watches] = self.places_of(&session.to_string());
+        let mut call = self.scripts.places.key(member_of);
+        call.key(watches).arg(millis(self.ttl));
+        let (member_of, watches) = invoke(&self.connection, &call).await?;
+        Ok(Places { member_of, watches })
     }
 
-    fn keep<'a>(
-        &'a self,
-        room: &'a str,
-        members: &'a [SessionId],
-        watchers: &'a [SessionId],
-    ) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let count = members.len().to_string();
-            let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::to_string).collect();
-            let mut args = vec![count.as_str()];
-            args.extend(sessions.iter().map(String::as_str));
-            self.changes(&self.scripts.keep, room, &args).await
-        })
+    async fn keep(&self, room: &str, members: &[SessionId], watchers: &[SessionId]) -> Result<bool> {
+        let count = members.len().to_string();
+        let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::to_string).collect();
+        let mut args = vec![count.as_str()];
+        args.extend(sessions.iter().map(String::as_str));
+        self.changes(&self.scripts.keep, room, &args).await
     }
 }
 
@@ -352,15 +335,14 @@ struct RedisTurn {
     token: String,
 }
 
+#[async_trait]
 impl Turn for RedisTurn {
-    fn done(self: Box<Self>) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            let script = Script::new(DONE);
-            let mut call = script.key(&self.key);
-            call.arg(&self.token);
-            if let Err(error) = invoke::<u64>(&self.connection, &call).await {
-                tracing::warn!(%error, "ending a turn to speak failed; the room is silent for up to {TURN:?}");
-            }
-        })
+    async fn done(self: Box<Self>) {
+        let script = Script::new(DONE);
+        let mut call = script.key(&self.key);
+        call.arg(&self.token);
+        if let Err(error) = invoke::<u64>(&self.connection, &call).await {
+            tracing::warn!(%error, "ending a turn to speak failed; the room is silent for up to {TURN:?}");
+        }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{Lease, List, Store};
-use crate::backend::{BoxFuture, Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::backend::{Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
@@ -112,18 +113,19 @@ impl MemoryConsumer {
     }
 }
 
+#[async_trait]
 impl Consumer for MemoryConsumer {
-    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
+    async fn claim(&mut self) -> Result<(), QueueError> {
         self.with(|list, now| {
             if list.state_for(self.owner) == LeaseState::Lost {
                 list.end_lease();
             }
             self.set_lease(list, now);
         });
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 
-    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
+    async fn renew(&mut self) -> Result<LeaseState, QueueError> {
         let state = self.with(|list, now| {
             let state = self.settle_lease(list, now, true);
             if state.is_ours() {
@@ -131,25 +133,19 @@ impl Consumer for MemoryConsumer {
             }
             state
         });
-        Box::pin(std::future::ready(Ok(state)))
+        Ok(state)
     }
 
-    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
-        Box::pin(std::future::ready(Ok(self.look(delivered, true))))
+    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
+        Ok(self.look(delivered, true))
     }
 
-    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
-        Box::pin(async move {
-            self.until_pushed(block).await;
-            Ok(self.look(None, false))
-        })
+    async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
+        self.until_pushed(block).await;
+        Ok(self.look(None, false))
     }
 
-    fn replace_oldest<'a>(
-        &'a mut self,
-        oldest: &'a Mark,
-        replacement: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
+    async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
         let replaced = self.with(|list, _| {
             if list.state_for(self.owner) != LeaseState::Held {
                 return Replaced::NotOurs;
@@ -163,16 +159,14 @@ impl Consumer for MemoryConsumer {
                 _ => Replaced::Changed,
             }
         });
-        Box::pin(std::future::ready(Ok(replaced)))
+        Ok(replaced)
     }
 
-    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
-        Box::pin(async move {
-            self.until_pushed(block).await;
-            Ok(self.with(|list, now| {
-                let raw = list.remove_oldest()?;
-                Some((Item::decode(&self.queue, raw, self.config.time_to_live()), now))
-            }))
-        })
+    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError> {
+        self.until_pushed(block).await;
+        Ok(self.with(|list, now| {
+            let raw = list.remove_oldest()?;
+            Some((Item::decode(&self.queue, raw, self.config.time_to_live()), now))
+        }))
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{List, MemoryBackend, Store};
-use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove, Refusal};
+use crate::backend::{Fate, Fates, Letter, Mark, Redrove, Refusal};
 use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
@@ -132,67 +133,57 @@ impl MemoryBackend {
     }
 }
 
+#[async_trait]
 impl Fates for MemoryBackend {
-    fn record<'a>(
-        &'a self,
-        session: &'a SessionId,
-        fate: &'a Fate,
-        raw: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
+    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError> {
         let queue = self.keys.of(session).queue;
         self.store.with(&queue, |list, now| {
             self.store.settle(list, &queue, &self.config, fate, raw.to_vec(), now);
         });
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 
-    fn receipt<'a>(
-        &'a self,
-        session: &'a SessionId,
-        id: NotificationId,
-    ) -> BoxFuture<'a, Result<(Receipt, Timestamp), QueueError>> {
+    async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError> {
         let (receipt, now, _) = self.told(session, id);
-        Box::pin(std::future::ready(Ok((receipt, now))))
+        Ok((receipt, now))
     }
 
-    fn until_settled<'a>(&'a self, session: &'a SessionId, id: NotificationId) -> BoxFuture<'a, Receipt> {
-        Box::pin(async move {
-            loop {
-                let changed = self.told(session, id).2;
-                let changed = changed.notified();
-                tokio::pin!(changed);
-                // Registered before the look, so that a change between the two is not missed.
-                changed.as_mut().enable();
-                match self.told(session, id) {
-                    (Receipt::Queued { expires_at }, now, _) => {
-                        let _ = tokio::time::timeout(expires_at.since(now).max(LOOK), changed).await;
-                    }
-                    (settled, ..) => return settled,
+    async fn until_settled(&self, session: &SessionId, id: NotificationId) -> Receipt {
+        loop {
+            let changed = self.told(session, id).2;
+            let changed = changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that a change between the two is not missed.
+            changed.as_mut().enable();
+            match self.told(session, id) {
+                (Receipt::Queued { expires_at }, now, _) => {
+                    let _ = tokio::time::timeout(expires_at.since(now).max(LOOK), changed).await;
                 }
+                (settled, ..) => return settled,
             }
-        })
+        }
     }
 
-    fn dead_letters<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn dead_letters(
+        &self,
+        session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> BoxFuture<'a, Result<(Vec<Letter>, Timestamp), QueueError>> {
+    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
         let read = self.store.with(&self.keys.of(session).queue, |list, now| {
             let letters = list.dead.letters.iter().skip(skip).take(limit);
             (letters.map(|(letter, _)| letter.clone()).collect(), now)
         });
-        Box::pin(std::future::ready(Ok(read)))
+        Ok(read)
     }
 
-    fn redrive<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn redrive(
+        &self,
+        session: &SessionId,
         skip: usize,
-        letter: &'a Mark,
-        draft: &'a Draft,
-    ) -> BoxFuture<'a, Result<Redrove, QueueError>> {
+        letter: &Mark,
+        draft: &Draft,
+    ) -> Result<Redrove, QueueError> {
         let queue = self.keys.of(session).queue;
         let redrove = self.store.with(&queue, |list, now| {
             if list.dead.letters.get(skip).is_none_or(|(there, _)| there.mark != *letter) {
@@ -207,16 +198,16 @@ impl Fates for MemoryBackend {
                 }
             }
         });
-        Box::pin(std::future::ready(Ok(redrove)))
+        Ok(redrove)
     }
 
-    fn purge<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<usize, QueueError>> {
+    async fn purge(&self, session: &SessionId) -> Result<usize, QueueError> {
         let purged =
             self.store.with(&self.keys.of(session).queue, |list, _| std::mem::take(&mut list.dead).letters.len());
-        Box::pin(std::future::ready(Ok(purged)))
+        Ok(purged)
     }
 
-    fn sessions_with_dead_letters(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>> {
+    async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
         let (all, now) = (self.keys.of_all(), self.store.now());
         let mut sessions: Vec<SessionId> = lock(&self.store.lists)
             .iter_mut()
@@ -226,6 +217,6 @@ impl Fates for MemoryBackend {
             })
             .collect();
         sessions.sort_unstable();
-        Box::pin(std::future::ready(Ok(sessions)))
+        Ok(sessions)
     }
 }

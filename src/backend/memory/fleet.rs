@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use async_trait::async_trait;
+
 use super::MemoryBackend;
-use crate::backend::BoxFuture;
 use crate::backend::fleet::{Fleet, News, NewsReceiver, NewsSender, ProcessId, Remembered, news_channel};
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
@@ -48,13 +49,10 @@ impl MemoryBackend {
     }
 }
 
-fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, Result<T, QueueError>> {
-    Box::pin(std::future::ready(Ok(value)))
-}
-
+#[async_trait]
 impl Fleet for MemoryBackend {
-    fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
-        ready(self.with_sessions(|sessions, until| {
+    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
+        Ok(self.with_sessions(|sessions, until| {
             let known = sessions.states.entry(self.keys.session(session)).or_insert_with(|| (state.to_owned(), until));
             let has_ended = known.0.is_empty();
             if !has_ended {
@@ -64,16 +62,16 @@ impl Fleet for MemoryBackend {
         }))
     }
 
-    fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>> {
-        ready(self.with_sessions(|sessions, new_until| {
+    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
+        Ok(self.with_sessions(|sessions, new_until| {
             let (state, until) = sessions.states.get_mut(&self.keys.session(session))?;
             *until = new_until;
             Some(state.clone()).filter(|state| !state.is_empty())
         }))
     }
 
-    fn keep<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
-        ready(self.with_sessions(|sessions, new_until| {
+    async fn keep(&self, all: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+        Ok(self.with_sessions(|sessions, new_until| {
             let mut known = |session| match sessions.states.get_mut(&self.keys.session(session)) {
                 None => Remembered::Unknown,
                 Some((state, until)) => {
@@ -85,8 +83,8 @@ impl Fleet for MemoryBackend {
         }))
     }
 
-    fn look_up<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
-        ready(self.with_sessions(|sessions, _| {
+    async fn look_up(&self, all: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+        Ok(self.with_sessions(|sessions, _| {
             let known = |session| match sessions.states.get(&self.keys.session(session)) {
                 None => Remembered::Unknown,
                 Some((state, _)) if state.is_empty() => Remembered::Ended,
@@ -96,20 +94,15 @@ impl Fleet for MemoryBackend {
         }))
     }
 
-    fn knows_all<'a>(&'a self, all: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>> {
-        ready(self.with_sessions(|sessions, _| {
+    async fn knows_all(&self, all: &[SessionId]) -> Result<bool, QueueError> {
+        Ok(self.with_sessions(|sessions, _| {
             all.iter().all(|session| sessions.states.contains_key(&self.keys.session(session)))
         }))
     }
 
-    fn forget<'a>(
-        &'a self,
-        session: &'a SessionId,
-        by: ProcessId,
-        is_known: bool,
-    ) -> BoxFuture<'a, Result<bool, QueueError>> {
+    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
         let all = format!("{}:", self.keys.news());
-        ready(self.with_sessions(|sessions, until| {
+        Ok(self.with_sessions(|sessions, until| {
             let key = self.keys.session(session);
             let has_ended = is_known || sessions.states.contains_key(&key);
             if has_ended {
@@ -120,16 +113,11 @@ impl Fleet for MemoryBackend {
         }))
     }
 
-    fn confirmed<'a>(
-        &'a self,
-        process: ProcessId,
-        session: &'a SessionId,
-        ping: u128,
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
+    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError> {
         let channel = self.keys.news_for(process);
         let news = News::Confirmed(session.clone(), ping);
         self.with_sessions(|sessions, _| Self::tell(sessions, |theirs| theirs == channel, &news));
-        ready(())
+        Ok(())
     }
 
     fn listen(&self, process: ProcessId) -> NewsReceiver {

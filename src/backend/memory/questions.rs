@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::MemoryBackend;
-use crate::backend::{BoxFuture, Posed, Questions, Settled};
+use crate::backend::{Posed, Questions, Settled};
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
 use crate::lock::lock;
@@ -35,14 +36,9 @@ impl MemoryBackend {
     }
 }
 
+#[async_trait]
 impl Questions for MemoryBackend {
-    fn pose<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
-        _: String,
-        patience: Duration,
-    ) -> BoxFuture<'a, Result<Posed, QueueError>> {
+    async fn pose(&self, task: &TaskKey, request_id: &str, _: String, patience: Duration) -> Result<Posed, QueueError> {
         let posed = self.with_tasks(task, |tasks, key, now| {
             if tasks.get(&key).is_some_and(|other| other.request_id != request_id) {
                 // In one process an asker that dies withdraws its question, so this one lives.
@@ -57,38 +53,31 @@ impl Questions for MemoryBackend {
             tasks.insert(key, question);
             Posed::Done(now)
         });
-        Box::pin(std::future::ready(Ok(posed)))
+        Ok(posed)
     }
 
-    fn answer_to<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<Answer, QueueError>> {
-        Box::pin(async move {
-            loop {
-                let answered = self.with_tasks(task, |tasks, key, _| match tasks.get_mut(&key) {
-                    Some(question) if question.request_id == request_id => match question.answer.take() {
-                        Some(answer) => {
-                            tasks.remove(&key);
-                            Err(answer)
-                        }
-                        None => Ok(Some(Arc::clone(&question.answered))),
-                    },
-                    _ => Ok(None),
-                });
-                match answered {
-                    Err(answer) => return Ok(answer),
-                    // A permit is kept for whoever comes late, so no answer is missed between the look and this.
-                    Ok(Some(answered)) => answered.notified().await,
-                    Ok(None) => std::future::pending().await,
-                }
+    async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError> {
+        loop {
+            let answered = self.with_tasks(task, |tasks, key, _| match tasks.get_mut(&key) {
+                Some(question) if question.request_id == request_id => match question.answer.take() {
+                    Some(answer) => {
+                        tasks.remove(&key);
+                        Err(answer)
+                    }
+                    None => Ok(Some(Arc::clone(&question.answered))),
+                },
+                _ => Ok(None),
+            });
+            match answered {
+                Err(answer) => return Ok(answer),
+                // A permit is kept for whoever comes late, so no answer is missed between the look and this.
+                Ok(Some(answered)) => answered.notified().await,
+                Ok(None) => std::future::pending().await,
             }
-        })
+        }
     }
 
-    fn settle<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
-        answer: &'a Answer,
-    ) -> BoxFuture<'a, Result<Settled, QueueError>> {
+    async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
         let settled = self.with_tasks(task, |tasks, key, _| match tasks.get_mut(&key) {
             Some(question) if question.answer.is_some() => Settled::NotWaiting,
             Some(question) if question.request_id != request_id => Settled::OtherQuestion,
@@ -99,49 +88,41 @@ impl Questions for MemoryBackend {
             }
             None => Settled::NotWaiting,
         });
-        Box::pin(std::future::ready(Ok(settled)))
+        Ok(settled)
     }
 
-    fn withdraw<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<(), QueueError>> {
+    async fn withdraw(&self, task: &TaskKey, request_id: &str) -> Result<(), QueueError> {
         self.with_tasks(task, |tasks, key, _| {
             if tasks.get(&key).is_some_and(|question| question.request_id == request_id) {
                 tasks.remove(&key);
             }
         });
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 
-    fn is_waiting<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
+    async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError> {
         let waiting = self.with_tasks(task, |tasks, key, _| {
             tasks.get(&key).is_some_and(|question| question.request_id == request_id && question.answer.is_none())
         });
-        Box::pin(std::future::ready(Ok(waiting)))
+        Ok(waiting)
     }
 
-    fn open_questions<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Vec<Question>, QueueError>> {
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
         let open = self.store.with(&self.keys.of(session).queue, |list, _| list.questions.clone());
-        Box::pin(std::future::ready(Ok(open)))
+        Ok(open)
     }
 
-    fn open_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Question>, QueueError>> {
+    async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
         let open = self.store.with(&self.keys.of(session).queue, |list, _| {
             list.questions.iter().find(|question| question.request_id == request_id).cloned()
         });
-        Box::pin(std::future::ready(Ok(open)))
+        Ok(open)
     }
 
-    fn close_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
+    async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError> {
         self.store.with(&self.keys.of(session).queue, |list, _| {
             list.questions.retain(|question| question.request_id != request_id);
         });
-        Box::pin(std::future::ready(Ok(())))
+        Ok(())
     }
 }

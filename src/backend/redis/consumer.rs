@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, RedisResult, Value};
 
@@ -13,9 +14,7 @@ use super::lease::lease_value;
 use super::lua::{RENEW, REPLACE, Script, TAKE};
 use super::reply::BadReply;
 use super::take;
-use crate::backend::{
-    BoxFuture, Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken,
-};
+use crate::backend::{Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -286,55 +285,40 @@ impl RedisConsumer {
     }
 }
 
+#[async_trait]
 impl Consumer for RedisConsumer {
     fn share_limit(&mut self, limit: Arc<Mutex<LineLimit>>) {
         self.limit = limit;
     }
 
-    fn claim(&mut self) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(async {
-            let claimed = self.do_claim().await;
-            self.named("claiming the queue", claimed).await
-        })
+    async fn claim(&mut self) -> Result<(), QueueError> {
+        let claimed = self.do_claim().await;
+        self.named("claiming the queue", claimed).await
     }
 
-    fn renew(&mut self) -> BoxFuture<'_, Result<LeaseState, QueueError>> {
-        Box::pin(async {
-            let renewed = self.do_renew().await;
-            self.named("renewing the lease", renewed).await
-        })
+    async fn renew(&mut self) -> Result<LeaseState, QueueError> {
+        let renewed = self.do_renew().await;
+        self.named("renewing the lease", renewed).await
     }
 
-    fn take<'a>(&'a mut self, delivered: Option<&'a Delivered>) -> BoxFuture<'a, Result<Taken, QueueError>> {
-        Box::pin(async move {
-            let taken = self.do_take(delivered).await;
-            self.named("reading the queue", taken).await
-        })
+    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
+        let taken = self.do_take(delivered).await;
+        self.named("reading the queue", taken).await
     }
 
-    fn wait(&mut self, block: Duration) -> BoxFuture<'_, Result<Taken, QueueError>> {
-        Box::pin(async move {
-            let taken = self.do_wait(block).await;
-            self.named("waiting for the queue", taken).await
-        })
+    async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
+        let taken = self.do_wait(block).await;
+        self.named("waiting for the queue", taken).await
     }
 
-    fn replace_oldest<'a>(
-        &'a mut self,
-        oldest: &'a Mark,
-        replacement: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Replaced, QueueError>> {
-        Box::pin(async move {
-            let replaced = self.do_replace(oldest, replacement).await;
-            self.named("writing a failed attempt into the queue", replaced).await
-        })
+    async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
+        let replaced = self.do_replace(oldest, replacement).await;
+        self.named("writing a failed attempt into the queue", replaced).await
     }
 
-    fn pop(&mut self, block: Duration) -> BoxFuture<'_, Result<Option<(Item, Timestamp)>, QueueError>> {
-        Box::pin(async move {
-            let popped = self.do_pop(block).await;
-            self.named("taking from the queue", popped).await
-        })
+    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError> {
+        let popped = self.do_pop(block).await;
+        self.named("taking from the queue", popped).await
     }
 }
 

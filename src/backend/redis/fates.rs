@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
 use super::lua::{READ_RECEIPT, RECORD, REDRIVE, Script, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
-use crate::backend::{BoxFuture, Fate, Fates, Letter, Mark, Redrove};
+use crate::backend::{Fate, Fates, Letter, Mark, Redrove};
 use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
@@ -102,134 +103,117 @@ fn decode(kept: Vec<u8>) -> Letter {
     }
 }
 
+#[async_trait]
 impl Fates for RedisBackend {
-    fn record<'a>(
-        &'a self,
-        session: &'a SessionId,
-        fate: &'a Fate,
-        raw: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
+    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError> {
         const DOING: &str = "writing down what became of a notification";
-        Box::pin(async move {
-            let keys = self.keys.of(session);
-            let receipt = fate.receipt.map(|id| keys.receipt(id));
-            let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
-            let mut arguments = settings(&self.config).to_vec();
-            arguments.push(reason(fate));
-            arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
-            let answer = self.settle_script(DOING, &RECORD, &keys, &arguments).await?;
-            not_kept(session, &reply::bytes(answer).map_err(|e| self.bad_reply(DOING, e))?);
-            Ok(())
-        })
+
+        let keys = self.keys.of(session);
+        let receipt = fate.receipt.map(|id| keys.receipt(id));
+        let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
+        let mut arguments = settings(&self.config).to_vec();
+        arguments.push(reason(fate));
+        arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
+        let answer = self.settle_script(DOING, &RECORD, &keys, &arguments).await?;
+        not_kept(session, &reply::bytes(answer).map_err(|e| self.bad_reply(DOING, e))?);
+        Ok(())
     }
 
-    fn receipt<'a>(
-        &'a self,
-        session: &'a SessionId,
-        id: NotificationId,
-    ) -> BoxFuture<'a, Result<(Receipt, Timestamp), QueueError>> {
+    async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError> {
         const DOING: &str = "reading a receipt";
-        Box::pin(async move {
-            let keys = self.keys.of(session);
-            let keys = [keys.receipt(id), keys.lease, keys.queue];
-            let answer = self.settle_script(DOING, &READ_RECEIPT, &keys, &[]).await?;
-            receipt(answer).map_err(|e| self.bad_reply(DOING, e))
-        })
+
+        let keys = self.keys.of(session);
+        let keys = [keys.receipt(id), keys.lease, keys.queue];
+        let answer = self.settle_script(DOING, &READ_RECEIPT, &keys, &[]).await?;
+        receipt(answer).map_err(|e| self.bad_reply(DOING, e))
     }
 
-    fn until_settled<'a>(&'a self, session: &'a SessionId, id: NotificationId) -> BoxFuture<'a, Receipt> {
-        Box::pin(async move {
-            let receipt = self.keys.of(session).receipt(id);
-            let mut touch = redis::cmd("GET");
-            touch.arg(&receipt);
-            let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
-            // Before the first look, so that no change after it is missed.
-            let waiting = self.waits.register(receipt, touch, is_due);
-            loop {
-                let pause = match self.receipt(session, id).await {
-                    Ok((Receipt::Queued { expires_at }, now)) => expires_at.since(now).max(LOOK),
-                    Ok((settled, _)) => return settled,
-                    Err(error) => {
-                        tracing::debug!(?session, %error, "a receipt cannot be read; trying again");
-                        LOOK
-                    }
-                };
-                if tokio::time::timeout(pause, waiting.looked()).await.is_ok() {
-                    waiting.touch_soon();
+    async fn until_settled(&self, session: &SessionId, id: NotificationId) -> Receipt {
+        let receipt = self.keys.of(session).receipt(id);
+        let mut touch = redis::cmd("GET");
+        touch.arg(&receipt);
+        let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
+        // Before the first look, so that no change after it is missed.
+        let waiting = self.waits.register(receipt, touch, is_due);
+        loop {
+            let pause = match self.receipt(session, id).await {
+                Ok((Receipt::Queued { expires_at }, now)) => expires_at.since(now).max(LOOK),
+                Ok((settled, _)) => return settled,
+                Err(error) => {
+                    tracing::debug!(?session, %error, "a receipt cannot be read; trying again");
+                    LOOK
                 }
+            };
+            if tokio::time::timeout(pause, waiting.looked()).await.is_ok() {
+                waiting.touch_soon();
             }
-        })
+        }
     }
 
-    fn dead_letters<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn dead_letters(
+        &self,
+        session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> BoxFuture<'a, Result<(Vec<Letter>, Timestamp), QueueError>> {
-        Box::pin(self.letters(session, skip, limit))
+    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
+        self.letters(session, skip, limit).await
     }
 
-    fn redrive<'a>(
-        &'a self,
-        session: &'a SessionId,
+    async fn redrive(
+        &self,
+        session: &SessionId,
         skip: usize,
-        letter: &'a Mark,
-        draft: &'a Draft,
-    ) -> BoxFuture<'a, Result<Redrove, QueueError>> {
+        letter: &Mark,
+        draft: &Draft,
+    ) -> Result<Redrove, QueueError> {
         const DOING: &str = "redriving a dead letter";
-        Box::pin(async move {
-            let keys = self.keys.of(session);
-            let receipt = draft.receipt.map(|id| keys.receipt(id));
-            let QueueKeys { queue, dead, .. } = keys;
-            let keys: Vec<String> = [queue].into_iter().chain(receipt).chain([dead]).collect();
-            let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
-            let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
-            let arguments: Vec<_> = arguments.chain(guard).collect();
-            let answer = self.settle_script(DOING, &REDRIVE, &keys, &arguments).await?;
-            push::redrove(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
-        })
+
+        let keys = self.keys.of(session);
+        let receipt = draft.receipt.map(|id| keys.receipt(id));
+        let QueueKeys { queue, dead, .. } = keys;
+        let keys: Vec<String> = [queue].into_iter().chain(receipt).chain([dead]).collect();
+        let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
+        let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
+        let arguments: Vec<_> = arguments.chain(guard).collect();
+        let answer = self.settle_script(DOING, &REDRIVE, &keys, &arguments).await?;
+        push::redrove(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
     }
 
-    fn purge<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<usize, QueueError>> {
-        Box::pin(async move {
-            let dead = self.keys.of(session).dead;
-            let (count, _): (usize, usize) = redis::pipe()
-                .atomic()
-                .cmd("LLEN")
-                .arg(&dead)
-                .cmd("DEL")
-                .arg(&dead)
+    async fn purge(&self, session: &SessionId) -> Result<usize, QueueError> {
+        let dead = self.keys.of(session).dead;
+        let (count, _): (usize, usize) = redis::pipe()
+            .atomic()
+            .cmd("LLEN")
+            .arg(&dead)
+            .cmd("DEL")
+            .arg(&dead)
+            .query_async(&mut self.shared.clone())
+            .await
+            .map_err(|e| self.failed("purging dead letters", e))?;
+        Ok(count)
+    }
+
+    async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
+        let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
+        loop {
+            // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
+            // others.
+            let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(self.keys.all_dead())
+                .arg("COUNT")
+                .arg(SCANNED)
                 .query_async(&mut self.shared.clone())
                 .await
-                .map_err(|e| self.failed("purging dead letters", e))?;
-            Ok(count)
-        })
-    }
-
-    fn sessions_with_dead_letters(&self) -> BoxFuture<'_, Result<Vec<SessionId>, QueueError>> {
-        Box::pin(async move {
-            let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
-            loop {
-                // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
-                // others.
-                let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
-                    .arg(cursor)
-                    .arg("MATCH")
-                    .arg(self.keys.all_dead())
-                    .arg("COUNT")
-                    .arg(SCANNED)
-                    .query_async(&mut self.shared.clone())
-                    .await
-                    .map_err(|e| self.failed("looking for dead letters", e))?;
-                let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
-                sessions.extend(keys.iter().filter_map(session));
-                if next == 0 {
-                    return Ok(sessions.into_iter().collect());
-                }
-                cursor = next;
+                .map_err(|e| self.failed("looking for dead letters", e))?;
+            let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
+            sessions.extend(keys.iter().filter_map(session));
+            if next == 0 {
+                return Ok(sessions.into_iter().collect());
             }
-        })
+            cursor = next;
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Sessions in Redis: a string each, empty once it has ended, and a channel for the news.
 
+use async_trait::async_trait;
 use redis::{Pipeline, RedisResult};
 
 use super::RedisBackend;
 use super::lua::{FORGET, REMEMBER};
 use super::primary;
-use crate::backend::BoxFuture;
 use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
@@ -53,90 +53,70 @@ impl RedisBackend {
     }
 }
 
+#[async_trait]
 impl Fleet for RedisBackend {
-    fn remember<'a>(&'a self, session: &'a SessionId, state: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
-        Box::pin(async move {
-            let mut call = REMEMBER.prepare_invoke();
-            call.key(self.keys.session(session));
-            let remembered = call.arg(state).arg(self.session_life()).invoke_async(&mut self.shared.clone()).await;
-            remembered.map_err(|e| self.failed("remembering a session", e))
-        })
+    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
+        let mut call = REMEMBER.prepare_invoke();
+        call.key(self.keys.session(session));
+        let remembered = call.arg(state).arg(self.session_life()).invoke_async(&mut self.shared.clone()).await;
+        remembered.map_err(|e| self.failed("remembering a session", e))
     }
 
-    fn recall<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Option<String>, QueueError>> {
-        Box::pin(async move {
-            let mut get = redis::cmd("GETEX");
-            get.arg(self.keys.session(session)).arg("PX").arg(self.session_life());
-            let state: Option<String> = get
-                .query_async(&mut self.shared.for_large_answers())
-                .await
-                .map_err(|e| self.failed("recalling a session", e))?;
-            Ok(state.filter(|state| !state.is_empty()))
-        })
-    }
-
-    fn keep<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
-        Box::pin(async move {
-            let life = self.session_life();
-            self.known(sessions, "refreshing sessions", |pipe, key| {
-                pipe.cmd("PEXPIRE").arg(key).arg(&life);
-            })
+    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
+        let mut get = redis::cmd("GETEX");
+        get.arg(self.keys.session(session)).arg("PX").arg(self.session_life());
+        let state: Option<String> = get
+            .query_async(&mut self.shared.for_large_answers())
             .await
-        })
+            .map_err(|e| self.failed("recalling a session", e))?;
+        Ok(state.filter(|state| !state.is_empty()))
     }
 
-    fn look_up<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<Vec<Remembered>, QueueError>> {
-        Box::pin(self.known(sessions, "looking up sessions", |pipe, key| {
+    async fn keep(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+        let life = self.session_life();
+        self.known(sessions, "refreshing sessions", |pipe, key| {
+            pipe.cmd("PEXPIRE").arg(key).arg(&life);
+        })
+        .await
+    }
+
+    async fn look_up(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+        self.known(sessions, "looking up sessions", |pipe, key| {
             pipe.cmd("EXISTS").arg(key);
-        }))
+        })
+        .await
     }
 
-    fn knows_all<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<bool, QueueError>> {
-        Box::pin(async move {
-            for some in sessions.chunks(PIPELINE) {
-                let mut exists = redis::cmd("EXISTS");
-                for session in some {
-                    exists.arg(self.keys.session(session));
-                }
-                let known: usize = exists
-                    .query_async(&mut self.shared.clone())
-                    .await
-                    .map_err(|e| self.failed("looking up sessions", e))?;
-                if known < some.len() {
-                    return Ok(false);
-                }
+    async fn knows_all(&self, sessions: &[SessionId]) -> Result<bool, QueueError> {
+        for some in sessions.chunks(PIPELINE) {
+            let mut exists = redis::cmd("EXISTS");
+            for session in some {
+                exists.arg(self.keys.session(session));
             }
-            Ok(true)
-        })
+            let known: usize = exists
+                .query_async(&mut self.shared.clone())
+                .await
+                .map_err(|e| self.failed("looking up sessions", e))?;
+            if known < some.len() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    fn forget<'a>(
-        &'a self,
-        session: &'a SessionId,
-        by: ProcessId,
-        is_known: bool,
-    ) -> BoxFuture<'a, Result<bool, QueueError>> {
-        Box::pin(async move {
-            let mut call = FORGET.prepare_invoke();
-            call.key(self.keys.session(session));
-            call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
-            let done = call.arg(u8::from(is_known)).invoke_async(&mut self.shared.clone()).await;
-            done.map_err(|e| self.failed("forgetting a session", e))
-        })
+    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
+        let mut call = FORGET.prepare_invoke();
+        call.key(self.keys.session(session));
+        call.arg(self.session_life()).arg(self.keys.news()).arg(News::Ended(session.clone(), by).encode());
+        let done = call.arg(u8::from(is_known)).invoke_async(&mut self.shared.clone()).await;
+        done.map_err(|e| self.failed("forgetting a session", e))
     }
 
-    fn confirmed<'a>(
-        &'a self,
-        process: ProcessId,
-        session: &'a SessionId,
-        ping: u128,
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(async move {
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(self.keys.news_for(process)).arg(News::Confirmed(session.clone(), ping).encode());
-            let done = publish.exec_async(&mut self.shared.clone()).await;
-            done.map_err(|e| self.failed("telling another process", e))
-        })
+    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError> {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.keys.news_for(process)).arg(News::Confirmed(session.clone(), ping).encode());
+        let done = publish.exec_async(&mut self.shared.clone()).await;
+        done.map_err(|e| self.failed("telling another process", e))
     }
 
     fn listen(&self, process: ProcessId) -> NewsReceiver {

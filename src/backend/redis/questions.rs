@@ -1,12 +1,13 @@
 //! Questions in Redis: FastMCP's keys, guarded by scripts, and a key by which a living asker is known.
 
+use async_trait::async_trait;
 use redis::{RedisResult, Value};
 
 use super::RedisBackend;
 use super::lua::{POSE, SETTLE, Script, WAITING, WITHDRAW};
 use super::reply;
 use super::waits;
-use crate::backend::{BoxFuture, Posed, Questions, Settled};
+use crate::backend::{Posed, Questions, Settled};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::ElicitKeys;
@@ -30,112 +31,86 @@ impl RedisBackend {
     }
 }
 
+#[async_trait]
 impl Questions for RedisBackend {
-    fn pose<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
+    async fn pose(
+        &self,
+        task: &TaskKey,
+        request_id: &str,
         request: String,
         patience: std::time::Duration,
-    ) -> BoxFuture<'a, Result<Posed, QueueError>> {
-        Box::pin(async move {
-            let ElicitKeys { request: at, response, status, asker } = self.keys.elicit(task);
-            let (life, alive) = ((patience + GRACE).as_millis().to_string(), waits::ALIVE.as_millis().to_string());
-            let arguments = [request_id, &request, &life, &alive];
-            let answer = self
-                .script(&POSE, &[&at, &response, &status, &asker], &arguments)
-                .await
-                .map_err(|e| self.failed("asking a question", e))?;
-            match reply::number(answer).map_err(|e| self.bad_reply("asking a question", e))? {
-                0 => Ok(Posed::Busy),
-                now => Ok(Posed::Done(Timestamp(now))),
-            }
-        })
+    ) -> Result<Posed, QueueError> {
+        let ElicitKeys { request: at, response, status, asker } = self.keys.elicit(task);
+        let (life, alive) = ((patience + GRACE).as_millis().to_string(), waits::ALIVE.as_millis().to_string());
+        let arguments = [request_id, &request, &life, &alive];
+        let answer = self
+            .script(&POSE, &[&at, &response, &status, &asker], &arguments)
+            .await
+            .map_err(|e| self.failed("asking a question", e))?;
+        match reply::number(answer).map_err(|e| self.bad_reply("asking a question", e))? {
+            0 => Ok(Posed::Busy),
+            now => Ok(Posed::Done(Timestamp(now))),
+        }
     }
 
-    fn answer_to<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<Answer, QueueError>> {
-        Box::pin(async move { Ok(answers::answer_to(&self.waits, self.keys.elicit(task), request_id).await) })
+    async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError> {
+        Ok(answers::answer_to(&self.waits, self.keys.elicit(task), request_id).await)
     }
 
-    fn settle<'a>(
-        &'a self,
-        task: &'a TaskKey,
-        request_id: &'a str,
-        answer: &'a Answer,
-    ) -> BoxFuture<'a, Result<Settled, QueueError>> {
-        Box::pin(async move {
-            let ElicitKeys { request, response, status, asker: _ } = self.keys.elicit(task);
-            let wire = answer.to_wire(request_id);
-            let grace = GRACE.as_millis().to_string();
-            let answer = self
-                .script(&SETTLE, &[&request, &response, &status], &[request_id, &wire, &grace])
-                .await
-                .map_err(|e| self.failed("answering a question", e))?;
-            settled(answer).map_err(|e| self.bad_reply("answering a question", e))
-        })
+    async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
+        let ElicitKeys { request, response, status, asker: _ } = self.keys.elicit(task);
+        let wire = answer.to_wire(request_id);
+        let grace = GRACE.as_millis().to_string();
+        let answer = self
+            .script(&SETTLE, &[&request, &response, &status], &[request_id, &wire, &grace])
+            .await
+            .map_err(|e| self.failed("answering a question", e))?;
+        settled(answer).map_err(|e| self.bad_reply("answering a question", e))
     }
 
-    fn withdraw<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(async move {
-            let ElicitKeys { request, response, status, asker } = self.keys.elicit(task);
-            self.script(&WITHDRAW, &[&request, &response, &status, &asker], &[request_id])
-                .await
-                .map(drop)
-                .map_err(|e| self.failed("withdrawing a question", e))
-        })
+    async fn withdraw(&self, task: &TaskKey, request_id: &str) -> Result<(), QueueError> {
+        let ElicitKeys { request, response, status, asker } = self.keys.elicit(task);
+        self.script(&WITHDRAW, &[&request, &response, &status, &asker], &[request_id])
+            .await
+            .map(drop)
+            .map_err(|e| self.failed("withdrawing a question", e))
     }
 
-    fn is_waiting<'a>(&'a self, task: &'a TaskKey, request_id: &'a str) -> BoxFuture<'a, Result<bool, QueueError>> {
-        Box::pin(async move {
-            let ElicitKeys { request, status, .. } = self.keys.elicit(task);
-            let answer = self
-                .script(&WAITING, &[&request, &status], &[request_id])
-                .await
-                .map_err(|e| self.failed("looking at a question", e))?;
-            Ok(answer == Value::Int(1))
-        })
+    async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError> {
+        let ElicitKeys { request, status, .. } = self.keys.elicit(task);
+        let answer = self
+            .script(&WAITING, &[&request, &status], &[request_id])
+            .await
+            .map_err(|e| self.failed("looking at a question", e))?;
+        Ok(answer == Value::Int(1))
     }
 
-    fn open_questions<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<Vec<Question>, QueueError>> {
-        Box::pin(async move {
-            let open: Vec<Vec<u8>> = redis::cmd("HVALS")
-                .arg(self.keys.of(session).questions)
-                .query_async(&mut self.shared.for_large_answers())
-                .await
-                .map_err(|e| self.failed("reading open questions", e))?;
-            Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
-        })
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        let open: Vec<Vec<u8>> = redis::cmd("HVALS")
+            .arg(self.keys.of(session).questions)
+            .query_async(&mut self.shared.for_large_answers())
+            .await
+            .map_err(|e| self.failed("reading open questions", e))?;
+        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
     }
 
-    fn open_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Question>, QueueError>> {
-        Box::pin(async move {
-            let open: Option<Vec<u8>> = redis::cmd("HGET")
-                .arg(self.keys.of(session).questions)
-                .arg(request_id)
-                .query_async(&mut self.shared.for_large_answers())
-                .await
-                .map_err(|e| self.failed("reading an open question", e))?;
-            Ok(open.and_then(|text| Question::from_open(&text)))
-        })
+    async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
+        let open: Option<Vec<u8>> = redis::cmd("HGET")
+            .arg(self.keys.of(session).questions)
+            .arg(request_id)
+            .query_async(&mut self.shared.for_large_answers())
+            .await
+            .map_err(|e| self.failed("reading an open question", e))?;
+        Ok(open.and_then(|text| Question::from_open(&text)))
     }
 
-    fn close_question<'a>(
-        &'a self,
-        session: &'a SessionId,
-        request_id: &'a str,
-    ) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(async move {
-            redis::cmd("HDEL")
-                .arg(self.keys.of(session).questions)
-                .arg(request_id)
-                .exec_async(&mut self.shared.clone())
-                .await
-                .map_err(|e| self.failed("closing a question", e))
-        })
+    async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError> {
+        redis::cmd("HDEL")
+            .arg(self.keys.of(session).questions)
+            .arg(request_id)
+            .exec_async(&mut self.shared.clone())
+            .await
+            .map_err(|e| self.failed("closing a question", e))
     }
 }
 

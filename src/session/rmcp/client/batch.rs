@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::ClientSession;
-use crate::backend::BoxFuture;
 use crate::config::DeliveryLevel;
 use crate::question::{Answer, Question};
 use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
@@ -171,32 +171,29 @@ impl ClientSession {
     }
 }
 
+#[async_trait]
 impl McpSession for ClientSession {
-    fn elicit<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Result<Answer, AskError>> {
-        Box::pin(self.ask(question))
+    async fn elicit(&self, question: &Question) -> Result<Answer, AskError> {
+        self.ask(question).await
     }
 
-    fn hand_over<'a>(&'a self, notification: &'a Outbound) -> BoxFuture<'a, Result<(), HandOverError>> {
-        Box::pin(async move {
-            let sent = self.send_next(notification).await;
-            // What was sent before a rejected message can still be confirmed. Behind any other failure a confirmation would be
-            // asked of, and given by, the client's next stream.
-            if !matches!(sent, Ok(()) | Err(HandOverError::Rejected(_))) {
-                self.state().batch = None;
-            }
-            sent
-        })
+    async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        let sent = self.send_next(notification).await;
+        // What was sent before a rejected message can still be confirmed. Behind any other failure a confirmation would be
+        // asked of, and given by, the client's next stream.
+        if !matches!(sent, Ok(()) | Err(HandOverError::Rejected(_))) {
+            self.state().batch = None;
+        }
+        sent
     }
 
-    fn confirm(&self) -> BoxFuture<'_, Result<(), HandOverError>> {
-        Box::pin(async move {
-            // Taken first: should this future be dropped, nothing of the batch is left for the next one.
-            let batch = self.state().batch.take().ok_or_else(|| self.gone())?;
-            match self.level {
-                DeliveryLevel::Confirmed => self.ping(&batch).await,
-                DeliveryLevel::Pulled => self.pulled(&batch).await,
-            }
-        })
+    async fn confirm(&self) -> Result<(), HandOverError> {
+        // Taken first: should this future be dropped, nothing of the batch is left for the next one.
+        let batch = self.state().batch.take().ok_or_else(|| self.gone())?;
+        match self.level {
+            DeliveryLevel::Confirmed => self.ping(&batch).await,
+            DeliveryLevel::Pulled => self.pulled(&batch).await,
+        }
     }
 
     fn presence(&self) -> Presence {
