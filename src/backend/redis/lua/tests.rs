@@ -1,15 +1,19 @@
 //! Checks of the scripts' texts that need no Redis.
 
+use std::path::Path;
+
+use self::lint::{globals, header, tokens, uses};
 use super::{ALL, INCLUDES};
 
+mod lint;
+
 /// Calls whose answers count as random before Redis 7.0, and the functions that make such calls.
-const RANDOM: [&str; 7] =
-    ["'TIME'", "'PTTL'", "'TTL'", "'MEMORY'", "lease_owner(", "lease_owner,", "-- include enqueue"];
+const RANDOM: [&str; 6] = ["'TIME'", "'PTTL'", "'TTL'", "'MEMORY'", "lease_owner(", "lease_owner,"];
 
 #[test]
 fn every_file_of_lua_is_a_script_or_an_include() {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/redis/lua");
-    let names = |dir: &std::path::Path| -> Vec<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/redis/lua");
+    let names = |dir: &Path| -> Vec<String> {
         let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
         let lua = files.filter(|path| path.extension().is_some_and(|extension| extension == "lua"));
         let mut names: Vec<_> = lua.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
@@ -55,4 +59,33 @@ fn each_script_that_has_a_random_answer_begins_with_the_clock() {
         assert_eq!(first, Some("-- include clock"), "{}", script.name());
     }
     assert!(found >= 10, "only {found} scripts were recognised");
+}
+
+#[test]
+fn each_header_numbers_the_keys_and_arguments_that_its_script_uses() {
+    for script in ALL {
+        let (name, tokens) = (script.name(), tokens(script.text()));
+        for list in ["KEYS", "ARGV"] {
+            let (numbers, is_open) = header(script.file, list);
+            assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "{name}: numbers of {list}");
+            let uses = uses(&tokens, list);
+            for used in &uses {
+                let is_covered = is_open || used.is_some_and(|used| used <= numbers.len());
+                assert!(is_covered, "{name}: {list}[{used:?}] is not in the header");
+            }
+            let closed = numbers.len() - usize::from(is_open);
+            for number in 1..=closed {
+                assert!(uses.contains(&Some(number)), "{name}: {list}[{number}] is not used");
+            }
+        }
+        let mut header = script.file.lines().take_while(|line| line.starts_with("--"));
+        assert!(header.any(|line| line.starts_with("-- Reply ")), "{name}: the header has no reply");
+    }
+}
+
+#[test]
+fn no_script_has_a_global_variable() {
+    for script in ALL {
+        assert_eq!(globals(&tokens(script.text())), Vec::<&str>::new(), "{}", script.name());
+    }
 }
