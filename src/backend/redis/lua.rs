@@ -5,11 +5,12 @@
 use std::sync::OnceLock;
 
 /// Texts that several scripts have in common, by the names under which scripts include them.
-const INCLUDES: [(&str, &str); 5] = [
+const INCLUDES: [(&str, &str); 6] = [
     ("clock", include_str!("lua/include/clock.lua")),
     ("enqueue", include_str!("lua/include/enqueue.lua")),
     ("lease_owner", include_str!("lua/include/lease_owner.lua")),
     ("letters", include_str!("lua/include/letters.lua")),
+    ("question", include_str!("lua/include/question.lua")),
     ("receipts", include_str!("lua/include/receipts.lua")),
 ];
 

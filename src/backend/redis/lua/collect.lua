@@ -11,11 +11,9 @@
 -- ARGV[2]  `wait` to leave an answer that FastMCP is still giving, `take` to take it all the same
 -- Reply    the answer, or nil; 1 where another question is under way by now; 2 to try again: FastMCP is giving an answer
 
-local request = redis.call('GET', KEYS[1])
-if request then
-  local ok, asked = pcall(cjson.decode, request)
-  if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
-end
+-- include question
+
+if question_at(KEYS[1], ARGV[1]) == 'other' then return 1 end
 while true do
   local answer = redis.call('LINDEX', KEYS[2], -1)
   if not answer then return false end

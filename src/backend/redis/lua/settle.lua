@@ -9,12 +9,12 @@
 -- Reply    done, not waiting, other question
 
 -- include clock
+-- include question
 
 if redis.call('GET', KEYS[3]) ~= 'waiting' then return 'not waiting' end
-local request = redis.call('GET', KEYS[1])
-if not request then return 'not waiting' end
-local ok, asked = pcall(cjson.decode, request)
-if not ok or asked.request_id ~= ARGV[1] then return 'other question' end
+local question = question_at(KEYS[1], ARGV[1])
+if question == 'none' then return 'not waiting' end
+if question == 'other' then return 'other question' end
 local life = redis.call('PTTL', KEYS[3])
 if life <= 0 then life = ARGV[3] end
 redis.call('DEL', KEYS[2])

@@ -10,15 +10,14 @@
 -- ARGV[2]  life of the asker, in ms
 -- Reply    number of answers; 1 where another question is under way by now
 
-local request = redis.call('GET', KEYS[3])
-if request then
-  local ok, asked = pcall(cjson.decode, request)
-  if not ok or type(asked) ~= 'table' or asked.request_id ~= ARGV[1] then return 1 end
-end
+-- include question
+
+local question = question_at(KEYS[3], ARGV[1])
+if question == 'other' then return 1 end
 local asker = redis.call('GET', KEYS[1])
 if asker == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif request and not asker then
+elseif question == 'same' and not asker then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return redis.call('LLEN', KEYS[2])

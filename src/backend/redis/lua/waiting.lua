@@ -5,8 +5,7 @@
 -- ARGV[1]  request id
 -- Reply    1 where a worker waits
 
+-- include question
+
 if redis.call('GET', KEYS[2]) ~= 'waiting' then return 0 end
-local request = redis.call('GET', KEYS[1])
-if not request then return 0 end
-local ok, asked = pcall(cjson.decode, request)
-return ok and asked.request_id == ARGV[1] and 1 or 0
+return question_at(KEYS[1], ARGV[1]) == 'same' and 1 or 0

@@ -7,8 +7,7 @@
 -- ARGV[1]  request id
 -- Reply    number of removed keys
 
-local request = redis.call('GET', KEYS[1])
-if not request then return 0 end
-local ok, asked = pcall(cjson.decode, request)
-if not ok or asked.request_id ~= ARGV[1] then return 0 end
+-- include question
+
+if question_at(KEYS[1], ARGV[1]) ~= 'same' then return 0 end
 return redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
