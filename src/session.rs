@@ -15,6 +15,8 @@ use crate::notification::{ID_KEY, NotificationId};
 use crate::question::{Answer, Question};
 use crate::session_id::SessionId;
 
+pub use crate::subscription::{HandOverError, SessionState};
+
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 
@@ -138,24 +140,6 @@ impl From<&Envelope> for Outbound {
     }
 }
 
-/// Whether a client can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionState {
-    /// It can. The number grows each time that the client opens a stream: the process with the newest one owns the
-    /// session, so each growth claims it.
-    Ready {
-        /// How often it has become reachable.
-        opened: u64,
-    },
-    /// It cannot now, and may come back. What is queued waits.
-    Away,
-    /// It never will again, at any server. Its open questions are cancelled.
-    Ended,
-    /// It never will again here, and may go on at another server of the fleet.
-    Left,
-}
-
 /// What a session knows of its client's presence, to be watched.
 #[derive(Debug, Clone)]
 pub struct Presence(watch::Receiver<SessionState>);
@@ -231,26 +215,6 @@ impl Default for PresenceSender {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Refusal of a session to take a notification. The variant says what to do next; the subscriber does it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandOverError {
-    /// The session is over. What is queued stays queued; the subscriber stops.
-    #[error("the session is over")]
-    Closed,
-    /// The session cannot take anything now. What is queued stays queued and is offered again when
-    /// [`Presence`] says that the session is ready. This is no failed attempt.
-    #[error("the session is not ready: {0}")]
-    NotReady(String),
-    /// This attempt failed, and another may succeed. The failure counts against
-    /// [`Config::max_attempts`](crate::Config::max_attempts).
-    #[error("the attempt failed: {0}")]
-    Transient(String),
-    /// The session will never take this notification: it is discarded at once, and the next one follows.
-    #[error("the session rejected it: {0}")]
-    Rejected(String),
 }
 
 /// Failure of a session to ask its client.

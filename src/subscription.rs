@@ -1,12 +1,28 @@
-//! The life of a subscriber and what it knows: pure, without I/O, clock or async.
+//! The life of a subscriber, pure: without I/O, clock or async.
+//!
+//! [`Subscription`] is the machine, [`Delivery`] the delivery of one batch, [`Permit`] an owner's knowledge of its lease,
+//! [`Ack`] the positions of a batch. `actors` drives them, and a simulation in the tests does.
+
+// Public for the tests, which reach them by the feature.
+#![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
+// Until the actors drive the machine.
+#![allow(dead_code, unused_imports)]
 
 mod ack;
-pub(crate) mod arrivals;
+mod arrivals;
 mod batch;
+mod delivery;
+mod event;
+mod machine;
 mod permit;
+mod state;
 
-pub use self::ack::{Delivered, Fate};
+pub use self::ack::{Ack, Delivered, Fate};
 pub(crate) use self::arrivals::Arrivals;
 pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
+pub use self::delivery::{BatchEnd, Delivery, EndedTasks, HandOverError, Outcome, Step};
+pub use self::event::{Action, Event, Note, Operation, OperationKind};
+pub use self::machine::Subscription;
 pub(crate) use self::permit::DoubtMark;
 pub use self::permit::Permit;
+pub use self::state::{ExitReason, IllegalTransition, SessionState, SubscriberState};

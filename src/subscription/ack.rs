@@ -1,30 +1,105 @@
-//! What an owner acknowledges: the oldest messages of its queue, and what became of each.
+//! [`Ack`]: the positions of a batch, from the oldest message on.
+//!
+//! An acknowledgement removes a prefix of the queue. [`Ack`] therefore counts messages only in their order: each call
+//! accounts for the next one, and there is no call that could leave a gap.
 
 use super::batch::Mark;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::Question;
 
-/// What an owner has delivered and not yet removed: the `count` oldest, the last of which has this mark.
+/// Acknowledgement of the `count` oldest messages of a queue, the newest of which has the mark `last`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivered {
-    /// How many.
+    /// Number of messages to remove.
     pub count: usize,
-    /// The mark of the newest of them.
+    /// Mark of the newest of them: where the queue has another message there, nothing is removed.
     pub last: Mark,
-    /// The questions that they brought. They become open questions of the queue in the same step.
+    /// Questions that the messages brought. They become open questions of the queue in the same step.
     pub questions: Vec<Question>,
-    /// What became of those that were discarded, and of those whose producer asked for a receipt; the oldest first.
+    /// Outcomes of the discarded messages, and of those whose producer asked for a receipt; the oldest first.
     pub fates: Vec<Fate>,
 }
 
-/// What became of one notification of a batch.
+/// Outcome of one message of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fate {
-    /// Which: 0 is the oldest.
+    /// Position of the message: 0 is the oldest.
     pub position: usize,
-    /// Why it was discarded; `None` where it was delivered.
+    /// Reason for which the message was discarded; `None` where it was delivered.
     pub discarded: Option<DiscardReason>,
-    /// Its id, where its producer asked for a receipt.
+    /// Id of the message, where its producer asked for a receipt.
     pub receipt: Option<NotificationId>,
+}
+
+/// Counts the messages of a batch as they are delivered, skipped or discarded, the oldest first.
+#[derive(Debug, Default)]
+pub struct Ack(Option<Delivered>);
+
+impl Ack {
+    /// Counts the next message as delivered, now or before.
+    pub fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
+        let position = self.count(mark);
+        self.add(question, receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) }));
+    }
+
+    /// Counts the next message as discarded.
+    pub fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
+        let position = self.count(mark);
+        self.add(None, Some(Fate { position, discarded: Some(reason), receipt }));
+    }
+
+    /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
+    pub fn take(&mut self) -> Option<Delivered> {
+        self.0.take()
+    }
+
+    /// Moves on by one message, and returns its position.
+    fn count(&mut self, mark: Mark) -> usize {
+        match &mut self.0 {
+            None => {
+                self.0 = Some(Delivered { count: 1, last: mark, questions: Vec::new(), fates: Vec::new() });
+                0
+            }
+            Some(delivered) => {
+                delivered.last = mark;
+                delivered.count += 1;
+                delivered.count - 1
+            }
+        }
+    }
+
+    fn add(&mut self, question: Option<Question>, fate: Option<Fate>) {
+        if let Some(delivered) = &mut self.0 {
+            delivered.questions.extend(question);
+            delivered.fates.extend(fate);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(n: usize) -> Mark {
+        Mark::of(n.to_string().as_bytes())
+    }
+
+    #[test]
+    fn positions_count_from_the_oldest_and_the_mark_is_the_newest() {
+        let id = NotificationId::derived(b"a");
+        let mut ack = Ack::default();
+        ack.deliver(mark(0), None, None);
+        ack.discard(mark(1), DiscardReason::Expired, None);
+        ack.deliver(mark(2), None, Some(id));
+        ack.discard(mark(3), DiscardReason::Superseded, Some(id));
+        let fate = |position, discarded, receipt| Fate { position, discarded, receipt };
+        let fates = vec![
+            fate(1, Some(DiscardReason::Expired), None),
+            fate(2, None, Some(id)),
+            fate(3, Some(DiscardReason::Superseded), Some(id)),
+        ];
+        assert_eq!(ack.take(), Some(Delivered { count: 4, last: mark(3), questions: Vec::new(), fates }));
+        assert_eq!(ack.take(), None, "it begins anew");
+    }
 }

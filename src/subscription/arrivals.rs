@@ -16,6 +16,7 @@ use crate::recent::Recent;
 const TOLERANCE: Duration = Duration::from_secs(10);
 
 /// Knowledge of one owner about the messages of its queue.
+#[derive(Debug)]
 pub(crate) struct Arrivals {
     time_to_live: Duration,
     /// Moment, by the queue's clock, at which the queue was last seen empty.

@@ -1,0 +1,218 @@
+//! [`Delivery`]: the delivery of one batch to a session, notification by notification.
+//!
+//! ```text
+//!   next() ──► HandOver ── handed_over(Ok) ──► next() … ──► Confirm ── confirmed(…) ──► Done
+//!                  └────── handed_over(Err), no permit, expired ──► Confirm, or Done where nothing was handed over
+//! ```
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::permit::Permit;
+use crate::config::Config;
+use crate::envelope::{Envelope, Timestamp};
+use crate::fate::DiscardReason;
+use crate::recent::Recent;
+use crate::retry::{Verdict, after_failed_attempt};
+
+/// Number of ended tasks that are remembered for one session.
+const ENDED_TASKS: usize = 1024;
+
+/// Ended tasks of one session, the newest ones.
+///
+/// Each is remembered by a hash under a random key: a foreign producer chooses its task ids and their length.
+#[derive(Debug)]
+pub struct EndedTasks {
+    hashes: Recent<u64>,
+    key: RandomState,
+}
+
+impl Default for EndedTasks {
+    fn default() -> Self {
+        Self { hashes: Recent::new(ENDED_TASKS), key: RandomState::new() }
+    }
+}
+
+impl EndedTasks {
+    fn contains(&self, task_id: &str) -> bool {
+        self.hashes.contains(&self.key.hash_one(task_id))
+    }
+
+    fn insert(&mut self, task_id: &str) {
+        self.hashes.insert(self.key.hash_one(task_id));
+    }
+}
+
+/// Refusal of a session to take a notification. The variant says what to do next; the subscriber does it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandOverError {
+    /// The session is over. What is queued stays queued; the subscriber stops.
+    #[error("the session is over")]
+    Closed,
+    /// The session cannot take anything now. What is queued stays queued and is offered again when
+    /// [`Presence`](crate::Presence) says that the session is ready. This is no failed attempt.
+    #[error("the session is not ready: {0}")]
+    NotReady(String),
+    /// This attempt failed, and another may succeed. The failure counts against
+    /// [`Config::max_attempts`](crate::Config::max_attempts).
+    #[error("the attempt failed: {0}")]
+    Transient(String),
+    /// The session will never take this notification: it is discarded at once, and the next one follows.
+    #[error("the session rejected it: {0}")]
+    Rejected(String),
+}
+
+/// Outcome of a delivery.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Number of notifications, from the first, that the session has accepted and confirmed.
+    pub accepted: usize,
+    /// Reason for which no more were delivered.
+    pub end: BatchEnd,
+    /// Notifications behind the one that `end` speaks of, untouched.
+    pub rest: Vec<Envelope>,
+}
+
+/// End of a batch, behind the notifications that were accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchEnd {
+    /// All were accepted.
+    AllAccepted,
+    /// The next one is discarded.
+    Discarded(DiscardReason),
+    /// The next one failed and is tried again after a pause.
+    Failed {
+        /// The notification, as it was before this attempt.
+        envelope: Box<Envelope>,
+        /// Answer of the session.
+        error: String,
+        /// Pause before the next attempt.
+        pause: Duration,
+    },
+    /// The session has no open stream, or did not confirm. The notifications stay queued.
+    NotReady(String),
+    /// The session is over. The notifications stay queued.
+    Closed,
+    /// The permit no longer holds: nothing more was handed over.
+    NotPermitted,
+}
+
+/// Next step of a delivery.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Hands this notification to the session; [`Delivery::handed_over`] takes its answer.
+    HandOver(&'a Envelope),
+    /// Has the session confirm what was handed over; [`Delivery::confirmed`] takes its answer.
+    Confirm,
+    /// The delivery has ended.
+    Done(Outcome),
+}
+
+/// Delivery of one batch.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Notifications that were not handed over yet, the oldest first.
+    waiting: VecDeque<Envelope>,
+    read_at: (Timestamp, Instant),
+    permit: Arc<Permit>,
+    /// Number of notifications that were handed over.
+    handed_over: usize,
+    is_confirmed: bool,
+    end: Option<BatchEnd>,
+}
+
+impl Delivery {
+    /// Begins the delivery of a batch that was read at `read_at`, by the queue's clock and by this host's.
+    pub fn new(batch: Vec<Envelope>, read_at: (Timestamp, Instant), permit: Arc<Permit>) -> Self {
+        Self { waiting: batch.into(), read_at, permit, handed_over: 0, is_confirmed: false, end: None }
+    }
+
+    /// Returns the next step. Each answer is given before the next call.
+    pub fn next(&mut self, now: Instant, ended: &EndedTasks) -> Step<'_> {
+        if self.end.is_none() {
+            self.end = self.end_before_next(now, ended);
+        }
+        if self.end.is_none() && !self.waiting.is_empty() {
+            return Step::HandOver(&self.waiting[0]);
+        }
+        if self.handed_over > 0 && !self.is_confirmed {
+            return Step::Confirm;
+        }
+        let end = self.end.take().unwrap_or(BatchEnd::AllAccepted);
+        Step::Done(Outcome { accepted: self.handed_over, end, rest: self.waiting.drain(..).collect() })
+    }
+
+    /// Returns why the next notification must not be handed over, if it must not.
+    fn end_before_next(&mut self, now: Instant, ended: &EndedTasks) -> Option<BatchEnd> {
+        let next = self.waiting.front()?;
+        // Before each notification, not once a batch: a process that was paused, or displaced, stops here.
+        if !self.permit.holds(now) {
+            return Some(BatchEnd::NotPermitted);
+        }
+        let (clock, read) = self.read_at;
+        let reason = if next.is_expired(clock.plus(now.saturating_duration_since(read))) {
+            DiscardReason::Expired
+        } else if next.task_status().is_some_and(|(id, is_terminal)| !is_terminal && ended.contains(id)) {
+            DiscardReason::Superseded
+        } else {
+            return None;
+        };
+        self.waiting.pop_front();
+        Some(BatchEnd::Discarded(reason))
+    }
+
+    /// Takes the session's answer to a notification. `lot` is drawn by lot from 0 to 1, for the pause before a next attempt.
+    pub fn handed_over(
+        &mut self,
+        answer: Result<(), HandOverError>,
+        config: &Config,
+        ended: &mut EndedTasks,
+        lot: f64,
+    ) {
+        let Some(envelope) = self.waiting.pop_front() else { return };
+        match answer {
+            Ok(()) => {
+                self.handed_over += 1;
+                if let Some((id, true)) = envelope.task_status() {
+                    ended.insert(id);
+                }
+            }
+            Err(error) => self.end = Some(after(error, envelope, config, lot)),
+        }
+    }
+
+    /// Takes the session's answer to the request to confirm.
+    pub fn confirmed(&mut self, answer: Result<(), HandOverError>) {
+        self.is_confirmed = true;
+        let Err(error) = answer else { return };
+        // An unconfirmed notification was not delivered, and that is no failed attempt.
+        self.handed_over = 0;
+        self.waiting.clear();
+        self.end = Some(match error {
+            HandOverError::Closed => BatchEnd::Closed,
+            other => BatchEnd::NotReady(other.to_string()),
+        });
+    }
+}
+
+/// Decides what follows a failed hand-over.
+fn after(error: HandOverError, envelope: Envelope, config: &Config, lot: f64) -> BatchEnd {
+    match error {
+        HandOverError::Closed => BatchEnd::Closed,
+        HandOverError::NotReady(why) => BatchEnd::NotReady(why),
+        HandOverError::Rejected(why) => BatchEnd::Discarded(DiscardReason::Rejected(why)),
+        HandOverError::Transient(error) => {
+            match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), lot) {
+                Verdict::Retry(pause) => BatchEnd::Failed { envelope: Box::new(envelope), error, pause },
+                Verdict::Exhausted => BatchEnd::Discarded(DiscardReason::AttemptsExhausted {
+                    attempts: envelope.attempt.saturating_add(1),
+                    last_error: error,
+                }),
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Delivery at most once: the acknowledgement comes before the delivery, in batches of one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{InHand, Sent, Subscription, Then};
+use crate::envelope::Envelope;
+use crate::fate::DiscardReason;
+use crate::subscription::ack::Fate;
+use crate::subscription::batch::{Item, Taken};
+use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::subscription::event::{Action, Note};
+use crate::subscription::permit::Permit;
+use crate::subscription::state::{ExitReason, SubscriberState};
+
+impl Subscription {
+    /// Keeps the oldest message that was read, to be removed next.
+    pub(super) fn keep_next(&mut self, taken: Taken, now: Instant) {
+        self.read_at = Some((taken.now, now));
+        self.items = taken.items.into_iter().take(1).collect();
+    }
+
+    /// Removes a message from the queue, and delivers it once that is known to be done.
+    pub(super) fn remove(&mut self, Item { mark, envelope, .. }: Item, now: Instant) {
+        let (envelope, read_at) = match (envelope, self.read_at) {
+            (Ok(envelope), Some(read_at)) => (envelope, read_at),
+            (Ok(_), None) => return self.acknowledge(Then::Serve, now),
+            (Err(why), _) => {
+                let reason = DiscardReason::Undecodable(why.to_string());
+                self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
+                self.ack.discard(mark, reason, None);
+                return self.acknowledge(Then::Serve, now);
+            }
+        };
+        self.ack.deliver(mark, None, None);
+        self.acknowledge(Then::Deliver(Box::new(InHand { envelope, read_at })), now);
+    }
+
+    pub(super) fn deliver_in_hand(&mut self) {
+        let Some(InHand { envelope, read_at }) = self.in_hand.as_deref() else { return };
+        self.state = SubscriberState::Delivering;
+        // No lease guards a notification that is in no queue any more.
+        let (batch, read_at, permit) = (vec![envelope.clone()], *read_at, Arc::new(Permit::unlimited()));
+        self.actions.push_back(Action::Deliver { batch, read_at, permit });
+    }
+
+    pub(super) fn after_in_hand(&mut self, mut in_hand: Box<InHand>, outcome: Outcome, lot: f64) -> Option<Then> {
+        match outcome.end {
+            BatchEnd::AllAccepted => {
+                if in_hand.envelope.receipt {
+                    self.record(None, &in_hand.envelope);
+                }
+                if let Some(question) = in_hand.envelope.question {
+                    self.actions.push_back(Action::Ask { questions: vec![question], read_at: in_hand.read_at });
+                }
+            }
+            BatchEnd::Discarded(reason) => self.discard_in_hand(in_hand.envelope, reason),
+            BatchEnd::Failed { error, pause, .. } => {
+                self.note_failed_attempt(&in_hand.envelope, error, pause);
+                in_hand.envelope.attempt = in_hand.envelope.attempt.saturating_add(1);
+                self.in_hand = Some(in_hand);
+                return Some(Then::Pause(pause));
+            }
+            BatchEnd::NotReady(why) => {
+                self.in_hand = Some(in_hand);
+                return Some(self.not_ready(why, lot));
+            }
+            BatchEnd::Closed => {
+                self.in_hand = Some(in_hand);
+                return Some(Then::Exit(ExitReason::Closed));
+            }
+            BatchEnd::NotPermitted => self.in_hand = Some(in_hand),
+        }
+        Some(Then::Serve)
+    }
+
+    pub(super) fn discard_in_hand(&mut self, envelope: Envelope, reason: DiscardReason) {
+        self.record(Some(reason.clone()), &envelope);
+        self.note(Note::Discarded { id: Some(envelope.id), question: envelope.question, reason });
+    }
+
+    pub(super) fn record(&mut self, discarded: Option<DiscardReason>, envelope: &Envelope) {
+        let fate = Fate { position: 0, discarded, receipt: envelope.receipt.then_some(envelope.id) };
+        self.actions.push_back(Action::Record { fate, raw: envelope.raw().to_vec() });
+    }
+
+    /// Discards what is in hand of a parked subscriber, where its time to live is over and its client still away.
+    pub(super) fn expire_in_hand(&mut self, now: Instant) {
+        if self.in_hand.as_ref().is_some_and(|in_hand| self.expiry(in_hand) <= now)
+            && let Some(in_hand) = self.in_hand.take()
+        {
+            self.discard_in_hand(in_hand.envelope, DiscardReason::Expired);
+        }
+    }
+
+    /// Returns the moment at which a notification in hand expires. One without a time of its own is kept for as long as
+    /// those that this crate pushes.
+    pub(super) fn expiry(&self, InHand { envelope, read_at: (clock, read) }: &InHand) -> Instant {
+        *read + envelope.expires_at.map_or(self.config.time_to_live(), |at| at.since(*clock))
+    }
+}

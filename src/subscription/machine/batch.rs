@@ -1,0 +1,145 @@
+//! Delivery of a batch, and its outcome.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{InHand, Sent, Subscription, Then};
+use crate::envelope::Envelope;
+use crate::fate::DiscardReason;
+use crate::subscription::ack::Fate;
+use crate::subscription::batch::{Item, Taken};
+use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::subscription::event::{Action, Note};
+use crate::subscription::permit::Permit;
+use crate::subscription::state::{ExitReason, SubscriberState};
+
+impl Subscription {
+    /// Delivers the batch as far as it goes. Messages that need no session are counted here: unreadable ones, and repeats.
+    pub(super) fn deliver_next(&mut self, now: Instant) {
+        let mut batch: Vec<Envelope> = Vec::new();
+        while let Some(Item { mark, envelope, unreadable }) = self.items.pop_front() {
+            match envelope {
+                Err(why) if batch.is_empty() => {
+                    let reason = DiscardReason::Undecodable(why.to_string());
+                    self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
+                    self.ack.discard(mark, reason, None);
+                }
+                Ok(envelope) if batch.is_empty() && self.recent.contains(&envelope.id) => {
+                    self.note(Note::Skipped(envelope.id));
+                    self.arrivals.delivered(envelope.id);
+                    let receipt = envelope.receipt.then_some(envelope.id);
+                    self.ack.deliver(mark, envelope.question, receipt);
+                }
+                // The same id twice in one batch: the second is skipped once the first is delivered.
+                Ok(envelope)
+                    if !self.recent.contains(&envelope.id) && self.sent.iter().all(|sent| sent.id != envelope.id) =>
+                {
+                    let (id, question) = (envelope.id, envelope.question.clone());
+                    self.sent.push(Sent { mark, id, question, receipt: envelope.receipt.then_some(id) });
+                    batch.push(envelope);
+                }
+                envelope => {
+                    self.items.push_front(Item { mark, envelope, unreadable });
+                    break;
+                }
+            }
+        }
+        let Some(read_at) = self.read_at.filter(|_| !batch.is_empty()) else { return self.serve(now) };
+        self.state = SubscriberState::Delivering;
+        self.actions.push_back(Action::Deliver { batch, read_at, permit: Arc::clone(&self.permit) });
+    }
+
+    /// Takes the outcome of a delivery, at once or when the renewal under way has ended.
+    pub(super) fn delivered(&mut self, outcome: Option<Outcome>, now: Instant, lot: f64) {
+        self.outcome = Some(outcome);
+        if self.operation.is_none() {
+            self.outcome_after_renewal(now, lot);
+        }
+    }
+
+    pub(super) fn outcome_after_renewal(&mut self, now: Instant, lot: f64) {
+        let Some(outcome) = self.outcome.take() else { return };
+        let Some(outcome) = outcome else {
+            self.sent.clear();
+            self.items.clear();
+            let reason = ExitReason::Panicked("the session actor is gone".to_owned());
+            return if self.lost.take().is_some() {
+                self.leave(reason)
+            } else {
+                self.acknowledge(Then::Exit(reason), now)
+            };
+        };
+        if outcome.accepted > 0 {
+            self.note(Note::Delivered(outcome.accepted));
+            // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
+            self.succeeded();
+        }
+        let then = match self.in_hand.take() {
+            Some(in_hand) => self.after_in_hand(in_hand, outcome, lot),
+            None => self.after_batch(outcome, lot),
+        };
+        if let Some(error) = self.lost.take() {
+            // Nothing can be acknowledged over this connection. The messages come again, and are skipped.
+            self.ack.take();
+            self.items.clear();
+            return self.back_off(error, now, lot);
+        }
+        match then {
+            None => self.deliver_next(now),
+            Some(Then::Serve) => self.serve(now),
+            Some(then) => self.acknowledge(then, now),
+        }
+    }
+
+    /// Counts the outcome of a batch. Returns what follows, or `None` where the rest of the batch does.
+    pub(super) fn after_batch(&mut self, Outcome { accepted, end, rest }: Outcome, lot: f64) -> Option<Then> {
+        let mut sent = std::mem::take(&mut self.sent).into_iter();
+        for Sent { mark, id, question, receipt } in sent.by_ref().take(accepted) {
+            self.recent.insert(id);
+            self.arrivals.delivered(id);
+            self.ack.deliver(mark, question, receipt);
+        }
+        let next = sent.next();
+        let then = match (end, next) {
+            (BatchEnd::AllAccepted, _) => return None,
+            (BatchEnd::Discarded(reason), Some(Sent { mark, id, question, receipt })) => {
+                self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
+                self.ack.discard(mark, reason, receipt);
+                let rest = sent.map(|sent| sent.mark).zip(rest);
+                let rest: Vec<_> = rest
+                    .map(|(mark, envelope)| Item { mark, envelope: Ok(envelope), unreadable: Vec::new() })
+                    .collect();
+                for item in rest.into_iter().rev() {
+                    self.items.push_front(item);
+                }
+                return None;
+            }
+            (BatchEnd::Failed { envelope, error, pause }, Some(Sent { mark, .. })) => {
+                let replacement = envelope.after_failure(&error);
+                self.note_failed_attempt(&envelope, error, pause);
+                Then::Rewrite { oldest: mark, replacement, pause }
+            }
+            (BatchEnd::NotReady(why), _) => self.not_ready(why, lot),
+            (BatchEnd::Closed, _) => Then::Exit(ExitReason::Closed),
+            (BatchEnd::NotPermitted, _) => {
+                // In doubt, or out of time: the lease is renewed before all else.
+                self.renewed = None;
+                Then::Serve
+            }
+            // An outcome about a message that was not sent: a defect of the session's actor. The queue is read again.
+            (BatchEnd::Discarded(_) | BatchEnd::Failed { .. }, None) => Then::Serve,
+        };
+        self.items.clear();
+        Some(then)
+    }
+
+    pub(super) fn not_ready(&mut self, why: String, lot: f64) -> Then {
+        self.note(Note::NotReady(why));
+        Then::AwaitReady(self.next_pause(lot))
+    }
+
+    pub(super) fn note_failed_attempt(&mut self, envelope: &Envelope, error: String, pause: Duration) {
+        let (id, attempts) = (envelope.id, envelope.attempt.saturating_add(1));
+        self.note(Note::AttemptFailed { id, attempts, error, pause });
+    }
+}

@@ -1,0 +1,264 @@
+//! The life around the service: connecting, standing by, backing off, parking, ending.
+
+use std::time::{Duration, Instant};
+
+use super::Subscription;
+use crate::config::Delivery;
+use crate::failure::QueueError;
+use crate::subscription::batch::LeaseState;
+use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
+use crate::subscription::state::{ExitReason, SessionState, SubscriberState};
+
+impl Subscription {
+    // The client's presence, stops and times.
+
+    /// Takes note of a changed presence or a stop, where the state does not have to end an operation or a delivery first.
+    pub(super) fn look_up(&mut self, now: Instant) {
+        match (self.state, self.operation) {
+            (SubscriberState::Connecting, _) if self.is_stopping => self.look_around(),
+            (SubscriberState::Waiting, _) if self.has_changed() => self.look_around(),
+            (SubscriberState::BackingOff, None) => self.resume(now),
+            (SubscriberState::StandingBy, None) | (SubscriberState::Parked, None | Some(OperationKind::Settle)) => {
+                self.look_around();
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether a stop is requested, or the stream that is served is no longer the client's newest.
+    pub(super) fn has_changed(&self) -> bool {
+        self.is_stopping || self.presence != SessionState::Ready { opened: self.serving }
+    }
+
+    /// Does what the client's presence, or a stop, demands, over a new connection if any.
+    pub(super) fn look_around(&mut self) {
+        self.close();
+        match self.presence {
+            _ if self.is_stopping => self.leave(ExitReason::Stopped),
+            SessionState::Ended => self.leave(ExitReason::Closed),
+            SessionState::Left => self.leave(ExitReason::Left),
+            SessionState::Away => self.park(),
+            SessionState::Ready { opened } => {
+                self.serving = opened;
+                self.state = SubscriberState::Connecting;
+                self.begin(Operation::Open);
+            }
+        }
+    }
+
+    pub(super) fn timer(&mut self, now: Instant) {
+        match self.state {
+            SubscriberState::StandingBy => self.begin(Operation::ClaimIfAbsent),
+            SubscriberState::BackingOff if self.timer.is_some_and(|at| at <= now) => self.resume(now),
+            SubscriberState::BackingOff | SubscriberState::Delivering => self.renew(now),
+            SubscriberState::Parked => self.expire_in_hand(now),
+            _ => {}
+        }
+    }
+
+    /// Begins to wait for a stop or a change of presence, at most until `at`.
+    pub(super) fn pause(&mut self, state: SubscriberState, at: Instant, now: Instant) {
+        self.state = state;
+        self.timer = Some(at);
+        if self.has_changed() {
+            self.resume(now);
+        }
+    }
+
+    /// Ends a pause.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.timer = None;
+        if self.is_connected { self.serve(now) } else { self.look_around() }
+    }
+
+    // The queue's answers.
+
+    pub(super) fn answered(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
+        match (self.state, answer) {
+            (SubscriberState::Stopping, _) if operation == OperationKind::CancelQuestions => {
+                self.release_or(Self::exit)
+            }
+            (SubscriberState::Stopping, _) => self.exit(),
+            (SubscriberState::Parked, _) => self.parked(operation),
+            (SubscriberState::StandingBy, Event::Failed(error)) => {
+                self.note(Note::LeaseUnread(error));
+                self.look_at_lease_later(now);
+            }
+            (SubscriberState::StandingBy, Event::Renewed(lease)) if !lease.is_ours() => self.look_at_lease_later(now),
+            (SubscriberState::StandingBy, _) => self.look_around(),
+            (SubscriberState::Delivering, Event::Failed(error)) => {
+                // The permit runs out by itself; the end of the delivery shows the failure.
+                self.close();
+                self.lost = Some(error);
+                self.outcome_after_renewal(now, lot);
+            }
+            (_, Event::Failed(error)) => self.back_off(error, now, lot),
+            (SubscriberState::Connecting, Event::Opened) => {
+                self.is_connected = true;
+                // The client may have gone meanwhile, to another server.
+                if self.has_changed() {
+                    return self.look_around();
+                }
+                self.is_to_release = true;
+                // A new connection, or an older stream, but no newer one: a displaced owner does not claim again by itself.
+                if self.claimed.is_some_and(|claimed| self.serving <= claimed) {
+                    self.renew(now);
+                } else {
+                    self.renewed = Some(now);
+                    self.begin(Operation::Claim);
+                }
+            }
+            (SubscriberState::Connecting, Event::Claimed) => {
+                self.claimed = Some(self.serving);
+                self.begin_service(now);
+            }
+            (SubscriberState::Connecting, Event::Renewed(lease)) if lease.is_ours() => {
+                if lease == LeaseState::Reclaimed {
+                    self.note(Note::Reclaimed);
+                }
+                self.begin_service(now);
+            }
+            (SubscriberState::Connecting, _) => self.stand_by(now),
+            (_, answer) => self.answered_in_service(operation, answer, now, lot),
+        }
+    }
+
+    pub(super) fn parked(&mut self, operation: OperationKind) {
+        if self.is_stopping || self.presence != SessionState::Away {
+            self.look_around();
+        } else if operation == OperationKind::Release {
+            // An answer that the user gave goes to its worker first, as the user is not asked again for it; so does a
+            // cancellation, as nobody else tells the worker.
+            self.begin(Operation::Settle);
+        } else {
+            self.actions.push_back(Action::Exit(ExitReason::Parked));
+        }
+    }
+
+    // Steps that several states share.
+
+    pub(super) fn begin(&mut self, operation: Operation) {
+        self.operation = Some(operation.kind());
+        self.actions.push_back(Action::Begin(operation));
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+
+    /// Drops the operation under way and the connection.
+    pub(super) fn close(&mut self) {
+        if self.operation.take().is_some() || self.is_connected {
+            self.is_connected = false;
+            self.actions.push_back(Action::Close);
+        }
+    }
+
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.renewed = Some(now);
+        self.begin(Operation::Renew);
+    }
+
+    /// Returns the moment at which the lease is to be renewed; `None` where at once.
+    pub(super) fn renewal_due(&self) -> Option<Instant> {
+        self.renewed.map(|at| at + self.config.heartbeat())
+    }
+
+    /// Gives everything up while the client has no stream.
+    pub(super) fn park(&mut self) {
+        self.state = SubscriberState::Parked;
+        self.give_up();
+        self.release_or(|subscription| subscription.begin(Operation::Settle));
+    }
+
+    /// Ends, for this reason.
+    pub(super) fn leave(&mut self, reason: ExitReason) {
+        self.close();
+        self.state = SubscriberState::Stopping;
+        self.give_up();
+        let cancels = reason == ExitReason::Closed && self.config.delivery() == Delivery::AtLeastOnce;
+        self.exit = Some(reason);
+        if cancels {
+            self.is_to_release = true;
+            self.begin(Operation::CancelQuestions);
+        } else {
+            self.release_or(Self::exit);
+        }
+    }
+
+    pub(super) fn give_up(&mut self) {
+        self.permit.revoke();
+        self.actions.push_back(Action::StopAsking);
+    }
+
+    pub(super) fn release_or(&mut self, otherwise: impl FnOnce(&mut Self)) {
+        if std::mem::take(&mut self.is_to_release) {
+            self.begin(Operation::Release);
+        } else {
+            otherwise(self);
+        }
+    }
+
+    pub(super) fn exit(&mut self) {
+        let reason = self.exit.clone().unwrap_or(ExitReason::Stopped);
+        if let Some(in_hand) = self.in_hand.take() {
+            let why = match reason {
+                ExitReason::Panicked(_) | ExitReason::Dropped => "the session actor is gone",
+                ExitReason::Stopped => "the subscriber was stopped",
+                _ => "the session has closed",
+            };
+            self.note(Note::Lost { envelope: Box::new(in_hand.envelope), why });
+        }
+        self.actions.push_back(Action::Exit(reason));
+    }
+
+    /// Stands by: another owner has the lease. The connection is closed, as none is needed meanwhile.
+    pub(super) fn stand_by(&mut self, now: Instant) {
+        self.close();
+        self.failures = 0;
+        self.actions.push_back(Action::StopAsking);
+        self.note(Note::TakenOver);
+        self.pause(SubscriberState::StandingBy, now + self.config.heartbeat(), now);
+    }
+
+    pub(super) fn look_at_lease_later(&mut self, now: Instant) {
+        self.pause(SubscriberState::StandingBy, now + self.config.heartbeat(), now);
+    }
+
+    /// Pauses after a failure of the queue.
+    pub(super) fn back_off(&mut self, error: QueueError, now: Instant, lot: f64) {
+        self.permit.revoke();
+        self.close();
+        let pause = self.next_pause(lot);
+        self.note(Note::QueueFailed { error, failures: self.failures, pause });
+        self.pause(SubscriberState::BackingOff, now + pause, now);
+    }
+
+    /// Counts a failure, and returns the pause after it.
+    pub(super) fn next_pause(&mut self, lot: f64) -> Duration {
+        let pause = self.config.backoff().pause(self.failures, lot);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    /// Opens a new connection: the old one broke, or the lease changed under it. At once the first time; where every wait
+    /// ends so, as behind a proxy that cuts blocking commands, that is a failure like others.
+    pub(super) fn doubt(&mut self, now: Instant, lot: f64) {
+        self.close();
+        let Some(earlier) = self.failures.checked_sub(1) else {
+            self.failures = 1;
+            return self.look_around();
+        };
+        let pause = self.config.backoff().pause(earlier, lot);
+        self.failures = self.failures.saturating_add(1);
+        self.pause(SubscriberState::BackingOff, now + pause, now);
+    }
+
+    /// Ends the backoff: a wait ended as it should, or something was delivered.
+    pub(super) fn succeeded(&mut self) {
+        let failures = std::mem::take(&mut self.failures);
+        if failures > 0 {
+            self.note(Note::Recovered(failures));
+        }
+    }
+}

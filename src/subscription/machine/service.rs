@@ -1,0 +1,222 @@
+//! The service of an owner: read, deliver, acknowledge by the outcome, wait, and keep the lease all the while.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{InHand, Sent, Subscription, Then};
+use crate::config::Delivery;
+use crate::envelope::Envelope;
+use crate::fate::DiscardReason;
+use crate::question::Question;
+use crate::subscription::ack::{Delivered, Fate};
+use crate::subscription::batch::{Item, LeaseState, Replaced, Taken};
+use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
+use crate::subscription::permit::Permit;
+use crate::subscription::state::{ExitReason, SubscriberState};
+
+/// Longest time of one wait. A connection that has died silently, or a Redis that no longer answers, is noticed by the end
+/// of a wait, and a few seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Shortest time of one wait: each costs a round trip.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+impl Subscription {
+    pub(super) fn begin_service(&mut self, now: Instant) {
+        self.can_renew = true;
+        self.is_to_read_questions = self.is_at_least_once();
+        // Requests over an earlier connection may have been executed or not.
+        self.arrivals.acknowledged(false);
+        self.serve(now);
+    }
+
+    pub(super) fn is_at_least_once(&self) -> bool {
+        self.config.delivery() == Delivery::AtLeastOnce
+    }
+
+    /// Goes on with the service, where nothing is under way.
+    pub(super) fn serve(&mut self, now: Instant) {
+        if self.has_changed() {
+            self.acknowledge(Then::LookAround, now);
+        } else if self.renewal_due().is_none_or(|at| at <= now) {
+            self.state = SubscriberState::Reading;
+            self.renew(now);
+        } else if self.in_hand.is_some() {
+            self.deliver_in_hand();
+        } else if let Some(item) = self.items.pop_front() {
+            self.remove(item, now);
+        } else {
+            self.acknowledge(Then::Serve, now);
+        }
+    }
+
+    /// Acknowledges what was counted, then does `then`. The queue is read also where nothing was counted, if the service goes on.
+    pub(super) fn acknowledge(&mut self, then: Then, now: Instant) {
+        let delivered = self.ack.take();
+        if delivered.is_none() && !matches!(then, Then::Serve) {
+            return self.follow(then, now);
+        }
+        self.take(delivered, then);
+    }
+
+    pub(super) fn take(&mut self, delivered: Option<Delivered>, then: Then) {
+        self.state = SubscriberState::Reading;
+        self.acknowledged_questions = delivered.as_ref().map(|d| d.questions.clone()).unwrap_or_default();
+        self.then = then;
+        self.begin(Operation::Take(delivered));
+    }
+
+    pub(super) fn answered_in_service(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
+        match (self.state, answer) {
+            (SubscriberState::Delivering, Event::Renewed(lease)) => {
+                // Where the lease is lost the permit says so, and the delivery ends by that.
+                self.can_renew = lease.is_ours();
+                self.outcome_after_renewal(now, lot);
+            }
+            (SubscriberState::BackingOff, Event::Renewed(lease)) => {
+                self.can_renew = lease.is_ours();
+                if self.has_changed() {
+                    self.resume(now);
+                }
+            }
+            (_, Event::Renewed(lease)) if lease.is_ours() => self.serve(now),
+            (_, Event::Renewed(_)) => {
+                // Nothing is removed, but receipts of delivered notifications can still tell the truth.
+                match self.ack.take().filter(|delivered| !delivered.fates.is_empty()) {
+                    Some(delivered) => self.take(Some(delivered), Then::StandBy),
+                    None => self.stand_by(now),
+                }
+            }
+            (SubscriberState::Waiting, Event::Taken(taken)) => {
+                self.succeeded();
+                self.read(taken, operation, now, lot);
+            }
+            (_, Event::Taken(taken)) => self.acknowledged(taken, now, lot),
+            (_, Event::Questions(questions)) => {
+                if let Some(taken) = self.taken.take() {
+                    self.ask(questions, &taken, now);
+                    self.read(taken, operation, now, lot);
+                }
+            }
+            (_, Event::Rewritten(Replaced::Done)) => self.pause(SubscriberState::BackingOff, now + self.pause, now),
+            _ => self.serve(now),
+        }
+    }
+
+    /// Takes the answer to an acknowledgement.
+    pub(super) fn acknowledged(&mut self, mut taken: Taken, now: Instant, lot: f64) {
+        let then = std::mem::take(&mut self.then);
+        let is_done = taken.lease.is_ours() && !taken.changed;
+        let questions = std::mem::take(&mut self.acknowledged_questions);
+        if let Then::Deliver(in_hand) = &then {
+            self.arrivals.delivered(in_hand.envelope.id);
+        }
+        self.arrivals.acknowledged(is_done);
+        match then {
+            Then::Serve if taken.lease.is_ours() => {
+                // The questions are open questions of the queue now: should this process die, another asks them.
+                self.ask(questions, &taken, now);
+                if std::mem::take(&mut self.is_to_read_questions) {
+                    self.taken = Some(taken);
+                    self.begin(Operation::ReadQuestions);
+                } else {
+                    self.read(taken, OperationKind::Take, now, lot);
+                }
+            }
+            Then::Rewrite { .. } | Then::Deliver(_) if is_done => {
+                self.ask(questions, &taken, now);
+                if !self.is_at_least_once() {
+                    self.arrived(&mut taken);
+                    self.keep_next(taken, now);
+                }
+                self.follow(then, now);
+            }
+            Then::Rewrite { .. } | Then::Deliver(_) if taken.lease.is_ours() => self.serve(now),
+            Then::Serve | Then::Rewrite { .. } | Then::Deliver(_) => self.not_ours(taken.lease, now, lot),
+            other => self.follow(other, now),
+        }
+    }
+
+    /// Does what follows an acknowledgement that was done, or for which there was nothing to acknowledge.
+    pub(super) fn follow(&mut self, then: Then, now: Instant) {
+        match then {
+            Then::Serve => self.serve(now),
+            Then::LookAround => self.look_around(),
+            Then::StandBy => self.stand_by(now),
+            Then::AwaitReady(pause) => {
+                self.close();
+                self.pause(SubscriberState::BackingOff, now + pause, now);
+            }
+            Then::Pause(pause) => self.pause(SubscriberState::BackingOff, now + pause, now),
+            Then::Exit(reason) => self.leave(reason),
+            Then::Rewrite { oldest, replacement, pause } => {
+                self.state = SubscriberState::Rewriting;
+                self.pause = pause;
+                self.begin(Operation::Rewrite { oldest, replacement });
+            }
+            Then::Deliver(in_hand) => {
+                self.in_hand = Some(in_hand);
+                self.deliver_in_hand();
+            }
+        }
+    }
+
+    pub(super) fn not_ours(&mut self, lease: LeaseState, now: Instant, lot: f64) {
+        match lease {
+            LeaseState::Lost => self.stand_by(now),
+            // A wait must not reclaim an absent lease, as it may run after its owner has gone. A new connection does.
+            _ => self.doubt(now, lot),
+        }
+    }
+
+    /// Goes on by what was read, by a wait or otherwise.
+    pub(super) fn read(&mut self, mut taken: Taken, operation: OperationKind, now: Instant, lot: f64) {
+        if !taken.lease.is_ours() {
+            return self.not_ours(taken.lease, now, lot);
+        }
+        self.arrived(&mut taken);
+        if taken.changed {
+            self.note(Note::Changed);
+        }
+        if !taken.items.is_empty() {
+            if self.is_at_least_once() {
+                self.read_at = Some((taken.now, now));
+                self.items = taken.items.into();
+                self.deliver_next(now);
+            } else {
+                self.keep_next(taken, now);
+                self.serve(now);
+            }
+        } else if operation == OperationKind::Wait || self.has_changed() {
+            self.serve(now);
+        } else {
+            self.state = SubscriberState::Waiting;
+            self.waiting_since = Some(now);
+            let left = self.renewal_due().map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            self.begin(Operation::Wait(left.clamp(SHORTEST_WAIT, LONGEST_WAIT)));
+        }
+    }
+
+    /// Gives the messages of a batch the ids and the times that they lack.
+    pub(super) fn arrived(&mut self, taken: &mut Taken) {
+        if let Some(off) = self.arrivals.seen(&mut taken.items, taken.now) {
+            self.note(Note::WrongClock(off));
+        }
+    }
+
+    pub(super) fn ask(&mut self, questions: Vec<Question>, taken: &Taken, now: Instant) {
+        if !questions.is_empty() {
+            self.actions.push_back(Action::Ask { questions, read_at: (taken.now, now) });
+        }
+    }
+
+    /// The lease may have changed, or the connection is lost.
+    pub(super) fn doubted(&mut self, now: Instant, lot: f64) {
+        let waited = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if waited > self.config.backoff_max() {
+            self.succeeded();
+        }
+        self.doubt(now, lot);
+    }
+}

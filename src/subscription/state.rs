@@ -1,0 +1,98 @@
+//! [`SubscriberState`]: the state of a subscriber, and of its machine.
+//!
+//! ```text
+//!        client away                               claimed, or renewed
+//!   ┌─────────────────── Connecting ─────────────────────────────► Reading ◄──────────────┐
+//!   ▼                     ▲  ▲   │                                  │ │ │ ▲               │
+//! Parked ── client back ──┘  │   │ another owner           nothing  │ │ │ │ nothing       │
+//!   ▲                        │   ▼                           there  │ │ │ │ arrived       │
+//!   │        lease absent, or│ StandingBy ◄── lease lost ───────────┼─┘ ▼ │               │
+//!   │        a newer stream  └──┘  ▲                                │  Waiting            │
+//!   │                              └────────────────────────────────┼────┤ │ arrived       │
+//!   │                                                               ▼    │ ▼              │ outcome known
+//!   │                 BackingOff ◄── failed attempt, written ── Rewriting│Delivering ─────┤
+//!   │                  │     ▲                                      ▲────┼─┘              │
+//!   │   pause over     │     └── the queue failed (any state) ───────────┘                │
+//!   │                  └──► Connecting, or Reading where the connection is whole ─────────┘
+//!   │
+//!   └── from any state whose operation has ended. A stop, or the end of the session, leads to Stopping from there too.
+//! ```
+
+use super::event::OperationKind;
+
+/// State of a subscriber.
+///
+/// Each state names the operations on the queue that may be under way in it. There is one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SubscriberState {
+    /// The subscriber opens a connection to the queue, then claims or renews its lease.
+    Connecting,
+    /// The subscriber owns the queue. It acknowledges what was delivered, reads the oldest notifications, or renews its lease.
+    Reading,
+    /// The subscriber owns the queue, which is empty, and waits for notifications.
+    Waiting,
+    /// Notifications are delivered to the session. The lease is renewed meanwhile.
+    Delivering,
+    /// A failed attempt is written into the queue in place of its notification.
+    Rewriting,
+    /// A delivery, the queue, or the subscriber itself has failed, or the session is not ready although its client has an
+    /// open stream. The subscriber pauses before it tries again, and keeps its thread and its place meanwhile.
+    BackingOff,
+    /// Another process has taken the session over. The subscriber owns nothing until nobody does, or until its client opens
+    /// a newer stream.
+    StandingBy,
+    /// The client has no open stream. The subscriber owns nothing and holds no thread and no connection; notifications stay
+    /// queued. Where `last_error` names the limit, the client is back and waits for a place.
+    Parked,
+    /// The subscriber acknowledges, cancels open questions, gives its lease up, and ends.
+    Stopping,
+}
+
+/// Reason for which a subscriber exited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// A stop was requested.
+    Stopped,
+    /// The session is over.
+    Closed,
+    /// The session is over here, and may go on at another server.
+    Left,
+    /// The client has no open stream. The supervisor starts the subscriber again when the client is back.
+    Parked,
+    /// The subscriber panicked, with this text, or found a defect in itself.
+    Panicked(String),
+    /// The arbiter of the subscriber was stopped under it.
+    Dropped,
+}
+
+/// An event came in a state that does not allow it: a defect of the driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} is under way")]
+pub struct IllegalTransition {
+    /// State of the machine.
+    pub state: SubscriberState,
+    /// Operation on the queue that is under way, if any.
+    pub operation: Option<OperationKind>,
+    /// Name of the event.
+    pub event: &'static str,
+}
+
+/// Presence of a session's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// The client can be reached. The number grows each time that the client opens a stream: the process with the newest
+    /// stream owns the session, so each growth claims the session.
+    Ready {
+        /// Number of streams that the client has opened.
+        opened: u64,
+    },
+    /// The client cannot be reached now, and may come back. Notifications stay queued.
+    Away,
+    /// The client will never be reached again, at any server. Its open questions are cancelled.
+    Ended,
+    /// The client will never be reached again here, and may go on at another server of the fleet.
+    Left,
+}
