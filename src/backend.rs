@@ -48,6 +48,8 @@ use crate::session_id::{SessionId, SessionStatus};
 pub(crate) mod fates;
 pub(crate) mod fleet;
 pub(crate) mod line_limit;
+// The store is opened to tests by the feature.
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;

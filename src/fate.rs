@@ -32,8 +32,8 @@ pub enum DiscardReason {
 }
 
 impl DiscardReason {
-    /// As it lies in Redis: JSON of one line, and of a bounded length.
-    pub(crate) fn to_wire(&self) -> String {
+    /// Returns the reason with its text cut to a bounded length.
+    pub(crate) fn bounded(&self) -> Self {
         let mut short = self.clone();
         match &mut short {
             Self::Rejected(text) | Self::AttemptsExhausted { last_error: text, .. } | Self::Undecodable(text) => {
@@ -41,8 +41,13 @@ impl DiscardReason {
             }
             Self::Expired | Self::Superseded => {}
         }
+        short
+    }
+
+    /// Returns the reason as it is kept in Redis: JSON of one line, and of a bounded length.
+    pub(crate) fn to_wire(&self) -> String {
         // It has nothing in it that JSON cannot hold.
-        serde_json::to_string(&short).unwrap_or_default()
+        serde_json::to_string(&self.bounded()).unwrap_or_default()
     }
 
     pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {

@@ -95,6 +95,7 @@ pub mod http;
 pub mod testing {
     /// The backend port, its two backends, and what they answer.
     pub mod backend {
+        pub use crate::backend::memory::{Change, MemoryBackend, Moment, Store};
         pub use crate::backend::*;
 
         /// Returns the name and the text of every Lua script.

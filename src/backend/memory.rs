@@ -1,8 +1,9 @@
 //! The queue in the memory of one process, for tests, examples and servers that are alone.
 //!
 //! `memory://name` names one: whoever connects to the same name in the same process shares it, while anyone does.
+//! [`Store`] decides everything. Here are the lock around it, the clock, the permits of owners, and the wake-ups.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use async_trait::async_trait;
@@ -10,215 +11,156 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::consumer::MemoryConsumer;
-use self::fates::{Dead, Receipts};
-use self::fleet::Sessions;
-use self::questions::Tasks;
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
-use crate::backend::QueueLimit;
+pub use self::store::{Change, Moment, Store};
+use super::fleet::NewsSender;
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, Queued, Refusal};
 use crate::config::Config;
-use crate::envelope::{Draft, Timestamp};
+use crate::envelope::Timestamp;
 use crate::failure::QueueError;
-use crate::fate::Receipt;
-use crate::keys::Keys;
 use crate::lock::lock;
-use crate::question::Question;
-use crate::session_id::{SessionId, SessionStatus};
+use crate::session_id::SessionId;
 
 mod consumer;
 mod fates;
 mod fleet;
 mod questions;
+mod store;
 
-static STORES: LazyLock<Mutex<HashMap<String, Weak<Store>>>> = LazyLock::new(Mutex::default);
+/// Name of a store, and the prefix of the keys in it.
+type Place = (String, String);
 
-/// The queues of one name.
+static SHARED: LazyLock<Mutex<HashMap<Place, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+/// One store, and whoever is to be told of its changes.
 #[derive(Debug)]
-struct Store {
-    lists: Mutex<HashMap<String, List>>,
-    tasks: Mutex<Tasks>,
-    sessions: Mutex<Sessions>,
-    /// Locked after the lists, where both are.
-    receipts: Mutex<Receipts>,
-    /// The clock runs with tokio's, so that tests may pause it.
+struct Shared {
+    state: Mutex<State>,
+    /// Start of the clock, which runs with tokio's, so that tests may pause it.
     origin: (Instant, Timestamp),
 }
 
-#[derive(Debug, Default)]
-struct List {
-    /// The oldest first.
-    messages: VecDeque<Vec<u8>>,
-    bytes: usize,
-    /// When the whole list goes, like the expiry of a key in Redis.
-    expires: Option<Timestamp>,
-    lease: Option<Lease>,
-    session: Option<SessionId>,
-    /// Delivered and not answered.
-    questions: Vec<Question>,
-    /// Discarded; the oldest first.
-    dead: Dead,
-    pushed: Arc<Notify>,
-}
-
 #[derive(Debug)]
-struct Lease {
-    owner: OwnerToken,
-    until: Timestamp,
-    permit: Weak<Permit>,
+struct State {
+    store: Store,
+    /// Permits of the owners that have opened a queue.
+    permits: HashMap<(SessionId, OwnerToken), Weak<Permit>>,
+    /// Number of permits after the last removal of those that are gone.
+    permits_tidied: usize,
+    watches: HashMap<Change, Arc<Notify>>,
+    listeners: Vec<(ProcessId, NewsSender)>,
 }
 
-impl Store {
-    fn named(name: &str) -> Arc<Self> {
-        let mut stores = lock(&STORES);
-        stores.retain(|_, store| store.strong_count() > 0);
-        if let Some(store) = stores.get(name).and_then(Weak::upgrade) {
-            return store;
+impl Shared {
+    fn named(name: &str, prefix: &str) -> Arc<Self> {
+        let mut all = lock(&SHARED);
+        all.retain(|_, shared| shared.strong_count() > 0);
+        let key = (name.to_owned(), prefix.to_owned());
+        if let Some(shared) = all.get(&key).and_then(Weak::upgrade) {
+            return shared;
         }
-        let store = Arc::new(Self {
-            lists: Mutex::default(),
-            tasks: Mutex::default(),
-            receipts: Mutex::default(),
-            sessions: Mutex::default(),
-            origin: (Instant::now(), Timestamp::of_this_host()),
-        });
-        stores.insert(name.to_owned(), Arc::downgrade(&store));
-        store
+        let state = State {
+            store: Store::new(prefix),
+            permits: HashMap::new(),
+            permits_tidied: 0,
+            watches: HashMap::new(),
+            listeners: Vec::new(),
+        };
+        let shared = Arc::new(Self { state: Mutex::new(state), origin: (Instant::now(), Timestamp::of_this_host()) });
+        all.insert(key, Arc::downgrade(&shared));
+        shared
     }
 
-    fn now(&self) -> Timestamp {
-        self.origin.1.plus(self.origin.0.elapsed())
+    /// Does one operation, and tells of what it changed.
+    fn step<T>(&self, config: &Config, operation: impl FnOnce(&mut Moment<'_>) -> T) -> T {
+        self.step_then(config, operation, |_| {})
     }
 
-    /// Does something with a list as it is now: expired ones are gone, unused ones are not kept.
-    fn with<T>(&self, queue: &str, act: impl FnOnce(&mut List, Timestamp) -> T) -> T {
-        let mut lists = lock(&self.lists);
-        let now = self.now();
-        let list = lists.entry(queue.to_owned()).or_default();
-        list.tidy(now);
-        let result = act(list, now);
-        let unused = list.messages.is_empty()
-            && list.lease.is_none()
-            && list.questions.is_empty()
-            && list.dead.is_empty()
-            && Arc::strong_count(&list.pushed) == 1;
-        if unused {
-            lists.remove(queue);
+    /// The same; `then` is done under the same lock, after all were told.
+    fn step_then<T>(&self, config: &Config, operation: impl FnOnce(&mut Moment<'_>) -> T, then: impl FnOnce(&T)) -> T {
+        let mut state = lock(&self.state);
+        let now = self.origin.1.plus(self.origin.0.elapsed());
+        let done = operation(&mut state.store.at(config, now));
+        for change in state.store.changes() {
+            state.tell(change);
         }
-        result
+        then(&done);
+        done
+    }
+
+    /// Begins to watch for a change. Look at the store only after that, so that no change between the two is missed.
+    fn watch(self: &Arc<Self>, change: Change) -> Watch {
+        let changed = Arc::clone(lock(&self.state).watches.entry(change.clone()).or_default());
+        Watch { shared: Arc::clone(self), change, changed }
     }
 }
 
-impl List {
-    fn tidy(&mut self, now: Timestamp) {
-        self.questions.retain(|question| question.deadline > now);
-        self.dead.tidy(now);
-        if self.lease.as_ref().is_some_and(|lease| lease.until <= now) {
-            self.end_lease();
+impl State {
+    fn tell(&self, change: Change) {
+        if let Some(watch) = self.watches.get(&change) {
+            watch.notify_waiters();
         }
-        // Under an owner no queue runs out: the owner discards and counts what has expired.
-        if self.lease.is_none() && self.expires.is_some_and(|at| at <= now) {
-            self.messages.clear();
-            self.bytes = 0;
-            self.expires = None;
-        }
-    }
-
-    /// Whoever had it learns at once.
-    fn end_lease(&mut self) {
-        if let Some(permit) = self.lease.take().and_then(|lease| lease.permit.upgrade()) {
+        if let Change::LeaseEnded(session, owner) = change
+            && let Some(permit) = self.permits.get(&(session, owner)).and_then(Weak::upgrade)
+        {
             permit.suspend();
         }
     }
 
-    fn state_for(&self, owner: OwnerToken) -> LeaseState {
-        match &self.lease {
-            Some(lease) if lease.owner == owner => LeaseState::Held,
-            Some(_) => LeaseState::Lost,
-            None => LeaseState::Absent,
+    fn open(&mut self, session: &SessionId, owner: OwnerToken, permit: &Arc<Permit>) {
+        // Each permit is looked at a bounded number of times, however many there are.
+        if self.permits.len() > 2 * self.permits_tidied + 64 {
+            self.permits.retain(|_, permit| permit.strong_count() > 0);
+            self.permits_tidied = self.permits.len();
         }
+        self.permits.insert((session.clone(), owner), Arc::downgrade(permit));
     }
+}
 
-    fn remove_oldest(&mut self) -> Option<Vec<u8>> {
-        let oldest = self.messages.pop_front()?;
-        self.bytes -= oldest.len();
-        Some(oldest)
+/// Registration of one who waits for a change.
+#[derive(Debug)]
+struct Watch {
+    shared: Arc<Shared>,
+    change: Change,
+    changed: Arc<Notify>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        // This registration, and the entry itself.
+        if Arc::strong_count(&self.changed) == 2 {
+            state.watches.remove(&self.change);
+        }
     }
 }
 
 /// The queues of a fleet that is one process.
 #[derive(Debug)]
-pub(crate) struct MemoryBackend {
-    store: Arc<Store>,
+pub struct MemoryBackend {
+    shared: Arc<Shared>,
     config: Arc<Config>,
-    keys: Keys,
 }
 
 impl MemoryBackend {
-    pub(crate) fn new(name: &str, config: Arc<Config>) -> Self {
-        Self { store: Store::named(name), keys: Keys::new(config.prefix()), config }
+    /// Opens the store of this name, under the prefix in `config`.
+    pub fn new(name: &str, config: Arc<Config>) -> Self {
+        Self { shared: Shared::named(name, config.prefix()), config }
     }
 
-    fn push_one(&self, outgoing: &Outgoing) -> Result<Queued, Refusal> {
-        let Outgoing { session, draft } = outgoing;
-        let (bytes, limit) = (draft.size(), self.config.message_max_bytes());
-        if bytes > limit {
-            return Err(Refusal::TooLarge { bytes, limit });
-        }
-        let queue = self.keys.of(session).queue;
-        let mut queued = self.store.with(&queue, |list, now| self.push_into(list, &queue, draft, now))?;
-        if queued.session != SessionStatus::Owned {
-            queued.session = self.status_of_unowned(session);
-        }
-        Ok(queued)
-    }
-
-    fn push_into(&self, list: &mut List, queue: &str, draft: &Draft, now: Timestamp) -> Result<Queued, Refusal> {
-        if list.messages.len() >= self.config.queue_max_messages() {
-            return Err(Refusal::Full(QueueLimit::Messages(self.config.queue_max_messages())));
-        }
-        if list.bytes + draft.size() > self.config.queue_max_bytes() {
-            return Err(Refusal::Full(QueueLimit::Bytes(self.config.queue_max_bytes())));
-        }
-        let expires = now.plus(draft.time_to_live + self.config.expiry_grace());
-        list.expires = list.expires.max(Some(expires));
-        list.messages.push_back(draft.stamp(now));
-        list.bytes += draft.size();
-        list.pushed.notify_waiters();
-        if let Some(id) = draft.receipt {
-            let queued = Receipt::Queued { expires_at: now.plus(draft.time_to_live) };
-            lock(&self.store.receipts).tell(queue, id, queued, expires.plus(self.config.receipt_life()), now);
-        }
-        let session = if list.lease.is_some() { SessionStatus::Owned } else { SessionStatus::NotRead };
-        Ok(Queued { waiting: list.messages.len(), session })
+    /// Does one operation now, and tells of what it changed.
+    pub fn step<T>(&self, operation: impl FnOnce(&mut Moment<'_>) -> T) -> T {
+        self.shared.step(&self.config, operation)
     }
 }
 
 #[async_trait]
 impl Backend for MemoryBackend {
     async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
-        let mut refused = std::collections::HashSet::new();
-        batch
-            .iter()
-            .map(|outgoing| {
-                if refused.contains(&outgoing.session) {
-                    return Err(Refusal::AfterRefused);
-                }
-                self.push_one(outgoing).inspect_err(|_| {
-                    refused.insert(outgoing.session.clone());
-                })
-            })
-            .collect()
+        self.step(|moment| moment.push(&batch))
     }
 
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError> {
-        let now = self.store.now();
-        let sessions = lock(&self.store.lists)
-            .iter()
-            .filter(|(queue, list)| {
-                queue.starts_with(&self.keys.of_all()) && list.lease.as_ref().is_some_and(|l| l.until > now)
-            })
-            .filter_map(|(_, list)| list.session.clone())
-            .collect();
-        Ok(sessions)
+        Ok(self.step(|moment| moment.live_sessions()))
     }
 
     async fn open(
@@ -227,46 +169,18 @@ impl Backend for MemoryBackend {
         owner: OwnerToken,
         permit: Arc<Permit>,
     ) -> Result<Box<dyn Consumer>, QueueError> {
-        let queue = self.keys.of(session).queue;
-        let pushed = self.store.with(&queue, |list, _| {
-            list.session = Some(session.clone());
-            Arc::clone(&list.pushed)
-        });
-        let consumer = MemoryConsumer {
-            store: Arc::clone(&self.store),
-            config: Arc::clone(&self.config),
-            queue,
-            owner,
-            permit,
-            pushed,
-        };
+        lock(&self.shared.state).open(session, owner, &permit);
+        let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+        let consumer = MemoryConsumer { shared, config, session: session.clone(), owner, permit };
         Ok(Box::new(consumer) as Box<dyn Consumer>)
     }
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
-        let state = self.store.with(&self.keys.of(session).queue, |list, now| {
-            let state = list.state_for(owner);
-            if state != LeaseState::Absent {
-                return state;
-            }
-            let until = now.plus(self.config.lease());
-            list.session = Some(session.clone());
-            // It is not told of a takeover yet: it opens the queue next, and asks again there.
-            list.lease = Some(Lease { owner, until, permit: Weak::new() });
-            LeaseState::Reclaimed
-        });
-        Ok(state)
+        Ok(self.step(|moment| moment.renew(session, owner)))
     }
 
     async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
-        let released = self.store.with(&self.keys.of(session).queue, |list, _| {
-            let ours = list.state_for(owner) == LeaseState::Held;
-            if ours {
-                list.end_lease();
-            }
-            ours
-        });
-        Ok(released)
+        Ok(self.step(|moment| moment.release(session, owner)))
     }
 
     async fn check(&self) -> Result<(), QueueError> {

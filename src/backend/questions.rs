@@ -17,6 +17,12 @@ use crate::failure::QueueError;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
+/// Time for which a question outlives its patience, so that an answer or a worker that is a little late still finds it.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+
+/// Reason of the cancellation that a worker reads whose task asks another question by now.
+pub(crate) const TAKEN_OVER: &str = "another question of the same task took its place";
+
 /// What became of [`Questions::pose`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posed {

@@ -1,113 +1,53 @@
-//! One session's queue in memory, in the hands of one who owns it or would.
+//! One session's queue in memory, opened for one owner.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::{Lease, List, Store};
+use super::{Change, Moment, Shared};
 use crate::backend::{Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
+use crate::session_id::SessionId;
 
 pub(super) struct MemoryConsumer {
-    pub(super) store: Arc<Store>,
+    pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<Config>,
-    pub(super) queue: String,
+    pub(super) session: SessionId,
     pub(super) owner: OwnerToken,
     pub(super) permit: Arc<Permit>,
-    pub(super) pushed: Arc<Notify>,
 }
 
 impl MemoryConsumer {
-    fn with<T>(&self, act: impl FnOnce(&mut List, Timestamp) -> T) -> T {
-        self.store.with(&self.queue, act)
+    fn step<T>(&self, operation: impl FnOnce(&mut Moment<'_>, &SessionId) -> T, then: impl FnOnce(&T)) -> T {
+        self.shared.step_then(&self.config, |moment| operation(moment, &self.session), then)
     }
 
-    fn set_lease(&self, list: &mut List, now: Timestamp) {
-        // Under the lock, after what ran out was tidied: an old lease's end is no doubt of the new one.
-        let mark = self.permit.mark();
-        let until = now.plus(self.config.lease());
-        let permit = Arc::downgrade(&self.permit);
-        list.lease = Some(Lease { owner: self.owner, until, permit });
-        self.permit.renewed(std::time::Instant::now(), self.config.lease(), mark);
-    }
-
-    /// Whose it is; where it is ours the permit is told, where it is nobody's it is taken if that is wanted.
-    fn settle_lease(&self, list: &mut List, now: Timestamp, reclaim: bool) -> LeaseState {
-        let mark = self.permit.mark();
-        match list.state_for(self.owner) {
-            LeaseState::Absent if reclaim => {
-                self.set_lease(list, now);
-                LeaseState::Reclaimed
-            }
-            LeaseState::Held => {
-                if let Some(lease) = &mut list.lease {
-                    // It may have been claimed before this consumer was opened.
-                    lease.permit = Arc::downgrade(&self.permit);
-                }
-                self.permit.confirmed(mark);
-                LeaseState::Held
-            }
-            other => {
-                self.permit.revoke();
-                other
-            }
-        }
+    /// Tells the permit that the lease was written just now. All doubts until now are older than that.
+    fn renewed(&self) {
+        self.permit.renewed(Instant::now().into_std(), self.config.lease(), self.permit.mark());
     }
 
     fn look(&self, delivered: Option<&Delivered>, reclaim: bool) -> Taken {
-        self.with(|list, now| {
-            let lease = self.settle_lease(list, now, reclaim);
-            let mut taken = Taken { lease, changed: false, now, items: Vec::new() };
-            let mut removed = VecDeque::new();
-            if let Some(Delivered { count, last, .. }) = delivered.filter(|delivered| delivered.count > 0)
-                && lease.is_ours()
-            {
-                let newest = list.messages.get(count - 1);
-                if newest.is_some_and(|raw| last.matches(raw)) {
-                    removed.extend((0..*count).map_while(|_| list.remove_oldest()));
-                } else {
-                    taken.changed = true;
-                }
-            }
-            for fate in delivered.iter().flat_map(|delivered| &delivered.fates) {
-                // What was delivered is told of in any case: it was. A discarded message is only settled where it is removed.
-                if fate.discarded.is_none() || !removed.is_empty() {
-                    let raw = removed.get_mut(fate.position).map(std::mem::take).unwrap_or_default();
-                    self.store.settle(list, &self.queue, &self.config, fate, raw, now);
-                }
-            }
-            if !lease.is_ours() {
-                return taken;
-            }
-            for question in delivered.iter().flat_map(|delivered| &delivered.questions) {
-                if !list.questions.iter().any(|open| open.request_id == question.request_id) {
-                    list.questions.push(question.clone());
-                }
-            }
-            let mut bytes = 0;
-            for raw in list.messages.iter().take(self.config.batch_messages()) {
-                bytes += raw.len();
-                if bytes > self.config.batch_bytes() && !taken.items.is_empty() {
-                    break;
-                }
-                let item = Item::decode(&self.queue, raw.clone(), self.config.time_to_live());
-                taken.items.push(item);
-            }
-            taken
-        })
+        self.step(
+            |moment, session| moment.take(session, self.owner, delivered, reclaim),
+            |taken| match taken.lease {
+                LeaseState::Reclaimed => self.renewed(),
+                LeaseState::Held => self.permit.confirmed(self.permit.mark()),
+                LeaseState::Absent | LeaseState::Lost => self.permit.revoke(),
+            },
+        )
     }
 
     async fn until_pushed(&self, block: Duration) {
-        let pushed = self.pushed.notified();
+        let watch = self.shared.watch(Change::Pushed(self.session.clone()));
+        let pushed = watch.changed.notified();
         tokio::pin!(pushed);
-        // Registered before the look, so that a push between the two is not missed.
         pushed.as_mut().enable();
-        if self.with(|list, _| list.messages.is_empty()) {
+        if self.step(|moment, session| moment.is_empty(session), |_| {}) {
             let _ = tokio::time::timeout(block, pushed).await;
         }
     }
@@ -116,23 +56,13 @@ impl MemoryConsumer {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn claim(&mut self) -> Result<(), QueueError> {
-        self.with(|list, now| {
-            if list.state_for(self.owner) == LeaseState::Lost {
-                list.end_lease();
-            }
-            self.set_lease(list, now);
-        });
+        self.step(|moment, session| moment.claim(session, self.owner), |()| self.renewed());
         Ok(())
     }
 
     async fn renew(&mut self) -> Result<LeaseState, QueueError> {
-        let state = self.with(|list, now| {
-            let state = self.settle_lease(list, now, true);
-            if state.is_ours() {
-                self.set_lease(list, now);
-            }
-            state
-        });
+        let renewed = |state: &LeaseState| if state.is_ours() { self.renewed() } else { self.permit.revoke() };
+        let state = self.step(|moment, session| moment.renew(session, self.owner), renewed);
         Ok(state)
     }
 
@@ -146,27 +76,13 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
-        let replaced = self.with(|list, _| {
-            if list.state_for(self.owner) != LeaseState::Held {
-                return Replaced::NotOurs;
-            }
-            match list.messages.front_mut() {
-                Some(front) if oldest.matches(front) => {
-                    list.bytes = list.bytes - front.len() + replacement.len();
-                    *front = replacement;
-                    Replaced::Done
-                }
-                _ => Replaced::Changed,
-            }
-        });
-        Ok(replaced)
+        let replace =
+            |moment: &mut Moment<'_>, session: &_| moment.replace_oldest(session, self.owner, oldest, replacement);
+        Ok(self.step(replace, |_| {}))
     }
 
     async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError> {
         self.until_pushed(block).await;
-        Ok(self.with(|list, now| {
-            let raw = list.remove_oldest()?;
-            Some((Item::decode(&self.queue, raw, self.config.time_to_live()), now))
-        }))
+        Ok(self.step(|moment, session| moment.pop(session).map(|item| (item, moment.now())), |_| {}))
     }
 }

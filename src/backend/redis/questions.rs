@@ -7,6 +7,7 @@ use super::RedisBackend;
 use super::lua::{POSE, SETTLE, Script, WAITING, WITHDRAW};
 use super::reply;
 use super::waits;
+use crate::backend::questions::GRACE;
 use crate::backend::{Posed, Questions, Settled};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -15,9 +16,6 @@ use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
 mod answers;
-
-/// How long a question outlives its deadline in Redis, so that whoever is a little late still finds it.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl RedisBackend {
     async fn script(&self, script: &Script, keys: &[&String], arguments: &[&str]) -> RedisResult<Value> {

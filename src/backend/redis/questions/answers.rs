@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use crate::backend::questions::TAKEN_OVER;
 use crate::backend::redis::connection::within;
 use crate::backend::redis::lua::{COLLECT, TOUCH};
 use crate::backend::redis::reply::{self, BadReply};
@@ -65,7 +66,7 @@ async fn collect(waits: &Waits, keys: &ElicitKeys, request_id: &str) -> Result<O
 fn read(value: Value, request_id: &str) -> Result<Option<Answer>, BadReply> {
     match value {
         Value::Nil => Ok(None),
-        Value::Int(_) => Ok(Some(Answer::cancelled("another question of the same task took its place"))),
+        Value::Int(_) => Ok(Some(Answer::cancelled(TAKEN_OVER))),
         other => Ok(Answer::from_wire(&reply::bytes(other)?, request_id)),
     }
 }

@@ -1,0 +1,42 @@
+//! Interventions of others than this crate, for tests: a foreign producer, an operator, a Redis that forgets.
+
+use super::{Change, Moment, Store};
+use crate::session_id::SessionId;
+
+impl Store {
+    /// Forgets everything, as `FLUSHALL` does.
+    pub fn flush(&mut self) {
+        let leases = self.lists.drain().filter_map(|(session, list)| Some((session, list.lease?.owner)));
+        self.changes.extend(leases.map(|(session, owner)| Change::LeaseEnded(session, owner)));
+        self.receipts = Default::default();
+        self.tasks.clear();
+        self.sessions.clear();
+    }
+}
+
+impl Moment<'_> {
+    /// Pushes bytes of any kind, as a foreign producer's `LPUSH` does. A new list has no expiry by it.
+    pub fn push_raw(&mut self, session: &SessionId, message: &[u8]) {
+        self.with_list(session, |_, list| list.push(message.to_vec()));
+        self.store.changes.push(Change::Pushed(session.clone()));
+    }
+
+    /// Sets the expiry of a queue that is not empty, as a foreign producer's `EXPIRE` does.
+    pub fn expire_queue(&mut self, session: &SessionId, after: std::time::Duration) {
+        let at = self.now.plus(after);
+        self.with_list(session, |_, list| list.expires = Some(at));
+    }
+
+    /// Deletes a queue, as `DEL` does.
+    pub fn delete_queue(&mut self, session: &SessionId) {
+        self.with_list(session, |_, list| {
+            list.messages.clear();
+            list.bytes = 0;
+        });
+    }
+
+    /// Deletes a lease, as `DEL` or an eviction does.
+    pub fn delete_lease(&mut self, session: &SessionId) {
+        self.with_list(session, |moment, list| moment.end_lease(session, list));
+    }
+}

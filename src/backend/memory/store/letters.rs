@@ -1,0 +1,82 @@
+//! Dead letters: the kept copies of discarded notifications.
+
+use std::collections::VecDeque;
+
+use super::Moment;
+use crate::backend::{Letter, Mark, Redrove};
+use crate::config::Config;
+use crate::envelope::{Draft, Timestamp};
+use crate::session_id::SessionId;
+
+/// The dead letters of one session, the oldest first, each with the end of its time.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    pub(super) all: VecDeque<(Letter, Timestamp)>,
+    bytes: usize,
+}
+
+impl Letters {
+    pub(super) fn tidy(&mut self, now: Timestamp) {
+        while self.all.front().is_some_and(|(_, until)| *until <= now) {
+            self.remove(0);
+        }
+    }
+
+    pub(super) fn keep(&mut self, config: &Config, letter: Letter) {
+        let bytes = letter.raw.len();
+        if bytes > config.queue_max_bytes() {
+            tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");
+            return;
+        }
+        let until = letter.at.plus(config.dead_letter_life());
+        self.bytes += bytes;
+        self.all.push_back((letter, until));
+        while self.all.len() > config.dead_letters() || self.bytes > config.queue_max_bytes() {
+            self.remove(0);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some((letter, _)) = self.all.remove(index) {
+            self.bytes -= letter.raw.len();
+        }
+    }
+}
+
+impl Moment<'_> {
+    /// Returns dead letters of a session, the oldest first: `limit` at most, after the `skip` oldest.
+    pub fn dead_letters(&mut self, session: &SessionId, skip: usize, limit: usize) -> Vec<Letter> {
+        self.with_list(session, |_, list| {
+            list.letters.all.iter().skip(skip).take(limit).map(|(letter, _)| letter.clone()).collect()
+        })
+    }
+
+    /// Queues `draft` and removes the letter that it is made from, if that still stands behind `skip` older ones.
+    pub fn redrive(&mut self, session: &SessionId, skip: usize, letter: &Mark, draft: &Draft) -> Redrove {
+        self.with_list(session, |moment, list| {
+            if list.letters.all.get(skip).is_none_or(|(there, _)| there.mark != *letter) {
+                return Redrove::Changed;
+            }
+            match moment.push_into(session, list, draft) {
+                Err(limit) => Redrove::Full(limit),
+                Ok(()) => {
+                    list.letters.remove(skip);
+                    Redrove::Done
+                }
+            }
+        })
+    }
+
+    /// Deletes the dead letters of a session. Returns their number.
+    pub fn purge(&mut self, session: &SessionId) -> usize {
+        self.with_list(session, |_, list| std::mem::take(&mut list.letters).all.len())
+    }
+
+    /// Returns the sessions that have dead letters, in order.
+    pub fn sessions_with_dead_letters(&mut self) -> Vec<SessionId> {
+        let mut sessions: Vec<SessionId> = self.store.lists.keys().cloned().collect();
+        sessions.retain(|session| self.with_list(session, |_, list| !list.letters.all.is_empty()));
+        sessions.sort_unstable();
+        sessions
+    }
+}

@@ -1,0 +1,98 @@
+//! The keys of one session's queue: the list, its lease, its open questions, its dead letters.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::letters::Letters;
+use crate::backend::{LeaseState, OwnerToken};
+use crate::envelope::Timestamp;
+use crate::question::Question;
+
+#[derive(Debug, Default)]
+pub(super) struct List {
+    /// Messages, the oldest first.
+    pub(super) messages: VecDeque<Vec<u8>>,
+    /// Size of all messages, in bytes.
+    pub(super) bytes: usize,
+    /// End of the whole list, like the expiry of a key in Redis. `None` where the list has no expiry.
+    pub(super) expires: Option<Timestamp>,
+    pub(super) lease: Option<Lease>,
+    pub(super) questions: OpenQuestions,
+    pub(super) letters: Letters,
+}
+
+/// The lease of a queue.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) owner: OwnerToken,
+    pub(super) until: Timestamp,
+    /// Life that the owner gave the lease, by which [`List::bound_lease`] judges its end.
+    pub(super) given: Duration,
+}
+
+/// Questions that were delivered and not answered. They run out together, as one key in Redis does.
+#[derive(Debug, Default)]
+pub(super) struct OpenQuestions {
+    pub(super) all: Vec<Question>,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl List {
+    /// Removes what has run out, apart from the lease, whose owner is to be told.
+    pub(super) fn tidy(&mut self, now: Timestamp) {
+        if self.questions.until.is_some_and(|until| until <= now) {
+            self.questions = OpenQuestions::default();
+        }
+        self.letters.tidy(now);
+        if self.expires.is_some_and(|at| at <= now) {
+            self.messages.clear();
+            self.bytes = 0;
+        }
+        self.end_if_empty();
+    }
+
+    /// Removes the expiries of what is empty: Redis has no empty keys.
+    pub(super) fn end_if_empty(&mut self) {
+        if self.messages.is_empty() {
+            self.expires = None;
+        }
+        if self.questions.all.is_empty() {
+            self.questions.until = None;
+        }
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.messages.is_empty() && self.lease.is_none() && self.questions.all.is_empty() && self.letters.all.is_empty()
+    }
+
+    pub(super) fn state_for(&self, owner: OwnerToken) -> LeaseState {
+        match &self.lease {
+            Some(lease) if lease.owner == owner => LeaseState::Held,
+            Some(_) => LeaseState::Lost,
+            None => LeaseState::Absent,
+        }
+    }
+
+    /// Cuts the life of a lease to what its owner gave it. A lease has longer to live where the clock was set back.
+    pub(super) fn bound_lease(&mut self, now: Timestamp) {
+        if let Some(lease) = &mut self.lease {
+            lease.until = lease.until.min(now.plus(lease.given));
+        }
+    }
+
+    /// Extends the life of a list that has an expiry. The expiry never comes sooner by it.
+    pub(super) fn extend_to(&mut self, at: Timestamp) {
+        self.expires = self.expires.map(|expires| expires.max(at));
+    }
+
+    pub(super) fn push(&mut self, message: Vec<u8>) {
+        self.bytes += message.len();
+        self.messages.push_back(message);
+    }
+
+    pub(super) fn remove_oldest(&mut self) -> Option<Vec<u8>> {
+        let oldest = self.messages.pop_front()?;
+        self.bytes -= oldest.len();
+        Some(oldest)
+    }
+}

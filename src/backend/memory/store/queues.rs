@@ -1,0 +1,234 @@
+//! Operations on queues and leases.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::list::{Lease, List};
+use super::{Change, Moment};
+use crate::backend::{
+    Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, QueueLimit, Queued, Refusal, Replaced, Taken,
+};
+use crate::envelope::Draft;
+use crate::fate::Receipt;
+use crate::notification::TIME_TO_LIVE_MAX;
+use crate::session_id::{SessionId, SessionStatus};
+
+impl Moment<'_> {
+    /// Queues notifications, and answers for each in the order given.
+    pub fn push(&mut self, batch: &[Outgoing]) -> Vec<Result<Queued, Refusal>> {
+        let mut refused = HashSet::new();
+        let mut answers = Vec::with_capacity(batch.len());
+        for Outgoing { session, draft } in batch {
+            let answer =
+                if refused.contains(session) { Err(Refusal::AfterRefused) } else { self.push_one(session, draft) };
+            if answer.is_err() {
+                refused.insert(session);
+            }
+            answers.push(answer);
+        }
+        answers
+    }
+
+    fn push_one(&mut self, session: &SessionId, draft: &Draft) -> Result<Queued, Refusal> {
+        let (bytes, limit) = (draft.size(), self.config.message_max_bytes());
+        if bytes > limit {
+            return Err(Refusal::TooLarge { bytes, limit });
+        }
+        let (waiting, is_owned) = self.with_list(session, |moment, list| {
+            moment.push_into(session, list, draft).map_err(Refusal::Full)?;
+            Ok((list.messages.len(), list.lease.is_some()))
+        })?;
+        let session = if is_owned { SessionStatus::Owned } else { self.status_of_unowned(session) };
+        Ok(Queued { waiting, session })
+    }
+
+    pub(super) fn push_into(&mut self, session: &SessionId, list: &mut List, draft: &Draft) -> Result<(), QueueLimit> {
+        list.bound_lease(self.now);
+        if list.messages.len() >= self.config.queue_max_messages() {
+            return Err(QueueLimit::Messages(self.config.queue_max_messages()));
+        }
+        if list.bytes + draft.size() > self.config.queue_max_bytes() {
+            return Err(QueueLimit::Bytes(self.config.queue_max_bytes()));
+        }
+        list.push(draft.stamp(self.now));
+        self.store.changes.push(Change::Pushed(session.clone()));
+        let expires_at = self.now.plus(draft.time_to_live);
+        let from = list.lease.as_ref().map_or(expires_at, |lease| lease.until.max(expires_at));
+        list.expires = list.expires.max(Some(from.plus(self.config.expiry_grace())));
+        if let Some(id) = draft.receipt {
+            let until = expires_at.plus(self.config.expiry_grace()).plus(self.config.receipt_life());
+            self.tell(session, id, Receipt::Queued { expires_at }, until);
+        }
+        Ok(())
+    }
+
+    /// Returns the sessions that someone owns, in order.
+    pub fn live_sessions(&self) -> Vec<SessionId> {
+        let is_live = |list: &List| list.lease.as_ref().is_some_and(|lease| lease.until > self.now);
+        let live = self.store.lists.iter().filter(|(_, list)| is_live(list));
+        let mut sessions: Vec<_> = live.map(|(session, _)| session.clone()).collect();
+        sessions.sort_unstable();
+        sessions
+    }
+
+    /// Takes the lease, whoever has it.
+    pub fn claim(&mut self, session: &SessionId, owner: OwnerToken) {
+        self.with_list(session, |moment, list| {
+            if list.state_for(owner) == LeaseState::Lost {
+                moment.end_lease(session, list);
+            }
+            moment.lease_to(owner, list);
+        });
+    }
+
+    /// Keeps the lease for another two heartbeats; takes the lease where nobody has it.
+    pub fn renew(&mut self, session: &SessionId, owner: OwnerToken) -> LeaseState {
+        self.with_list(session, |moment, list| {
+            list.bound_lease(moment.now);
+            let state = list.state_for(owner);
+            if state == LeaseState::Lost {
+                return state;
+            }
+            moment.lease_to(owner, list);
+            if state == LeaseState::Absent { LeaseState::Reclaimed } else { state }
+        })
+    }
+
+    /// Writes the lease. A queue outlives the lease of its owner, who discards and counts what expires.
+    fn lease_to(&self, owner: OwnerToken, list: &mut List) {
+        let given = self.config.lease();
+        let until = self.now.plus(given);
+        list.lease = Some(Lease { owner, until, given });
+        list.extend_to(until.plus(self.config.expiry_grace()));
+    }
+
+    /// Gives up a lease if it is still that owner's. Returns whether the lease was that owner's.
+    pub fn release(&mut self, session: &SessionId, owner: OwnerToken) -> bool {
+        self.with_list(session, |moment, list| {
+            let is_owner = list.state_for(owner) == LeaseState::Held;
+            if is_owner {
+                moment.end_lease(session, list);
+            }
+            is_owner
+        })
+    }
+
+    /// Removes what was delivered and reads the next batch. `reclaim` is false for the take behind a wait.
+    pub fn take(
+        &mut self,
+        session: &SessionId,
+        owner: OwnerToken,
+        delivered: Option<&Delivered>,
+        reclaim: bool,
+    ) -> Taken {
+        let queue = self.store.keys.of(session).queue;
+        self.with_list(session, |moment, list| {
+            let mut taken = Taken { lease: list.state_for(owner), changed: false, now: moment.now, items: Vec::new() };
+            if taken.lease == LeaseState::Absent && reclaim {
+                let (given, until) = (moment.config.lease(), moment.now.plus(moment.config.lease()));
+                list.lease = Some(Lease { owner, until, given });
+                taken.lease = LeaseState::Reclaimed;
+            }
+            if let Some(delivered) = delivered {
+                taken.changed = moment.acknowledge(session, list, delivered, taken.lease.is_ours());
+            }
+            if taken.lease.is_ours() {
+                taken.items = moment.batch(&queue, list);
+                moment.keep_until_expired(list, &taken.items);
+            }
+            taken
+        })
+    }
+
+    /// Removes what was delivered, unless something else stands at the tail. Returns whether that is so.
+    fn acknowledge(
+        &mut self,
+        session: &SessionId,
+        list: &mut List,
+        Delivered { count, last, questions, fates }: &Delivered,
+        is_owner: bool,
+    ) -> bool {
+        let is_there = |index| list.messages.get(index).is_some_and(|raw| last.matches(raw));
+        let matches = count.checked_sub(1).is_some_and(is_there);
+        let mut removed = VecDeque::new();
+        if is_owner && matches {
+            removed.extend((0..*count).map_while(|_| list.remove_oldest()));
+        }
+        for fate in fates {
+            // A delivery stands in any case. A discarded message is only settled where it is removed.
+            if fate.discarded.is_none() || !removed.is_empty() {
+                let raw = removed.get_mut(fate.position).map(std::mem::take).unwrap_or_default();
+                self.settle(session, list, fate, raw);
+            }
+        }
+        if is_owner {
+            for question in questions {
+                let life = question.deadline.since(self.now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace();
+                list.questions.open(question, self.now.plus(life));
+            }
+        }
+        is_owner && *count > 0 && !matches
+    }
+
+    /// Reads the oldest, as many as one batch may have.
+    fn batch(&self, queue: &str, list: &List) -> Vec<Item> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for raw in list.messages.iter().take(self.config.batch_messages()) {
+            bytes += raw.len();
+            if bytes > self.config.batch_bytes() && !items.is_empty() {
+                break;
+            }
+            items.push(Item::decode(queue, raw.clone(), self.config.time_to_live()));
+        }
+        items
+    }
+
+    /// Keeps the list until all that was read from it has expired. A foreign producer sets its own life, or none.
+    fn keep_until_expired(&self, list: &mut List, items: &[Item]) {
+        let expires = |item: &Item| {
+            let envelope = item.envelope.as_ref().ok()?;
+            let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { self.config.time_to_live() };
+            Some(self.now.plus(envelope.expires_at?.since(self.now).min(longest)))
+        };
+        let grace = self.config.expiry_grace();
+        let last = items.iter().filter_map(expires).max().map(|at| at.plus(grace));
+        let default = self.now.plus(self.config.time_to_live() + grace);
+        list.expires = Some(list.expires.unwrap_or(default)).max(last);
+    }
+
+    /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
+    pub fn replace_oldest(
+        &mut self,
+        session: &SessionId,
+        owner: OwnerToken,
+        oldest: &Mark,
+        replacement: Vec<u8>,
+    ) -> Replaced {
+        self.with_list(session, |moment, list| {
+            if list.state_for(owner) != LeaseState::Held {
+                return Replaced::NotOurs;
+            }
+            match list.messages.front_mut() {
+                Some(front) if oldest.matches(front) => {
+                    list.bytes = list.bytes - front.len() + replacement.len();
+                    *front = replacement;
+                    let default = moment.now.plus(moment.config.time_to_live() + moment.config.expiry_grace());
+                    list.expires = list.expires.or(Some(default));
+                    Replaced::Done
+                }
+                _ => Replaced::Changed,
+            }
+        })
+    }
+
+    /// Removes the oldest and returns it.
+    pub fn pop(&mut self, session: &SessionId) -> Option<Item> {
+        let queue = self.store.keys.of(session).queue;
+        let raw = self.with_list(session, |_, list| list.remove_oldest())?;
+        Some(Item::decode(&queue, raw, self.config.time_to_live()))
+    }
+
+    /// Returns whether nothing is queued.
+    pub fn is_empty(&mut self, session: &SessionId) -> bool {
+        self.with_list(session, |_, list| list.messages.is_empty())
+    }
+}

@@ -1,0 +1,72 @@
+//! Receipts: the recorded outcomes of notifications.
+
+use std::collections::HashMap;
+
+use super::list::List;
+use super::{Change, Moment};
+use crate::backend::{Fate, Letter, Mark};
+use crate::envelope::Timestamp;
+use crate::fate::Receipt;
+use crate::notification::NotificationId;
+use crate::session_id::SessionId;
+
+/// The receipts of all queues, each with the end of its time.
+#[derive(Debug, Default)]
+pub(super) struct Receipts {
+    told: HashMap<(SessionId, NotificationId), (Receipt, Timestamp)>,
+    /// Number of receipts after the last removal of those whose time is over.
+    tidied: usize,
+}
+
+impl Moment<'_> {
+    /// Writes a receipt. A receipt that says `Delivered` stands for good.
+    pub(super) fn tell(&mut self, session: &SessionId, id: NotificationId, receipt: Receipt, until: Timestamp) {
+        let Receipts { told, tidied } = &mut self.store.receipts;
+        // Each receipt is looked at a bounded number of times, however many there are.
+        if told.len() > 2 * *tidied + 64 {
+            told.retain(|_, (_, until)| *until > self.now);
+            *tidied = told.len();
+        }
+        let key = (session.clone(), id);
+        let is_final =
+            |(receipt, until): &(Receipt, Timestamp)| *until > self.now && matches!(receipt, Receipt::Delivered { .. });
+        if !told.get(&key).is_some_and(is_final) {
+            told.insert(key, (receipt, until));
+            self.store.changes.push(Change::Receipt(session.clone(), id));
+        }
+    }
+
+    /// Records the outcome of a message that is in its queue no more: its receipt, and its dead letter.
+    pub fn record(&mut self, session: &SessionId, fate: &Fate, raw: &[u8]) {
+        self.with_list(session, |moment, list| moment.settle(session, list, fate, raw.to_vec()));
+    }
+
+    /// The same, for a message of this list.
+    pub(super) fn settle(&mut self, session: &SessionId, list: &mut List, fate: &Fate, raw: Vec<u8>) {
+        let at = self.now;
+        let reason = fate.discarded.as_ref().map(|reason| reason.bounded());
+        if let Some(id) = fate.receipt {
+            let receipt = match &reason {
+                None => Receipt::Delivered { at },
+                Some(reason) => Receipt::Discarded { reason: reason.clone(), at },
+            };
+            self.tell(session, id, receipt, at.plus(self.config.receipt_life()));
+        }
+        if let (Some(reason), true) = (reason, self.config.dead_letters() > 0) {
+            let mark = Mark::of(&raw);
+            list.letters.keep(self.config, Letter { at, reason, raw, mark });
+        }
+    }
+
+    /// Returns a receipt.
+    pub fn receipt(&mut self, session: &SessionId, id: NotificationId) -> Receipt {
+        let has_owner = self.with_list(session, |moment, list| {
+            list.bound_lease(moment.now);
+            list.lease.is_some() && !list.messages.is_empty()
+        });
+        match self.store.receipts.told.get(&(session.clone(), id)) {
+            Some((receipt, until)) if *until > self.now => receipt.clone().at(self.now, has_owner),
+            _ => Receipt::Unknown,
+        }
+    }
+}
