@@ -40,7 +40,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::config::{Config, ConfigError};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::{Cause, QueueError};
 use crate::session_id::{SessionId, SessionStatus};
@@ -59,24 +58,6 @@ pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered};
 pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
 pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
-
-/// The queue that a URL names, checked to be usable.
-///
-/// # Errors
-/// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
-pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
-    let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", redis::url::shown(url), rule)));
-    let queue: Arc<dyn Backend> = match url.split_once("://") {
-        Some(("memory", name)) if !name.is_empty() => Arc::new(memory::MemoryBackend::new(name, config)),
-        Some(("redis" | "unix" | "redis+unix", _)) => {
-            Arc::new(redis::RedisBackend::new(url, config).map_err(ConnectError::Url)?)
-        }
-        Some(("rediss" | "valkeys", _)) => return refused("TLS is not supported yet; use redis:// or unix://"),
-        _ => return refused("it must begin with redis://, unix:// or memory:// and a name"),
-    };
-    queue.check().await?;
-    Ok(queue)
-}
 
 /// What every backend does for a whole process.
 #[async_trait]
@@ -214,16 +195,4 @@ impl fmt::Display for QueueLimit {
             Self::Bytes(limit) => write!(f, "{limit} bytes"),
         }
     }
-}
-
-/// Failure of [`Courier::start`](crate::Courier::start) or [`Publisher::connect`](crate::Publisher::connect).
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The URL cannot be used.
-    #[error("the queue's URL: {0}")]
-    Url(ConfigError),
-    /// The queue did not answer, or refused.
-    #[error(transparent)]
-    Backend(#[from] QueueError),
 }

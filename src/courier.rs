@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::backend::questions::answer_open;
-use crate::backend::{self, Backend, ConnectError, Settled};
+use crate::backend::{Backend, Settled};
 use crate::config::Config;
+use crate::connect::{ConnectError, connect};
 use crate::failure::QueueError;
 use crate::publisher::Publisher;
 use crate::question::{Answer, Question};
@@ -41,7 +42,7 @@ impl Courier {
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
     pub async fn start(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let queue = backend::connect(url, Arc::clone(&config)).await?;
+        let queue = connect(url, Arc::clone(&config)).await?;
         let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
         let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&config));
         Ok(Self {

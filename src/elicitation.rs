@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -247,14 +247,6 @@ impl Drop for UnderWay<'_> {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(self.withdrawal());
         }
-    }
-}
-
-/// JSON as an object, whatever it is.
-fn into_object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
     }
 }
 

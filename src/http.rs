@@ -32,6 +32,7 @@ mod origin;
 mod server;
 mod service;
 mod serving;
+mod settings;
 mod surrogates;
 
 pub use self::server::McpServer;

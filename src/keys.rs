@@ -1,14 +1,8 @@
 //! Names of the keys in Redis, FastMCP's and ours. Everything that says where something lies stands here.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
-
 use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
-
-/// What stays as it is in a key: `A-Za-z0-9._~-`. So no `:` comes in, by which `a` and `a:lease` could collide, and no
-/// brace, which Redis Cluster would read.
-pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
 
 /// The keys of one fleet: everything under one prefix.
 #[derive(Debug, Clone)]

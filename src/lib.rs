@@ -77,6 +77,8 @@ pub mod envelope;
 // The ports and their backends.
 pub mod backend;
 pub mod session;
+
+mod connect;
 mod subscription;
 
 // The worker's side, the server's side, the door.
@@ -95,8 +97,19 @@ pub mod http;
 pub mod testing {
     /// The backend port, its two backends, and what they answer.
     pub mod backend {
+        use std::sync::Arc;
+
         pub use crate::backend::memory::{Change, MemoryBackend, Moment, Store};
         pub use crate::backend::*;
+        use crate::{Config, ConnectError};
+
+        /// Opens the queue that a URL names.
+        ///
+        /// # Errors
+        /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+        pub async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
+            crate::connect::connect(url, config).await
+        }
 
         /// Returns the name and the text of every Lua script.
         pub fn lua_scripts() -> Vec<(&'static str, &'static str)> {
@@ -123,8 +136,9 @@ mod readme {}
 /// Attribute that an implementation of [`McpSession`] carries, so that its methods are written as `async fn`.
 pub use async_trait::async_trait;
 
-pub use self::backend::{ConnectError, QueueLimit};
+pub use self::backend::QueueLimit;
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
+pub use self::connect::ConnectError;
 pub use self::courier::Courier;
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
 pub use self::failure::{Cause, QueueError, QueueErrorKind};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::backend::{self, Backend, ConnectError, Outgoing, QueueLimit, Queued, Refusal};
+use crate::backend::{Backend, Outgoing, QueueLimit, Queued, Refusal};
 use crate::config::Config;
+use crate::connect::{ConnectError, connect};
 use crate::envelope::Draft;
 use crate::failure::{Cause, QueueError};
 use crate::json::MAX_DEPTH;
@@ -71,7 +72,7 @@ impl Publisher {
     /// Nothing remains.
     pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let queue = backend::connect(url, Arc::clone(&config)).await?;
+        let queue = connect(url, Arc::clone(&config)).await?;
         Ok(Self::new(queue, config))
     }
 

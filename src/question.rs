@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::envelope::Timestamp;
 use crate::json::{MAX_DEPTH, nests_deeper};
-use crate::keys::ENCODED;
+use crate::session_id::ENCODED;
 
 mod form;
 

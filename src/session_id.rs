@@ -4,11 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::keys::ENCODED;
 use crate::principal::{InvalidPrincipal, Principal};
+
+/// Characters that are percent-encoded in the texts of session ids and tasks: all but `A-Za-z0-9._~-`. So a key has no `:` by
+/// which `a` and `a:lease` could collide, and no brace, which Redis Cluster would read.
+pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
 
 /// Id of an MCP session, and the user to whom the session is bound, if any.
 ///

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::backend::{Backend, OwnerToken, Permit, Posed, Settled, connect};
+use mcp_courier::testing::backend::{Backend, OwnerToken, Permit, Posed, Settled, connect};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Publisher, Receipt, SessionId, SessionStatus,
     TaskKey,

@@ -455,7 +455,8 @@ mod principals {
 #[actix::test]
 async fn another_type_under_one_sessions_key_is_that_sessions_trouble_alone() {
     let redis = RedisServer::start();
-    let queue = mcp_courier::backend::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
+    let queue =
+        mcp_courier::testing::backend::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
     let sessions = ["odd", "known", "unknown"].map(|id| SessionId::new(id).unwrap());
     queue.remember(&sessions[1], "{}").await.unwrap();
     redis_says::<usize>(&redis, &["RPUSH", "mcp-courier:session:odd", "x"]).await;

@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "config",
     "subscription",
     "backend",
+    "connect",
     "session",
     "publisher",
     "elicitation",

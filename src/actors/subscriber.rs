@@ -109,8 +109,9 @@ mod tests {
     use crate::actors::guarded::Guarded;
     use crate::actors::post::Ended;
     use crate::actors::stats::Stats;
-    use crate::backend::{OwnerToken, Posed, connect};
+    use crate::backend::{OwnerToken, Posed};
     use crate::config::Config;
+    use crate::connect::connect;
     use crate::envelope::Timestamp;
     use crate::fate::DiscardReason;
     use crate::question::{Elicitation, Question, TaskKey};

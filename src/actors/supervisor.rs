@@ -26,6 +26,7 @@ use crate::session_id::SessionId;
 
 mod child;
 mod parked;
+mod places;
 mod shutdown;
 
 pub use self::shutdown::{Shutdown, ShutdownReport};

@@ -38,8 +38,16 @@ impl Schema {
                 let at = if at.is_empty() { "/".to_owned() } else { at };
                 Answer::cancelled(format!("the client's answer does not fit the schema at {at}"))
             }
-            None => Answer::Accept(super::into_object(content)),
+            None => Answer::Accept(into_object(content)),
         }
+    }
+}
+
+/// Returns the fields of an object, and none of any other value.
+pub(super) fn into_object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
     }
 }
 
@@ -83,8 +91,8 @@ mod tests {
         let schema = json!({"type": "object", "required": ["n"], "properties": {
             "n": {"type": "integer", "minimum": 1}, "mail": {"type": "string", "format": "email"}}});
         let schema = Schema::of(&Elicitation::form("?", schema).unwrap()).unwrap();
-        let check = |content: Value| schema.check(super::super::into_object(content));
-        assert_eq!(check(json!({"n": 1})), Answer::Accept(super::super::into_object(json!({"n": 1}))));
+        let check = |content: Value| schema.check(into_object(content));
+        assert_eq!(check(json!({"n": 1})), Answer::Accept(into_object(json!({"n": 1}))));
         for (content, at) in [
             (json!({}), "/"),
             (json!({"n": 0}), "/n"),

@@ -10,18 +10,15 @@ use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 
-use super::layer::Authenticate;
 use super::origin::{Access, Host, Origin};
-use super::service::{BeforeShutdown, HttpSettings, McpService};
+use super::service::McpService;
 use super::serving::{BoundServer, ServeError};
+use super::settings::{HttpSettings, Settings};
 use crate::config::ConfigError;
 use crate::courier::Courier;
 use crate::principal::Principal;
 use crate::session::rmcp::CourierSessionManager;
 use crate::session_id::SessionId;
-
-/// Makes the handler of a session.
-pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + Sync>;
 
 /// The settings of an MCP server over HTTP. [`Courier::mcp_server`] begins with the defaults.
 ///
@@ -41,24 +38,8 @@ pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + 
 /// ```
 #[must_use = "a server does nothing until it is served or built"]
 pub struct McpServer<S, M = LocalSessionManager> {
-    pub(super) manager: CourierSessionManager<M>,
-    pub(super) settings: Settings<S>,
-}
-
-/// All settings but the session manager.
-pub(super) struct Settings<S> {
-    pub(super) courier: Courier,
-    pub(super) factory: Factory<S>,
-    pub(super) access: Access,
-    pub(super) authenticate: Option<Arc<Authenticate>>,
-    pub(super) before_shutdown: Option<Arc<BeforeShutdown>>,
-    pub(super) is_stored: bool,
-    pub(super) max_body_bytes: usize,
-    pub(super) sse_keep_alive: Duration,
-    pub(super) http: HttpSettings,
-    path: String,
-    /// First setting that cannot be: settings are checked when the server is built.
-    wrong: Option<ConfigError>,
+    manager: CourierSessionManager<M>,
+    settings: Settings<S>,
 }
 
 impl<S, M> std::fmt::Debug for McpServer<S, M> {
@@ -251,7 +232,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
     pub fn build(self) -> Result<McpService<S, M>, ConfigError> {
         match self.settings.wrong {
             Some(wrong) => Err(wrong),
-            None => Ok(McpService::new(self)),
+            None => Ok(McpService::new(self.manager, self.settings)),
         }
     }
 

@@ -1,7 +1,6 @@
 //! [`McpService`]: a server's MCP endpoint, to be mounted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_http::Request;
 use actix_service::IntoServiceFactory;
@@ -9,7 +8,7 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Response, ServerHandle, Service, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::{Error, HttpServer, Scope, web};
-use futures_util::future::{BoxFuture, LocalBoxFuture};
+use futures_util::future::BoxFuture;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -17,29 +16,12 @@ use rmcp_actix_web::transport::{SessionStore, StreamableHttpService};
 use tokio_util::sync::CancellationToken;
 
 use super::layer::Layer;
-use super::server::McpServer;
-use super::serving::{BoundServer, ServeError};
+use super::settings::{BeforeShutdown, HttpSettings, Settings};
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
 use crate::session::rmcp::CourierSessionManager;
 
-/// What a shutdown begins with.
-pub(super) type BeforeShutdown = dyn Fn() -> LocalBoxFuture<'static, ()> + Send + Sync;
-
-/// Settings of the HTTP server itself.
-#[derive(Debug, Clone)]
-pub(super) struct HttpSettings {
-    pub(super) keep_alive: Duration,
-    pub(super) shutdown_timeout: Duration,
-}
-
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self { keep_alive: Duration::from_secs(75), shutdown_timeout: Duration::from_secs(5) }
-    }
-}
-
-/// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`]. Cheap to clone.
+/// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`](super::McpServer::build). Cheap to clone.
 ///
 /// ```no_run
 /// use actix_web::{App, HttpServer, web};
@@ -93,7 +75,7 @@ impl<S, M> std::fmt::Debug for McpService<S, M> {
 }
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
-    pub(super) fn new(McpServer { manager, settings }: McpServer<S, M>) -> Self {
+    pub(super) fn new(manager: CourierSessionManager<M>, settings: Settings<S>) -> Self {
         let store = settings.is_stored.then(|| manager.session_store() as Arc<dyn SessionStore>);
         let (manager, streams) = (Arc::new(manager), CancellationToken::new());
         let rmcp = StreamableHttpService::builder()
@@ -164,31 +146,9 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .shutdown_timeout(whole_seconds)
     }
 
-    /// Runs an HTTP server that is bound and mounts the [scope](Self::scope), as [`McpServer::serve`] does.
-    ///
-    /// # Errors
-    /// [`ServeError::Signals`] or [`ServeError::Http`].
-    ///
-    /// # Cancellation
-    /// The HTTP server stops at once; leases expire by themselves.
-    pub async fn run<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> Result<(), ServeError>
-    where
-        F: Fn() -> I + Send + Clone + 'static,
-        I: IntoServiceFactory<A, Request> + 'static,
-        A: ServiceFactory<Request, Config = AppConfig> + 'static,
-        A::Error: Into<Error> + 'static,
-        A::InitError: std::fmt::Debug,
-        A::Response: Into<Response<B>> + 'static,
-        <A::Service as Service<Request>>::Future: 'static,
-        A::Service: 'static,
-        B: MessageBody + 'static,
-    {
-        BoundServer::new(self.clone(), http, String::new())?.run().await
-    }
-
-    /// Shuts down in the order that loses no time: what [`McpServer::before_shutdown`] says, then deliveries end and leases
+    /// Shuts down in the order that loses no time: what [`McpServer::before_shutdown`](super::McpServer::before_shutdown) says, then deliveries end and leases
     /// are released, then the streams end, then the HTTP server stops. Each of the first two steps, and the last, takes the
-    /// [shutdown timeout](McpServer::shutdown_timeout) at most. For a server that is not [run](Self::run) here.
+    /// [shutdown timeout](super::McpServer::shutdown_timeout) at most. For a server that is not [run](Self::run) here.
     ///
     /// # Cancellation
     /// The steps that have not begun are left out.

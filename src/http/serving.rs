@@ -133,6 +133,30 @@ impl BoundServer {
     }
 }
 
+impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
+    /// Runs an HTTP server that is bound and mounts the [scope](Self::scope), as [`McpServer::serve`](super::McpServer::serve) does.
+    ///
+    /// # Errors
+    /// [`ServeError::Signals`] or [`ServeError::Http`].
+    ///
+    /// # Cancellation
+    /// The HTTP server stops at once; leases expire by themselves.
+    pub async fn run<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> Result<(), ServeError>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<A, Request> + 'static,
+        A: ServiceFactory<Request, Config = AppConfig> + 'static,
+        A::Error: Into<Error> + 'static,
+        A::InitError: std::fmt::Debug,
+        A::Response: Into<Response<B>> + 'static,
+        <A::Service as Service<Request>>::Future: 'static,
+        A::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        BoundServer::new(self.clone(), http, String::new())?.run().await
+    }
+}
+
 /// Stops an HTTP server whose future is dropped: its threads would go on.
 struct StopOnDrop(ServerHandle);
 

@@ -46,6 +46,7 @@ mod pending_ends;
 mod principal;
 mod restoring;
 mod shared;
+mod slot;
 mod store;
 mod stream;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mcp_courier::backend::{Backend, connect};
+use mcp_courier::testing::backend::{Backend, connect};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, ElicitError, Elicitation, Elicitor, McpSession, Publisher, SessionId,
     TaskKey,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::backend::connect;
+use mcp_courier::testing::backend::connect;
 use mcp_courier::{Config, ConnectError, Publisher, QueueErrorKind};
 
 use tokio::io::AsyncWriteExt;

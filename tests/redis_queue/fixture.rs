@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
+use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::{LineLimit, OwnerToken, Permit, connect};
+use mcp_courier::testing::backend::{LineLimit, OwnerToken, Permit, connect};
 use mcp_courier::{Config, Notification, Publisher, PushRefusal, SessionId};
 use serde_json::json;
 

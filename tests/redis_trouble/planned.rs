@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::actors::SubscriberState;
-use mcp_courier::backend::{Backend, Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect};
+use mcp_courier::testing::backend::{
+    Backend, Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect,
+};
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, TaskKey,
 };

@@ -138,7 +138,7 @@ fn fields<T: JsonSchema>() -> Value {
 
 /// What `elicit_as` makes of content.
 fn answered<T: DeserializeOwned>(schema: &Schema, content: Value) -> Result<T, String> {
-    match schema.check(super::super::into_object(content)) {
+    match schema.check(crate::elicitation::schema::into_object(content)) {
         Answer::Accept(content) => {
             Ok(serde_json::from_value(Value::Object(content)).expect("the type accepts what the schema accepts"))
         }

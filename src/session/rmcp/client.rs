@@ -1,7 +1,7 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::batch::Batch;
 use self::questions::Modes;
 use super::early_close::EarlyCloses;
-use super::stream::{Messages, Slot};
+use super::slot::Slot;
 use crate::backend::ProcessId;
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
@@ -22,6 +22,10 @@ mod introduction;
 mod questions;
 
 pub(super) use self::questions::Answered;
+
+/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
+/// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.
+const PING: &str = "mcp-courier:ping:";
 
 pub(super) struct ClientSession {
     session_id: SessionId,
@@ -140,8 +144,9 @@ impl ClientSession {
         state.early_closes.decide(last_event_id, now)
     }
 
-    /// Opens a stream, which is the newest then and receives. `is_layered` says that the HTTP layer writes its messages.
-    pub(super) fn open(self: &Arc<Self>, slot: Slot, is_layered: bool) -> Messages {
+    /// Opens a stream, which is the newest then and receives. Returns its messages and its number, by which to
+    /// [close](Self::close) it. `is_layered` says that the HTTP layer writes its messages.
+    pub(super) fn open(&self, slot: Slot, is_layered: bool) -> (mpsc::Receiver<String>, u64) {
         // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
         let (sender, receiver) = mpsc::channel(1);
         let mut state = self.state();
@@ -150,7 +155,7 @@ impl ClientSession {
         let open = watch::Sender::new(());
         state.streams.push(OpenStream { number, sender, is_layered, slot, open });
         self.presence.ready(number);
-        Messages::new(receiver, Arc::clone(self), number)
+        (receiver, number)
     }
 
     /// A stream has ended, or must. The newest of the others goes on.

@@ -6,6 +6,7 @@
 //! whose it is. And when a worker has ended, rmcp closes its session by its id: by then that must not be a new one.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use tokio::sync::watch;
 /// After this long a gate opens by itself: whoever should have opened it is gone. Longer than Redis may take to say what a
 /// session began with.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Time that suffices for a task of rmcp that only takes a lock.
+const MOMENT: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Gates(Mutex<HashMap<RmcpSessionId, Gate>>);
@@ -111,6 +115,17 @@ impl Gates {
 
     fn gates(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Gate>> {
         lock(&self.0)
+    }
+}
+
+/// Runs a future when rmcp has given up a restore too. rmcp does so in a task of its own, a moment after its own future was
+/// dropped or has returned. To a request before that moment rmcp would answer that there is no such session.
+pub(super) fn after_rmcp(what: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            what.await;
+        });
     }
 }
 

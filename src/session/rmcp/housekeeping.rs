@@ -12,9 +12,6 @@ use super::shared::Shared;
 use crate::backend::Remembered;
 use crate::failure::{QueueError, QueueErrorKind};
 
-/// Default of the time that an idle session is kept: rmcp's own.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// Longest time between two rounds: what Redis forgot or refused is stored again within this time.
 const ROUND: Duration = Duration::from_secs(15);
 

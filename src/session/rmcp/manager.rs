@@ -11,14 +11,15 @@ use rmcp::transport::streamable_http_server::session::{
 
 use super::client::{Answered, ClientSession};
 use super::early_close::{early_close, original, resumed};
-use super::gates::Why;
+use super::gates::{Why, after_rmcp};
 use super::handoff::{PrimingEvent, hand, is_layered};
 use super::housekeeping;
 use super::principal::{acting, session_of};
-use super::restoring::{Restoring, after_rmcp, is_restored};
+use super::restoring::{Restoring, is_restored};
 use super::shared::Shared;
+use super::slot::Slot;
 use super::store::CourierSessionStore;
-use super::stream::{CourierStream, RequestStream, Slot};
+use super::stream::{CourierStream, Messages, RequestStream};
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::failure::QueueError;
@@ -146,7 +147,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         let retry = self.shared.reconnect_delay();
         // Without any id a client that saw nothing else would not come back by `resume`: rmcp's priming event has this one.
         let slot = Slot::new(rmcp, &self.shared.epoch);
-        let messages = client.open(slot.clone(), is_layered());
+        let messages = Messages::open(&client, slot.clone(), is_layered());
         let stream = if is_layered() {
             let id = last_event_id.map_or_else(|| "0".to_owned(), resumed);
             let event = PrimingEvent { id, retry, replaces };

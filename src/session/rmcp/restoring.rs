@@ -1,17 +1,13 @@
 //! [`Restoring`]: a session that another server began is made one of this process.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions};
 use rmcp::transport::streamable_http_server::SessionRestoreMarker;
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
 
+use super::gates::after_rmcp;
 use super::shared::Shared;
-
-/// Long enough for a task that only takes a lock.
-const MOMENT: Duration = Duration::from_millis(10);
 
 /// A session is being restored. Where that fails, or whoever does it hangs up, what there is of it is closed again: rmcp
 /// would serve it without having initialised it.
@@ -51,17 +47,6 @@ impl<M: SessionManager> Drop for Restoring<M> {
                 after_rmcp(async move { shared.gates.open(&id) });
             }
         }
-    }
-}
-
-/// Does something when rmcp has given up a restore too. It forgets that in a task of its own, a moment after it has dropped
-/// or returned; a request that came before that would be told that there is no such session.
-pub(super) fn after_rmcp(what: impl Future<Output = ()> + Send + 'static) {
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async move {
-            tokio::time::sleep(MOMENT).await;
-            what.await;
-        });
     }
 }
 

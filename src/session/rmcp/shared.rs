@@ -11,10 +11,8 @@ use tokio::sync::{Notify, watch};
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
-use super::gates::Gates;
-use super::housekeeping;
+use super::gates::{Gates, after_rmcp};
 use super::pending_ends::{PendingEnd, PendingEnds};
-use super::restoring::after_rmcp;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, ProcessId, Remembered};
 use crate::config::Config;
@@ -24,7 +22,10 @@ use crate::recent::Recent;
 use crate::session::Subscribers;
 use crate::session_id::SessionId;
 
-/// How long clients wait by default before they open another stream: rmcp's own.
+/// Default of the time that an idle session is kept: rmcp's own.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Default of the time that clients wait before they open another stream: rmcp's own.
 const RECONNECT_DELAY: Duration = Duration::from_secs(3);
 
 /// Number of sessions that are remembered here after their end: of those that ended for good, whose end may be heard of
@@ -75,7 +76,7 @@ impl<M: SessionManager> Shared<M> {
             epoch,
             clients: Mutex::default(),
             is_stored: AtomicBool::new(false),
-            idle_timeout: Mutex::new(housekeeping::IDLE_TIMEOUT),
+            idle_timeout: Mutex::new(IDLE_TIMEOUT),
             reconnect_delay: Mutex::new(RECONNECT_DELAY),
             on_end: Mutex::default(),
             ended: Mutex::new(Recent::new(ENDED)),

@@ -8,8 +8,8 @@ use rmcp::transport::streamable_http_server::session::{
     store::{SessionState, SessionStore, SessionStoreError},
 };
 
+use super::gates::after_rmcp;
 use super::principal::session_of;
-use super::restoring::after_rmcp;
 use super::shared::Shared;
 
 /// rmcp's session store in the queue's own Redis: a client whose server is gone goes on at another with its session id,

@@ -1,7 +1,7 @@
 //! The decorated streams: rmcp's own, merged with what we hand over; and that of a request, counted.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -13,42 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::client::ClientSession;
-use super::event_id::Epoch;
-use crate::lock::lock;
-
-type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
-
-/// rmcp's own stream, where others can let it go.
-#[derive(Clone)]
-pub(super) struct Slot {
-    stream: Arc<Mutex<Option<BoxStream>>>,
-    epoch: Epoch,
-}
-
-impl Slot {
-    pub(super) fn new(stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, epoch: &Epoch) -> Self {
-        Self { stream: Arc::new(Mutex::new(Some(Box::pin(stream)))), epoch: epoch.clone() }
-    }
-
-    /// Drops it.
-    pub(super) fn clear(&self) {
-        let stream = lock(&self.stream).take();
-        // Outside the lock: it is not known what its drop does.
-        drop(stream);
-    }
-
-    /// Its next message, under an id that says who issued it.
-    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let mut slot = lock(&self.stream);
-        let Some(stream) = slot.as_mut() else { return Poll::Ready(None) };
-        stream.as_mut().poll_next(context).map(|message| {
-            message.map(|mut message| {
-                message.event_id = message.event_id.map(|id| self.epoch.mark(&id));
-                message
-            })
-        })
-    }
-}
+use super::slot::Slot;
 
 /// The messages of one standalone stream that are not rmcp's: whole JSON-RPC messages as text. Dropping them closes the
 /// stream for its session.
@@ -59,8 +24,10 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(receiver: mpsc::Receiver<String>, session: Arc<ClientSession>, number: u64) -> Self {
-        Self { receiver, session, number }
+    /// Opens a stream of a session: see [`ClientSession::open`].
+    pub(super) fn open(session: &Arc<ClientSession>, slot: Slot, is_layered: bool) -> Self {
+        let (receiver, number) = session.open(slot, is_layered);
+        Self { receiver, session: Arc::clone(session), number }
     }
 
     /// Polls for the next message. After the last one the stream must end: it is cut, or its session has ended.

@@ -8,14 +8,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::ClientSession;
+use super::{ClientSession, PING};
 use crate::config::DeliveryLevel;
 use crate::question::{Answer, Question};
 use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
-
-/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
-/// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.
-pub(super) const PING: &str = "mcp-courier:ping:";
 
 /// Returns the nonce of a ping, with 122 random bits. No other ping ever has it: a session may end and be restored in the same
 /// process, and a late answer to a ping of the ended one must confirm nothing. Nobody can guess it: news are easily forged.

@@ -4,8 +4,7 @@ use rmcp::model::{ClientJsonRpcMessage, RequestId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::ClientSession;
-use super::batch::PING;
+use super::{ClientSession, PING};
 use crate::backend::ProcessId;
 use crate::question::{Answer, Elicitation, Question};
 use crate::session::{AskError, SessionState};

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -6,7 +8,7 @@ use super::*;
 use crate::notification::NotificationId;
 use crate::question::{Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
-use crate::session::rmcp::stream::CourierStream;
+use crate::session::rmcp::stream::{CourierStream, Messages};
 use crate::session::{AskError, HandOverError, McpSession, Outbound};
 
 fn client(config: &Config) -> Arc<ClientSession> {
@@ -15,7 +17,7 @@ fn client(config: &Config) -> Arc<ClientSession> {
 
 fn open(session: &Arc<ClientSession>) -> CourierStream {
     let slot = Slot::new(stream::pending(), &Epoch::new());
-    let messages = session.open(slot.clone(), false);
+    let messages = Messages::open(session, slot.clone(), false);
     CourierStream::new(None, slot, Some(messages))
 }
 

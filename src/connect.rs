@@ -1,0 +1,40 @@
+//! [`connect`]: choosing a backend by its URL.
+
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::backend::memory::MemoryBackend;
+use crate::backend::redis::RedisBackend;
+use crate::backend::redis::url::shown;
+use crate::config::{Config, ConfigError};
+use crate::failure::QueueError;
+
+/// Opens the queue that a URL names, and checks that the queue can be used.
+///
+/// # Errors
+/// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+pub(crate) async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
+    let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", shown(url), rule)));
+    let queue: Arc<dyn Backend> = match url.split_once("://") {
+        Some(("memory", name)) if !name.is_empty() => Arc::new(MemoryBackend::new(name, config)),
+        Some(("redis" | "unix" | "redis+unix", _)) => {
+            Arc::new(RedisBackend::new(url, config).map_err(ConnectError::Url)?)
+        }
+        Some(("rediss" | "valkeys", _)) => return refused("TLS is not supported yet; use redis:// or unix://"),
+        _ => return refused("it must begin with redis://, unix:// or memory:// and a name"),
+    };
+    queue.check().await?;
+    Ok(queue)
+}
+
+/// Failure of [`Courier::start`](crate::Courier::start) or [`Publisher::connect`](crate::Publisher::connect).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL cannot be used.
+    #[error("the queue's URL: {0}")]
+    Url(ConfigError),
+    /// The queue did not answer, or refused.
+    #[error(transparent)]
+    Backend(#[from] QueueError),
+}

@@ -1,0 +1,46 @@
+//! [`Settings`]: what an MCP server over HTTP is built from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::layer::Authenticate;
+use super::origin::Access;
+use crate::config::ConfigError;
+use crate::courier::Courier;
+
+/// Function that makes the handler of a session.
+pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + Sync>;
+
+/// Function with which a shutdown begins.
+pub(super) type BeforeShutdown = dyn Fn() -> LocalBoxFuture<'static, ()> + Send + Sync;
+
+/// All settings of a server but its session manager.
+pub(super) struct Settings<S> {
+    pub(super) courier: Courier,
+    pub(super) factory: Factory<S>,
+    pub(super) access: Access,
+    pub(super) authenticate: Option<Arc<Authenticate>>,
+    pub(super) before_shutdown: Option<Arc<BeforeShutdown>>,
+    pub(super) is_stored: bool,
+    pub(super) max_body_bytes: usize,
+    pub(super) sse_keep_alive: Duration,
+    pub(super) http: HttpSettings,
+    pub(super) path: String,
+    /// First setting that is not possible: settings are checked when the server is built.
+    pub(super) wrong: Option<ConfigError>,
+}
+
+/// Settings of the HTTP server itself.
+#[derive(Debug, Clone)]
+pub(super) struct HttpSettings {
+    pub(super) keep_alive: Duration,
+    pub(super) shutdown_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { keep_alive: Duration::from_secs(75), shutdown_timeout: Duration::from_secs(5) }
+    }
+}
