@@ -22,12 +22,11 @@ use crate::notification::{ID_KEY, InvalidNotification, NotificationId, check_met
 use crate::question::{Question, RELATED_TASK};
 
 mod draft;
-mod timestamp;
 mod wire;
 
 pub use self::draft::Draft;
-pub use self::timestamp::Timestamp;
 use self::wire::{Wire, fields_of};
+pub use crate::timestamp::Timestamp;
 
 /// A notification as it came out of the queue.
 #[derive(Debug, Clone)]

@@ -71,6 +71,7 @@ mod question;
 mod recent;
 mod retry;
 mod session_id;
+mod timestamp;
 
 pub mod envelope;
 

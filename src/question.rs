@@ -5,9 +5,9 @@ use std::time::Duration;
 use percent_encoding::utf8_percent_encode;
 use serde_json::{Map, Value, json};
 
-use crate::envelope::Timestamp;
 use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::session_id::ENCODED;
+use crate::timestamp::Timestamp;
 
 mod form;
 

@@ -1,4 +1,4 @@
-//! [`Timestamp`]: the times in an envelope.
+//! [`Timestamp`]: a moment by the clock of the queue.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
