@@ -9,17 +9,18 @@
 //!            an arbiter (thread) each    │ starts, stops, restarts
 //!        ┌───────────────────────────────▼─────────────────────────────┐
 //!        │  SessionSubscriberActor ──── Deliver(batch) ──►  SessionActor │ ──► McpSession
-//!        │     │    ▲             ◄──── DeliverOutcome ───               │
+//!        │     │    ▲             ◄──── Outcome ──────────               │
 //!        └─────┼────┼──────────────────────────────────────────────────┘
 //!         ack+take  wait
 //!              ▼    │
 //!             the queue
 //! ```
 //!
-//! The subscriber sends the next [`Deliver`] only after the answer to the last: order and back-pressure come from that
+//! The subscriber sends the next `Deliver` only after the answer to the last: order and back-pressure come from that
 //! alone. No Redis and no JSON in here.
 
 mod arbiters;
+mod clock;
 mod guarded;
 mod post;
 mod questions;
@@ -28,11 +29,11 @@ mod stats;
 mod subscriber;
 mod supervisor;
 
-pub use self::post::StopReason;
-pub use self::session::{Deliver, DeliverOutcome, SessionActor, Stopped};
-pub use self::stats::{SubscriberInfo, SubscriberState};
+pub use self::session::SessionActor;
+pub use self::stats::SubscriberInfo;
 pub use self::subscriber::SessionSubscriberActor;
 pub use self::supervisor::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
     SupervisorActor,
 };
+pub use crate::subscription::{ExitReason, SubscriberState};

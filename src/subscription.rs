@@ -5,8 +5,6 @@
 
 // Public for the tests, which reach them by the feature.
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
-// Until the actors drive the machine.
-#![allow(dead_code, unused_imports)]
 
 mod ack;
 mod arrivals;
@@ -17,12 +15,11 @@ mod machine;
 mod permit;
 mod state;
 
-pub use self::ack::{Ack, Delivered, Fate};
-pub(crate) use self::arrivals::Arrivals;
+pub use self::ack::{Delivered, Fate};
 pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
-pub use self::delivery::{BatchEnd, Delivery, EndedTasks, HandOverError, Outcome, Step};
-pub use self::event::{Action, Event, Note, Operation, OperationKind};
+pub use self::delivery::{Delivery, EndedTasks, HandOverError, Outcome, Step};
+pub use self::event::{Action, Event, Note, Operation};
 pub use self::machine::Subscription;
 pub(crate) use self::permit::DoubtMark;
 pub use self::permit::Permit;
-pub use self::state::{ExitReason, IllegalTransition, SessionState, SubscriberState};
+pub use self::state::{ExitReason, SessionState, SubscriberState};

@@ -23,11 +23,6 @@ impl Timestamp {
         Self(self.0.saturating_add(micros(while_)))
     }
 
-    /// This moment less a while.
-    pub(crate) fn minus(self, while_: Duration) -> Self {
-        Self(self.0.saturating_sub(micros(while_)))
-    }
-
     /// How long after `earlier` it is; zero if it is before.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -2,24 +2,19 @@
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::watch;
 
 use super::guarded::Guarded;
-use super::session::EndedTasks;
 use super::stats::Stats;
-
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken};
 use crate::config::{Config, Delivery};
-use crate::envelope::{Envelope, Timestamp};
-use crate::notification::NotificationId;
-use crate::recent::Recent;
 use crate::session::Presence;
 use crate::session_id::SessionId;
-use crate::subscription::Arrivals;
+use crate::subscription::{EndedTasks, ExitReason, Subscription};
 
 /// Longest time that a release may take at the end. The lease runs out by itself.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -73,15 +68,6 @@ impl Post {
         }
     }
 
-    /// Whether open questions are kept in the queue, so that the end of the session has to cancel them.
-    pub(super) fn keeps_questions(&self) -> bool {
-        self.config.delivery() == Delivery::AtLeastOnce
-    }
-
-    pub(super) fn stopping(&self) -> bool {
-        *self.stop.borrow()
-    }
-
     /// Counts an answer or a cancellation that is on its way to its worker, for as long as the returned guard lives.
     pub(super) fn count_settling(&self) -> Settling {
         self.settling.send_modify(|count| *count += 1);
@@ -114,25 +100,16 @@ impl Drop for Settling {
     }
 }
 
-/// Knowledge of a subscriber that outlives its arbiter while its client is away.
+/// Parts of a subscriber that outlive its arbiter while its client is away.
 pub(super) struct Memory {
+    pub(super) machine: Subscription,
     pub(super) presence: Presence,
     /// Token of the lease. It stays the same: a lease that could not be released is then still this subscriber's.
     pub(super) owner: OwnerToken,
-    /// Ids that were delivered, to recognise what comes again after an unknown outcome.
-    pub(super) recent: Recent<NotificationId>,
-    /// Bounds of the next take: what earlier connections taught holds for the next one too.
+    /// Bounds of the next take: the lessons of earlier connections hold for the next one too.
     pub(super) limit: Arc<Mutex<LineLimit>>,
-    /// What is known of messages of other producers. It stays true while nobody, or another, owns the queue.
-    pub(super) arrivals: Arrivals,
     /// Tasks whose end was delivered.
     pub(super) ended_tasks: Arc<Mutex<EndedTasks>>,
-    /// Newest opening of the client's stream that the queue was claimed for.
-    pub(super) claimed: Option<u64>,
-    /// Failures of the queue in a row, for the backoff.
-    pub(super) failures: u32,
-    /// Notification that was taken from the queue at most once and not delivered yet, and the clocks when it was read.
-    pub(super) in_hand: Option<(Envelope, (Timestamp, Instant))>,
 }
 
 impl Memory {
@@ -142,40 +119,16 @@ impl Memory {
             Delivery::AtLeastOnce => post.config.batch_messages(),
             Delivery::AtMostOnce => 1,
         };
-        // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
-        let capacity = (post.config.batch_messages() * 2).max(1024);
         Self {
+            machine: Subscription::new(Arc::clone(&post.config)),
             presence: post.session.presence(),
             owner: post.owner,
-            recent: Recent::new(capacity),
-            arrivals: Arrivals::new(capacity, post.config.time_to_live()),
             limit: Arc::new(Mutex::new(
                 LineLimit::new(messages, post.config.batch_bytes()).for_messages_of(post.config.message_max_bytes()),
             )),
             ended_tasks: Arc::default(),
-            claimed: None,
-            failures: 0,
-            in_hand: None,
         }
     }
-}
-
-/// Why a subscriber ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StopReason {
-    /// It was asked to.
-    Stopped,
-    /// The session is over.
-    Closed,
-    /// The session is over here, and may go on at another server.
-    Left,
-    /// The client has no open stream. The supervisor starts the subscriber again when the client is back.
-    Parked,
-    /// It panicked, with this text.
-    Panicked(String),
-    /// Its arbiter was stopped under it.
-    Dropped,
 }
 
 /// A subscriber has ended, and why: from the subscriber to its supervisor.
@@ -184,7 +137,7 @@ pub enum StopReason {
 pub(super) struct Ended {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
-    pub(super) reason: StopReason,
+    pub(super) reason: ExitReason,
     /// What is kept of a parked subscriber.
     pub(super) memory: Option<Box<Memory>>,
 }
@@ -192,13 +145,13 @@ pub(super) struct Ended {
 /// Tells the supervisor however the subscriber ends, also when its arbiter is stopped under it.
 pub(super) struct EndNotice {
     pub(super) post: Post,
-    pub(super) reason: StopReason,
+    pub(super) reason: ExitReason,
     pub(super) memory: Option<Box<Memory>>,
 }
 
 impl EndNotice {
     pub(super) fn new(post: Post) -> Self {
-        Self { post, reason: StopReason::Dropped, memory: None }
+        Self { post, reason: ExitReason::Dropped, memory: None }
     }
 }
 

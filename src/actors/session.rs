@@ -1,7 +1,6 @@
 //! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,18 +8,16 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures_util::FutureExt;
 
+use super::clock;
 use super::guarded::{Guarded, drop_guarded};
 use super::post::{Post, text_of};
 use super::questions::Asking;
-use crate::backend::Permit;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
-use crate::fate::DiscardReason;
 use crate::lock::lock;
 use crate::question::Question;
-use crate::recent::Recent;
-use crate::retry::{Verdict, after_failed_attempt};
-use crate::session::{HandOverError, Outbound};
+use crate::session::Outbound;
+use crate::subscription::{Delivery, EndedTasks, HandOverError, Outcome, Permit, Step};
 
 /// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
 /// itself, as the `rmcp` adapter does, then answers first.
@@ -29,34 +26,6 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long hand-overs that never wait may follow each other before the thread's other tasks have a turn: one of them
 /// hears of a takeover.
 const TURN: Duration = Duration::from_millis(1);
-
-/// Number of ended tasks that are remembered for one session.
-const ENDED_TASKS: usize = 1024;
-
-/// Ended tasks of one session, the newest ones.
-///
-/// Each is remembered by a hash under a random key: a foreign producer chooses its task ids and their length.
-#[derive(Debug)]
-pub(super) struct EndedTasks {
-    hashes: Recent<u64>,
-    key: RandomState,
-}
-
-impl Default for EndedTasks {
-    fn default() -> Self {
-        Self { hashes: Recent::new(ENDED_TASKS), key: RandomState::new() }
-    }
-}
-
-impl EndedTasks {
-    fn contains(&self, task_id: &str) -> bool {
-        self.hashes.contains(&self.key.hash_one(task_id))
-    }
-
-    fn insert(&mut self, task_id: &str) {
-        self.hashes.insert(self.key.hash_one(task_id));
-    }
-}
 
 /// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
 pub struct SessionActor {
@@ -90,14 +59,14 @@ impl Actor for SessionActor {
 
 /// Notifications for the session, in order.
 #[derive(Debug, Message)]
-#[rtype(result = "DeliverOutcome")]
-pub struct Deliver {
+#[rtype(result = "Outcome")]
+pub(super) struct Deliver {
     /// The notifications.
-    pub batch: Vec<Envelope>,
+    pub(super) batch: Vec<Envelope>,
     /// The queue's clock when they were read, and this host's at the same moment.
-    pub read_at: (Timestamp, Instant),
+    pub(super) read_at: (Timestamp, Instant),
     /// Whether they may still be handed over; asked before each.
-    pub permit: Arc<Permit>,
+    pub(super) permit: Arc<Permit>,
 }
 
 /// Questions for the session's client, read from the queue at this moment. Those that it is asked already stay as they are.
@@ -113,47 +82,11 @@ pub(super) struct Ask {
 #[rtype(result = "()")]
 pub(super) struct StopAsking;
 
-/// What became of a [`Deliver`].
-#[derive(Debug)]
-pub struct DeliverOutcome {
-    /// How many, from the first, the session has accepted and confirmed.
-    pub accepted: usize,
-    /// Why no more.
-    pub stopped: Stopped,
-    /// Those behind the one that `stopped` speaks of, untouched.
-    pub rest: Vec<Envelope>,
-}
-
-/// Why a [`Deliver`] stopped behind what was accepted.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Stopped {
-    /// All were accepted.
-    AllAccepted,
-    /// The next one is to be discarded.
-    Discarded(DiscardReason),
-    /// The next one failed and is to be tried again after a pause.
-    Failed {
-        /// The notification, as it was before this attempt.
-        envelope: Box<Envelope>,
-        /// What the session said.
-        error: String,
-        /// How long to wait.
-        pause: Duration,
-    },
-    /// The session cannot take anything now: keep, and wait until it can.
-    Parked(String),
-    /// The session is over: keep what is queued, and stop.
-    Closed,
-    /// The permit no longer holds: nothing more was handed over.
-    NotPermitted,
-}
-
 impl Handler<Deliver> for SessionActor {
-    type Result = ResponseFuture<DeliverOutcome>;
+    type Result = ResponseFuture<Outcome>;
 
-    fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(hand_over(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), deliver))
+    fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(deliver(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), message))
     }
 }
 
@@ -173,62 +106,31 @@ impl Handler<StopAsking> for SessionActor {
     }
 }
 
-async fn hand_over(
+async fn deliver(
     session: Guarded,
     config: Arc<Config>,
     ended: Arc<Mutex<EndedTasks>>,
-    deliver: Deliver,
-) -> DeliverOutcome {
-    let Deliver { batch, read_at: (clock, read), permit } = deliver;
+    Deliver { batch, read_at, permit }: Deliver,
+) -> Outcome {
     let limit = config.hand_over_timeout() + GRACE;
-    let mut handed = 0;
-    let mut stopped = Stopped::AllAccepted;
-    let mut batch = batch.into_iter();
-    let mut turn = Instant::now();
-    for envelope in batch.by_ref() {
-        if turn.elapsed() > TURN {
+    let mut delivery = Delivery::new(batch, read_at, permit);
+    let mut turn = clock::now();
+    loop {
+        if clock::now().saturating_duration_since(turn) > TURN {
             tokio::task::yield_now().await;
-            turn = Instant::now();
+            turn = clock::now();
         }
-        // Before every hand-over, not once a batch: a process that was paused, or displaced, stops here.
-        if !permit.holds(Instant::now()) {
-            stopped = Stopped::NotPermitted;
-            break;
-        }
-        if envelope.is_expired(clock.plus(read.elapsed())) {
-            stopped = Stopped::Discarded(DiscardReason::Expired);
-            break;
-        }
-        let task = envelope.task_status();
-        if task.is_some_and(|(id, is_terminal)| !is_terminal && lock(&ended).contains(id)) {
-            stopped = Stopped::Discarded(DiscardReason::Superseded);
-            break;
-        }
-        let outbound = Outbound::from(&envelope);
-        match attempt(limit, async { session.hand_over(&outbound).await }).await {
-            Ok(()) => {
-                handed += 1;
-                if let Some((id, true)) = task {
-                    lock(&ended).insert(id);
-                }
+        let step = delivery.next(clock::now(), &lock(&ended));
+        match step {
+            Step::HandOver(envelope) => {
+                let outbound = Outbound::from(envelope);
+                let answer = attempt(limit, async { session.hand_over(&outbound).await }).await;
+                delivery.handed_over(answer, &config, &mut lock(&ended), fastrand::f64());
             }
-            Err(error) => {
-                stopped = after(error, envelope, &config);
-                break;
-            }
+            Step::Confirm => delivery.confirmed(attempt(limit, async { session.confirm().await }).await),
+            Step::Done(outcome) => return outcome,
         }
     }
-    if handed > 0
-        && let Err(error) = attempt(limit, async { session.confirm().await }).await
-    {
-        // What is not confirmed was not delivered, and that is nobody's failed attempt.
-        let stopped = match error {
-            HandOverError::Closed => Stopped::Closed,
-            other => Stopped::Parked(other.to_string()),
-        };
-        return DeliverOutcome { accepted: 0, stopped, rest: Vec::new() };
-    }
-    DeliverOutcome { accepted: handed, stopped, rest: batch.collect() }
 }
 
 /// One call of the session's, which may take too long or panic.
@@ -240,23 +142,6 @@ async fn attempt(limit: Duration, call: impl Future<Output = Result<(), HandOver
         Err(_) => {
             drop_guarded(call);
             Err(HandOverError::Transient(format!("no answer within {limit:?}")))
-        }
-    }
-}
-
-fn after(error: HandOverError, envelope: Envelope, config: &Config) -> Stopped {
-    match error {
-        HandOverError::Closed => Stopped::Closed,
-        HandOverError::NotReady(why) => Stopped::Parked(why),
-        HandOverError::Rejected(why) => Stopped::Discarded(DiscardReason::Rejected(why)),
-        HandOverError::Transient(error) => {
-            match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), fastrand::f64()) {
-                Verdict::Retry(pause) => Stopped::Failed { envelope: Box::new(envelope), error, pause },
-                Verdict::Exhausted => Stopped::Discarded(DiscardReason::AttemptsExhausted {
-                    attempts: envelope.attempt.saturating_add(1),
-                    last_error: error,
-                }),
-            }
         }
     }
 }

@@ -6,28 +6,7 @@ use std::time::SystemTime;
 
 use crate::lock::lock;
 use crate::session_id::SessionId;
-
-/// What a subscriber does at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SubscriberState {
-    /// It has no connection to the queue and makes one.
-    Connecting,
-    /// It owns the queue and waits for notifications.
-    Waiting,
-    /// It hands over.
-    Delivering,
-    /// A hand-over, the queue, or the subscriber itself has failed, or the session is not ready although its client has an open
-    /// stream. The subscriber pauses before it tries again, and keeps its thread and its place meanwhile.
-    BackingOff,
-    /// The client has no open stream. The subscriber owns nothing and holds no thread and no connection; what is queued
-    /// waits. Where `last_error` names the limit, the client is back and waits for a place.
-    Parked,
-    /// Another process has taken the session over. It owns nothing until nobody does, or its client opens a newer stream.
-    StandingBy,
-    /// It has ended, or is about to.
-    Stopping,
-}
+use crate::subscription::SubscriberState;
 
 /// One subscriber, as [`ListSubscribers`](super::ListSubscribers) shows it.
 #[derive(Debug, Clone)]

@@ -1,17 +1,8 @@
 //! [`SessionSubscriberActor`]: owns one session's queue and moves what is in it to the session.
 //!
-//! ```text
-//!                    client away
-//!        ┌──────────────────────────────────┐
-//!        ▼          client there            │
-//!     Parked ───────────────────► Connecting ──── claimed ───► Waiting ⇄ Delivering
-//!                                  ▲  ▲                          │           │
-//!                 lease absent, or │  └── BackingOff ◄── error ──┼───────────┤
-//!               a newer stream     │                             │           │
-//!                              StandingBy ◄───── lease lost ─────┴───────────┘
-//! ```
+//! The machine of its life is [`Subscription`](crate::subscription::Subscription); the drawing stands there.
 //!
-//! A parked subscriber has ended ([`StopReason::Parked`]): its arbiter and its connection are gone. The supervisor keeps
+//! A parked subscriber has ended ([`ExitReason::Parked`]): its arbiter and its connection are gone. The supervisor keeps
 //! its [`Memory`], waits for the client, and starts it again with that.
 
 use std::panic::AssertUnwindSafe;
@@ -22,15 +13,13 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use self::drive::Drive;
+use self::driver::Driver;
 use super::SessionActor;
-use super::post::{EndNotice, Forced, Memory, Post, StopReason, text_of};
-use crate::config::Delivery;
+use super::post::{EndNotice, Forced, Memory, Post, text_of};
+use crate::subscription::ExitReason;
 
-pub(super) mod at_most_once;
-mod discard;
-mod drive;
-mod serve;
+pub(super) mod driver;
+pub(super) mod notes;
 
 /// How long a subscriber that replaces others waits for them to put down what they have in hand. Longer only repeats
 /// less: order and ownership do not depend on it.
@@ -73,9 +62,9 @@ impl Actor for SessionSubscriberActor {
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
                 (notice.reason, notice.memory) = match AssertUnwindSafe(work(post, memory)).catch_unwind().await {
                     Ok((reason, memory)) => (reason, Some(memory)),
-                    Err(panic) => (StopReason::Panicked(text_of(&*panic).to_owned()), None),
+                    Err(panic) => (ExitReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
-                if notice.reason != StopReason::Parked {
+                if notice.reason != ExitReason::Parked {
                     // The arbiter ends, and with it all that runs there. Who parks has waited already.
                     notice.post.settled_soon().await;
                 }
@@ -86,14 +75,10 @@ impl Actor for SessionSubscriberActor {
     }
 }
 
-async fn work(post: Post, memory: Option<Box<Memory>>) -> (StopReason, Box<Memory>) {
+async fn work(post: Post, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
     let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
     let session = SessionActor::new(&post, &memory.ended_tasks).start();
-    let drive = Drive::new(post, memory, session);
-    match drive.post.config.delivery() {
-        Delivery::AtLeastOnce => drive.run().await,
-        Delivery::AtMostOnce => at_most_once::run(drive).await,
-    }
+    Driver::new(post, memory, Some(session)).run().await
 }
 
 #[cfg(test)]
@@ -104,7 +89,7 @@ mod tests {
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
 
-    use super::discard::discard;
+    use super::notes::note;
     use super::*;
     use crate::actors::guarded::Guarded;
     use crate::actors::post::Ended;
@@ -117,6 +102,7 @@ mod tests {
     use crate::question::{Elicitation, Question, TaskKey};
     use crate::session::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
     use crate::session_id::SessionId;
+    use crate::subscription::Note;
 
     struct Session(PresenceSender);
 
@@ -131,7 +117,7 @@ mod tests {
         }
     }
 
-    struct Supervisor(mpsc::UnboundedSender<StopReason>);
+    struct Supervisor(mpsc::UnboundedSender<ExitReason>);
 
     impl Actor for Supervisor {
         type Context = Context<Self>;
@@ -146,7 +132,7 @@ mod tests {
     }
 
     /// A subscriber's post, whose client has just opened its stream.
-    async fn post(name: &str) -> (Post, Arc<Session>, watch::Sender<bool>, mpsc::UnboundedReceiver<StopReason>) {
+    async fn post(name: &str) -> (Post, Arc<Session>, watch::Sender<bool>, mpsc::UnboundedReceiver<ExitReason>) {
         let (ended, ends) = mpsc::unbounded_channel();
         let (stop, stop_receiver) = watch::channel(false);
         let session = Arc::new(Session(PresenceSender::new()));
@@ -177,7 +163,7 @@ mod tests {
         let elicitation = Elicitation::url("Go", "https://example.org", "e");
         let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
         let question = Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline };
-        discard(&post, None, Some(question), &DiscardReason::Expired);
+        note(&post, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
         assert!(post.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
         assert_eq!(*post.settling.borrow(), 1, "it is counted");
         post.settled().await;
@@ -186,14 +172,14 @@ mod tests {
 
     #[actix::test]
     async fn a_subscriber_ends_when_what_it_has_for_workers_is_given() {
-        for reason in [StopReason::Parked, StopReason::Stopped, StopReason::Left, StopReason::Closed] {
+        for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Left, ExitReason::Closed] {
             let (post, session, stop, mut ends) = post(&format!("{reason:?}")).await;
             let settling = post.count_settling();
             SessionSubscriberActor::new(post, None, Vec::new()).start();
             match reason {
-                StopReason::Parked => session.0.away(),
-                StopReason::Left => session.0.left(),
-                StopReason::Closed => session.0.ended(),
+                ExitReason::Parked => session.0.away(),
+                ExitReason::Left => session.0.left(),
+                ExitReason::Closed => session.0.ended(),
                 _ => stop.send(true).unwrap(),
             }
             let early = tokio::time::timeout(Duration::from_millis(200), ends.recv()).await;
@@ -209,6 +195,6 @@ mod tests {
         let _settling = post.count_settling();
         SessionSubscriberActor::new(post, None, Vec::new()).start();
         stop.send(true).unwrap();
-        assert_eq!(ends.recv().await, Some(StopReason::Stopped));
+        assert_eq!(ends.recv().await, Some(ExitReason::Stopped));
     }
 }

@@ -13,16 +13,17 @@ use tokio::sync::{oneshot, watch};
 use self::child::{Child, Ending, Runs};
 use super::arbiters::OwnArbiter;
 use super::guarded::Guarded;
-use super::post::{Ended, Forced, Memory, Post, StopReason};
+use super::post::{Ended, Forced, Memory, Post};
 use super::stats::Stats;
 use super::subscriber::SessionSubscriberActor;
-use super::subscriber::at_most_once::lose_in_hand;
+use super::subscriber::driver::Driver;
 use super::{SubscriberInfo, SubscriberState};
 use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
 use crate::retry::RestartBudget;
 use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
+use crate::subscription::ExitReason;
 
 mod child;
 mod parked;
@@ -347,10 +348,9 @@ impl Handler<Ended> for SupervisorActor {
 
     fn handle(&mut self, Ended { session, epoch, reason, memory }: Ended, ctx: &mut Context<Self>) {
         if let Some(ending) = self.ending.get(&epoch) {
-            // It was asked to stop while it parked: what it kept for later is of no use any more.
-            if let Some(mut memory) = memory.filter(|memory| memory.in_hand.is_some()) {
-                let post = ending.post.clone();
-                actix_rt::spawn(async move { lose_in_hand(&post, &mut memory, &StopReason::Stopped).await });
+            // A stop came while it parked: the machine ends as a parked one does.
+            if let (ExitReason::Parked, Some(memory)) = (reason, memory) {
+                actix_rt::spawn(Driver::new(ending.post.clone(), memory, None).run());
             }
             self.end(epoch, false, ctx);
             return;
@@ -359,8 +359,8 @@ impl Handler<Ended> for SupervisorActor {
             return;
         }
         match (reason, memory) {
-            (StopReason::Parked, Some(memory)) => self.park(&session, memory, ctx),
-            (StopReason::Closed | StopReason::Left | StopReason::Stopped, _) => {
+            (ExitReason::Parked, Some(memory)) => self.park(&session, memory, ctx),
+            (ExitReason::Closed | ExitReason::Left | ExitReason::Stopped, _) => {
                 tracing::debug!(?session, "a subscriber has ended");
                 if let Some(child) = self.children.remove(&session) {
                     ctx.spawn(child.runs.end().into_actor(self));

@@ -34,23 +34,23 @@ pub struct Fate {
 
 /// Counts the messages of a batch as they are delivered, skipped or discarded, the oldest first.
 #[derive(Debug, Default)]
-pub struct Ack(Option<Delivered>);
+pub(super) struct Ack(Option<Delivered>);
 
 impl Ack {
     /// Counts the next message as delivered, now or before.
-    pub fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
+    pub(super) fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
         let position = self.count(mark);
         self.add(question, receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) }));
     }
 
     /// Counts the next message as discarded.
-    pub fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
+    pub(super) fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
         let position = self.count(mark);
         self.add(None, Some(Fate { position, discarded: Some(reason), receipt }));
     }
 
     /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
-    pub fn take(&mut self) -> Option<Delivered> {
+    pub(super) fn take(&mut self) -> Option<Delivered> {
         self.0.take()
     }
 

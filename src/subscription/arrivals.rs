@@ -95,11 +95,6 @@ impl Arrivals {
         }
     }
 
-    /// The queue was seen empty at this moment.
-    pub(crate) fn empty(&mut self, at: Timestamp) {
-        self.empty_at = Some(at);
-    }
-
     /// The notification with this id, which is among those that the owner remembers, is delivered or was before.
     pub(crate) fn delivered(&mut self, id: NotificationId) {
         if id.is_derived() {
@@ -185,7 +180,7 @@ mod tests {
     #[test]
     fn a_queue_clock_that_steps_back_makes_nothing_immortal() {
         let mut arrivals = arrivals();
-        arrivals.empty(Timestamp(NOW + HOUR));
+        arrivals.seen(&mut [], Timestamp(NOW + HOUR));
         assert_eq!(age(&mut arrivals, NOW - HOUR, NOW), 0);
         assert_eq!(age(&mut arrivals, NOW - HOUR, NOW + 6 * MINUTE), 360);
     }

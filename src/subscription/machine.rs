@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::ack::Ack;
 use super::arrivals::Arrivals;
-use super::batch::{Item, LeaseState, Mark, Taken};
+use super::batch::{Item, Mark, Taken};
 use super::delivery::Outcome;
-use super::event::{Action, Event, Note, Operation, OperationKind};
+use super::event::{Action, Event, OperationKind};
 use super::permit::Permit;
 use super::state::{ExitReason, IllegalTransition, SessionState, SubscriberState};
-use crate::config::{Config, Delivery};
+use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::failure::QueueError;
 use crate::notification::NotificationId;

@@ -16,11 +16,13 @@ use std::rc::Rc;
 use actix::prelude::*;
 use actix_rt::task::JoinHandle;
 
-use crate::actors::SubscriberState;
-use crate::actors::post::{EndNotice, Memory, Post, StopReason, stopped};
-use crate::actors::subscriber::at_most_once::{expire_in_hand, lose_in_hand};
+use crate::actors::clock;
+use crate::actors::post::{EndNotice, Memory, Post, stopped};
+use crate::actors::subscriber::driver::Driver;
+use crate::actors::subscriber::notes::{note, record};
 use crate::session::{Presence, SessionState};
 use crate::session_id::SessionId;
+use crate::subscription::{Action, Event, Subscription};
 
 /// A subscriber whose client is away. Dropping it ends the watch.
 pub(super) struct Parked {
@@ -57,7 +59,7 @@ pub(super) struct Returned {
     pub(super) epoch: u64,
 }
 
-/// Waits for the client, for the end of its session, or for a stop, and does what a subscriber does at its end.
+/// Waits for the client, for the end of its session, or for a stop. At the last two the subscriber ends.
 async fn watch(
     post: Post,
     mut presence: Presence,
@@ -67,52 +69,49 @@ async fn watch(
     let mut notice = EndNotice::new(post.clone());
     let mut stop = post.stop.clone();
     let mut seen = SessionState::Away;
-    let reason = loop {
+    loop {
+        let deadline = memory.borrow().as_ref().and_then(|memory| memory.machine.deadline());
+        let due = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = presence.changed_from(seen) => {}
-            () = stopped(&mut stop) => break StopReason::Stopped,
-            () = in_hand_expired(&post, &memory) => {
-                let in_hand = memory.borrow_mut().as_mut().and_then(|memory| memory.in_hand.take());
-                if let Some((envelope, _)) = in_hand {
-                    let post = post.clone();
-                    // The client may come back and end this watch before all is written down.
-                    actix_rt::spawn(async move { expire_in_hand(&post, &envelope).await });
+            () = presence.changed_from(seen) => seen = presence.now(),
+            () = stopped(&mut stop) => break,
+            () = due => {
+                if let Some(memory) = memory.borrow_mut().as_mut() {
+                    pass_time(&post, &mut memory.machine);
                 }
                 continue;
             }
         }
-        seen = presence.now();
         match seen {
-            SessionState::Ended => break StopReason::Closed,
-            SessionState::Left => break StopReason::Left,
+            SessionState::Ended | SessionState::Left => break,
             SessionState::Away => {}
             SessionState::Ready { .. } => {
                 supervisor.do_send(Returned { session: post.session_id.clone(), epoch: post.epoch });
             }
         }
-    };
+    }
     let ended = memory.borrow_mut().take();
-    if let Some(mut memory) = ended {
-        lose_in_hand(&post, &mut memory, &reason).await;
+    if let Some(memory) = ended {
+        (notice.reason, _) = Driver::new(post.clone(), memory, None).run().await;
+        post.settled_soon().await;
     }
-    if reason == StopReason::Closed && post.keeps_questions() {
-        post.cancel_open_questions().await;
-        post.release().await;
-    }
-    post.stats.set_state(SubscriberState::Stopping);
-    notice.reason = reason;
 }
 
-/// Waits until the time to live of what is in hand is over. For ever where nothing is.
-async fn in_hand_expired(post: &Post, memory: &RefCell<Option<Box<Memory>>>) {
-    let expiry =
-        memory.borrow().as_ref().and_then(|memory| memory.in_hand.as_ref()).map(|(envelope, (clock, read))| {
-            // What has no time of its own is kept for as long as what this crate pushes.
-            let left = envelope.expires_at.map_or(post.config.time_to_live(), |at| at.since(*clock));
-            *read + left
-        });
-    match expiry {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+/// Has a parked machine discard a notification whose time to live is over.
+fn pass_time(post: &Post, machine: &mut Subscription) {
+    if let Err(defect) = machine.handle(Event::Timer, clock::now(), 0.0) {
+        tracing::error!(session = ?post.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");
+    }
+    while let Some(action) = machine.next_action() {
+        match action {
+            Action::Note(fact) => note(post, fact),
+            Action::Record { fate, raw } => record(post, fate, raw),
+            _ => {}
+        }
     }
 }

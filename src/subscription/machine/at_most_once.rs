@@ -1,9 +1,9 @@
 //! Delivery at most once: the acknowledgement comes before the delivery, in batches of one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{InHand, Sent, Subscription, Then};
+use super::{InHand, Subscription, Then};
 use crate::envelope::Envelope;
 use crate::fate::DiscardReason;
 use crate::subscription::ack::Fate;

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{InHand, Sent, Subscription, Then};
+use super::{Sent, Subscription, Then};
 use crate::envelope::Envelope;
 use crate::fate::DiscardReason;
-use crate::subscription::ack::Fate;
-use crate::subscription::batch::{Item, Taken};
+use crate::subscription::batch::Item;
 use crate::subscription::delivery::{BatchEnd, Outcome};
 use crate::subscription::event::{Action, Note};
-use crate::subscription::permit::Permit;
 use crate::subscription::state::{ExitReason, SubscriberState};
 
 impl Subscription {

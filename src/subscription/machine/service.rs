@@ -1,19 +1,14 @@
 //! The service of an owner: read, deliver, acknowledge by the outcome, wait, and keep the lease all the while.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{InHand, Sent, Subscription, Then};
+use super::{Subscription, Then};
 use crate::config::Delivery;
-use crate::envelope::Envelope;
-use crate::fate::DiscardReason;
 use crate::question::Question;
-use crate::subscription::ack::{Delivered, Fate};
-use crate::subscription::batch::{Item, LeaseState, Replaced, Taken};
-use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::subscription::ack::Delivered;
+use crate::subscription::batch::{LeaseState, Replaced, Taken};
 use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
-use crate::subscription::permit::Permit;
-use crate::subscription::state::{ExitReason, SubscriberState};
+use crate::subscription::state::SubscriberState;
 
 /// Longest time of one wait. A connection that has died silently, or a Redis that no longer answers, is noticed by the end
 /// of a wait, and a few seconds.

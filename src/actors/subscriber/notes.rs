@@ -1,0 +1,94 @@
+//! Notes of a machine: for the log, the statistics, and the workers whose questions nobody will answer.
+
+use crate::actors::post::Post;
+use crate::backend::questions::settle_open;
+use crate::fate::DiscardReason;
+use crate::question::{Answer, Question};
+use crate::subscription::{Fate, Note};
+
+/// Writes a note to the log and the statistics.
+pub(in crate::actors) fn note(post: &Post, note: Note) {
+    let (session, stats) = (&post.session_id, &post.stats);
+    match note {
+        Note::Delivered(count) => stats.add_delivered(count),
+        Note::Discarded { id, question, reason } => {
+            stats.add_discarded();
+            if reason != DiscardReason::Expired {
+                stats.set_error(&reason);
+            }
+            let id = id.map(|id| id.to_string());
+            tracing::warn!(?session, id, %reason, "a notification is discarded");
+            if let Some(question) = question {
+                cancel(post, question, reason.to_string());
+            }
+        }
+        Note::Skipped(id) => {
+            tracing::debug!(?session, %id, "a notification was delivered before; it is acknowledged and not sent again");
+        }
+        Note::AttemptFailed { id, attempts, error, pause } => {
+            stats.set_error(&error);
+            tracing::warn!(?session, %id, %error, ?pause, attempts, "handing over a notification failed; trying again");
+        }
+        Note::NotReady(why) => {
+            stats.set_error(&why);
+            tracing::debug!(?session, why, "the session is not ready; notifications stay queued");
+        }
+        Note::QueueFailed { error, failures, pause } => {
+            stats.set_error(&error);
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            // A thousand subscribers fail together, and for hours: the first failure is logged, and then each time that
+            // there have been twice as many.
+            if failures.is_power_of_two() {
+                tracing::warn!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
+            } else {
+                tracing::debug!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
+            }
+        }
+        Note::LeaseUnread(error) => stats.set_error(&error),
+        Note::Recovered(failures) => tracing::info!(?session, failures, "the subscriber is at work again"),
+        Note::Reclaimed => tracing::warn!(?session, "the lease had gone; it is claimed again"),
+        Note::Changed => {
+            let consequence = "nothing is removed, and delivered notifications are skipped";
+            tracing::warn!(?session, consequence, "the queue changed under its owner");
+        }
+        Note::TakenOver => tracing::info!(?session, "another subscriber has taken the session over"),
+        Note::WrongClock(off) => {
+            let consequence = "its notifications expire by the times at which their owner read the queue";
+            tracing::warn!(?session, ?off, consequence, "a producer's clock is wrong");
+        }
+        Note::Lost { envelope, why } => {
+            tracing::warn!(?session, id = %envelope.id, why, "a notification that is in no queue any more is lost");
+            if let Some(question) = envelope.question {
+                cancel(post, question, why.to_owned());
+            }
+        }
+    }
+}
+
+/// Settles a question that nobody will answer, beside the deliveries: its worker is told why, at once.
+fn cancel(post: &Post, question: Question, why: String) {
+    let (post, settling) = (post.clone(), post.count_settling());
+    actix_rt::spawn(async move {
+        let answer = Answer::cancelled(why);
+        if let Err(error) = settle_open(&*post.queue, &post.session_id, &question, &answer).await {
+            let consequence = "its worker waits until its time is over";
+            tracing::warn!(session = ?post.session_id, %error, consequence, "cancelling a question failed");
+        }
+        drop(settling);
+    });
+}
+
+/// Records the outcome of a notification that is in no queue any more, beside the deliveries, where an outcome is kept.
+pub(in crate::actors) fn record(post: &Post, fate: Fate, raw: Vec<u8>) {
+    if fate.receipt.is_none() && (fate.discarded.is_none() || post.config.dead_letters() == 0) {
+        return;
+    }
+    let (post, settling) = (post.clone(), post.count_settling());
+    actix_rt::spawn(async move {
+        if let Err(error) = post.queue.record(&post.session_id, &fate, &raw).await {
+            let consequence = "its receipt and its dead letter are lost";
+            tracing::error!(session = ?post.session_id, %error, consequence, "recording an outcome failed");
+        }
+        drop(settling);
+    });
+}
