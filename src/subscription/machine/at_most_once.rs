@@ -15,8 +15,7 @@ use crate::subscription::state::{ExitReason, SubscriberState};
 
 impl Subscription {
     /// Keeps the oldest message that was read, to be removed next.
-    pub(super) fn keep_next(&mut self, taken: Taken, now: Instant) {
-        self.read_at = Some((taken.now, now));
+    pub(super) fn keep_next(&mut self, taken: Taken) {
         self.items = taken.items.into_iter().take(1).collect();
     }
 

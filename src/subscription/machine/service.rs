@@ -63,6 +63,10 @@ impl Subscription {
     }
 
     pub(super) fn answered_in_service(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
+        if let Event::Taken(taken) = &answer {
+            // Not later: reading the open questions may take long, and the queue's clock goes on meanwhile.
+            self.read_at = Some((taken.now, now));
+        }
         match (self.state, answer) {
             (SubscriberState::Delivering, Event::Renewed(lease)) => {
                 // Where the lease is lost the permit says so, and the delivery ends by that.
@@ -90,7 +94,7 @@ impl Subscription {
             (_, Event::Taken(taken)) => self.acknowledged(taken, now, lot),
             (_, Event::Questions(questions)) => {
                 if let Some(taken) = self.taken.take() {
-                    self.ask(questions, &taken, now);
+                    self.ask(questions);
                     self.read(taken, operation, now, lot);
                 }
             }
@@ -111,7 +115,7 @@ impl Subscription {
         match then {
             Then::Serve if taken.lease.is_ours() => {
                 // The questions are open questions of the queue now: should this process die, another asks them.
-                self.ask(questions, &taken, now);
+                self.ask(questions);
                 if std::mem::take(&mut self.is_to_read_questions) {
                     self.taken = Some(taken);
                     self.begin(Operation::ReadQuestions);
@@ -120,10 +124,10 @@ impl Subscription {
                 }
             }
             Then::Rewrite { .. } | Then::Deliver(_) if is_done => {
-                self.ask(questions, &taken, now);
+                self.ask(questions);
                 if !self.is_at_least_once() {
                     self.arrived(&mut taken);
-                    self.keep_next(taken, now);
+                    self.keep_next(taken);
                 }
                 self.follow(then, now);
             }
@@ -176,11 +180,10 @@ impl Subscription {
         }
         if !taken.items.is_empty() {
             if self.is_at_least_once() {
-                self.read_at = Some((taken.now, now));
                 self.items = taken.items.into();
                 self.deliver_next(now);
             } else {
-                self.keep_next(taken, now);
+                self.keep_next(taken);
                 self.serve(now);
             }
         } else if operation == OperationKind::Wait || self.has_changed() {
@@ -200,9 +203,9 @@ impl Subscription {
         }
     }
 
-    pub(super) fn ask(&mut self, questions: Vec<Question>, taken: &Taken, now: Instant) {
-        if !questions.is_empty() {
-            self.actions.push_back(Action::Ask { questions, read_at: (taken.now, now) });
+    pub(super) fn ask(&mut self, questions: Vec<Question>) {
+        if let Some(read_at) = self.read_at.filter(|_| !questions.is_empty()) {
+            self.actions.push_back(Action::Ask { questions, read_at });
         }
     }
 
