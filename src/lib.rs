@@ -116,6 +116,16 @@ pub mod testing {
         pub fn lua_scripts() -> Vec<(&'static str, &'static str)> {
             crate::backend::redis::lua::ALL.iter().map(|script| (script.name(), script.text())).collect()
         }
+
+        /// Returns the failure of an operation for a reason.
+        pub fn broken(operation: &str, why: &'static str) -> crate::QueueError {
+            crate::QueueError::new(operation, crate::QueueErrorKind::Broken(why.into()))
+        }
+    }
+
+    /// Messages as they lie in a queue.
+    pub mod envelope {
+        pub use crate::envelope::*;
     }
 
     /// The pure parts of a subscriber.

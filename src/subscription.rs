@@ -20,6 +20,5 @@ pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
 pub use self::delivery::{Delivery, EndedTasks, HandOverError, Outcome, Step};
 pub use self::event::{Action, Event, Note, Operation};
 pub use self::machine::Subscription;
-pub(crate) use self::permit::DoubtMark;
-pub use self::permit::Permit;
+pub use self::permit::{DoubtMark, Permit};
 pub use self::state::{ExitReason, SessionState, SubscriberState};

@@ -32,7 +32,7 @@ pub struct Permit {
 
 /// What doubts there were when a question about the lease was sent. Its answer settles these and no later one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DoubtMark(u64);
+pub struct DoubtMark(u64);
 
 impl Default for Permit {
     fn default() -> Self {
@@ -68,7 +68,7 @@ impl Permit {
     }
 
     /// Whether doubt has come up that is not settled.
-    pub(crate) fn is_in_doubt(&self) -> bool {
+    pub fn is_in_doubt(&self) -> bool {
         self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
     }
 
@@ -84,31 +84,31 @@ impl Permit {
     }
 
     /// The lease may have been taken: nothing more until the queue has been asked.
-    pub(crate) fn suspend(&self) {
+    pub fn suspend(&self) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         self.doubted.notify_waiters();
     }
 
     /// To be read before a question about the lease is sent.
-    pub(crate) fn mark(&self) -> DoubtMark {
+    pub fn mark(&self) -> DoubtMark {
         DoubtMark(self.doubts.load(Ordering::Acquire))
     }
 
     /// The queue said that the lease is ours.
-    pub(crate) fn confirmed(&self, mark: DoubtMark) {
+    pub fn confirmed(&self, mark: DoubtMark) {
         // A doubt that came up after the question stays: doubts is then ahead of what is settled.
         self.settled.fetch_max(mark.0, Ordering::AcqRel);
     }
 
     /// The queue gave the lease for `lease`, asked at `sent`.
-    pub(crate) fn renewed(&self, sent: Instant, lease: Duration, mark: DoubtMark) {
+    pub fn renewed(&self, sent: Instant, lease: Duration, mark: DoubtMark) {
         let margin = lease / 8;
         self.until.store(self.micros(sent + (lease - margin)), Ordering::Release);
         self.confirmed(mark);
     }
 
     /// The queue said that the lease is another's, or it was given up.
-    pub(crate) fn revoke(&self) {
+    pub fn revoke(&self) {
         self.until.store(0, Ordering::Release);
     }
 

@@ -35,7 +35,7 @@ mod receipts;
 mod sessions;
 
 /// Queues, leases, receipts, dead letters, questions and sessions of a fleet: everything under one prefix.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     /// Names of the queues in Redis, from which the ids of messages without an id are derived.
     keys: Keys,

@@ -1,9 +1,22 @@
-//! Interventions of others than this crate, for tests: a foreign producer, an operator, a Redis that forgets.
+//! Interventions of others than this crate, and looks at what is stored, for tests: a foreign producer, an operator, a Redis
+//! that forgets.
 
 use super::{Change, Moment, Store};
+use crate::backend::OwnerToken;
+use crate::envelope::Timestamp;
 use crate::session_id::SessionId;
 
 impl Store {
+    /// Returns the messages of a queue, the oldest first. What has run out since the last operation is among them.
+    pub fn messages(&self, session: &SessionId) -> impl Iterator<Item = &[u8]> {
+        self.lists.get(session).into_iter().flat_map(|list| list.messages.iter().map(Vec::as_slice))
+    }
+
+    /// Returns the holder of a lease and the end of the lease, as they were after the last operation.
+    pub fn lease(&self, session: &SessionId) -> Option<(OwnerToken, Timestamp)> {
+        self.lists.get(session)?.lease.as_ref().map(|lease| (lease.owner, lease.until))
+    }
+
     /// Forgets everything, as `FLUSHALL` does.
     pub fn flush(&mut self) {
         let leases = self.lists.drain().filter_map(|(session, list)| Some((session, list.lease?.owner)));

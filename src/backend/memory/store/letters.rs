@@ -9,7 +9,7 @@ use crate::envelope::{Draft, Timestamp};
 use crate::session_id::SessionId;
 
 /// The dead letters of one session, the oldest first, each with the end of its time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Letters {
     pub(super) all: VecDeque<(Letter, Timestamp)>,
     bytes: usize,

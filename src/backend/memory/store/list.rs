@@ -8,7 +8,7 @@ use crate::backend::{LeaseState, OwnerToken};
 use crate::envelope::Timestamp;
 use crate::question::Question;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct List {
     /// Messages, the oldest first.
     pub(super) messages: VecDeque<Vec<u8>>,
@@ -22,7 +22,7 @@ pub(super) struct List {
 }
 
 /// The lease of a queue.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lease {
     pub(super) owner: OwnerToken,
     pub(super) until: Timestamp,
@@ -31,7 +31,7 @@ pub(super) struct Lease {
 }
 
 /// Questions that were delivered and not answered. They run out together, as one key in Redis does.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OpenQuestions {
     pub(super) all: Vec<Question>,
     pub(super) until: Option<Timestamp>,

@@ -11,7 +11,7 @@ use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
 /// The question of a task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     request_id: String,
     until: Timestamp,

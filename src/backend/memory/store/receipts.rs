@@ -11,7 +11,7 @@ use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
 /// The receipts of all queues, each with the end of its time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Receipts {
     told: HashMap<(SessionId, NotificationId), (Receipt, Timestamp)>,
     /// Number of receipts after the last removal of those whose time is over.
