@@ -117,7 +117,7 @@ fn only_the_rooms_made_for_them_name_redis_rmcp_and_json() {
             })
         };
         if named("redis::") {
-            assert!(path.starts_with("backend"), "{path} names redis");
+            assert!(path.starts_with("backend/redis"), "{path} names redis");
         }
         if named("rmcp::") {
             let allowed = path.starts_with("session/rmcp") || path.starts_with("http/") || path == "courier.rs";
@@ -133,6 +133,40 @@ fn only_the_rooms_made_for_them_name_redis_rmcp_and_json() {
             assert!(path.starts_with("actors") || path == "courier.rs", "{path} names actix");
         }
         assert!(!code.contains("ctx.wait("), "{path} waits in its context: its mailbox would sleep");
+    }
+}
+
+/// Names of redis-rs for what makes, is, configures or tells of a connection.
+const CONNECTION_TYPES: &[&str] = &[
+    "aio",
+    "AsyncConnectionConfig",
+    "AsyncPushSender",
+    "Client",
+    "ConnectionInfo",
+    "ConnectionLike",
+    "ConnectionManager",
+    "IntoConnectionInfo",
+    "MultiplexedConnection",
+    "PubSub",
+    "PushInfo",
+    "PushKind",
+    "RedisConnectionInfo",
+    "TcpSettings",
+];
+
+#[test]
+fn only_one_file_names_the_connection_types_of_redis() {
+    let named_in = |file: &Path| -> Vec<String> {
+        let code = code(file);
+        let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.filter(|word| CONNECTION_TYPES.contains(word)).map(str::to_owned).collect()
+    };
+    let one = src().join("backend/redis/link/connection.rs");
+    assert!(named_in(&one).len() > 10, "the file that names them was not found");
+    let backend = sources(&src().join("backend")).into_iter().chain([src().join("backend.rs")]);
+    for file in backend.filter(|file| *file != one) {
+        let named = named_in(&file);
+        assert!(named.is_empty(), "{} names {named:?}", file.display());
     }
 }
 

@@ -1,18 +1,16 @@
-//! One session's queue over a Redis connection of its own.
+//! One session's queue over a link of its own.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, Pipeline, RedisResult, Value};
+use redis::Value;
 
 use self::lease::Renewal;
-use super::connection::{CONNECT_TIMEOUT, dedicated, kind, within};
 use super::fates::not_kept;
 use super::lease::lease_value;
-use super::lua::{RENEW, REPLACE, Script, TAKE};
-use super::reply::BadReply;
+use super::link::{Answer, Command, Hears, Link, Request, Server, Watch, is_timeout, read};
+use super::lua::{RENEW, REPLACE, TAKE};
 use super::take;
 use crate::backend::{Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
@@ -27,7 +25,9 @@ use crate::subscription::DoubtMark;
 mod lease;
 
 pub(super) struct RedisConsumer {
-    connection: MultiplexedConnection,
+    link: Link,
+    /// Suspends the permit when the lease may have changed, or the connection broke: doubt like another's claim.
+    _watch: Watch,
     config: Arc<Config>,
     keys: QueueKeys,
     /// The sorted set of live sessions, and our member in it: ours alone, so that giving it up takes no other's away.
@@ -48,18 +48,22 @@ pub(super) struct RedisConsumer {
 
 impl RedisConsumer {
     pub(super) async fn open(
-        client: &Client,
+        server: &Server,
         config: Arc<Config>,
         session: &SessionId,
         owner: OwnerToken,
         permit: Arc<Permit>,
     ) -> Result<Self, QueueError> {
-        let doubt = Arc::clone(&permit);
         let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
-        let connection = within(CONNECT_TIMEOUT, dedicated(client, move || doubt.suspend())).await.map_err(failed)?;
+        // Only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
+        let link = Link::dedicated(server, &config, Hears::ChosenKeys).await.map_err(failed)?;
+        // Their calls travel behind others: to find out then that Redis does not know a script would cost a whole wait.
+        link.load(&[&TAKE, &RENEW]).await;
         let keys = Keys::new(config.prefix());
-        let mut consumer = Self {
-            connection,
+        let doubt = Arc::clone(&permit);
+        Ok(Self {
+            _watch: link.watch(keys.of(session).lease, move |_| doubt.suspend()),
+            link,
             keys: keys.of(session),
             sessions: keys.sessions(),
             member: member(session, owner, &config),
@@ -74,45 +78,7 @@ impl RedisConsumer {
             life: Duration::ZERO,
             seen_at: None,
             config,
-        };
-        consumer.prepare().await.map_err(failed)?;
-        Ok(consumer)
-    }
-
-    /// Loads what is sent by its hash in a pipeline, and asks to be told when the lease changes.
-    async fn prepare(&mut self) -> Result<(), QueueErrorKind> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SCRIPT").arg("LOAD").arg(TAKE.text());
-        pipe.cmd("SCRIPT").arg("LOAD").arg(RENEW.text());
-        // OPTIN: only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
-        pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "OPTIN", "NOLOOP"]);
-        let [take, renew, tracking] = self.pipeline(&mut pipe).await?;
-        take.map_err(kind)?;
-        renew.map_err(kind)?;
-        if let Err(error) = tracking {
-            // Without it a takeover is noticed at the next take or heartbeat, and not within a batch.
-            tracing::warn!(%error, "Redis refuses CLIENT TRACKING: takeovers are noticed late");
-        }
-        Ok(())
-    }
-
-    async fn pipeline<const N: usize>(
-        &mut self,
-        pipe: &mut Pipeline,
-    ) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
-        each(within(Duration::ZERO, pipe.ignore_errors().query_async(&mut self.connection)).await?)
-    }
-
-    async fn script(
-        &mut self,
-        script: &Script,
-        keys: &[&String],
-        arguments: &[Vec<u8>],
-    ) -> Result<Value, QueueErrorKind> {
-        // It loads the script and repeats where Redis does not know it.
-        let mut invocation = script.prepare_invoke();
-        invocation.key(keys).arg(arguments);
-        within(Duration::ZERO, invocation.invoke_async(&mut self.connection)).await
+        })
     }
 
     fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
@@ -135,16 +101,15 @@ impl RedisConsumer {
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
-        let mut invocation = TAKE.prepare_invoke();
-        invocation.key(self.take_keys(delivered)).arg(self.take_arguments(delivered, true, limit));
-        let mut connection = self.connection.clone();
-        let answered = self.answer(limit.time(), invocation.invoke_async(&mut connection)).await?;
-        let Some((answer, renewal)) = answered else {
+        let arguments = self.take_arguments(delivered, true, limit);
+        let take = Command::call(&TAKE, &self.take_keys(delivered), &arguments);
+        let answered = self.answer(Request::of(take).within(limit.time())).await;
+        if answered.as_ref().is_err_and(is_timeout) {
             lock(&self.limit).timed_out();
-            return Err(silent(limit.time()));
-        };
+        }
+        let ([answer], renewal) = answered?;
         let took = sent.elapsed();
-        let taken = self.taken(answer, sent, mark, renewal).await?;
+        let taken = self.taken(answer?, sent, mark, renewal).await?;
         let bytes = taken.items.iter().map(|item| item.mark.length).sum();
         lock(&self.limit).succeeded(taken.items.len(), bytes, took);
         Ok(taken)
@@ -153,28 +118,17 @@ impl RedisConsumer {
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
         let arguments = self.take_arguments(None, false, limit);
-        let queue = self.keys.queue.clone();
-        let keys = self.take_keys(None);
-        let keys: Vec<_> = keys.iter().collect();
-        let mut pipe = redis::pipe();
+        let queue = &self.keys.queue;
+        let mut request = Request::sequence();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
-        pipe.cmd("BLMOVE").arg(&[&queue, &queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block));
-        pipe.add_command(evalsha(&TAKE, &keys)).arg(&arguments);
-        pipe.ignore_errors();
-        let mut connection = self.connection.clone();
-        let time = block + limit.time();
+        request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
+        request.add(Command::call(&TAKE, &self.take_keys(None), &arguments));
         // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
-        let answered = self.answer(time, pipe.query_async(&mut connection)).await?;
-        let Some((answers, renewal)) = answered else { return Err(silent(time)) };
-        let [moved, taken] = each(answers)?;
+        let ([moved, taken], renewal) = self.answer(request.within(block + limit.time())).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
-        moved.map_err(kind)?;
-        let answer = match taken {
-            Err(error) if is_noscript(&error) => self.script(&TAKE, &keys, &arguments).await?,
-            other => other.map_err(kind)?,
-        };
-        self.taken(answer, sent, mark, renewal).await
+        moved?;
+        self.taken(taken?, sent, mark, renewal).await
     }
 
     /// Reads the answer to a take that was sent then, and to the renewal that was sent while the answer was on its way.
@@ -185,7 +139,7 @@ impl RedisConsumer {
         mark: DoubtMark,
         renewal: Option<Renewal>,
     ) -> Result<Taken, QueueErrorKind> {
-        let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer).map_err(bad)?;
+        let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer)?;
         not_kept(&self.session, &trouble);
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
@@ -225,27 +179,21 @@ impl RedisConsumer {
             replacement,
             (self.config.time_to_live() + self.config.expiry_grace()).as_millis().to_string().into_bytes(),
         ];
-        let keys = self.keys.clone();
-        let answer = self.script(&REPLACE, &[&keys.queue, &keys.lease], &arguments).await?;
-        take::replaced(answer).map_err(bad)
+        let QueueKeys { queue, lease, .. } = &self.keys;
+        Ok(take::replaced(self.link.call(&REPLACE, &[queue, lease], &arguments).await?)?)
     }
 
     async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block));
-        pipe.cmd("TIME");
-        pipe.ignore_errors();
-        let mut connection = self.connection.clone();
+        let mut request = Request::new();
+        request.add(redis::cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block))).add(redis::cmd("TIME"));
         let (sent, time) = (Instant::now(), block + lock(&self.limit).time());
-        let Some((answers, _)) = self.answer(time, pipe.query_async(&mut connection)).await? else {
+        let answered = self.answer(request.within(time)).await;
+        if answered.as_ref().is_err_and(is_timeout) {
             lock(&self.limit).timed_out();
-            return Err(silent(time));
-        };
-        let [popped, time] = each(answers)?;
-        let popped: Option<(String, Vec<u8>)> =
-            redis::from_redis_value(popped.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
-        let (seconds, micros): (i64, i64) =
-            redis::from_redis_value(time.map_err(kind)?).map_err(|e| QueueErrorKind::Broken(Box::new(e)))?;
+        }
+        let ([popped, time], _) = answered?;
+        let popped: Option<(String, Vec<u8>)> = popped.and_then(read)?;
+        let (seconds, micros): (i64, i64) = time.and_then(read)?;
         match &popped {
             Some((_, raw)) => lock(&self.limit).succeeded(1, raw.len(), sent.elapsed()),
             None => lock(&self.limit).answered(sent.elapsed().saturating_sub(block)),
@@ -275,8 +223,7 @@ impl RedisConsumer {
         let must = [("queue", queue, "list"), ("lease", lease, "string"), ("open questions", questions, "hash")];
         let mut wrong = Vec::new();
         for (what, key, must) in must {
-            let found: String =
-                within(Duration::ZERO, redis::cmd("TYPE").arg(key).query_async(&mut self.connection)).await.ok()?;
+            let found: String = self.link.query(redis::cmd("TYPE").arg(key)).await.ok()?;
             if found != must && found != "none" {
                 wrong.push(format!("the key of the {what} holds a {found}, not a {must}"));
             }
@@ -335,25 +282,7 @@ fn seconds(block: Duration) -> f64 {
     (block.as_millis().max(1) as f64 + 0.5) / 1000.0
 }
 
-fn evalsha(script: &Script, keys: &[&String]) -> Cmd {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(script.hash()).arg(keys.len()).arg(keys);
-    command
-}
-
-/// The answers to a pipeline, which are as many as its commands.
-fn each<const N: usize>(answers: Vec<RedisResult<Value>>) -> Result<[RedisResult<Value>; N], QueueErrorKind> {
+/// Returns the answers to a request of this many commands.
+fn each<const N: usize>(answers: Vec<Answer>) -> Result<[Answer; N], QueueErrorKind> {
     answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
-}
-
-fn is_noscript(error: &redis::RedisError) -> bool {
-    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
-}
-
-fn silent(time: Duration) -> QueueErrorKind {
-    QueueErrorKind::Broken(format!("no answer within {time:?}").into())
-}
-
-fn bad(reply: BadReply) -> QueueErrorKind {
-    QueueErrorKind::Refused(reply.to_string())
 }

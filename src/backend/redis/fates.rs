@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
-use super::lua::{READ_RECEIPT, RECORD, REDRIVE, Script, TRIM_LETTERS};
+use super::link::is_timeout;
+use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, RECORD, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
 use crate::backend::{Fate, Fates, Letter, Mark, Redrove};
@@ -29,18 +30,6 @@ const SCANNED: usize = 1000;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl RedisBackend {
-    async fn settle_script(
-        &self,
-        doing: &str,
-        script: &Script,
-        keys: &[String],
-        arguments: &[Vec<u8>],
-    ) -> Result<Value, QueueError> {
-        let mut invocation = script.prepare_invoke();
-        invocation.key(keys).arg(arguments);
-        invocation.invoke_async(&mut self.shared.clone()).await.map_err(|e| self.failed(doing, e))
-    }
-
     async fn letters(
         &self,
         session: &SessionId,
@@ -51,22 +40,22 @@ impl RedisBackend {
         let dead = self.keys.of(session).dead;
         // The settings' second is the life of a letter.
         let [_, life, ..] = settings(&self.config);
-        let now = self.settle_script(DOING, &TRIM_LETTERS, std::slice::from_ref(&dead), &[life]).await?;
-        let now = Timestamp(reply::number(now).map_err(|e| self.bad_reply(DOING, e))?);
+        let now = self.call(DOING, &TRIM_LETTERS, std::slice::from_ref(&dead), &[life]).await?;
+        let now = Timestamp(reply::number(now).map_err(|e| self.failed(DOING, e))?);
         // A list in Redis has no more.
         let skip = skip.min(u32::MAX as usize);
         let mut letters = Vec::new();
-        let mut line = self.shared.for_large_answers();
+        let line = self.link.for_large_answers();
         let mut timeouts = 0;
         while letters.len() < limit {
             let piece = PIECE.min(line.limit().messages());
             let (first, wanted) = (skip + letters.len(), piece.min(limit - letters.len()));
             let mut range = redis::cmd("LRANGE");
             range.arg(&dead).arg(format!("-{}", first + wanted)).arg(format!("-{}", first + 1));
-            let piece: Vec<Vec<u8>> = match range.query_async(&mut line).await {
+            let piece: Vec<Vec<u8>> = match line.query(range).await {
                 Ok(piece) => piece,
                 // Fewer at once, and then more time: the line has learned from it.
-                Err(error) if error.is_timeout() && !line.limit().is_longest() && timeouts < 6 => {
+                Err(error) if is_timeout(&error) && !line.limit().is_longest() && timeouts < 6 => {
                     timeouts += 1;
                     continue;
                 }
@@ -114,8 +103,8 @@ impl Fates for RedisBackend {
         let mut arguments = settings(&self.config).to_vec();
         arguments.push(reason(fate));
         arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
-        let answer = self.settle_script(DOING, &RECORD, &keys, &arguments).await?;
-        not_kept(session, &reply::bytes(answer).map_err(|e| self.bad_reply(DOING, e))?);
+        let answer = self.call(DOING, &RECORD, &keys, &arguments).await?;
+        not_kept(session, &reply::bytes(answer).map_err(|e| self.failed(DOING, e))?);
         Ok(())
     }
 
@@ -124,14 +113,13 @@ impl Fates for RedisBackend {
 
         let keys = self.keys.of(session);
         let keys = [keys.receipt(id), keys.lease, keys.queue];
-        let answer = self.settle_script(DOING, &READ_RECEIPT, &keys, &[]).await?;
-        receipt(answer).map_err(|e| self.bad_reply(DOING, e))
+        let answer = self.call(DOING, &READ_RECEIPT, &keys, NO_ARGUMENTS).await?;
+        receipt(answer).map_err(|e| self.failed(DOING, e))
     }
 
     async fn until_settled(&self, session: &SessionId, id: NotificationId) -> Receipt {
         let receipt = self.keys.of(session).receipt(id);
-        let mut touch = redis::cmd("GET");
-        touch.arg(&receipt);
+        let touch = redis::cmd("GET").arg(&receipt).take();
         let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
         // Before the first look, so that no change after it is missed.
         let waiting = self.waits.register(receipt, touch, is_due);
@@ -175,22 +163,13 @@ impl Fates for RedisBackend {
         let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
         let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
         let arguments: Vec<_> = arguments.chain(guard).collect();
-        let answer = self.settle_script(DOING, &REDRIVE, &keys, &arguments).await?;
-        push::redrove(&self.config, answer).map_err(|e| self.bad_reply(DOING, e))
+        let answer = self.call(DOING, &REDRIVE, &keys, &arguments).await?;
+        push::redrove(&self.config, answer).map_err(|e| self.failed(DOING, e))
     }
 
     async fn purge(&self, session: &SessionId) -> Result<usize, QueueError> {
         let dead = self.keys.of(session).dead;
-        let (count, _): (usize, usize) = redis::pipe()
-            .atomic()
-            .cmd("LLEN")
-            .arg(&dead)
-            .cmd("DEL")
-            .arg(&dead)
-            .query_async(&mut self.shared.clone())
-            .await
-            .map_err(|e| self.failed("purging dead letters", e))?;
-        Ok(count)
+        self.call("purging dead letters", &PURGE, &[dead], NO_ARGUMENTS).await
     }
 
     async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
@@ -198,15 +177,9 @@ impl Fates for RedisBackend {
         loop {
             // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
             // others.
-            let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(self.keys.all_dead())
-                .arg("COUNT")
-                .arg(SCANNED)
-                .query_async(&mut self.shared.clone())
-                .await
-                .map_err(|e| self.failed("looking for dead letters", e))?;
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
+            let (next, keys): (u64, Vec<Vec<u8>>) = self.query("looking for dead letters", scan).await?;
             let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
             sessions.extend(keys.iter().filter_map(session));
             if next == 0 {

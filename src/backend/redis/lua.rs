@@ -31,6 +31,7 @@ scripts! {
     FORGET = "forget",
     LIVE_SESSIONS = "live_sessions",
     POSE = "pose",
+    PURGE = "purge",
     PUSH = "push",
     READ_RECEIPT = "read_receipt",
     RECORD = "record",
@@ -46,6 +47,9 @@ scripts! {
     WAITING = "waiting",
     WITHDRAW = "withdraw",
 }
+
+/// Arguments of a script that takes none.
+pub(super) const NO_ARGUMENTS: &[&str] = &[];
 
 /// A script for Redis, assembled and hashed at its first use.
 pub(crate) struct Script {
@@ -72,11 +76,6 @@ impl Script {
     /// Returns the SHA-1 by which Redis knows the loaded script.
     pub(super) fn hash(&self) -> &str {
         self.assembled().1.get_hash()
-    }
-
-    /// Returns a call of the script that loads the script where Redis does not know it.
-    pub(super) fn prepare_invoke(&self) -> redis::ScriptInvocation<'_> {
-        self.assembled().1.prepare_invoke()
     }
 
     fn assembled(&self) -> &(String, redis::Script) {

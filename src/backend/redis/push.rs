@@ -7,7 +7,16 @@ use crate::backend::{QueueLimit, Redrove};
 use crate::config::Config;
 use crate::envelope::Draft;
 
-/// What the script answered.
+mod rounds;
+
+/// Most bytes of the notifications of one script call, so that the call does not block Redis for long, and of all calls that
+/// travel together. Less where the line to Redis is narrow.
+pub(super) const CALL_BYTES: usize = 1024 * 1024;
+
+/// Most notifications of one script call. Fewer where the line to Redis is narrow.
+pub(super) const CALL_MESSAGES: usize = 100;
+
+/// Answer of the script.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) queued: usize,
@@ -16,7 +25,7 @@ pub(super) struct Answer {
     pub(super) owned: bool,
 }
 
-/// The arguments after the keys.
+/// Returns the arguments after the keys.
 pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Draft> + Clone) -> Vec<String> {
     let mut arguments = vec![
         config.queue_max_messages().to_string(),

@@ -2,10 +2,18 @@
 
 use redis::Value;
 
+use crate::failure::QueueErrorKind;
+
 /// A script answered in a form that is none of ours.
 #[derive(Debug, thiserror::Error)]
 #[error("an answer of an unexpected form: {0}")]
 pub(super) struct BadReply(String);
+
+impl From<BadReply> for QueueErrorKind {
+    fn from(error: BadReply) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
 
 fn bad(value: &Value) -> BadReply {
     // Its form only: what is in it may be secret.

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use redis::RedisResult;
-
 use super::RedisBackend;
+use super::link::{Request, read};
 use crate::session_id::{SessionId, SessionStatus};
 
 /// Number of sessions that are looked up in one pipeline.
@@ -17,15 +16,13 @@ impl RedisBackend {
     pub(super) async fn status_of_unowned(&self, sessions: Vec<SessionId>) -> HashMap<SessionId, SessionStatus> {
         let mut found = HashMap::with_capacity(sessions.len());
         for some in sessions.chunks(PIPELINE) {
-            let mut pipe = redis::pipe();
+            let mut request = Request::new();
             for session in some {
-                pipe.cmd("STRLEN").arg(self.keys.session(session));
+                request.add(redis::cmd("STRLEN").arg(self.keys.session(session)));
             }
-            let lengths: RedisResult<Vec<RedisResult<u64>>> =
-                pipe.ignore_errors().query_async(&mut self.shared.clone()).await;
-            let mut lengths = lengths.unwrap_or_default().into_iter();
+            let mut lengths = self.link.send(&request).await.unwrap_or_default().into_iter();
             for session in some {
-                let status = match lengths.next() {
+                let status = match lengths.next().map(|length| length.and_then(read::<u64>)) {
                     // The mark of a session that has ended is empty.
                     Some(Ok(0)) => SessionStatus::Unknown,
                     Some(Ok(_)) => SessionStatus::Known,

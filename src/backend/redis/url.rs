@@ -1,7 +1,6 @@
 //! URLs of Redis, and how they are shown: nothing that could be a password ever is.
 
 use crate::config::ConfigError;
-use redis::{ConnectionInfo, IntoConnectionInfo};
 
 /// What is shown of a URL that has no parts to show.
 const UNREADABLE: &str = "a URL that cannot be read";
@@ -27,14 +26,6 @@ fn shown_parts(url: &str) -> Option<String> {
     let database = path.trim_start_matches('/');
     let database = if database.bytes().all(|b| b.is_ascii_digit()) { database } else { "…" };
     Some(format!("{scheme}://{}:{}/{database}", parsed.host_str()?, parsed.port().unwrap_or(6379)))
-}
-
-/// Reads a URL.
-///
-/// # Errors
-/// [`ConfigError`] without what may be secret in the URL.
-pub(super) fn read(url: &str) -> Result<ConnectionInfo, ConfigError> {
-    url.into_connection_info().map_err(|error| refused(url, "read", &error))
 }
 
 /// Returns the error of a URL that cannot be read or used. The detail of redis-rs's own error quotes the URL.
@@ -108,7 +99,7 @@ mod tests {
             };
             let shown = shown(&url);
             prop_assert!(!shown.to_lowercase().contains("s3cret"), "{} is shown as {}", url, shown);
-            if let Err(error) = super::super::connection::client(&url) {
+            if let Err(error) = super::super::link::Server::new(&url) {
                 let said = format!("{error} {error:?}").to_lowercase();
                 prop_assert!(!said.contains("s3cret"), "{} makes {}", url, said);
             }

@@ -1,99 +1,104 @@
-//! Waiting for what others write: any number of questions and receipts of this process on one connection.
+//! Waiting for what others write: any number of questions and receipts of this process over one link.
 //!
-//! Each key is read over a connection with client tracking, so the server tells of the next change to it. What a lost message,
-//! a reconnect or a full tracking table could hide, a round of touches every few seconds finds; the same round says that those
+//! The link tracks each key that is read over it, so the server tells of the next change to the key. What a lost message, a new
+//! connection or a full tracking table could hide, a round of touches every few seconds finds; the same round says that those
 //! who asked live. The first round in which nobody waits ends it all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::Value;
 use tokio::sync::Notify;
 
-use super::connection::{CONNECT_TIMEOUT, kind, tracking, within};
-use super::lua::TOUCH;
-use super::primary::{self, is_no_primary, says_no_primary};
+use super::link::{Command, Heard, Link, Request, Watch};
 use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
-/// How long an asker that says nothing is believed to live: three rounds.
+/// Longest time for which an asker that says nothing is believed to live: three rounds.
 pub(super) const ALIVE: Duration = Duration::from_secs(15);
 
-/// How often everything is touched.
+/// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// How long to wait after the connection failed.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
+/// Number of keys that one request touches.
+const TOGETHER: usize = 500;
 
-/// How many are touched in one pipeline.
-const PIPELINE: usize = 500;
-
+/// Keys that this process waits for.
 pub(super) struct Waits {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    client: Client,
-    /// Sent once a round: the reads of this connection are answered by a replica too.
-    probe: Cmd,
+    link: Link,
     state: Mutex<State>,
-    /// One is new, or its key is no longer tracked.
+    /// Notified when a key is to be touched before the next round.
     work: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Who waits, by the keys that they watch.
-    waiting: HashMap<String, Vec<Arc<Waiting>>>,
+    /// All that wait, by the number of their registration.
+    waiting: HashMap<u64, Arc<Waiting>>,
+    next: u64,
     /// Those to be touched at once.
     untouched: Vec<Weak<Waiting>>,
     running: bool,
-    connection: Option<MultiplexedConnection>,
-    /// The number of that connection: what an earlier one still says is of no account.
-    made: u64,
 }
 
 struct Waiting {
-    key: String,
-    touch: Cmd,
+    touch: Command,
     is_due: fn(&Value) -> bool,
-    /// There may be something to look at.
+    /// Notified when there may be something to look at.
     look: Notify,
 }
 
-/// One who waits; dropped, it waits no more.
+/// One that waits; dropped, it waits no more.
 pub(super) struct Registered<'a> {
     shared: &'a Arc<Shared>,
     waiting: Arc<Waiting>,
+    number: u64,
+    _watch: Watch,
 }
 
 impl Waits {
-    pub(super) fn new(client: Client, probe: Cmd) -> Self {
-        Self { shared: Arc::new(Shared { client, probe, state: Mutex::default(), work: Notify::new() }) }
+    /// Waits over a link that hears of the keys that are read.
+    pub(super) fn new(link: Link) -> Self {
+        Self { shared: Arc::new(Shared { link, state: Mutex::default(), work: Notify::new() }) }
     }
 
     /// Has a key watched. `touch` is sent at once, and again in every round: it reads the key last, so that the next change
-    /// to it is told of; `is_due` says of its answer whether there is something to look at.
-    pub(super) fn register(&self, key: String, touch: Cmd, is_due: fn(&Value) -> bool) -> Registered<'_> {
-        let waiting = Arc::new(Waiting { key, touch, is_due, look: Notify::new() });
-        self.shared.state().waiting.entry(waiting.key.clone()).or_default().push(Arc::clone(&waiting));
-        self.shared.touch_soon(&waiting);
-        Registered { shared: &self.shared, waiting }
+    /// to the key is told; `is_due` says of its answer whether there is something to look at.
+    pub(super) fn register(
+        &self,
+        key: String,
+        touch: impl Into<Command>,
+        is_due: fn(&Value) -> bool,
+    ) -> Registered<'_> {
+        let shared = &self.shared;
+        let waiting = Arc::new(Waiting { touch: touch.into(), is_due, look: Notify::new() });
+        let watch = {
+            let (shared, waiting) = (Arc::downgrade(shared), Arc::clone(&waiting));
+            self.shared.link.watch(key, move |heard| match (heard, shared.upgrade()) {
+                // Nothing is tracked on a new connection.
+                (Heard::Lost, Some(shared)) => shared.touch_soon(&waiting),
+                _ => waiting.look.notify_one(),
+            })
+        };
+        let number = {
+            let mut state = shared.state();
+            state.next += 1;
+            let number = state.next;
+            state.waiting.insert(number, Arc::clone(&waiting));
+            number
+        };
+        shared.touch_soon(&waiting);
+        Registered { shared, waiting, number, _watch: watch }
     }
 
-    /// The connection that all wait on, while there is one.
-    pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
-        self.shared.state().connection.clone()
-    }
-
-    /// Has the connection made anew where an error on it says that its server is no primary.
-    pub(super) fn replace_after(&self, error: &QueueErrorKind) {
-        if matches!(error, QueueErrorKind::Refused(text) if says_no_primary(text)) {
-            self.shared.state().connection = None;
-            self.shared.work.notify_one();
-        }
+    /// Returns the link that all wait on.
+    pub(super) fn link(&self) -> &Link {
+        &self.shared.link
     }
 }
 
@@ -103,15 +108,9 @@ impl Registered<'_> {
         self.waiting.look.notified().await;
     }
 
-    /// Has it touched: after each look, as what was told of once is told of no more.
+    /// Has the key touched: after each look, as a change is told only once.
     pub(super) fn touch_soon(&self) {
         self.shared.touch_soon(&self.waiting);
-    }
-}
-
-impl State {
-    fn all(&self) -> impl Iterator<Item = &Arc<Waiting>> {
-        self.waiting.values().flatten()
     }
 }
 
@@ -128,49 +127,31 @@ impl Shared {
         self.work.notify_one();
     }
 
-    async fn connect(self: &Arc<Self>) -> Result<(), QueueErrorKind> {
-        let made = {
-            let mut state = self.state();
-            state.made += 1;
-            state.made
-        };
-        let weak = Arc::downgrade(self);
-        let pushed = move |push: PushInfo| {
-            if let Some(shared) = weak.upgrade() {
-                shared.pushed(made, &push);
+    /// Touches keys, and has those looked at that are due.
+    ///
+    /// # Errors
+    /// Fails where the link does.
+    async fn touch(&self, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
+        let mut failed: Option<(usize, QueueErrorKind)> = None;
+        for some in all.chunks(TOGETHER) {
+            let mut request = Request::new();
+            for waiting in some {
+                request.add(waiting.touch.clone());
             }
-        };
-        let mut connection = within(CONNECT_TIMEOUT, tracking(&self.client, pushed)).await?;
-        primary::check(&mut connection, &self.probe).await?;
-        let mut pipe = redis::pipe();
-        pipe.cmd("SCRIPT").arg("LOAD").arg(TOUCH.text()).ignore();
-        pipe.cmd("CLIENT").arg(&["TRACKING", "ON", "NOLOOP"]).ignore();
-        within(Duration::ZERO, pipe.exec_async(&mut connection)).await?;
-        self.state().connection = Some(connection);
-        Ok(())
-    }
-
-    /// What Redis says over the connection that tracks, the one with this number.
-    fn pushed(&self, made: u64, push: &PushInfo) {
-        let mut state = self.state();
-        match (&push.kind, push.data.first()) {
-            (PushKind::Invalidate, Some(Value::Array(keys))) => {
-                for key in keys {
-                    if let Value::BulkString(key) = key
-                        && let Some(waiting) = std::str::from_utf8(key).ok().and_then(|key| state.waiting.get(key))
-                    {
-                        waiting.iter().for_each(|waiting| waiting.look.notify_one());
-                    }
+            for (waiting, answer) in some.iter().zip(self.link.send(&request).await?) {
+                match answer {
+                    Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
+                    Ok(_) => {}
+                    // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
+                    // round looks again.
+                    Err(error) => failed.get_or_insert((0, error)).0 += 1,
                 }
             }
-            // Everything may have changed.
-            (PushKind::Invalidate, _) => state.all().for_each(|waiting| waiting.look.notify_one()),
-            (PushKind::Disconnection, _) if made == state.made => {
-                state.connection = None;
-                self.work.notify_one();
-            }
-            _ => {}
         }
+        if let Some((count, error)) = failed {
+            tracing::warn!(%error, count, "reading watched keys failed; the next round reads them again");
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,17 +161,11 @@ impl Shared {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        if let Some(waiting) = state.waiting.get_mut(&self.waiting.key) {
-            waiting.retain(|other| !Arc::ptr_eq(other, &self.waiting));
-            if waiting.is_empty() {
-                state.waiting.remove(&self.waiting.key);
-            }
-        }
+        self.shared.state().waiting.remove(&self.number);
     }
 }
 
-/// The task that touches; it ends when nobody waits, and however it ends another can be started.
+/// The task that touches. It ends when nobody waits, and however it ends another can be started.
 struct Running {
     shared: Weak<Shared>,
     over: bool,
@@ -203,25 +178,6 @@ impl Running {
         round.reset();
         let mut failures = 0_u32;
         while let Some(shared) = self.shared.upgrade() {
-            let connection = shared.state().connection.clone();
-            let Some(mut connection) = connection else {
-                if let Err(error) = shared.connect().await {
-                    if self.is_over(&mut shared.state()) {
-                        return;
-                    }
-                    failures = failures.saturating_add(1);
-                    // Told the first time, and then each time that there have been twice as many.
-                    if failures.is_power_of_two() {
-                        tracing::warn!(%error, failures, "no connection to wait on; trying again");
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                } else {
-                    failures = 0;
-                    // Nothing is tracked on a new connection.
-                    round.reset_immediately();
-                }
-                continue;
-            };
             let all = tokio::select! {
                 _ = round.tick() => true,
                 () = shared.work.notified() => false,
@@ -232,33 +188,38 @@ impl Running {
                 if !all {
                     untouched.iter().filter_map(Weak::upgrade).collect()
                 } else if self.is_over(&mut state) {
-                    return;
+                    break;
                 } else {
-                    state.all().cloned().collect()
+                    state.waiting.values().cloned().collect()
                 }
             };
             let work = async {
                 if all {
-                    primary::check(&mut connection, &shared.probe).await?;
+                    // A replica answers reads, and tells of no change.
+                    shared.link.check().await?;
                 }
-                for some in touched.chunks(PIPELINE) {
-                    touch_all(&mut connection, some).await?;
-                }
-                Ok::<(), QueueErrorKind>(())
+                shared.touch(&touched).await
             };
-            if let Err(error) = work.await {
-                tracing::warn!(%error, "the connection to wait on failed; making another");
-                shared.state().connection = None;
-                tokio::time::sleep(PAUSE).await;
+            match work.await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    // Logged the first time, and then each time that there have been twice as many.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(%error, failures, "reading watched keys failed; trying again");
+                    }
+                    // At once: the check waits for the pause that is due.
+                    round.reset_immediately();
+                }
             }
         }
     }
 
-    /// Ends it where nobody waits: under the lock, so that who registers next sees that nobody runs.
+    /// Ends the task where nobody waits: under the lock, so that who registers next sees that it does not run.
     fn is_over(&mut self, state: &mut State) -> bool {
         self.over = state.waiting.is_empty();
         if self.over {
-            (state.running, state.connection) = (false, None);
+            state.running = false;
             state.untouched.clear();
         }
         self.over
@@ -267,41 +228,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        if self.over {
+            shared.link.rest();
+            return;
+        }
         // Dropped half-way, as its runtime ended. Whoever waits in another one starts it again there.
-        if let (false, Some(shared)) = (self.over, self.shared.upgrade()) {
+        let waiting: Vec<_> = {
             let mut state = shared.state();
-            (state.running, state.connection) = (false, None);
-            state.all().for_each(|waiting| waiting.look.notify_one());
-        }
+            state.running = false;
+            state.waiting.values().cloned().collect()
+        };
+        waiting.iter().for_each(|waiting| waiting.look.notify_one());
     }
-}
-
-/// Touches them, and has those looked at that are due.
-async fn touch_all(connection: &mut MultiplexedConnection, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
-    let mut pipe = redis::pipe();
-    for waiting in all {
-        pipe.add_command(waiting.touch.clone());
-    }
-    let answers: Vec<RedisResult<Value>> = within(Duration::ZERO, pipe.ignore_errors().query_async(connection)).await?;
-    let mut failed: Option<(usize, RedisError)> = None;
-    for (waiting, answer) in all.iter().zip(answers) {
-        match answer {
-            Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
-            Ok(_) => {}
-            // The script was flushed, and a new connection loads it again; or a new connection may lead to a primary.
-            Err(error)
-                if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
-                    || is_no_primary(&error) =>
-            {
-                return Err(kind(error));
-            }
-            // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
-            // round looks again.
-            Err(error) => failed.get_or_insert((0, error)).0 += 1,
-        }
-    }
-    if let Some((count, error)) = failed {
-        tracing::warn!(%error, count, "what is waited for cannot be looked at");
-    }
-    Ok(())
 }

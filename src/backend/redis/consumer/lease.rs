@@ -1,14 +1,13 @@
 //! The lease of a consumer: claimed, renewed, tracked, and kept while an answer takes long.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::Value;
 use tokio::task::JoinSet;
 
-use super::{RedisConsumer, bad, each, evalsha, is_noscript};
-use crate::backend::redis::connection::{kind, within};
+use super::{RedisConsumer, each};
 use crate::backend::redis::lease;
+use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Request};
 use crate::backend::redis::lua::{CLAIM, RENEW};
 use crate::backend::redis::reply;
 use crate::backend::{LeaseState, OwnerToken};
@@ -25,17 +24,17 @@ pub(super) struct Renewal {
 
 impl RedisConsumer {
     /// Reads the lease so that the next change to it is told of. After every write of ours: that ends the tracking.
-    fn track(&self, pipe: &mut Pipeline) {
-        pipe.cmd("CLIENT").arg(&["CACHING", "YES"]);
-        pipe.cmd("GET").arg(&self.keys.lease);
+    fn track(&self, request: &mut Request) {
+        request.add(redis::cmd("CLIENT").arg(&["CACHING", "YES"]));
+        request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
     /// Whether the lease is ours at the moment from which its changes are told of.
     pub(super) async fn track_now(&mut self) -> Result<bool, QueueErrorKind> {
-        let mut pipe = redis::pipe();
-        self.track(&mut pipe);
-        let [_, owner] = self.pipeline(&mut pipe).await?;
-        let owner = owner.map_err(kind)?;
+        let mut request = Request::sequence();
+        self.track(&mut request);
+        let [_, owner] = each(self.link.send(&request).await?)?;
+        let owner = owner?;
         if owner == Value::Nil {
             // Deleted since, and no other owner has it: nobody tells us, so the next take must ask.
             self.permit.suspend();
@@ -53,9 +52,8 @@ impl RedisConsumer {
 
     pub(super) async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let [lease, queue] = self.lease_keys();
-        let now = self.script(&CLAIM, &[&lease, &queue], &self.lease_arguments(true)).await?;
-        let now: i64 = reply::number(now).map_err(bad)?;
+        let now = self.link.call(&CLAIM, &self.lease_keys(), &self.lease_arguments(true)).await?;
+        let now: i64 = reply::number(now)?;
         if self.track_now().await? {
             self.permit.renewed(sent, self.config.lease(), mark);
             self.renewed = sent;
@@ -68,19 +66,8 @@ impl RedisConsumer {
 
     pub(super) async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let [renewed, _, tracked] = self.pipeline(&mut self.renewal(true)).await?;
-        let (renewed, tracked) = match renewed {
-            Err(error) if is_noscript(&error) => {
-                let [lease, queue] = self.lease_keys();
-                let renewed = self.script(&RENEW, &[&lease, &queue], &self.lease_arguments(true)).await?;
-                let mut pipe = redis::pipe();
-                self.track(&mut pipe);
-                let [_, tracked] = self.pipeline(&mut pipe).await?;
-                (renewed, tracked)
-            }
-            other => (other.map_err(kind)?, tracked),
-        };
-        let (state, now) = judge(self.owner, renewed, &tracked.map_err(kind)?)?;
+        let [renewed, _, tracked] = each(self.link.send(&self.renewal(true)).await?)?;
+        let (state, now) = judge(self.owner, renewed?, &tracked?)?;
         self.settle(LeaseState::Held, &Renewal { state, sent, mark });
         if state == LeaseState::Absent {
             self.permit.suspend();
@@ -104,19 +91,19 @@ impl RedisConsumer {
         Ok(state)
     }
 
-    /// Waits for an answer, at most for `time`, and renews the lease meanwhile when that is due: Redis does so at once, and
-    /// says so behind the answer. Returns the answer and the last renewal, or `None` where no answer came in time.
-    pub(super) async fn answer<T>(
+    /// Sends a request, and renews the lease while its answer is on its way when that is due: Redis does so at once, and says so
+    /// behind the answer. Returns the answers and the last renewal.
+    pub(super) async fn answer<const N: usize>(
         &self,
-        time: Duration,
-        answer: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<Option<(T, Option<Renewal>)>, QueueErrorKind> {
+        request: Request,
+    ) -> Result<([Answer; N], Option<Renewal>), QueueErrorKind> {
+        let time = request.time().unwrap_or(ANSWER_TIMEOUT);
         let heartbeat = self.config.heartbeat();
         // A little late: who waits for a message, or delivers, renews by itself when the heartbeat is over.
         let mut due = self.renewed + heartbeat + heartbeat / 4;
         // Dropped with this future, as the connection must be.
         let mut renewals = JoinSet::new();
-        let answer = tokio::time::timeout(time, answer);
+        let answer = self.link.send(&request);
         tokio::pin!(answer);
         let answer = loop {
             tokio::select! {
@@ -127,8 +114,7 @@ impl RedisConsumer {
                 }
             }
         };
-        let Ok(answer) = answer else { return Ok(None) };
-        let answer = answer.map_err(kind)?;
+        let answers = each(answer?)?;
         let mut last: Option<Renewal> = None;
         while let Some(renewed) = renewals.join_next().await {
             // What failed shows again at the next renewal.
@@ -138,18 +124,18 @@ impl RedisConsumer {
                 last = Some(renewed);
             }
         }
-        Ok(Some((answer, last)))
+        Ok((answers, last))
     }
 
-    /// Sends a renewal over the same connection, without waiting for its answer.
+    /// Sends a renewal over the same link, without waiting for its answer.
     fn renew_beside(&self, renewals: &mut JoinSet<Result<Renewal, QueueErrorKind>>, time: Duration) {
         let (sent, mark, owner) = (Instant::now(), self.permit.mark(), self.owner);
         // It takes no absent lease: it may be done after its owner has gone.
-        let (mut connection, mut pipe) = (self.connection.clone(), self.renewal(false));
+        // Its answer comes behind the one that is waited for.
+        let (link, renewal) = (self.link.clone(), self.renewal(false).within(time + ANSWER_TIMEOUT));
         renewals.spawn(async move {
-            // Its answer comes behind the one that is waited for.
-            let [renewed, _, tracked] = each(within(time, pipe.ignore_errors().query_async(&mut connection)).await?)?;
-            let (state, _) = judge(owner, renewed.map_err(kind)?, &tracked.map_err(kind)?)?;
+            let [renewed, _, tracked] = each(link.send(&renewal).await?)?;
+            let (state, _) = judge(owner, renewed?, &tracked?)?;
             Ok(Renewal { state, sent, mark })
         });
     }
@@ -166,23 +152,21 @@ impl RedisConsumer {
     }
 
     /// The commands that renew the lease and track it from then on.
-    fn renewal(&self, reclaim: bool) -> Pipeline {
-        let mut pipe = redis::pipe();
-        let [lease, queue] = self.lease_keys();
-        pipe.add_command(evalsha(&RENEW, &[&lease, &queue])).arg(self.lease_arguments(reclaim));
-        self.track(&mut pipe);
-        pipe
+    fn renewal(&self, reclaim: bool) -> Request {
+        let mut request = Request::sequence();
+        request.add(Command::call(&RENEW, &self.lease_keys(), &self.lease_arguments(reclaim)));
+        self.track(&mut request);
+        request
     }
 
     /// Says in the sorted set until when the session is live. The set lies in a slot of its own, so in no script.
     async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
         let lease_ms = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX);
-        let mut pipe = redis::pipe();
-        pipe.cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member);
-        pipe.cmd("ZREMRANGEBYSCORE").arg(&self.sessions).arg("-inf").arg(now_ms);
-        pipe.cmd("PEXPIRE").arg(&self.sessions).arg(lease_ms * 2);
-        let answers: [RedisResult<Value>; 3] = self.pipeline(&mut pipe).await?;
-        if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
+        let mut request = Request::new();
+        request.add(redis::cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member));
+        request.add(redis::cmd("ZREMRANGEBYSCORE").arg(&self.sessions).arg("-inf").arg(now_ms));
+        request.add(redis::cmd("PEXPIRE").arg(&self.sessions).arg(lease_ms * 2));
+        if let Some(Err(error)) = self.link.send(&request).await?.into_iter().find(Result::is_err) {
             // It serves broadcasts and monitoring only; an owner without it still delivers.
             tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");
         }
@@ -192,7 +176,7 @@ impl RedisConsumer {
 
 /// Reads the answers to a renewal, and to the read of the lease behind it.
 fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseState, i64), QueueErrorKind> {
-    let (state, now) = lease::renewed(renewed).map_err(bad)?;
+    let (state, now) = lease::renewed(renewed)?;
     // Else a newer claim came between. The renewal had ended the tracking, so nobody else tells us.
     let state = match tracked {
         // Deleted since, and no other owner has it.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::backend::questions::TAKEN_OVER;
-use crate::backend::redis::connection::within;
+use crate::backend::redis::link::Command;
 use crate::backend::redis::lua::{COLLECT, TOUCH};
 use crate::backend::redis::reply::{self, BadReply};
-use crate::backend::redis::waits::{ALIVE, PAUSE, Waits};
+use crate::backend::redis::waits::{ALIVE, Waits};
 use crate::failure::QueueErrorKind;
 use crate::keys::ElicitKeys;
 use crate::question::Answer;
@@ -17,14 +17,16 @@ use crate::question::Answer;
 const GIVING: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(2);
 
+/// Pause after an answer could not be read.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Answer of the script where FastMCP is still giving an answer.
 const BEING_GIVEN: Value = Value::Int(2);
 
 /// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
 pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str) -> Answer {
-    let mut touch = redis::cmd("EVALSHA");
-    touch.arg(TOUCH.hash()).arg(3).arg(&keys.asker).arg(&keys.response);
-    touch.arg(&keys.request).arg(request_id).arg(ALIVE.as_millis().to_string());
+    let alive = ALIVE.as_millis().to_string();
+    let touch = Command::call(&TOUCH, &[&keys.asker, &keys.response, &keys.request], &[request_id, &alive]);
     let waiting = waits.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
     loop {
         waiting.looked().await;
@@ -34,7 +36,6 @@ pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str)
             Ok(None) => {}
             // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
             Err(error) => {
-                waits.replace_after(&error);
                 tracing::debug!(%error, "an answer cannot be read; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -45,21 +46,16 @@ pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str)
 }
 
 async fn collect(waits: &Waits, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
-    let Some(mut connection) = waits.connection() else {
-        return Err(QueueErrorKind::Broken("no connection yet".into()));
-    };
     let ElicitKeys { request, response, status, asker } = keys;
     let began = Instant::now();
     let answer = loop {
         let how = if began.elapsed() < GIVING { "wait" } else { "take" };
-        let mut invocation = COLLECT.prepare_invoke();
-        invocation.key(&[request, response, status, asker]).arg(&[request_id, how]);
-        match within(Duration::ZERO, invocation.invoke_async(&mut connection)).await? {
+        match waits.link().call(&COLLECT, &[request, response, status, asker], &[request_id, how]).await? {
             BEING_GIVEN => tokio::time::sleep(GLANCE).await,
             answer => break answer,
         }
     };
-    read(answer, request_id).map_err(|e| QueueErrorKind::Refused(e.to_string()))
+    Ok(read(answer, request_id)?)
 }
 
 /// Reads the answer to the question with this id, if there is one.

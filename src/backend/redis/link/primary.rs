@@ -2,24 +2,18 @@
 //!
 //! A planned failover leaves connections open, to a server that has become a replica, while new connections lead to the new
 //! primary. A replica still answers reads, `PING`, `SUBSCRIBE` and `PUBLISH`, so a connection that does nothing else never
-//! fails. Each long-lived connection is therefore checked with a write that changes nothing.
+//! fails. Each shared connection is therefore checked with a write that changes nothing.
 
-use std::time::Duration;
-
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 
-use super::connection::{said, within};
+use super::error::said;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
-
-/// Time after which a connection that is in use is checked again.
-pub(super) const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Codes of a server that is a replica, still loads its data, or is a replica without its primary.
 const CODES: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
 
-/// A write that changes nothing: the key never exists. A replica refuses the command all the same.
+/// Makes a write that changes nothing: the key never exists. A replica refuses the command all the same.
 pub(super) fn probe(keys: &Keys) -> Cmd {
     let mut probe = redis::cmd("PEXPIRE");
     probe.arg(keys.probe()).arg(1);
@@ -27,7 +21,7 @@ pub(super) fn probe(keys: &Keys) -> Cmd {
 }
 
 /// Returns whether a server's error text says that the server is no primary.
-pub(super) fn says_no_primary(text: &str) -> bool {
+fn says_no_primary(text: &str) -> bool {
     CODES.iter().any(|code| {
         // Before Redis 7.0 the error of a script has the code within its text only.
         text.strip_prefix(code).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
@@ -35,22 +29,14 @@ pub(super) fn says_no_primary(text: &str) -> bool {
     })
 }
 
-/// Returns whether an error, or any of the errors of a pipeline or transaction, says that the server is no primary.
-pub(super) fn is_no_primary(error: &RedisError) -> bool {
-    let errors = error.clone().into_server_errors();
-    errors.is_some_and(|all| all.iter().any(|(_, error)| says_no_primary(&said(&error.clone().into()))))
+/// Returns whether a request failed as its server is no primary.
+pub(super) fn is_no_primary(error: &QueueErrorKind) -> bool {
+    matches!(error, QueueErrorKind::Refused(text) if says_no_primary(text))
 }
 
-/// Checks that a connection answers, and that the server behind it is a primary.
-///
-/// # Errors
-/// Fails where the connection is broken, silent, or leads to a server that is no primary. A probe that is refused for
-/// another reason, as by an ACL, is an answer like others.
-pub(super) async fn check(connection: &mut MultiplexedConnection, probe: &Cmd) -> Result<(), QueueErrorKind> {
-    match within(Duration::ZERO, probe.query_async::<Value>(connection)).await {
-        Err(QueueErrorKind::Refused(text)) if !says_no_primary(&text) => Ok(()),
-        other => other.map(drop),
-    }
+/// Returns whether an answer says that its server is no primary. redis-rs gives such an answer as an `Ok` value.
+pub(super) fn refuses(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if says_no_primary(&said(&RedisError::from(error.clone()))))
 }
 
 #[cfg(test)]

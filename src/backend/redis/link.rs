@@ -1,0 +1,274 @@
+//! [`Link`]: the only kind of connection to Redis.
+//!
+//! A shared link is connected when something is sent over it, and connected anew when its connection broke, fell silent, or
+//! leads to a server that cannot write. A dedicated link belongs to one subscriber, whose commands may block: it has one
+//! connection and repeats nothing, and its owner opens the next.
+//!
+//! redis-rs's own `ConnectionManager` keeps a connection that answers nothing, one to a server that has become a replica, and
+//! a refused password, until its process ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future;
+use redis::{FromRedisValue, ToRedisArgs, Value};
+use tokio::runtime::Handle;
+
+use self::error::{again, is_broken, is_noscript, kind, no_answer};
+use self::inner::Inner;
+use self::line::LARGE;
+use self::primary::{is_no_primary, refuses};
+use self::request::size;
+use super::lua::Script;
+use crate::backend::LineLimit;
+use crate::config::Config;
+use crate::failure::QueueErrorKind;
+
+pub(super) use self::connection::Server;
+pub(super) use self::error::{is_timeout, read};
+pub(super) use self::health::CHECK_EVERY;
+pub(super) use self::hears::Hears;
+pub(super) use self::request::{Command, Request};
+pub(super) use self::watches::{Heard, Watch};
+
+mod connection;
+mod error;
+mod health;
+mod hears;
+mod inner;
+mod line;
+mod primary;
+mod request;
+mod watches;
+
+/// Longest time for an answer. A blocking command may take its blocking time besides, and a large request or answer as long as
+/// the [`LineLimit`] says.
+pub(super) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
+
+/// What became of one command of a request.
+pub(super) type Answer = Result<Value, QueueErrorKind>;
+
+/// A link. Clones share one connection.
+#[derive(Clone)]
+pub(super) struct Link {
+    inner: Arc<Inner>,
+    /// Whether answers may be large, as [`LARGE`] says.
+    is_for_large_answers: bool,
+}
+
+impl Link {
+    /// Makes a link that many may share. Connects to nothing yet.
+    pub(super) fn shared(server: &Server, config: &Config, hears: Hears) -> Self {
+        Self::new(server, config, hears, Some(Handle::current()))
+    }
+
+    /// Makes and connects a link for one subscriber.
+    ///
+    /// # Errors
+    /// Redis's refusal, or no connection in time.
+    pub(super) async fn dedicated(server: &Server, config: &Config, hears: Hears) -> Result<Self, QueueErrorKind> {
+        let link = Self::new(server, config, hears, None);
+        link.inner.connecting()?.1.await.map_err(kind)?;
+        Ok(link)
+    }
+
+    fn new(server: &Server, config: &Config, hears: Hears, home: Option<Handle>) -> Self {
+        Self { inner: Arc::new(Inner::new(server.clone(), config, hears, home)), is_for_large_answers: false }
+    }
+
+    /// Returns the same link, with more time after answers that did not come in time.
+    pub(super) fn for_large_answers(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), is_for_large_answers: true }
+    }
+
+    /// Returns the bounds of the next large request.
+    pub(super) fn limit(&self) -> LineLimit {
+        self.inner.line.limit()
+    }
+
+    /// Learns from a request or an answer that moved this many messages and bytes.
+    pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
+        self.inner.line.learn(messages, bytes, took);
+    }
+
+    /// Registers for a key or a channel. `ear` is called in the task that reads the connection, before that task hands over the
+    /// answer to any later command, and must not block.
+    pub(super) fn watch(&self, name: String, ear: impl Fn(Heard<'_>) + Send + Sync + 'static) -> Watch {
+        self.inner.watches.register(name, ear)
+    }
+
+    /// Sends one command.
+    ///
+    /// # Errors
+    /// Redis's refusal; no connection, so nothing was done; or a broken or silent one, so that the outcome is not known.
+    ///
+    /// # Cancellation
+    /// What was sent may be done.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: impl Into<Command>) -> Result<T, QueueErrorKind> {
+        let answer = self.send(&Request::of(command)).await?.pop();
+        answer.unwrap_or(Ok(Value::Nil)).and_then(read)
+    }
+
+    /// Calls a script.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        script: &'static Script,
+        keys: &[impl ToRedisArgs],
+        arguments: &[impl ToRedisArgs],
+    ) -> Result<T, QueueErrorKind> {
+        self.query(Command::call(script, keys, arguments)).await
+    }
+
+    /// Sends a request, and returns what became of each of its commands. Scripts that Redis does not know are loaded, and their
+    /// calls sent again.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query), where the error concerns all of the request.
+    ///
+    /// # Cancellation
+    /// What was sent may be done.
+    pub(super) async fn send(&self, request: &Request) -> Result<Vec<Answer>, QueueErrorKind> {
+        let values = self.deliver(request).await?;
+        let mut unknown = request.without_script(&values);
+        let mut answers: Vec<Answer> = values.into_iter().map(read).collect();
+        // Redis has been restarted, or its scripts flushed: nothing of these calls was done. Twice, as the repetition may be the
+        // one that finds another server to be the primary.
+        for _ in 0..2 {
+            if unknown.is_empty() {
+                break;
+            }
+            unknown = self.load_and_repeat(request, &unknown, &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    /// Loads the scripts of these commands, sends the commands again, and replaces their answers. Returns those whose scripts
+    /// are unknown once more.
+    async fn load_and_repeat(
+        &self,
+        request: &Request,
+        unknown: &[usize],
+        answers: &mut [Answer],
+    ) -> Result<Vec<usize>, QueueErrorKind> {
+        let refused = self.load(&request.scripts(unknown)).await;
+        let repeated = request.only(unknown);
+        let values = match self.deliver(&repeated).await {
+            Ok(values) => values,
+            Err(error) if unknown.len() == answers.len() => return Err(error),
+            Err(error) => {
+                unknown.iter().for_each(|&i| answers[i] = Err(again(&error)));
+                return Ok(Vec::new());
+            }
+        };
+        let still = repeated.without_script(&values).into_iter().map(|i| unknown[i]).collect();
+        for (&i, value) in unknown.iter().zip(values) {
+            answers[i] = match &refused {
+                Some(why) if is_noscript(&value) => Err(QueueErrorKind::Refused(why.clone())),
+                _ => read(value),
+            };
+        }
+        Ok(if refused.is_some() { Vec::new() } else { still })
+    }
+
+    /// Loads scripts, and returns why Redis refuses one, if so. The link loads by itself what Redis turns out not to know.
+    pub(super) async fn load(&self, scripts: &[&'static Script]) -> Option<String> {
+        let mut load = Request::new();
+        for script in scripts {
+            load.add(redis::cmd("SCRIPT").arg("LOAD").arg(script.text()));
+        }
+        let loaded = self.deliver(&load).await.and_then(|answers| answers.into_iter().try_for_each(read));
+        let error = loaded.err()?;
+        let names: Vec<_> = scripts.iter().map(|script| script.name()).collect();
+        tracing::warn!(?names, %error, "loading scripts into Redis failed; their calls fail");
+        if let QueueErrorKind::Refused(why) = error { Some(why) } else { None }
+    }
+
+    /// Checks that the server answers and is a primary, and makes another connection where it is none. After failures the rest
+    /// of the pause is waited for first. Returns the number of the connection, which grows with each new one.
+    ///
+    /// A probe that is refused for another reason, as by an ACL, is an answer like others.
+    ///
+    /// # Errors
+    /// No connection to a primary can be had just now: check again.
+    pub(super) async fn check(&self) -> Result<u64, QueueErrorKind> {
+        let pause = self.inner.state().health.pause(Instant::now(), fastrand::f64());
+        tokio::time::sleep(pause).await;
+        let answer = self.deliver(&Request::probe(&self.inner.probe)).await?.into_iter().map(read::<Value>).next();
+        match answer {
+            Some(Err(error)) if is_no_primary(&error) => Err(error),
+            _ => Ok(self.inner.state().health.generation()),
+        }
+    }
+
+    /// Drops the connection of a shared link. The next request makes another.
+    pub(super) fn rest(&self) {
+        let generation = self.inner.state().health.generation();
+        self.inner.forget(generation);
+    }
+
+    /// Sends a request. Where its server turns out to be no primary, and did nothing of the request, the request is sent once more
+    /// over a new connection, if one may be made already.
+    async fn deliver(&self, request: &Request) -> Result<Vec<Value>, QueueErrorKind> {
+        let (mut result, again) = self.deliver_once(request).await;
+        if again {
+            (result, _) = self.deliver_once(request).await;
+        }
+        match result {
+            Ok(answers) if answers.len() != request.len() => {
+                Err(QueueErrorKind::Broken("answers of an unexpected number".into()))
+            }
+            result => result,
+        }
+    }
+
+    /// Sends a request, and returns whether it may be sent again: its server was no primary, and another may be asked.
+    async fn deliver_once(&self, request: &Request) -> (Result<Vec<Value>, QueueErrorKind>, bool) {
+        let inner = &*self.inner;
+        let (made, connecting, is_check_due) = match self.inner.connecting() {
+            Ok(connecting) => connecting,
+            Err(error) => return (Err(error), false),
+        };
+        let connection = match connecting.await {
+            Ok(connection) => connection,
+            Err(error) => return (Err(kind(error)), false),
+        };
+        let probe = is_check_due && !request.is_probe;
+        // The probe is sent first, and costs no round trip.
+        let probed = async { if probe { Some(connection.send_one(&inner.probe).await) } else { None } };
+        let under_way = inner.line.begin(self.is_for_large_answers || request.bytes() >= LARGE);
+        let time = request.time().unwrap_or_else(|| under_way.time());
+        let sent = Instant::now();
+        let both = future::join(probed, connection.send(request.commands()));
+        let Ok((probed, result)) = tokio::time::timeout(time, both).await else {
+            // One lesson for each connection: all requests that share it time out together.
+            if inner.is_shared() && inner.forget(made) {
+                under_way.timed_out();
+            }
+            return (Err(no_answer(time)), false);
+        };
+        drop(under_way);
+        if !inner.is_shared() {
+            return (result.map_err(kind), false);
+        }
+        if let (true, Ok(answers)) = (self.is_for_large_answers, &result) {
+            inner.line.learn_answer(answers.iter().map(size).sum(), sent.elapsed());
+        }
+        if probed.iter().any(|probe| probe.as_ref().is_err_and(is_broken)) || result.as_ref().is_err_and(is_broken) {
+            inner.forget(made);
+            return (result.map_err(kind), false);
+        }
+        let probe_refused = probed.iter().flatten().any(refuses);
+        let any_refused = result.iter().flatten().any(refuses);
+        if probe_refused || any_refused {
+            let is_repeatable = result.as_ref().is_ok_and(|answers| request.is_repeatable(answers));
+            return (result.map_err(kind), inner.replace(made) && is_repeatable);
+        }
+        if probed.is_some() || request.is_probe {
+            inner.state().health.is_primary(made);
+        }
+        (result.map_err(kind), false)
+    }
+}

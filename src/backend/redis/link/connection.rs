@@ -1,0 +1,123 @@
+//! One connection to Redis. Only this file names the connection types of redis-rs.
+
+use std::io;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
+    RedisResult, Value,
+};
+
+use crate::backend::redis::url;
+use crate::config::ConfigError;
+
+/// Longest time for making a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle time after which TCP probes a connection, and the time between two probes; three probes without an answer end it.
+/// So a connection that a router has forgotten is not found by the next command, whose outcome would be uncertain.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// A Redis server, as its URL names it.
+#[derive(Clone)]
+pub(in crate::backend::redis) struct Server(Client);
+
+impl Server {
+    /// Reads a `redis://` or `unix://` URL. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] without what may be secret in the URL.
+    pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
+        let info = url.into_connection_info().map_err(|error| url::refused(url, "read", &error))?;
+        // Redis 6 speaks RESP3, which carries invalidations and news over the connection that asked for them.
+        let settings = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        Client::open(info).map(Self).map_err(|error| url::refused(url, "used", &error))
+    }
+
+    /// Makes a connection. `pushed` is called with what Redis tells by itself, before any answer that comes behind it.
+    ///
+    /// # Errors
+    /// Redis's refusal, or a refused connection: no command was sent, so nothing can have been done.
+    pub(super) async fn connect(&self, pushed: impl Fn(Push) + Send + Sync + 'static) -> RedisResult<Connection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            // Its time for answers knows nothing of blocking commands and of large answers: the link has its own.
+            .set_response_timeout(None)
+            .set_push_sender(move |push: PushInfo| {
+                if let Some(push) = Push::read(push) {
+                    pushed(push);
+                }
+                Ok::<(), std::convert::Infallible>(())
+            });
+        let connected = self.0.get_multiplexed_async_connection_with_config(&config).await;
+        connected.map(Connection).map_err(|error| match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => error,
+            // However the attempt failed, also where something else than Redis answered.
+            _ => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
+        })
+    }
+}
+
+/// Something that Redis tells by itself.
+#[derive(Debug)]
+pub(super) enum Push {
+    /// Tracked keys have changed.
+    Changed(Vec<Vec<u8>>),
+    /// All keys may have changed, as after a flush.
+    AllChanged,
+    /// A message came over a channel.
+    Message { channel: Vec<u8>, text: Vec<u8> },
+    /// The connection is lost.
+    Disconnected,
+}
+
+impl Push {
+    fn read(PushInfo { kind, data }: PushInfo) -> Option<Self> {
+        let bytes = |value| if let Value::BulkString(bytes) = value { Some(bytes) } else { None };
+        let mut data = data.into_iter();
+        match kind {
+            PushKind::Disconnection => Some(Self::Disconnected),
+            PushKind::Invalidate => Some(match data.next() {
+                Some(Value::Array(keys)) => Self::Changed(keys.into_iter().filter_map(bytes).collect()),
+                _ => Self::AllChanged,
+            }),
+            PushKind::Message => Some(Self::Message { channel: bytes(data.next()?)?, text: bytes(data.next()?)? }),
+            _ => None,
+        }
+    }
+}
+
+/// A connection, until its last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Connection(MultiplexedConnection);
+
+impl Connection {
+    /// Sends commands together. The answer to each is its value, or its error as a value.
+    ///
+    /// # Cancellation
+    /// What was sent may be done.
+    pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.0.clone().send_packed_commands(commands, 0, commands.len()).await
+    }
+
+    /// Sends one command, and returns its answer or its error as a value.
+    pub(super) async fn send_one(&self, command: &Cmd) -> RedisResult<Value> {
+        self.0.clone().send_packed_command(command).await
+    }
+
+    /// Listens to channels.
+    pub(super) async fn subscribe(&self, channels: &[String]) -> RedisResult<()> {
+        self.0.clone().subscribe(channels).await
+    }
+}

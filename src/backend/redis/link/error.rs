@@ -1,0 +1,73 @@
+//! Errors of a link: what each means to the caller of a request.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use crate::backend::redis::url;
+use crate::failure::{Cause, QueueErrorKind};
+
+/// An answer that did not come in time. The request may have been done.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {0:?}")]
+struct NoAnswer(Duration);
+
+/// Returns the error of a request whose answer did not come within `time`.
+pub(super) fn no_answer(time: Duration) -> QueueErrorKind {
+    QueueErrorKind::Broken(Box::new(NoAnswer(time)))
+}
+
+/// Returns whether an error says that an answer did not come in time.
+pub(in crate::backend::redis) fn is_timeout(error: &QueueErrorKind) -> bool {
+    matches!(error, QueueErrorKind::Broken(cause) if cause.is::<NoAnswer>())
+}
+
+/// Returns the meaning of an error of redis-rs.
+pub(super) fn kind(error: RedisError) -> QueueErrorKind {
+    match error.kind() {
+        ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
+            QueueErrorKind::Refused(said(&error))
+        }
+        // No connection was made: nothing can have been done.
+        _ if error.is_connection_refusal() => QueueErrorKind::Unreachable(Box::new(error)),
+        _ => QueueErrorKind::Broken(Box::new(error)),
+    }
+}
+
+/// Reads an answer as the type that its command gives.
+///
+/// # Errors
+/// Redis's refusal, or an answer of another type.
+pub(in crate::backend::redis) fn read<T: redis::FromRedisValue>(answer: Value) -> Result<T, QueueErrorKind> {
+    let answer = answer.extract_error().map_err(kind)?;
+    redis::from_redis_value(answer).map_err(|error| kind(error.into()))
+}
+
+/// Returns what Redis answered, in its own words: redis-rs has words of its own for some codes.
+pub(super) fn said(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {}", url::without_arguments(detail)),
+        _ => error.to_string(),
+    }
+}
+
+/// Returns whether an error says that the connection itself is broken or silent, and not that a command was refused.
+pub(super) fn is_broken(error: &RedisError) -> bool {
+    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// Returns whether an answer says that Redis does not know the script.
+pub(super) fn is_noscript(answer: &Value) -> bool {
+    let Value::ServerError(error) = answer else { return false };
+    RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// Returns the same error once more: a cause cannot be cloned, so its text stands for it.
+pub(super) fn again(error: &QueueErrorKind) -> QueueErrorKind {
+    let text = |cause: &Cause| Cause::from(cause.to_string());
+    match error {
+        QueueErrorKind::Unreachable(cause) => QueueErrorKind::Unreachable(text(cause)),
+        QueueErrorKind::Broken(cause) => QueueErrorKind::Broken(text(cause)),
+        QueueErrorKind::Refused(why) => QueueErrorKind::Refused(why.clone()),
+    }
+}

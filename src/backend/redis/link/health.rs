@@ -1,0 +1,156 @@
+//! Decisions about the connections of a link, without I/O and clock: when to check one, and when to make the next.
+
+use std::time::{Duration, Instant};
+
+use crate::retry::Backoff;
+
+/// Time after which a connection that is in use is checked again.
+pub(in crate::backend::redis) const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// Number of a link's connection, and how the connections before it ended.
+///
+/// ```text
+///           begin()                  is_primary()
+///   none ────────────► connection n ──────────────► connection n, no failures
+///     ▲                  │                             │
+///     └──────────────────┴─────────────────────────────┘
+///       failed(), replace(), or lost
+/// ```
+#[derive(Debug)]
+pub(super) struct Health {
+    backoff: Backoff,
+    /// Number of connections begun. What went wrong with an earlier connection says nothing of this one.
+    generation: u64,
+    /// Number of failures since there was a primary, one for each pause: requests may try again during a pause, and do not make
+    /// the pauses longer.
+    failures: u32,
+    /// When the last of these failures was counted.
+    since: Option<Instant>,
+    /// When the current connection was last checked; `None` where a check is due.
+    checked: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self { backoff, generation: 0, failures: 0, since: None, checked: None }
+    }
+
+    /// Returns the number of the current connection, or of the last one; 0 where none was begun.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Begins a connection, and returns its number.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.generation += 1;
+        self.checked = None;
+        self.generation
+    }
+
+    /// Returns whether the connection is to be checked now, and notes that it is.
+    pub(super) fn begin_check(&mut self, now: Instant) -> bool {
+        let is_due = self.checked.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_EVERY);
+        if is_due {
+            self.checked = Some(now);
+        }
+        is_due
+    }
+
+    /// Notes that a connection could not be made.
+    pub(super) fn failed(&mut self, now: Instant, lot: f64) {
+        self.count(now, lot);
+    }
+
+    /// Decides after an answer of a server that is no primary: the number of failures where the connection is to be replaced
+    /// now, or `None` where the connection serves until the pause is over.
+    ///
+    /// The first one is replaced at once: it led to a primary until now.
+    pub(super) fn replace(&mut self, now: Instant, lot: f64) -> Option<u32> {
+        self.checked = None;
+        self.count(now, lot)
+    }
+
+    /// Counts a failure where the pause after the one before is over.
+    fn count(&mut self, now: Instant, lot: f64) -> Option<u32> {
+        if !self.pause(now, lot).is_zero() {
+            return None;
+        }
+        self.since = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        Some(self.failures)
+    }
+
+    /// Ends the pauses where this is the current connection: it leads to a primary.
+    pub(super) fn is_primary(&mut self, generation: u64) {
+        if generation == self.generation {
+            self.failures = 0;
+        }
+    }
+
+    /// Returns the rest of the pause before the next connection, with `lot` in 0.0 to 1.0.
+    pub(super) fn pause(&self, now: Instant, lot: f64) -> Duration {
+        let (Some(earlier), Some(since)) = (self.failures.checked_sub(1), self.since) else { return Duration::ZERO };
+        self.backoff.pause(earlier, lot).saturating_sub(now.saturating_duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1) };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn failures_in_a_row_make_the_pause_grow_and_a_primary_ends_it() {
+        let (mut health, mut now) = (Health::new(BACKOFF), Instant::now());
+        assert_eq!(health.pause(now, 1.0), Duration::ZERO, "nothing has failed");
+        for pause in [100, 200, 400, 800, 1000, 1000] {
+            health.begin();
+            health.failed(now, 1.0);
+            assert_eq!(health.pause(now, 1.0), ms(pause));
+            now += ms(30);
+            // By requests, which wait for no pause.
+            (0..100).for_each(|_| health.failed(now, 1.0));
+            assert_eq!(health.pause(now, 1.0), ms(pause - 30), "the pause is no longer for that");
+            now += ms(pause - 30);
+            assert_eq!(health.pause(now, 1.0), Duration::ZERO);
+        }
+        health.failed(now, 1.0);
+        let generation = health.begin();
+        health.is_primary(generation - 1);
+        assert_ne!(health.pause(now, 1.0), Duration::ZERO, "an earlier connection says nothing of this one");
+        health.is_primary(generation);
+        assert_eq!(health.pause(now, 1.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_server_that_is_no_primary_is_left_at_once_and_then_with_pauses() {
+        let (mut health, start) = (Health::new(BACKOFF), Instant::now());
+        health.begin();
+        assert_eq!(health.replace(start, 1.0), Some(1));
+        health.begin();
+        assert_eq!(health.replace(start + ms(99), 1.0), None);
+        assert_eq!(health.replace(start + ms(100), 1.0), Some(2));
+        health.begin();
+        assert_eq!(health.replace(start + ms(299), 1.0), None);
+        assert_eq!(health.replace(start + ms(300), 1.0), Some(3));
+    }
+
+    #[test]
+    fn a_connection_is_checked_when_it_is_new_then_every_five_seconds_and_after_a_refusal() {
+        let (mut health, start) = (Health::new(BACKOFF), Instant::now());
+        health.begin();
+        assert!(health.begin_check(start));
+        assert!(!health.begin_check(start + CHECK_EVERY - ms(1)));
+        assert!(health.begin_check(start + CHECK_EVERY));
+        assert!(!health.begin_check(start + CHECK_EVERY));
+        health.replace(start + CHECK_EVERY, 1.0);
+        assert!(health.begin_check(start + CHECK_EVERY), "a refusal");
+        health.begin();
+        assert!(health.begin_check(start + CHECK_EVERY), "a new connection");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a link asks Redis to tell by itself.
+
+use std::io;
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult, Value};
+
+use super::ANSWER_TIMEOUT;
+use super::connection::Connection;
+use super::primary::refuses;
+
+/// What Redis is to tell by itself over a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::backend::redis) enum Hears {
+    /// Nothing.
+    Nothing,
+    /// The next change of each key that is read over the link.
+    Keys,
+    /// The next change of each key that is read behind `CLIENT CACHING YES`.
+    ChosenKeys,
+    /// The messages of these channels.
+    Channels(Vec<String>),
+}
+
+impl Hears {
+    /// Returns the longest time that [`ask`](Self::ask) lasts.
+    pub(super) fn time(&self) -> Duration {
+        if *self == Self::Nothing { Duration::ZERO } else { ANSWER_TIMEOUT }
+    }
+
+    /// Asks for it over a new connection.
+    ///
+    /// # Errors
+    /// Fails where the connection is broken or silent, or the channels are refused. Without tracking a link is of use all the
+    /// same: its users look again by themselves.
+    pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<()> {
+        let asked = async {
+            match self {
+                Self::Nothing => Ok(()),
+                Self::Keys => track(connection, &["NOLOOP"]).await,
+                Self::ChosenKeys => track(connection, &["OPTIN", "NOLOOP"]).await,
+                Self::Channels(channels) => connection.subscribe(channels).await,
+            }
+        };
+        // As where no connection was made: no command of ours was sent.
+        let silent = |_| io::Error::new(io::ErrorKind::ConnectionRefused, "no answer on a new connection");
+        tokio::time::timeout(self.time(), asked).await.map_err(silent)?
+    }
+}
+
+/// Turns client tracking on. Our own writes are not told of.
+async fn track(connection: &Connection, options: &[&str]) -> RedisResult<()> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("CLIENT").arg(&["TRACKING", "ON"]).arg(options);
+    match connection.send(&pipe).await?.into_iter().next() {
+        Some(Value::ServerError(error)) if refuses(&Value::ServerError(error.clone())) => Err(error.into()),
+        Some(Value::ServerError(error)) => {
+            let error = RedisError::from(error);
+            tracing::warn!(%error, "Redis refuses CLIENT TRACKING: takeovers, answers and receipts are noticed late");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,97 @@
+//! What a shared link has learned about its line, and the time that it gives an answer.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::LineLimit;
+use crate::lock::lock;
+
+/// Bytes from which a request or an answer counts as large. Less passes any line within the time for an answer.
+pub(super) const LARGE: usize = 16 * 1024;
+
+/// The line of a shared link: large requests and answers have the time that it needs.
+pub(super) struct Line {
+    /// Bounds of large requests and answers. Small ones have [`LineLimit::SHORTEST`].
+    limit: Mutex<LineLimit>,
+    /// Number of large requests under way: what is sent behind them has their time.
+    large: AtomicUsize,
+    /// When an answer to a large request last did not come in time.
+    timed_out: Mutex<Option<Instant>>,
+}
+
+/// A request under way, until it is dropped.
+pub(super) struct UnderWay<'a> {
+    line: &'a Line,
+    is_large: bool,
+    is_behind_large: bool,
+}
+
+impl Line {
+    pub(super) fn new(limit: LineLimit) -> Self {
+        Self { limit: Mutex::new(limit), large: AtomicUsize::new(0), timed_out: Mutex::default() }
+    }
+
+    /// Returns the bounds of the next large request.
+    pub(super) fn limit(&self) -> LineLimit {
+        *lock(&self.limit)
+    }
+
+    /// Learns from a request or an answer that moved this many messages and bytes.
+    pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
+        let mut limit = lock(&self.limit);
+        // What is small passes any line, and says nothing of the time that large ones need.
+        if bytes >= LARGE { limit.succeeded(messages, bytes, took) } else { limit.grow(messages, bytes) }
+    }
+
+    /// Learns from the answer to a request that may have a large one, of this many bytes.
+    pub(super) fn learn_answer(&self, bytes: usize, took: Duration) {
+        // The number of messages is not known here.
+        self.learn(self.limit().messages(), bytes, took);
+        if bytes < LARGE {
+            self.shorten(took);
+        }
+    }
+
+    /// Learns from a small answer to a request that had the time of large ones: where the answer was quick, the time is halved.
+    ///
+    /// Not soon after a timeout: the large request is repeated meanwhile, and needs the time that the limit has reached.
+    fn shorten(&self, took: Duration) {
+        let timed_out = *lock(&self.timed_out);
+        let mut limit = lock(&self.limit);
+        if timed_out.is_none_or(|at| at.elapsed() > limit.time()) {
+            limit.answered(took);
+        }
+    }
+
+    /// Begins a request.
+    pub(super) fn begin(&self, is_large: bool) -> UnderWay<'_> {
+        if is_large {
+            self.large.fetch_add(1, Ordering::Relaxed);
+        }
+        UnderWay { line: self, is_large, is_behind_large: self.large.load(Ordering::Relaxed) > 0 }
+    }
+}
+
+impl UnderWay<'_> {
+    /// Returns the time that the answer may take.
+    pub(super) fn time(&self) -> Duration {
+        if self.is_behind_large { self.line.limit().time() } else { LineLimit::SHORTEST }
+    }
+
+    /// Learns from an answer that did not come in time.
+    pub(super) fn timed_out(&self) {
+        if self.is_behind_large {
+            *lock(&self.line.timed_out) = Some(Instant::now());
+            lock(&self.line.limit).timed_out();
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.is_large {
+            self.line.large.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

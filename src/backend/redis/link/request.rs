@@ -1,0 +1,226 @@
+//! Requests: commands that are sent together, and the scripts that they call.
+
+use std::time::Duration;
+
+use redis::{Arg, Cmd, Pipeline, ToRedisArgs, Value};
+
+use super::error::is_noscript;
+use super::primary::refuses;
+use crate::backend::redis::lua::Script;
+
+/// One command, or one call of a script.
+#[derive(Clone)]
+pub(in crate::backend::redis) struct Command {
+    command: Cmd,
+    script: Option<&'static Script>,
+}
+
+impl Command {
+    /// Calls a script by its hash. The link loads the script where Redis does not know it.
+    pub(in crate::backend::redis) fn call(
+        script: &'static Script,
+        keys: &[impl ToRedisArgs],
+        arguments: &[impl ToRedisArgs],
+    ) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.hash()).arg(keys.len()).arg(keys).arg(arguments);
+        Self { command, script: Some(script) }
+    }
+}
+
+impl From<Cmd> for Command {
+    fn from(command: Cmd) -> Self {
+        Self { command, script: None }
+    }
+}
+
+impl From<&mut Cmd> for Command {
+    /// Takes the command that a chain of `arg` ends with.
+    fn from(command: &mut Cmd) -> Self {
+        command.take().into()
+    }
+}
+
+/// Commands that are sent together.
+#[derive(Default)]
+pub(in crate::backend::redis) struct Request {
+    commands: Pipeline,
+    /// The script that each command calls, if it calls one.
+    scripts: Vec<Option<&'static Script>>,
+    is_sequence: bool,
+    pub(super) is_probe: bool,
+    time: Option<Duration>,
+}
+
+impl Request {
+    /// Begins a request whose commands do not depend on each other.
+    pub(in crate::backend::redis) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins a request of one command.
+    pub(in crate::backend::redis) fn of(command: impl Into<Command>) -> Self {
+        let mut request = Self::new();
+        request.add(command);
+        request
+    }
+
+    /// Begins a request whose commands build on those before. Where Redis does not know a script, what follows the call is sent
+    /// again as well.
+    pub(in crate::backend::redis) fn sequence() -> Self {
+        Self { is_sequence: true, ..Self::default() }
+    }
+
+    /// Makes the check of a server, which counts as the check of its connection.
+    pub(super) fn probe(probe: &Cmd) -> Self {
+        Self { is_probe: true, ..Self::of(probe.clone()) }
+    }
+
+    /// Adds a command.
+    pub(in crate::backend::redis) fn add(&mut self, command: impl Into<Command>) -> &mut Self {
+        let Command { command, script } = command.into();
+        self.commands.add_command(command);
+        self.scripts.push(script);
+        self
+    }
+
+    /// Gives the answer this much time, in place of the time that the link gives it.
+    pub(in crate::backend::redis) fn within(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// Returns the time that was given to the answer.
+    pub(in crate::backend::redis) fn time(&self) -> Option<Duration> {
+        self.time
+    }
+
+    /// Returns the number of commands.
+    pub(super) fn len(&self) -> usize {
+        self.scripts.len()
+    }
+
+    pub(super) fn commands(&self) -> &Pipeline {
+        &self.commands
+    }
+
+    /// Returns the number of bytes of the arguments, which are nearly all that is sent.
+    pub(super) fn bytes(&self) -> usize {
+        let length = |argument| if let Arg::Simple(bytes) = argument { <[u8]>::len(bytes) } else { 0 };
+        self.commands.cmd_iter().flat_map(Cmd::args_iter).map(length).sum()
+    }
+
+    /// Returns whether the request may be sent once more, to another server, after these answers.
+    pub(super) fn is_repeatable(&self, answers: &[Value]) -> bool {
+        // An answer that was not refused is a replica's. A single command may be done twice: each of ours may. A request of
+        // several commands may have pushes in it, which may not.
+        let did_nothing = |answer: &Value| refuses(answer) || is_noscript(answer);
+        self.len() == 1 || answers.iter().all(did_nothing)
+    }
+
+    /// Returns the positions of the commands to send again once their scripts are loaded.
+    pub(super) fn without_script(&self, answers: &[Value]) -> Vec<usize> {
+        let unknown: Vec<usize> =
+            (0..self.len()).filter(|&i| self.scripts[i].is_some() && answers.get(i).is_some_and(is_noscript)).collect();
+        match unknown.first() {
+            Some(&first) if self.is_sequence => (first..self.len()).collect(),
+            _ => unknown,
+        }
+    }
+
+    /// Returns the scripts at these positions, each once.
+    pub(super) fn scripts(&self, positions: &[usize]) -> Vec<&'static Script> {
+        let mut scripts: Vec<&'static Script> = Vec::new();
+        for script in positions.iter().filter_map(|&i| self.scripts[i]) {
+            if !scripts.iter().any(|known| std::ptr::eq(*known, script)) {
+                scripts.push(script);
+            }
+        }
+        scripts
+    }
+
+    /// Returns a request of the commands at these positions.
+    pub(super) fn only(&self, positions: &[usize]) -> Self {
+        let mut only = Self { is_sequence: self.is_sequence, time: self.time, ..Self::default() };
+        for (i, command) in self.commands.cmd_iter().enumerate().filter(|(i, _)| positions.contains(i)) {
+            only.add(Command { command: command.clone(), script: self.scripts[i] });
+        }
+        only
+    }
+}
+
+/// Returns the number of bytes of an answer, about.
+pub(super) fn size(answer: &Value) -> usize {
+    match answer {
+        Value::BulkString(bytes) => bytes.len(),
+        Value::Array(answers) => answers.iter().map(size).sum(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::redis::lua::{PUSH, RENEW, TAKE};
+
+    fn answer(text: &str) -> Value {
+        redis::parse_redis_value(text.as_bytes()).unwrap()
+    }
+
+    const NOSCRIPT: &str = "-NOSCRIPT No matching script.\r\n";
+    const READONLY: &str = "-READONLY You can't write against a read only replica.\r\n";
+    const OK: &str = "+OK\r\n";
+
+    fn calls(mut request: Request) -> Request {
+        request.add(redis::cmd("PING")).add(Command::call(&PUSH, &["k"], &["a"]));
+        request.add(Command::call(&TAKE, &["k"], &["abc"])).add(Command::call(&PUSH, &["l"], &["b"]));
+        request
+    }
+
+    fn names(request: &Request) -> Vec<String> {
+        request.commands.cmd_iter().map(|command| format!("{:?}", command.args_iter().count())).collect()
+    }
+
+    #[test]
+    fn only_calls_without_their_script_are_sent_again_and_in_a_sequence_all_that_follows() {
+        let answers: Vec<Value> = [OK, NOSCRIPT, OK, NOSCRIPT].map(answer).into();
+        let request = calls(Request::new());
+        let unknown = request.without_script(&answers);
+        assert_eq!(unknown, [1, 3]);
+        assert_eq!(request.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(), ["push"]);
+        assert_eq!(request.only(&unknown).len(), 2);
+        assert_eq!(request.without_script(&[OK, OK, OK, OK].map(answer)), Vec::<usize>::new());
+
+        let sequence = calls(Request::sequence()).within(Duration::from_secs(7));
+        let unknown = sequence.without_script(&answers);
+        assert_eq!(unknown, [1, 2, 3]);
+        assert_eq!(sequence.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(), ["push", "take"]);
+        let again = sequence.only(&unknown);
+        assert_eq!((again.len(), again.time()), (3, Some(Duration::from_secs(7))));
+        assert_eq!(names(&again), names(&sequence)[1..]);
+    }
+
+    #[test]
+    fn what_may_have_done_something_is_not_sent_to_another_server() {
+        let request = calls(Request::new());
+        for (answers, is_repeatable) in [
+            ([READONLY, READONLY, READONLY, READONLY], true),
+            ([READONLY, NOSCRIPT, READONLY, NOSCRIPT], true),
+            ([READONLY, OK, READONLY, READONLY], false),
+            ([OK, READONLY, READONLY, READONLY], false),
+        ] {
+            assert_eq!(request.is_repeatable(&answers.map(answer)), is_repeatable, "{answers:?}");
+        }
+        let one = Request::of(Command::call(&RENEW, &["k"], &["a"]));
+        assert!(one.is_repeatable(&[answer(OK)]), "the answer of a replica to a single command");
+    }
+
+    #[test]
+    fn a_request_is_as_large_as_its_arguments() {
+        let mut request = Request::of(redis::cmd("SET").arg("key").arg("value"));
+        assert_eq!(request.bytes(), 3 + 3 + 5);
+        request.add(redis::cmd("GET").arg("key"));
+        assert_eq!(request.bytes(), 11 + 6);
+        assert_eq!(size(&answer("*2\r\n$3\r\nabc\r\n:7\r\n")), 3);
+    }
+}
