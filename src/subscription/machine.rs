@@ -248,3 +248,6 @@ impl Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

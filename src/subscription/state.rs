@@ -1,22 +1,26 @@
 //! [`SubscriberState`]: the state of a subscriber, and of its machine.
 //!
 //! ```text
-//!        client away                               claimed, or renewed
-//!   ┌─────────────────── Connecting ─────────────────────────────► Reading ◄──────────────┐
-//!   ▼                     ▲  ▲   │                                  │ │ │ ▲               │
-//! Parked ── client back ──┘  │   │ another owner           nothing  │ │ │ │ nothing       │
-//!   ▲                        │   ▼                           there  │ │ │ │ arrived       │
-//!   │        lease absent, or│ StandingBy ◄── lease lost ───────────┼─┘ ▼ │               │
-//!   │        a newer stream  └──┘  ▲                                │  Waiting            │
-//!   │                              └────────────────────────────────┼────┤ │ arrived       │
-//!   │                                                               ▼    │ ▼              │ outcome known
-//!   │                 BackingOff ◄── failed attempt, written ── Rewriting│Delivering ─────┤
-//!   │                  │     ▲                                      ▲────┼─┘              │
-//!   │   pause over     │     └── the queue failed (any state) ───────────┘                │
-//!   │                  └──► Connecting, or Reading where the connection is whole ─────────┘
-//!   │
-//!   └── from any state whose operation has ended. A stop, or the end of the session, leads to Stopping from there too.
+//!            client there                claimed, or renewed
+//!   Parked ────────────────► Connecting ─────────────────────► Reading ◄───────────────┐
+//!                             ▲  ▲   │                          │ │ ▲ │                │
+//!                             │  │   │ another's       nothing  │ │ │ │ messages       │ outcome known:
+//!                             │  │   ▼ lease           there    │ │ │ │ there          │ acknowledge
+//!                             │  └─ StandingBy ◄── lease lost ──┘ ▼ │ ▼                │
+//!                             │                               Waiting ────► Delivering ┤
+//!                             │                                   messages arrived     │
+//!                             │                                                        │ attempt failed
+//!                 pause over  └──── BackingOff ◄──── written ──── Rewriting ◄──────────┘
 //! ```
+//!
+//! From each state besides:
+//! - the end of a pause leads to `Reading` where the connection is whole;
+//! - a failure of the queue leads to `BackingOff`, a broken connection to `Connecting` the first time, and `BackingOff` then;
+//! - a session that is not ready leads from `Delivering` to `BackingOff`;
+//! - a client that leaves leads to `Parked`, a newer stream to `Connecting`, and a stop or the end of the session to
+//!   `Stopping`, which ends.
+//!
+//! An operation or a delivery that is under way ends first. Only a wait is dropped, and at a stop a connecting.
 
 use super::event::OperationKind;
 

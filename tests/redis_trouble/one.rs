@@ -53,7 +53,9 @@ async fn a_long_trouble_fills_no_log() {
 #[actix::test]
 async fn where_it_is_at_most_once_a_wait_that_ends_is_the_end_of_a_trouble_too() {
     let redis = RedisServer::start();
-    let courier = courier(&redis, Config::builder().delivery(Delivery::AtMostOnce)).await;
+    // No wait is longer than a heartbeat.
+    let config = Config::builder().delivery(Delivery::AtMostOnce).heartbeat(Duration::from_secs(1));
+    let courier = courier(&redis, config).await;
     let id = SessionId::new("atmost").unwrap();
     courier.ensure_subscriber(&id, Recorder::new()).await.unwrap();
     eventually("a wait", SOON, async || redis.blocked_clients().await == 1).await;

@@ -91,7 +91,7 @@ async fn after_a_flush_the_owners_take_their_leases_again_and_go_on() {
         println!("{command}: flows after {took:?}");
     }
     let id = format!("{:?}", place.id());
-    assert!(!log::lines(&[&id, "WARN", "the lease had gone and is ours again"]).is_empty());
+    assert!(!log::lines(&[&id, "WARN", "the lease had gone; it is claimed again"]).is_empty());
     place.assert_calm("flushed", Duration::from_secs(1)).await;
     place.redis.assert_no_key_without_expiry().await;
 }

@@ -149,7 +149,7 @@ impl Subscription {
     /// Drops the operation under way and the connection.
     pub(super) fn close(&mut self) {
         if self.operation.take().is_some() || self.is_connected {
-            self.is_connected = false;
+            (self.is_connected, self.can_renew) = (false, false);
             self.actions.push_back(Action::Close);
         }
     }
