@@ -117,6 +117,7 @@ contract! {
         an_answer_that_nobody_took_is_none_to_the_next_question,
         waiting_can_be_dropped_and_taken_up_again,
         what_was_delivered_and_not_answered_is_an_open_question_for_any_owner,
+        an_acknowledgement_over_a_new_connection_opens_its_questions_too,
         one_who_is_not_the_owner_opens_no_question;
     // Clauses 14 and 15.
     fleet at "queue_contract/fleet.rs":

@@ -1,5 +1,6 @@
 //! Clause 13: a question is answered once, by the first answer to its id, while its worker waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_courier::envelope::Timestamp;
@@ -175,6 +176,16 @@ pub(crate) async fn what_was_delivered_and_not_answered_is_an_open_question_for_
     assert_eq!(queue.open_questions(&session()).await.unwrap(), questions[1..]);
     queue.close_question(&session(), "q1").await.unwrap();
     assert_eq!(queue.open_questions(&session()).await.unwrap(), []);
+}
+
+pub(crate) async fn an_acknowledgement_over_a_new_connection_opens_its_questions_too(place: &Place) {
+    let (publisher, queue, mut owner) = place.pair(config()).await;
+    push(&publisher, 0..1).await;
+    let taken = owner.take().await;
+    let done = Delivered { questions: vec![question(0, taken.now)], ..delivered(&taken, 1) };
+    owner.consumer = queue.open(&session(), owner.token, Arc::clone(&owner.permit)).await.unwrap();
+    owner.take_after(&done).await;
+    assert_eq!(queue.open_questions(&session()).await.unwrap(), done.questions);
 }
 
 pub(crate) async fn one_who_is_not_the_owner_opens_no_question(place: &Place) {

@@ -42,8 +42,6 @@ pub(super) struct RedisConsumer {
     limit: Arc<Mutex<LineLimit>>,
     /// How long the queue must live at least, for what was seen in it.
     life: Duration,
-    /// The queue's clock when it was last looked at.
-    seen_at: Option<Timestamp>,
 }
 
 impl RedisConsumer {
@@ -76,19 +74,12 @@ impl RedisConsumer {
                     .for_messages_of(config.message_max_bytes()),
             )),
             life: Duration::ZERO,
-            seen_at: None,
             config,
         })
     }
 
     fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
-        let latest = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
-        let questions_life = match (latest, self.seen_at) {
-            (Some(latest), Some(now)) => latest.since(now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace(),
-            _ => Duration::ZERO,
-        };
-        let (owner, life) = (self.owner, self.life);
-        let question = take::Question { owner, delivered, reclaim, limit, life, questions_life };
+        let question = take::Question { owner: self.owner, delivered, reclaim, limit, life: self.life };
         take::arguments(&self.config, &question)
     }
 
@@ -153,7 +144,6 @@ impl RedisConsumer {
             _ => self.permit.revoke(),
         }
         let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
-        self.seen_at = Some(now);
         let items: Vec<Item> =
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
         self.life = items

@@ -20,17 +20,17 @@ pub(super) struct Question<'a> {
     pub(super) limit: LineLimit,
     /// How long the queue must live at least, for what was seen in it.
     pub(super) life: Duration,
-    /// How long the open questions must.
-    pub(super) questions_life: Duration,
 }
 
 pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>> {
-    let Question { owner, delivered, reclaim, limit, life, questions_life } = question;
+    let Question { owner, delivered, reclaim, limit, life } = question;
     let text = |n: u128| n.to_string().into_bytes();
     let (count, length, last) = match delivered {
         Some(d) => (d.count, d.last.length, d.last.last.clone()),
         None => (0, 0, Vec::new()),
     };
+    let last_deadline = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
+    let questions_until = last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000);
     let mut arguments = vec![
         lease_value(*owner, config).into_bytes(),
         text(count as u128),
@@ -42,7 +42,7 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         text(config.lease().as_millis()),
         text(life.as_millis()),
         text((config.time_to_live() + config.expiry_grace()).as_millis()),
-        text(questions_life.as_millis()),
+        questions_until.to_string().into_bytes(),
         text(2 * delivered.map_or(0, |delivered| delivered.questions.len()) as u128),
     ];
     let Some(delivered) = delivered else { return arguments };

@@ -162,8 +162,8 @@ impl Moment<'_> {
         }
         if is_owner {
             for question in questions {
-                let life = question.deadline.since(self.now).min(TIME_TO_LIVE_MAX) + self.config.expiry_grace();
-                list.questions.open(question, self.now.plus(life));
+                let last = question.deadline.min(self.now.plus(TIME_TO_LIVE_MAX));
+                list.questions.open(question, last.plus(self.config.expiry_grace()));
             }
         }
         is_owner && *count > 0 && !matches

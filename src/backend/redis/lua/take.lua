@@ -16,7 +16,7 @@
 -- ARGV[8]    life of the lease, in ms
 -- ARGV[9]    least life of the queue, in ms
 -- ARGV[10]   life of a queue that has none, in ms
--- ARGV[11]   least life of the open questions, in ms
+-- ARGV[11]   least time until which the open questions live, in ms
 -- ARGV[12]   number of arguments that are open questions
 -- ARGV[13..] for each open question its request id and its text; then, where there are outcomes, most dead letters, their
 --            life in ms, their bytes, life of a receipt in ms; and for each outcome the message's place (1 is the oldest),
@@ -83,7 +83,9 @@ if delivered > 0 then
 end
 if fates > 12 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 13, fates))
-  if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[11]) then redis.call('PEXPIRE', KEYS[3], ARGV[11]) end
+  -- Whatever deadline a question has, its key is not kept for thousands of years. And 0 would delete the other questions.
+  local rest = math.max(1, math.min(ARGV[11] - math.floor(now / 1000), 366 * 86400000))
+  if redis.call('PTTL', KEYS[3]) < rest then redis.call('PEXPIRE', KEYS[3], rest) end
 end
 
 -- FastMCP sets 300 s whatever else waits, and its retry can leave none at all.
