@@ -79,7 +79,9 @@ impl RedisConsumer {
     }
 
     fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
-        let question = take::Question { owner: self.owner, delivered, reclaim, limit, life: self.life };
+        // A take that takes an absent lease is followed by no renewal for a heartbeat, and the queue is to outlive the lease.
+        let life = self.life.max(self.config.lease() + self.config.expiry_grace());
+        let question = take::Question { owner: self.owner, delivered, reclaim, limit, life };
         take::arguments(&self.config, &question)
     }
 

@@ -182,7 +182,8 @@ impl Moment<'_> {
         items
     }
 
-    /// Keeps the list until all that was read from it has expired. A foreign producer sets its own life, or none.
+    /// Keeps the list beyond its owner's lease, and until all that was read from it has expired. A foreign producer sets its
+    /// own life, or none.
     fn keep_until_expired(&self, list: &mut List, items: &[Item]) {
         let expires = |item: &Item| {
             let envelope = item.envelope.as_ref().ok()?;
@@ -190,9 +191,9 @@ impl Moment<'_> {
             Some(self.now.plus(envelope.expires_at?.since(self.now).min(longest)))
         };
         let grace = self.config.expiry_grace();
-        let last = items.iter().filter_map(expires).max().map(|at| at.plus(grace));
+        let last = items.iter().filter_map(expires).max().max(Some(self.now.plus(self.config.lease())));
         let default = self.now.plus(self.config.time_to_live() + grace);
-        list.expires = Some(list.expires.unwrap_or(default)).max(last);
+        list.expires = Some(list.expires.unwrap_or(default)).max(last.map(|at| at.plus(grace)));
     }
 
     /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
