@@ -96,6 +96,11 @@ pub mod http;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {
+    /// Returns the notification id of this number, so that a schedule with it can be replayed.
+    pub fn notification_id(number: u128) -> crate::NotificationId {
+        crate::notification::NotificationId(uuid::Uuid::from_u128(number))
+    }
+
     /// The backend port, its two backends, and what they answer.
     pub mod backend {
         use std::sync::Arc;

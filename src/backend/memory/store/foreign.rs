@@ -28,6 +28,11 @@ impl Store {
 }
 
 impl Moment<'_> {
+    /// Forgets everything, as `FLUSHALL` does.
+    pub fn flush(&mut self) {
+        self.store.flush();
+    }
+
     /// Pushes bytes of any kind, as a foreign producer's `LPUSH` does. A new list has no expiry by it.
     pub fn push_raw(&mut self, session: &SessionId, message: &[u8]) {
         self.with_list(session, |_, list| list.push(message.to_vec()));
