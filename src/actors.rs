@@ -29,6 +29,7 @@ mod stats;
 mod subscriber;
 mod supervisor;
 
+pub(crate) use self::arbiters::Arbiters;
 pub use self::session::SessionActor;
 pub use self::stats::SubscriberInfo;
 pub use self::subscriber::SessionSubscriberActor;

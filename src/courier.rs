@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use async_trait::async_trait;
 
-use crate::actors::{EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
+use crate::actors::{Arbiters, EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::backend::questions::answer_open;
 use crate::backend::{Backend, Settled};
 use crate::config::Config;
@@ -41,9 +41,13 @@ impl Courier {
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
     pub async fn start(url: &str, config: Config) -> Result<Self, ConnectError> {
+        Self::start_with(url, config, Arbiters::Threads).await
+    }
+
+    pub(crate) async fn start_with(url: &str, config: Config, arbiters: Arbiters) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let queue = connect(url, Arc::clone(&config)).await?;
-        let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config)).start();
+        let supervisor = SupervisorActor::new(Arc::clone(&queue), Arc::clone(&config), arbiters).start();
         let publisher = Publisher::new(Arc::clone(&queue), Arc::clone(&config));
         Ok(Self {
             queue,

@@ -133,6 +133,14 @@ pub mod testing {
         pub use crate::envelope::*;
     }
 
+    /// Starts a courier whose subscribers all run on this thread, so that a test can pause their time.
+    ///
+    /// # Errors
+    /// [`ConnectError`](crate::ConnectError), as of [`Courier::start`](crate::Courier::start).
+    pub async fn start_here(url: &str, config: crate::Config) -> Result<crate::Courier, crate::ConnectError> {
+        crate::Courier::start_with(url, config, crate::actors::Arbiters::Here).await
+    }
+
     /// The pure parts of a subscriber.
     pub mod subscription {
         pub use crate::subscription::*;

@@ -12,6 +12,8 @@ use serde_json::json;
 
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/paused.rs"]
+mod paused;
 #[path = "support/session.rs"]
 mod session;
 
@@ -23,6 +25,11 @@ fn config() -> ConfigBuilder {
 }
 
 async fn courier(name: &str, config: ConfigBuilder) -> Courier {
+    paused::start(&format!("memory://parking-{name}"), config.build().unwrap()).await
+}
+
+/// A courier whose subscribers have threads of their own, in the time of the world: what it tests is a race.
+async fn courier_with_threads(name: &str, config: ConfigBuilder) -> Courier {
     Courier::start(&format!("memory://parking-{name}"), config.build().unwrap()).await.unwrap()
 }
 
@@ -145,7 +152,7 @@ async fn a_client_that_waited_for_a_place_and_left_again_takes_none() {
 
 #[actix::test]
 async fn g1_g2_a_client_that_comes_and_goes_at_any_moment_gets_everything_in_order() {
-    let courier = courier("flaps", config().dedicated_limit(1)).await;
+    let courier = courier_with_threads("flaps", config().dedicated_limit(1)).await;
     let session = Recorder::new();
     ensure(&courier, "s", &session).await.unwrap();
     for round in 0..300_usize {
@@ -169,7 +176,7 @@ async fn g1_g2_a_client_that_comes_and_goes_at_any_moment_gets_everything_in_ord
 
 #[actix::test]
 async fn g1_a_subscriber_that_is_replaced_or_stopped_while_it_parks_loses_and_reorders_nothing() {
-    let courier = courier("replaced", config()).await;
+    let courier = courier_with_threads("replaced", config()).await;
     let mut sessions = vec![Recorder::new()];
     ensure(&courier, "s", &sessions[0]).await.unwrap();
     for round in 0..60_usize {

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
 use mcp_courier::{
@@ -12,11 +12,14 @@ use mcp_courier::{
     SessionId, async_trait,
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 #[path = "support/eventually.rs"]
 mod eventually;
 #[path = "support/log.rs"]
 mod log;
+#[path = "support/paused.rs"]
+mod paused;
 #[path = "support/session.rs"]
 mod session;
 
@@ -28,7 +31,12 @@ fn config() -> ConfigBuilder {
 }
 
 async fn courier(name: &str, config: ConfigBuilder) -> Courier {
-    Courier::start(&format!("memory://supervision-{name}"), config.build().unwrap()).await.unwrap()
+    paused::start(&format!("memory://supervision-{name}"), config.build().unwrap()).await
+}
+
+/// A courier whose subscribers have threads of their own, in the time of the world.
+async fn courier_with_threads(name: &str) -> Courier {
+    Courier::start(&format!("memory://supervision-{name}"), config().build().unwrap()).await.unwrap()
 }
 
 fn id() -> SessionId {
@@ -194,7 +202,7 @@ fn a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever()
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         actix::System::new().block_on(async {
-            let courier = courier("blocks", config()).await;
+            let courier = courier_with_threads("blocks").await;
             push(&courier, [1]).await;
             courier.ensure_subscriber(&id(), session).await.unwrap();
             eventually("it delivers", SOON, || async { state(&courier).await == Some(SubscriberState::Delivering) })
@@ -212,7 +220,7 @@ fn a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever()
 #[actix::test]
 #[ignore = "the program of a child process"]
 async fn process_with_few_descriptors() {
-    let courier = courier("few", config()).await;
+    let courier = courier_with_threads("few").await;
     let first = Recorder::new();
     courier.ensure_subscriber(&id(), first.clone()).await.unwrap();
     let mut refused = 0;
@@ -239,7 +247,7 @@ fn g6_where_no_thread_can_be_had_the_caller_is_told_and_the_others_go_on() {
 #[ignore = "the program of a child process"]
 async fn process_whose_client_returns_with_few_descriptors() {
     log::begin_with("mcp_courier=debug");
-    let courier = courier("returns", config()).await;
+    let courier = courier_with_threads("returns").await;
     let back = Recorder::new();
     courier.ensure_subscriber(&id(), back.clone()).await.unwrap();
     eventually("it waits", SOON, async || state(&courier).await == Some(SubscriberState::Waiting)).await;

@@ -1,15 +1,14 @@
 //! A user's session in our hands. Its code may panic, also at its end, and must not take an actor with it: least of all
 //! the supervisor, which is everybody's.
 
+use std::any::Any;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::post::text_of;
-use crate::session::HandOverError;
-use crate::session::{McpSession, Outbound};
+use crate::session::{HandOverError, McpSession, Outbound};
 
 #[derive(Clone)]
 pub(super) struct Guarded(Arc<dyn McpSession>);
@@ -39,6 +38,15 @@ impl Drop for Guarded {
         let session = std::mem::replace(&mut self.0, Arc::new(Nobody));
         drop_guarded(session);
     }
+}
+
+/// Returns the text of a panic.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
 }
 
 /// Drops what is a user's.

@@ -1,6 +1,5 @@
 //! What one subscriber is given, what it remembers while its client is away, and what it says at its end.
 
-use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -169,15 +168,6 @@ impl Drop for EndNotice {
 /// A subscriber did not end by itself: its arbiter was stopped under it.
 #[derive(Debug)]
 pub(super) struct Forced;
-
-/// What a panic said.
-pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
-}
 
 /// Ends when the subscriber is asked to stop.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {

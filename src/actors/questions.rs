@@ -13,7 +13,9 @@ use actix_rt::task::JoinHandle;
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::post::{Post, text_of};
+use super::clock;
+use super::guarded::text_of;
+use super::post::Post;
 use crate::backend::questions::{close, settle_open};
 use crate::envelope::Timestamp;
 use crate::question::{Answer, Question};
@@ -100,7 +102,7 @@ impl Desk {
         };
         has_answer.set(true);
         let _settling = self.post.count_settling();
-        let patience = deadline.saturating_duration_since(Instant::now()).max(BACKOFF.max);
+        let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
             tracing::warn!(session = ?self.post.session_id, "an answer was not given to its worker in time");

@@ -9,8 +9,8 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 
 use super::clock;
-use super::guarded::{Guarded, drop_guarded};
-use super::post::{Post, text_of};
+use super::guarded::{Guarded, drop_guarded, text_of};
+use super::post::Post;
 use super::questions::Asking;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 
 use self::driver::Driver;
 use super::SessionActor;
-use super::post::{EndNotice, Forced, Memory, Post, text_of};
+use super::guarded::text_of;
+use super::post::{EndNotice, Forced, Memory, Post};
 use crate::subscription::ExitReason;
 
 pub(super) mod driver;
@@ -172,6 +173,7 @@ mod tests {
 
     #[actix::test]
     async fn a_subscriber_ends_when_what_it_has_for_workers_is_given() {
+        tokio::time::pause();
         for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Left, ExitReason::Closed] {
             let (post, session, stop, mut ends) = post(&format!("{reason:?}")).await;
             let settling = post.count_settling();
@@ -191,6 +193,7 @@ mod tests {
 
     #[actix::test]
     async fn a_subscriber_that_stops_waits_for_a_short_time_only() {
+        tokio::time::pause();
         let (post, _session, stop, mut ends) = post("patience").await;
         let _settling = post.count_settling();
         SessionSubscriberActor::new(post, None, Vec::new()).start();

@@ -5,13 +5,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 
 use self::child::{Child, Ending, Runs};
-use super::arbiters::OwnArbiter;
+use super::arbiters::{Arbiters, OwnArbiter};
+use super::clock;
 use super::guarded::Guarded;
 use super::post::{Ended, Forced, Memory, Post};
 use super::stats::Stats;
@@ -46,6 +47,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub struct SupervisorActor {
     queue: Arc<dyn Backend>,
     config: Arc<Config>,
+    arbiters: Arbiters,
     children: HashMap<SessionId, Child>,
     /// Those that were asked to stop, or were replaced, and have not ended yet.
     ending: HashMap<u64, Ending>,
@@ -133,11 +135,12 @@ impl std::fmt::Debug for StopSubscriber {
 }
 
 impl SupervisorActor {
-    /// A supervisor of the sessions that take from `queue`.
-    pub fn new(queue: Arc<dyn Backend>, config: Arc<Config>) -> Self {
+    /// Returns a supervisor of the sessions that take from `queue`, whose subscribers run on `arbiters`.
+    pub(crate) fn new(queue: Arc<dyn Backend>, config: Arc<Config>, arbiters: Arbiters) -> Self {
         Self {
             queue,
             config,
+            arbiters,
             children: HashMap::new(),
             ending: HashMap::new(),
             waiting: VecDeque::new(),
@@ -183,7 +186,7 @@ impl SupervisorActor {
         let predecessors =
             self.ending.values_mut().filter(|ending| ending.post.session_id == session_id).map(Ending::watch).collect();
         let subscriber = SessionSubscriberActor::new(post.clone(), memory, predecessors);
-        SessionSubscriberActor::start_in_arbiter(&arbiter.handle(), move |_| subscriber);
+        arbiter.run(move || drop(subscriber.start()));
         self.children.insert(session_id, Child { post, stop, runs: Runs::OnArbiter(arbiter), restarts });
     }
 
@@ -241,7 +244,7 @@ impl SupervisorActor {
         stats.set_error(&reason);
         stats.set_state(SubscriberState::BackingOff);
         let ran = std::mem::replace(&mut child.runs, Runs::Pausing);
-        let earlier = child.restarts.spend(Instant::now());
+        let earlier = child.restarts.spend(clock::now());
         ctx.spawn(ran.end().into_actor(self));
         let Some(earlier) = earlier else {
             tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
@@ -260,7 +263,7 @@ impl SupervisorActor {
         if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
             return;
         }
-        let arbiter = match OwnArbiter::start() {
+        let arbiter = match self.arbiters.start() {
             Ok(arbiter) => arbiter,
             Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
         };
@@ -293,7 +296,7 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
             None => self.check_place().map(|()| Ensured::Started)?,
         };
         // Before the old one is stopped: where it cannot be replaced it goes on.
-        let arbiter = OwnArbiter::start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
+        let arbiter = self.arbiters.start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
         self.stop_child(&session_id, ctx);
         let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
         self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, None, ctx);

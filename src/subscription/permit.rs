@@ -11,6 +11,7 @@
 //! The time counts from when the renewal was *sent*, so a process that was paused, or whose answer was late, trusts its
 //! lease for less time than the queue does, never for more.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,9 @@ use tokio::sync::Notify;
 /// and the session that asks before every hand-over.
 #[derive(Debug)]
 pub struct Permit {
-    origin: Instant,
-    /// Until when the lease is trusted, in microseconds after `origin`. 0 is never.
+    /// Moment when the first renewal was sent: this room reads no clock of its own.
+    origin: OnceLock<Instant>,
+    /// End of the time for which the lease is trusted, in microseconds after `origin`. 0 is never.
     until: AtomicU64,
     /// How often doubt has come up, and the last doubt that was settled.
     doubts: AtomicU64,
@@ -44,7 +46,7 @@ impl Permit {
     /// A permit that permits nothing yet.
     pub fn new() -> Self {
         Self {
-            origin: Instant::now(),
+            origin: OnceLock::new(),
             until: AtomicU64::new(0),
             doubts: AtomicU64::new(0),
             settled: AtomicU64::new(0),
@@ -103,6 +105,7 @@ impl Permit {
     /// The queue gave the lease for `lease`, asked at `sent`.
     pub fn renewed(&self, sent: Instant, lease: Duration, mark: DoubtMark) {
         let margin = lease / 8;
+        self.origin.get_or_init(|| sent);
         self.until.store(self.micros(sent + (lease - margin)), Ordering::Release);
         self.confirmed(mark);
     }
@@ -119,7 +122,8 @@ impl Permit {
     }
 
     fn micros(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX)
+        let since = self.origin.get().map_or(Duration::ZERO, |origin| at.saturating_duration_since(*origin));
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 }
 

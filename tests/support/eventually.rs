@@ -3,7 +3,9 @@
 #![allow(dead_code)] // each suite uses a part of it
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Long enough for a busy machine; whoever is right ends much sooner.
 pub(crate) const SOON: Duration = Duration::from_secs(5);

@@ -7,7 +7,6 @@ use actix::prelude::*;
 use super::SupervisorActor;
 use super::child::{Child, Runs};
 use super::parked::{Parked, Returned};
-use crate::actors::arbiters::OwnArbiter;
 use crate::actors::post::Memory;
 use crate::session::{EnsureError, SessionState};
 use crate::session_id::SessionId;
@@ -59,7 +58,7 @@ impl SupervisorActor {
             return Ok(());
         }
         self.check_place()?;
-        let arbiter = OwnArbiter::start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
+        let arbiter = self.arbiters.start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
         let memory = parked.memory.borrow_mut().take();
         if let Some(Child { post, restarts, .. }) = self.children.remove(session_id) {
             self.start_child(session_id.clone(), post.session, post.stats, restarts, arbiter, memory, ctx);
