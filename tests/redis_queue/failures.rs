@@ -120,6 +120,36 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
 }
 
 #[tokio::test]
+async fn an_owner_whose_connection_is_lost_makes_no_other_and_nobody_else_notices() {
+    let mut f = Fixture::new().await;
+    f.push([0]).await;
+    let clients: String = f.redis(&["CLIENT", "LIST"]).await;
+    // Only an owner's connection tracks.
+    let owner = clients.lines().find(|client| client.contains("flags=t")).expect("the owner's connection");
+    let id = owner.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap().to_owned();
+    let killed: usize = f.redis(&["CLIENT", "KILL", "ID", &id]).await;
+    assert_eq!(killed, 1);
+    let connections = async |f: &mut Fixture| {
+        let stats: String = f.redis(&["INFO", "stats"]).await;
+        stats.lines().find_map(|line| line.strip_prefix("total_connections_received:")).map(str::to_owned)
+    };
+    let before = connections(&mut f).await;
+    eventually("doubt", SOON, async || !f.permit.holds(Instant::now())).await;
+    for _ in 0..2 {
+        let error = f.consumer.take(None).await.unwrap_err();
+        assert!(matches!(error.kind, QueueErrorKind::Broken(_)), "{error:?}");
+        assert!(f.consumer.renew().await.is_err());
+        assert!(f.consumer.claim().await.is_err());
+    }
+    f.push([1]).await;
+    f.queue.live_sessions().await.unwrap();
+    assert_eq!(connections(&mut f).await, before, "somebody made a connection");
+    f.reopen().await;
+    assert_eq!(numbers(&f.take().await), [0, 1]);
+    f.end().await;
+}
+
+#[tokio::test]
 async fn a_wait_ends_with_an_error_when_the_server_dies() {
     let mut f = Fixture::new().await;
     let Fixture { server, consumer, permit, .. } = &mut f;

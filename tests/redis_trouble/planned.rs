@@ -306,6 +306,36 @@ async fn who_listens_for_news_makes_connections_with_pauses_where_no_primary_can
     assert!((1..=4).contains(&made), "{made} connections in 3 s");
 }
 
+#[actix::test]
+async fn who_waits_for_an_answer_makes_connections_with_pauses_until_a_primary_can_be_had() {
+    let pair = Pair::new().await;
+    let queue = pair.queue(Config::builder().backoff_initial(Duration::from_millis(500))).await;
+    let task = TaskKey::anonymous("a task").unwrap();
+    let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
+    assert!(matches!(queue.pose(&task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
+    let waiting = {
+        let (queue, task) = (Arc::clone(&queue), task.clone());
+        tokio::spawn(async move { queue.answer_to(&task, "q").await.unwrap() })
+    };
+    eventually("a wait", SOON, async || {
+        let clients: String = command(&pair.old, &["CLIENT", "LIST"]).await;
+        clients.lines().any(|client| client.contains("flags=t"))
+    })
+    .await;
+    let made = pair.forwarder.made();
+    pair.demote().await;
+    eventually("that it was noticed", FOUND, async || pair.forwarder.made() > made).await;
+    let made = pair.forwarder.made();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let made = pair.forwarder.made() - made;
+    // Pauses of 0.5, 1 and 2 s, less a quarter.
+    assert!((1..=4).contains(&made), "{made} connections in 3 s");
+    pair.forwarder.lead_to(pair.new.port());
+    pair.queue_at_the_new_primary().await.settle(&task, "q", &Answer::Decline).await.unwrap();
+    let answer = tokio::time::timeout(FOUND, waiting).await.expect("an answer in time").unwrap();
+    assert_eq!(answer, Answer::Decline);
+}
+
 async fn drained(delivery: Delivery) {
     const ALL: usize = 3000;
     let pair = Pair::new().await;

@@ -14,7 +14,7 @@ use futures_util::future;
 use redis::{FromRedisValue, ToRedisArgs, Value};
 use tokio::runtime::Handle;
 
-use self::error::{again, is_broken, is_noscript, kind, no_answer};
+use self::error::{is_broken, is_noscript, kind, no_answer};
 use self::inner::Inner;
 use self::line::LARGE;
 use self::primary::{is_no_primary, refuses};
@@ -159,7 +159,8 @@ impl Link {
             Ok(values) => values,
             Err(error) if unknown.len() == answers.len() => return Err(error),
             Err(error) => {
-                unknown.iter().for_each(|&i| answers[i] = Err(again(&error)));
+                let broken = || QueueErrorKind::Broken(error.to_string().into());
+                unknown.iter().for_each(|&i| answers[i] = Err(broken()));
                 return Ok(Vec::new());
             }
         };
@@ -194,7 +195,7 @@ impl Link {
     /// # Errors
     /// No connection to a primary can be had just now: check again.
     pub(super) async fn check(&self) -> Result<u64, QueueErrorKind> {
-        let pause = self.inner.state().health.pause(Instant::now(), fastrand::f64());
+        let pause = self.inner.state().health.pause(Instant::now());
         tokio::time::sleep(pause).await;
         let answer = self.deliver(&Request::probe(&self.inner.probe)).await?.into_iter().map(read::<Value>).next();
         match answer {
@@ -237,7 +238,7 @@ impl Link {
         };
         let probe = is_check_due && !request.is_probe;
         // The probe is sent first, and costs no round trip.
-        let probed = async { if probe { Some(connection.send_one(&inner.probe).await) } else { None } };
+        let probed = async { if probe { Some(connection.send(&inner.probe).await) } else { None } };
         let under_way = inner.line.begin(self.is_for_large_answers || request.bytes() >= LARGE);
         let time = request.time().unwrap_or_else(|| under_way.time());
         let sent = Instant::now();
@@ -260,14 +261,14 @@ impl Link {
             inner.forget(made);
             return (result.map_err(kind), false);
         }
-        let probe_refused = probed.iter().flatten().any(refuses);
+        let probe_refused = probed.iter().flatten().flatten().any(refuses);
         let any_refused = result.iter().flatten().any(refuses);
         if probe_refused || any_refused {
             let is_repeatable = result.as_ref().is_ok_and(|answers| request.is_repeatable(answers));
             return (result.map_err(kind), inner.replace(made) && is_repeatable);
         }
         if probed.is_some() || request.is_probe {
-            inner.state().health.is_primary(made);
+            inner.state().health.mark_primary(made);
         }
         (result.map_err(kind), false)
     }

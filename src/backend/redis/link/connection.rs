@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
     RedisResult, Value,
 };
 
@@ -109,11 +109,6 @@ impl Connection {
     /// What was sent may be done.
     pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         self.0.clone().send_packed_commands(commands, 0, commands.len()).await
-    }
-
-    /// Sends one command, and returns its answer or its error as a value.
-    pub(super) async fn send_one(&self, command: &Cmd) -> RedisResult<Value> {
-        self.0.clone().send_packed_command(command).await
     }
 
     /// Listens to channels.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use crate::backend::redis::url;
-use crate::failure::{Cause, QueueErrorKind};
+use crate::failure::QueueErrorKind;
 
 /// An answer that did not come in time. The request may have been done.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +60,4 @@ pub(super) fn is_broken(error: &RedisError) -> bool {
 pub(super) fn is_noscript(answer: &Value) -> bool {
     let Value::ServerError(error) = answer else { return false };
     RedisError::from(error.clone()).kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// Returns the same error once more: a cause cannot be cloned, so its text stands for it.
-pub(super) fn again(error: &QueueErrorKind) -> QueueErrorKind {
-    let text = |cause: &Cause| Cause::from(cause.to_string());
-    match error {
-        QueueErrorKind::Unreachable(cause) => QueueErrorKind::Unreachable(text(cause)),
-        QueueErrorKind::Broken(cause) => QueueErrorKind::Broken(text(cause)),
-        QueueErrorKind::Refused(why) => QueueErrorKind::Refused(why.clone()),
-    }
 }

@@ -10,7 +10,7 @@ pub(in crate::backend::redis) const CHECK_EVERY: Duration = Duration::from_secs(
 /// Number of a link's connection, and how the connections before it ended.
 ///
 /// ```text
-///           begin()                  is_primary()
+///           begin()                  mark_primary()
 ///   none ────────────► connection n ──────────────► connection n, no failures
 ///     ▲                  │                             │
 ///     └──────────────────┴─────────────────────────────┘
@@ -24,15 +24,15 @@ pub(super) struct Health {
     /// Number of failures since there was a primary, one for each pause: requests may try again during a pause, and do not make
     /// the pauses longer.
     failures: u32,
-    /// When the last of these failures was counted.
-    since: Option<Instant>,
+    /// End of the pause after the last of these failures.
+    paused_until: Option<Instant>,
     /// When the current connection was last checked; `None` where a check is due.
     checked: Option<Instant>,
 }
 
 impl Health {
     pub(super) fn new(backoff: Backoff) -> Self {
-        Self { backoff, generation: 0, failures: 0, since: None, checked: None }
+        Self { backoff, generation: 0, failures: 0, paused_until: None, checked: None }
     }
 
     /// Returns the number of the current connection, or of the last one; 0 where none was begun.
@@ -56,7 +56,7 @@ impl Health {
         is_due
     }
 
-    /// Notes that a connection could not be made.
+    /// Notes that a connection could not be made, with `lot` in 0.0 to 1.0 for the pause.
     pub(super) fn failed(&mut self, now: Instant, lot: f64) {
         self.count(now, lot);
     }
@@ -72,25 +72,24 @@ impl Health {
 
     /// Counts a failure where the pause after the one before is over.
     fn count(&mut self, now: Instant, lot: f64) -> Option<u32> {
-        if !self.pause(now, lot).is_zero() {
+        if !self.pause(now).is_zero() {
             return None;
         }
-        self.since = Some(now);
+        self.paused_until = Some(now + self.backoff.pause(self.failures, lot));
         self.failures = self.failures.saturating_add(1);
         Some(self.failures)
     }
 
     /// Ends the pauses where this is the current connection: it leads to a primary.
-    pub(super) fn is_primary(&mut self, generation: u64) {
+    pub(super) fn mark_primary(&mut self, generation: u64) {
         if generation == self.generation {
-            self.failures = 0;
+            (self.failures, self.paused_until) = (0, None);
         }
     }
 
-    /// Returns the rest of the pause before the next connection, with `lot` in 0.0 to 1.0.
-    pub(super) fn pause(&self, now: Instant, lot: f64) -> Duration {
-        let (Some(earlier), Some(since)) = (self.failures.checked_sub(1), self.since) else { return Duration::ZERO };
-        self.backoff.pause(earlier, lot).saturating_sub(now.saturating_duration_since(since))
+    /// Returns the rest of the pause before the next connection.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 }
 
@@ -107,24 +106,24 @@ mod tests {
     #[test]
     fn failures_in_a_row_make_the_pause_grow_and_a_primary_ends_it() {
         let (mut health, mut now) = (Health::new(BACKOFF), Instant::now());
-        assert_eq!(health.pause(now, 1.0), Duration::ZERO, "nothing has failed");
+        assert_eq!(health.pause(now), Duration::ZERO, "nothing has failed");
         for pause in [100, 200, 400, 800, 1000, 1000] {
             health.begin();
             health.failed(now, 1.0);
-            assert_eq!(health.pause(now, 1.0), ms(pause));
+            assert_eq!(health.pause(now), ms(pause));
             now += ms(30);
             // By requests, which wait for no pause.
             (0..100).for_each(|_| health.failed(now, 1.0));
-            assert_eq!(health.pause(now, 1.0), ms(pause - 30), "the pause is no longer for that");
+            assert_eq!(health.pause(now), ms(pause - 30), "the pause is no longer for that");
             now += ms(pause - 30);
-            assert_eq!(health.pause(now, 1.0), Duration::ZERO);
+            assert_eq!(health.pause(now), Duration::ZERO);
         }
         health.failed(now, 1.0);
         let generation = health.begin();
-        health.is_primary(generation - 1);
-        assert_ne!(health.pause(now, 1.0), Duration::ZERO, "an earlier connection says nothing of this one");
-        health.is_primary(generation);
-        assert_eq!(health.pause(now, 1.0), Duration::ZERO);
+        health.mark_primary(generation - 1);
+        assert_ne!(health.pause(now), Duration::ZERO, "an earlier connection says nothing of this one");
+        health.mark_primary(generation);
+        assert_eq!(health.pause(now), Duration::ZERO);
     }
 
     #[test]

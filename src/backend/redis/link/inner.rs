@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future;
-use redis::{Cmd, RedisResult};
+use redis::{Pipeline, RedisResult};
 use tokio::runtime::Handle;
 
 use super::connection::{CONNECT_TIMEOUT, Connection, Push, Server};
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     /// that subscriber. `None` for a dedicated link.
     home: Option<Handle>,
     /// Sent beside a request when a check of the connection is due: a replica answers reads and `PUBLISH` too.
-    pub(super) probe: Cmd,
+    pub(super) probe: Pipeline,
     pub(super) line: Line,
     pub(super) watches: Arc<Watches>,
     state: Mutex<State>,

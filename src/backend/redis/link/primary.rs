@@ -4,7 +4,7 @@
 //! primary. A replica still answers reads, `PING`, `SUBSCRIBE` and `PUBLISH`, so a connection that does nothing else never
 //! fails. Each shared connection is therefore checked with a write that changes nothing.
 
-use redis::{Cmd, RedisError, Value};
+use redis::{Pipeline, RedisError, Value};
 
 use super::error::said;
 use crate::failure::QueueErrorKind;
@@ -14,10 +14,8 @@ use crate::keys::Keys;
 const CODES: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
 
 /// Makes a write that changes nothing: the key never exists. A replica refuses the command all the same.
-pub(super) fn probe(keys: &Keys) -> Cmd {
-    let mut probe = redis::cmd("PEXPIRE");
-    probe.arg(keys.probe()).arg(1);
-    probe
+pub(super) fn probe(keys: &Keys) -> Pipeline {
+    redis::pipe().cmd("PEXPIRE").arg(keys.probe()).arg(1).clone()
 }
 
 /// Returns whether a server's error text says that the server is no primary.

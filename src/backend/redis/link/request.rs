@@ -72,8 +72,8 @@ impl Request {
     }
 
     /// Makes the check of a server, which counts as the check of its connection.
-    pub(super) fn probe(probe: &Cmd) -> Self {
-        Self { is_probe: true, ..Self::of(probe.clone()) }
+    pub(super) fn probe(probe: &Pipeline) -> Self {
+        Self { commands: probe.clone(), scripts: vec![None], is_probe: true, ..Self::default() }
     }
 
     /// Adds a command.
