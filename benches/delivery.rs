@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mcp_courier::actors::{ListSubscribers, SubscriberState};
 use mcp_courier::{
-    Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
+    Config, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher, SessionId,
+    SubscriberState, async_trait,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
-use mcp_courier::envelope::Timestamp;
 use mcp_courier::{
     Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
 };
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -85,7 +86,7 @@ fn now() -> u64 {
 
 /// As FastMCP's tasks make them.
 fn notification(n: usize) -> Result<Notification, Cause> {
-    let at = Timestamp::of_this_host().to_string();
+    let at = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let params = json!({
         "taskId": n.to_string(), "status": "working", "statusMessage": now().to_string(),
         "createdAt": at, "lastUpdatedAt": at, "ttl": 3_600_000,

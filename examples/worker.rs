@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
@@ -12,6 +12,8 @@ use mcp_courier::{
     SessionStatus, TaskKey,
 };
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Pushes notifications to a client of an MCP server, asks its user, and looks after what was discarded.
 #[derive(Parser)]
@@ -192,7 +194,7 @@ async fn dead_letters(dead: &mcp_courier::DeadLetters, session: &SessionId, what
                 let letters = dead.list(session, page * PAGE, PAGE).await?;
                 for letter in &letters {
                     let line = json!({
-                        "at": letter.at.to_string(),
+                        "at": shown(letter.at),
                         "id": letter.id.map(|id| id.to_string()),
                         "method": letter.method,
                         "reason": letter.reason.to_string(),
@@ -228,11 +230,16 @@ fn standing(session: SessionStatus) -> &'static str {
     }
 }
 
+/// Returns a time as RFC 3339 text.
+fn shown(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
 fn what_became(told: &Receipt) -> String {
     match told {
-        Receipt::Queued { expires_at } => format!("still queued, until {expires_at}"),
-        Receipt::Delivered { at } => format!("delivered at {at}"),
-        Receipt::Discarded { reason, at } => format!("discarded at {at}: {reason}"),
+        Receipt::Queued { expires_at } => format!("still queued, until {}", shown(*expires_at)),
+        Receipt::Delivered { at } => format!("delivered at {}", shown(*at)),
+        Receipt::Discarded { reason, at } => format!("discarded at {}: {reason}", shown(*at)),
         Receipt::Expired => "expired, with no server there".to_owned(),
         other => format!("{other:?}"),
     }

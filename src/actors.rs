@@ -30,11 +30,10 @@ mod subscriber;
 mod supervisor;
 
 pub(crate) use self::arbiters::Arbiters;
-pub use self::session::SessionActor;
+use self::session::SessionActor;
 pub use self::stats::SubscriberInfo;
-pub use self::subscriber::SessionSubscriberActor;
 pub use self::supervisor::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
     SupervisorActor,
 };
-pub use crate::subscription::{ExitReason, SubscriberState};
+pub use crate::subscription::SubscriberState;

@@ -47,14 +47,14 @@ use crate::session_id::{SessionId, SessionStatus};
 pub(crate) mod fates;
 pub(crate) mod fleet;
 pub(crate) mod line_limit;
-// The store is opened to tests by the feature.
-#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
 
 pub use self::fates::{Fates, Letter, Redrove};
-pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered};
+pub use self::fleet::{Fleet, ProcessId, Remembered};
+#[cfg(any(feature = "rmcp", feature = "testing"))]
+pub use self::fleet::{News, NewsReceiver};
 pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
 pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};

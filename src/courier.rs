@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use async_trait::async_trait;
 
 use crate::actors::{Arbiters, EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
 use crate::backend::questions::answer_open;
@@ -14,7 +13,7 @@ use crate::connect::{ConnectError, connect};
 use crate::failure::QueueError;
 use crate::publisher::Publisher;
 use crate::question::{Answer, Question};
-use crate::session::{EnsureError, McpSession, Subscribers};
+use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
 
 /// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.
@@ -106,6 +105,30 @@ impl Courier {
         self.supervisor.send(message).await.unwrap_or(false)
     }
 
+    /// Gives an answer that a client sent to this process to the question that any process of the fleet asked. Only an open
+    /// question of this session is found.
+    ///
+    /// The session manager for rmcp calls this method by itself. An MCP server on anything else calls this method where its
+    /// client answers a request of an earlier process.
+    ///
+    /// # Errors
+    /// [`QueueError`] where the queue failed: the answer may or may not be given. Giving the answer again does no harm.
+    ///
+    /// # Cancellation
+    /// The answer may or may not be given.
+    pub async fn answer(
+        &self,
+        session_id: &SessionId,
+        request_id: &str,
+        answer: Answer,
+    ) -> Result<Settled, QueueError> {
+        if !Question::id_is_possible(request_id) {
+            return Ok(Settled::NotWaiting);
+        }
+        let answer = answer.within(self.config.message_max_bytes());
+        answer_open(&*self.queue, session_id, request_id, &answer).await
+    }
+
     /// Stops every subscriber and starts none any more: see [`Shutdown`].
     ///
     /// # Cancellation
@@ -115,30 +138,21 @@ impl Courier {
     }
 }
 
-#[async_trait]
-impl Subscribers for Courier {
-    async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError> {
-        self.ensure_subscriber(session_id, session).await.map(drop)
-    }
-
-    async fn answer(&self, session_id: &SessionId, request_id: &str, answer: Answer) -> Result<Settled, QueueError> {
-        if !Question::id_is_possible(request_id) {
-            return Ok(Settled::NotWaiting);
-        }
-        let answer = answer.within(self.config.message_max_bytes());
-        answer_open(&*self.queue, session_id, request_id, &answer).await
-    }
-}
-
 #[cfg(feature = "rmcp")]
 mod rmcp {
     use std::sync::Arc;
 
+    use async_trait::async_trait;
     use rmcp::transport::streamable_http_server::session::SessionManager;
     use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 
     use super::Courier;
-    use crate::session::rmcp::CourierSessionManager;
+    use crate::backend::Settled;
+    use crate::failure::QueueError;
+    use crate::question::Answer;
+    use crate::session::rmcp::{CourierSessionManager, Subscribers};
+    use crate::session::{EnsureError, McpSession};
+    use crate::session_id::SessionId;
 
     impl Courier {
         /// A session manager to mount in an rmcp server: see [`session::rmcp`](crate::session::rmcp).
@@ -153,6 +167,21 @@ mod rmcp {
         /// Decorates a session manager of one's own. Switch off its idle timeout, if it has one.
         pub fn decorate<M: SessionManager>(&self, inner: M) -> CourierSessionManager<M> {
             CourierSessionManager::new(inner, Arc::clone(&self.queue), Arc::new(self.clone()), &self.config)
+        }
+    }
+    #[async_trait]
+    impl Subscribers for Courier {
+        async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError> {
+            self.ensure_subscriber(session_id, session).await.map(drop)
+        }
+
+        async fn answer(
+            &self,
+            session_id: &SessionId,
+            request_id: &str,
+            answer: Answer,
+        ) -> Result<Settled, QueueError> {
+            Courier::answer(self, session_id, request_id, answer).await
         }
     }
 }

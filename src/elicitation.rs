@@ -152,7 +152,7 @@ impl Elicitor {
                 Posed::Busy => tokio::time::sleep(BUSY).await,
             }
         };
-        let (request_id, deadline) = (request_id.to_owned(), posed.plus(left()));
+        let (request_id, deadline) = (request_id.to_owned(), posed.plus(left()).to_system());
         let question = Question { request_id, task: task.clone(), elicitation, deadline };
         self.publisher.push(session, notification(&question, left())).await?;
         let answer = self.queue.answer_to(task, &question.request_id).await?;

@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -45,8 +46,6 @@ pub struct Envelope {
     pub expires_at: Option<Timestamp>,
     /// What the last failed attempt said.
     pub last_error: Option<String>,
-    /// The W3C trace context of its push.
-    pub traceparent: Option<String>,
     /// The question that it brings, if it says that a task needs input.
     pub question: Option<Question>,
     /// Whether its producer asked for a receipt.
@@ -124,7 +123,6 @@ impl Envelope {
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),
-            traceparent: wire.traceparent.map(Cow::into_owned),
             question,
             receipt: wire.receipt,
             task_status,
@@ -201,6 +199,7 @@ impl Envelope {
     ///
     /// # Errors
     /// [`serde_json::Error`] where the params are not of that type.
+    #[cfg(feature = "testing")]
     pub fn parse_params<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.params.get())
     }

@@ -1,5 +1,7 @@
 //! What becomes of a notification: why it was discarded ([`DiscardReason`]), and what its producer is told ([`Receipt`]).
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Timestamp, shortened};
@@ -62,20 +64,20 @@ impl DiscardReason {
 pub enum Receipt {
     /// It waits for its session, or is under way to it.
     Queued {
-        /// When it becomes worthless.
-        expires_at: Timestamp,
+        /// Time at which the notification expires, by the clock of the queue.
+        expires_at: SystemTime,
     },
     /// The session has accepted and confirmed it. That is final.
     Delivered {
-        /// When it was removed from the queue for that.
-        at: Timestamp,
+        /// Time at which the notification was removed from the queue as delivered, by the clock of the queue.
+        at: SystemTime,
     },
     /// It was dropped. A dead letter that is redriven is queued again.
     Discarded {
-        /// Why.
+        /// Reason of the discard.
         reason: DiscardReason,
-        /// When.
-        at: Timestamp,
+        /// Time of the discard, by the clock of the queue.
+        at: SystemTime,
     },
     /// Its time passed while it was queued and no server owned its queue.
     Expired,
@@ -92,7 +94,7 @@ impl Receipt {
     /// Reads what lies in Redis: `queued`, `delivered` or `discarded`, a time in µs, and a reason.
     pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(wire).ok()?.splitn(3, ' ');
-        let (what, at) = (words.next()?, Timestamp(words.next()?.parse().ok()?));
+        let (what, at) = (words.next()?, Timestamp(words.next()?.parse().ok()?).to_system());
         Some(match what {
             "queued" => Self::Queued { expires_at: at },
             "delivered" => Self::Delivered { at },
@@ -104,7 +106,7 @@ impl Receipt {
     /// As it is at `now`. `is_owned`: someone owns the queue, and there is something in it, so that an owner settles it.
     pub(crate) fn at(self, now: Timestamp, is_owned: bool) -> Self {
         match self {
-            Self::Queued { expires_at } if expires_at <= now && !is_owned => Self::Expired,
+            Self::Queued { expires_at } if expires_at <= now.to_system() && !is_owned => Self::Expired,
             other => other,
         }
     }
@@ -128,7 +130,7 @@ mod tests {
             assert!(!wire.contains('\n'), "{wire}");
             assert_eq!(DiscardReason::from_wire(wire.as_bytes()), Some(reason.clone()));
             let receipt = Receipt::from_wire(format!("discarded 7 {wire}").as_bytes());
-            assert_eq!(receipt, Some(Receipt::Discarded { reason, at: Timestamp(7) }));
+            assert_eq!(receipt, Some(Receipt::Discarded { reason, at: Timestamp(7).to_system() }));
         }
         assert!(DiscardReason::Rejected("x".repeat(100_000)).to_wire().len() < 1000);
     }
@@ -139,7 +141,7 @@ mod tests {
         let at = |now, is_owned| queued.clone().at(Timestamp(now), is_owned);
         assert_eq!((at(9, false), at(10, true)), (queued.clone(), queued.clone()));
         assert_eq!(at(10, false), Receipt::Expired);
-        let delivered = Receipt::Delivered { at: Timestamp(1) };
+        let delivered = Receipt::Delivered { at: Timestamp(1).to_system() };
         assert_eq!(delivered.clone().at(Timestamp(20), false), delivered);
     }
 

@@ -71,13 +71,20 @@ mod question;
 mod recent;
 mod retry;
 mod session_id;
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
 mod timestamp;
 
-pub mod envelope;
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
+mod envelope;
 
 // The ports and their backends.
-pub mod backend;
-pub mod session;
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
+#[cfg_attr(
+    not(any(feature = "rmcp", feature = "testing")),
+    expect(dead_code, reason = "only the adapter to rmcp asks what the fleet remembers")
+)]
+mod backend;
+mod session;
 
 mod connect;
 mod subscription;
@@ -87,10 +94,10 @@ mod courier;
 mod elicitation;
 mod publisher;
 
-pub mod actors;
+mod actors;
 
 #[cfg(feature = "rmcp")]
-pub mod http;
+mod http;
 
 /// Inner rooms of the crate, for its own tests.
 #[cfg(feature = "testing")]
@@ -128,9 +135,14 @@ pub mod testing {
         }
     }
 
-    /// Messages as they lie in a queue.
+    /// Messages as they lie in a queue, and their times.
     pub mod envelope {
         pub use crate::envelope::*;
+
+        /// Returns a notification as the client gets it.
+        pub fn outbound(envelope: &Envelope) -> crate::Outbound {
+            crate::Outbound::of(envelope)
+        }
     }
 
     /// Starts a courier whose subscribers all run on this thread, so that a test can pause their time.
@@ -160,20 +172,28 @@ mod readme {}
 /// Attribute that an implementation of [`McpSession`] carries, so that its methods are written as `async fn`.
 pub use async_trait::async_trait;
 
-pub use self::backend::QueueLimit;
+pub use self::actors::{
+    EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
+    SubscriberInfo, SubscriberState, SupervisorActor,
+};
+pub use self::backend::{QueueLimit, Settled};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
 pub use self::connect::ConnectError;
 pub use self::courier::Courier;
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
 pub use self::failure::{Cause, QueueError, QueueErrorKind};
 pub use self::fate::{DiscardReason, Receipt};
+#[cfg(feature = "rmcp")]
+pub use self::http::{BoundServer, McpServer, McpService, ServeError};
 pub use self::notification::{
     InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
 };
 pub use self::principal::{InvalidPrincipal, Principal};
 pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, PushRefusal, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};
+#[cfg(feature = "rmcp")]
+pub use self::session::rmcp::{CourierSessionManager, CourierSessionStore, ManagerError, acting_as};
 pub use self::session::{
-    AskError, EnsureError, HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState, Subscribers,
+    AskError, EnsureError, HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState,
 };
 pub use self::session_id::{InvalidSessionId, SessionId, SessionStatus};

@@ -1,6 +1,6 @@
 //! A question of a background task to its user, MCP's elicitation, as it lies in Redis: FastMCP's JSON with ours besides.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use percent_encoding::utf8_percent_encode;
 use serde_json::{Map, Value, json};
@@ -166,8 +166,8 @@ pub struct Question {
     pub task: TaskKey,
     /// What.
     pub elicitation: Elicitation,
-    /// When nobody waits for an answer any more, by the queue's clock.
-    pub deadline: Timestamp,
+    /// Time after which no worker waits for an answer, by the clock of the queue.
+    pub deadline: SystemTime,
 }
 
 impl Question {
@@ -179,8 +179,8 @@ impl Question {
 
     /// Moves the deadline, where it was derived from the time at which the notification was queued.
     pub(crate) fn queued_at(&mut self, said: Timestamp, corrected: Timestamp) {
-        if self.deadline == said.plus(FASTMCP_PATIENCE) {
-            self.deadline = corrected.plus(FASTMCP_PATIENCE);
+        if self.deadline == said.plus(FASTMCP_PATIENCE).to_system() {
+            self.deadline = corrected.plus(FASTMCP_PATIENCE).to_system();
         }
     }
 
@@ -219,7 +219,7 @@ impl Question {
         let mut elicitation = json!({
             "requestId": self.request_id,
             "message": self.elicitation.message(),
-            "deadline": self.deadline.to_string(),
+            "deadline": Timestamp::from_system(self.deadline).to_string(),
         });
         match &self.elicitation {
             Elicitation::Form { requested_schema, .. } => elicitation["requestedSchema"] = json!(requested_schema),
@@ -263,7 +263,7 @@ impl Question {
             .and_then(|at| Timestamp::parse(&at))
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
         let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
-        Some(Self { request_id, task, elicitation: asked, deadline })
+        Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system() })
     }
 
     /// As it stands among the open questions of a queue.

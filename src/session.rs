@@ -7,18 +7,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::backend::Settled;
 use crate::envelope::Envelope;
-use crate::failure::QueueError;
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
 use crate::question::{Answer, Question};
-use crate::session_id::SessionId;
 
 pub use crate::subscription::{HandOverError, SessionState};
 
 #[cfg(feature = "rmcp")]
-pub mod rmcp;
+pub(crate) mod rmcp;
 
 /// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
 ///
@@ -68,26 +65,6 @@ pub trait McpSession: Send + Sync + 'static {
     }
 }
 
-/// Whoever runs subscribers, as an adapter sees it: [`Courier`](crate::Courier).
-#[async_trait]
-pub trait Subscribers: Send + Sync + 'static {
-    /// Runs a subscriber for a session, once.
-    ///
-    /// # Errors
-    /// [`EnsureError`] where none can be run.
-    async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError>;
-
-    /// Gives an answer that arrived here to a question that may have been asked by another process. Only a question that
-    /// this very session was asked, and has open, is found.
-    ///
-    /// # Errors
-    /// [`QueueError`] where the queue failed: the answer may or may not be given, and giving it again does no harm.
-    ///
-    /// # Cancellation
-    /// As after an error.
-    async fn answer(&self, session_id: &SessionId, request_id: &str, answer: Answer) -> Result<Settled, QueueError>;
-}
-
 /// A notification as the client gets it.
 #[derive(Debug, Clone)]
 pub struct Outbound {
@@ -110,6 +87,11 @@ impl Outbound {
     /// Where in `_meta` the id stands.
     pub const ID_KEY: &str = ID_KEY;
 
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        let Envelope { id, method, params, attempt, .. } = envelope;
+        Self { id: *id, method: method.clone(), params: params.clone(), attempt: *attempt }
+    }
+
     /// Reads the params as a type, or as a [`Value`](serde_json::Value).
     ///
     /// A `Value` holds whole numbers of 64 bits, and any other number as the nearest `f64`.
@@ -130,13 +112,6 @@ impl Outbound {
         text.push_str(params);
         text.push('}');
         text
-    }
-}
-
-impl From<&Envelope> for Outbound {
-    fn from(envelope: &Envelope) -> Self {
-        let Envelope { id, method, params, attempt, .. } = envelope;
-        Self { id: *id, method: method.clone(), params: params.clone(), attempt: *attempt }
     }
 }
 

@@ -22,3 +22,5 @@ pub use self::event::{Action, Event, Note, Operation};
 pub use self::machine::Subscription;
 pub use self::permit::{DoubtMark, Permit};
 pub use self::state::{ExitReason, SessionState, SubscriberState};
+#[cfg(feature = "testing")]
+pub use self::{delivery::BatchEnd, event::OperationKind, state::IllegalTransition};

@@ -7,6 +7,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
+/// First and last microsecond of the years 0 to 9999. RFC 3339 has no form beyond these years: a time that is far away must
+/// not become one in between.
+const YEARS: [i64; 2] = [-62_167_219_200_000_000, 253_402_300_799_999_999];
+
 /// A moment by the queue's own clock, in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
@@ -28,6 +32,21 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Converts to the nearest moment within the years 0 to 9999: every system can hold those.
+    pub fn to_system(self) -> SystemTime {
+        let micros = self.0.clamp(YEARS[0], YEARS[1]);
+        let distance = Duration::from_micros(micros.unsigned_abs());
+        if micros < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    }
+
+    /// Converts from a time of the system. What is shorter than a microsecond is cut off.
+    pub fn from_system(at: SystemTime) -> Self {
+        match at.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self(micros(after)),
+            Err(before) => Self(-micros(before.duration())),
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(at.unix_timestamp_nanos() / 1000).ok().map(Self)
@@ -38,8 +57,6 @@ impl fmt::Display for Timestamp {
     /// RFC 3339 as Python's `isoformat` writes it, always with microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]+00:00");
-        // The years 0 to 9999, beyond which RFC 3339 has no form: a time that is far away must not become one in between.
-        const YEARS: [i64; 2] = [-62_167_219_200_000_000, 253_402_300_799_999_999];
         let micros = self.0.clamp(YEARS[0], YEARS[1]);
         let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).map_err(|_| fmt::Error)?;
         f.write_str(&at.format(&format).map_err(|_| fmt::Error)?)
@@ -71,6 +88,15 @@ mod tests {
             let read = Timestamp::parse(&text).unwrap();
             prop_assert_eq!(read.to_string(), text);
             prop_assert_eq!(Timestamp(at).since(Timestamp(other)).is_zero(), at <= other);
+        }
+
+        #[test]
+        fn a_time_of_the_system_is_the_same_moment(at in YEARS[0]..=YEARS[1], beyond in any::<i64>()) {
+            let system = Timestamp(at).to_system();
+            prop_assert_eq!(OffsetDateTime::from(system).unix_timestamp_nanos(), i128::from(at) * 1000);
+            prop_assert_eq!(Timestamp::from_system(system), Timestamp(at));
+            let nearest = beyond.clamp(YEARS[0], YEARS[1]);
+            prop_assert_eq!(Timestamp(beyond).to_system(), Timestamp(nearest).to_system());
         }
 
         #[test]

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mcp_courier::actors::ListSubscribers;
 use mcp_courier::{
-    Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, PushRefusal, SessionId, Task,
-    TaskKey, TaskStatus, async_trait,
+    Config, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher, PushRefusal,
+    SessionId, Task, TaskKey, TaskStatus, async_trait,
 };
 use serde_json::json;
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::{Answer, Config, Courier, Elicitation, Notification, Publisher, SessionId, TaskKey};
+use mcp_courier::{
+    Answer, Config, Courier, Elicitation, ListSubscribers, Notification, Publisher, SessionId, SubscriberState, TaskKey,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

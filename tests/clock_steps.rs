@@ -7,11 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{ListSubscribers, SubscriberState};
 use mcp_courier::testing::backend::{Backend, OwnerToken, Permit, Posed, Settled, connect};
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Publisher, Receipt, SessionId, SessionStatus,
-    TaskKey,
+    Answer, Config, ConfigBuilder, Courier, Elicitation, ListSubscribers, Notification, Publisher, Receipt, SessionId,
+    SessionStatus, SubscriberState, TaskKey,
 };
 use redis::aio::MultiplexedConnection;
 use serde_json::json;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::Remembered;
+use mcp_courier::testing::backend::Remembered;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };

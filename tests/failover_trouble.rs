@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::session::rmcp::{CourierSessionManager, acting_as};
-use mcp_courier::{Config, ConfigBuilder, Courier, Notification, Principal, Publisher, SessionId};
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, CourierSessionManager, Notification, Principal, Publisher, SessionId, acting_as,
+};
 use reqwest::StatusCode;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::session::store::SessionStore;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::ListSubscribers;
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId,
-    async_trait,
+    Config, ConfigBuilder, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher,
+    SessionId, async_trait,
 };
 use serde_json::{Value, json};
 

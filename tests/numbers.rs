@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{
     Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId, async_trait,
 };

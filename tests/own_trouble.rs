@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{GetSubscriberCount, ListSubscribers};
 use mcp_courier::{
-    Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, HandOverError, McpSession, Notification, Outbound,
-    Presence, Question, SessionId, TaskKey, async_trait,
+    Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, GetSubscriberCount, HandOverError, ListSubscribers,
+    McpSession, Notification, Outbound, Presence, Question, SessionId, TaskKey, async_trait,
 };
 use serde_json::{Value, json};
 

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::actors::{Ensured, GetSubscriberCount, ListSubscribers, SubscriberInfo, SubscriberState};
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, HandOverError, McpSession, Notification,
-    Receipt, SessionId, TaskStatus,
+    Config, ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, Ensured, GetSubscriberCount, HandOverError,
+    ListSubscribers, McpSession, Notification, Receipt, SessionId, SubscriberInfo, SubscriberState, TaskStatus,
 };
 use serde_json::json;
 

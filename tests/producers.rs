@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::actors::{ListSubscribers, SubscriberInfo, SubscriberState};
-use mcp_courier::envelope::Timestamp;
-use mcp_courier::{Config, ConfigBuilder, Courier, Delivery, HandOverError, SessionId};
+use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, Delivery, HandOverError, ListSubscribers, SessionId, SubscriberInfo,
+    SubscriberState,
+};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::actors::GetSubscriberCount;
-use mcp_courier::{Config, Courier, Notification, SessionId};
+use mcp_courier::{Config, Courier, GetSubscriberCount, Notification, SessionId};
 use serde_json::json;
 
 #[path = "support/eventually.rs"]

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
-use mcp_courier::{Config, ConfigBuilder, Courier, DeliveryLevel, Notification, SessionId};
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, DeliveryLevel, GetSubscriberCount, ListSubscribers, Notification, SessionId,
+    SubscriberState,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -117,7 +119,7 @@ async fn what_was_pushed_goes_out_as_it_was_with_its_id() {
     let client = RawClient::connect(&server.url).await;
     let mut stream = client.open_stream().await;
     let id = SessionId::new(client.session_id()).unwrap();
-    let now = mcp_courier::envelope::Timestamp::of_this_host().to_string();
+    let now = mcp_courier::testing::envelope::Timestamp::of_this_host().to_string();
     let params = json!({"taskId": "7", "status": "working", "createdAt": now, "lastUpdatedAt": now,
         "ttl": null, "unknown": {"to": ["rmcp"]}, "_meta": {"a": 1}});
     let notification = Notification::new("notifications/tasks/status")

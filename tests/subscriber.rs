@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberInfo, SubscriberState};
-use mcp_courier::{Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, SessionId};
+use mcp_courier::{
+    Config, ConfigBuilder, Courier, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification,
+    SessionId, SubscriberInfo, SubscriberState,
+};
 use serde_json::json;
 
 #[path = "support/eventually.rs"]
@@ -45,7 +47,7 @@ async fn push(courier: &Courier, numbers: impl IntoIterator<Item = usize>) {
     }
 }
 
-async fn ensure(courier: &Courier, session: &Arc<Recorder>) -> mcp_courier::actors::Ensured {
+async fn ensure(courier: &Courier, session: &Arc<Recorder>) -> mcp_courier::Ensured {
     courier.ensure_subscriber(&id(), session.clone()).await.unwrap()
 }
 
@@ -150,7 +152,7 @@ async fn g7_a_session_that_never_answers_delays_no_other() {
 
 #[actix::test]
 async fn ensuring_the_same_object_again_changes_nothing() {
-    use mcp_courier::actors::Ensured;
+    use mcp_courier::Ensured;
     let courier = courier("same", config()).await;
     let session = Recorder::new();
     assert_eq!(ensure(&courier, &session).await, Ensured::Started);

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mcp_courier::actors::{GetSubscriberCount, ListSubscribers, SubscriberState};
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, EnsureError, HandOverError, McpSession, Notification, Outbound, Presence,
-    SessionId, async_trait,
+    Config, ConfigBuilder, Courier, EnsureError, GetSubscriberCount, HandOverError, ListSubscribers, McpSession,
+    Notification, Outbound, Presence, SessionId, SubscriberState, async_trait,
 };
 use serde_json::json;
 use tokio::time::Instant;

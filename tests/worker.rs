@@ -3,7 +3,7 @@
 
 use std::process::Output;
 
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 use serde_json::{Value, json};
 
 #[path = "support/chat_process.rs"]

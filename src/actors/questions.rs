@@ -62,7 +62,7 @@ impl Asking {
     pub(super) fn ask(&mut self, questions: Vec<Question>, (clock, read): (Timestamp, Instant)) {
         self.tasks.retain(|_, task| !task.handle.is_finished());
         for question in questions {
-            let deadline = read + question.deadline.since(clock) + LATE;
+            let deadline = read + Timestamp::from_system(question.deadline).since(clock) + LATE;
             let desk = self.desk.clone();
             self.tasks.entry(question.request_id.clone()).or_insert_with(|| {
                 let has_answer = Rc::new(Cell::new(false));

@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_millis(1);
 
 /// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
-pub struct SessionActor {
+pub(super) struct SessionActor {
     session: Guarded,
     config: Arc<Config>,
     asking: Asking,
@@ -123,7 +123,7 @@ async fn deliver(
         let step = delivery.next(clock::now(), &lock(&ended));
         match step {
             Step::HandOver(envelope) => {
-                let outbound = Outbound::from(envelope);
+                let outbound = Outbound::of(envelope);
                 let answer = attempt(limit, async { session.hand_over(&outbound).await }).await;
                 delivery.handed_over(answer, &config, &mut lock(&ended), fastrand::f64());
             }

@@ -27,7 +27,7 @@ pub(super) mod notes;
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// Owns one session's queue, on an arbiter of its own. Started by the [`SupervisorActor`](super::SupervisorActor).
-pub struct SessionSubscriberActor {
+pub(super) struct SessionSubscriberActor {
     post: Post,
     /// What it kept while its client was away, where it was parked before.
     memory: Option<Box<Memory>>,
@@ -163,7 +163,8 @@ mod tests {
         assert!(matches!(posed, Posed::Done(_)));
         let elicitation = Elicitation::url("Go", "https://example.org", "e");
         let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
-        let question = Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline };
+        let question =
+            Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline: deadline.to_system() };
         note(&post, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
         assert!(post.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
         assert_eq!(*post.settling.borrow(), 1, "it is counted");

@@ -1,11 +1,12 @@
 //! [`DeadLetters`]: what was discarded, to be looked at, queued anew, or thrown away.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Publisher;
 use crate::backend::{Backend, Letter, QueueLimit, Redrove};
 use crate::config::Config;
-use crate::envelope::{Envelope, Timestamp, Undecodable};
+use crate::envelope::{Envelope, Undecodable};
 use crate::failure::QueueError;
 use crate::fate::DiscardReason;
 use crate::keys::Keys;
@@ -24,7 +25,7 @@ const PAGE: usize = 10;
 /// let dead = publisher.dead_letters();
 /// for session in dead.sessions().await? {
 ///     for letter in dead.list(&session, 0, 100).await? {
-///         println!("{:?} at {}: {}", letter.method, letter.at, letter.reason);
+///         println!("{:?} at {:?}: {}", letter.method, letter.at, letter.reason);
 ///     }
 ///     println!("{} are queued again", dead.redrive(&session).await?.redriven);
 /// }
@@ -47,8 +48,8 @@ pub struct DeadLetter {
     pub method: Option<String>,
     /// Why it was discarded.
     pub reason: DiscardReason,
-    /// When, by the queue's clock; 1970 where somebody else put it there.
-    pub at: Timestamp,
+    /// Time of the discard, by the clock of the queue. A letter of another program's making has the Unix epoch.
+    pub at: SystemTime,
     /// How many attempts to hand it over had failed.
     pub attempts: u32,
     /// What the last failed attempt said.
@@ -209,6 +210,6 @@ impl DeadLetters {
             _ => (0, None),
         };
         let (id, method) = envelope.map(|envelope| (envelope.id, envelope.method)).unzip();
-        DeadLetter { id, method, reason, at, attempts, last_error, raw }
+        DeadLetter { id, method, reason, at: at.to_system(), attempts, last_error, raw }
     }
 }

@@ -49,9 +49,11 @@ mod shared;
 mod slot;
 mod store;
 mod stream;
+mod subscribers;
 
 pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
 pub use self::manager::{CourierSessionManager, ManagerError};
 pub use self::principal::acting_as;
 pub use self::store::CourierSessionStore;
 pub(crate) use self::stream::Messages;
+pub(crate) use self::subscribers::Subscribers;

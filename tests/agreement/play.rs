@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_courier::Config;
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 
 use crate::redis_server::RedisServer;
 use crate::step::{At, Kind, OWNERS, SESSIONS, Step, Steps};

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::Config;
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 
 use crate::play::{answers, chosen, name, seeds};
 use crate::redis_server::RedisServer;

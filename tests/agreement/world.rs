@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::envelope::{Draft, Timestamp};
 use mcp_courier::testing::backend::{
     Backend, Consumer, Delivered, Fate, Letter, Mark, MemoryBackend, Moment, News, NewsReceiver, Outgoing, OwnerToken,
     Permit, Posed, ProcessId, Taken, connect,
 };
+use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
 use mcp_courier::{
     Answer, Config, DiscardReason, Elicitation, Notification, NotificationId, Question, Receipt, SessionId, TaskKey,
@@ -390,9 +390,13 @@ impl<'a> World<'a> {
 
     fn receipt(&self, receipt: Receipt, now: Timestamp) -> String {
         match receipt {
-            Receipt::Queued { expires_at } => format!("queued, expires {}", self.units(expires_at, now)),
-            Receipt::Delivered { at } => format!("delivered {}", self.units(at, now)),
-            Receipt::Discarded { reason, at } => format!("discarded {reason:?} {}", self.units(at, now)),
+            Receipt::Queued { expires_at } => {
+                format!("queued, expires {}", self.units(Timestamp::from_system(expires_at), now))
+            }
+            Receipt::Delivered { at } => format!("delivered {}", self.units(Timestamp::from_system(at), now)),
+            Receipt::Discarded { reason, at } => {
+                format!("discarded {reason:?} {}", self.units(Timestamp::from_system(at), now))
+            }
             other => format!("{other:?}"),
         }
     }
@@ -468,7 +472,7 @@ impl<'a> World<'a> {
 fn asked(number: u32, deadline: Timestamp) -> Question {
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
     let elicitation = Elicitation::form("?", schema).unwrap();
-    Question { request_id: number.to_string(), task: task(0), elicitation, deadline }
+    Question { request_id: number.to_string(), task: task(0), elicitation, deadline: deadline.to_system() }
 }
 
 fn with_fault(mark: &Mark, fault: Fault) -> Mark {

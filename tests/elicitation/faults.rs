@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::ListSubscribers;
-use mcp_courier::backend::{Posed, Settled};
-use mcp_courier::{Answer, AskError, Courier, HandOverError, McpSession, Outbound, Publisher, Question, async_trait};
+use mcp_courier::testing::backend::{Posed, Settled};
+use mcp_courier::{
+    Answer, AskError, Courier, HandOverError, ListSubscribers, McpSession, Outbound, Publisher, Question, async_trait,
+};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::Settled;
+use mcp_courier::testing::backend::Settled;
 use mcp_courier::{
-    Answer, Config, Courier, ElicitError, Elicitation, Elicitor, Notification, Publisher, SessionId, Subscribers, Task,
-    TaskKey, TaskStatus,
+    Answer, Config, Courier, ElicitError, Elicitation, Elicitor, Notification, Publisher, SessionId, Task, TaskKey,
+    TaskStatus,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! An answer belongs to one question, whoever gives it, however often, and wherever.
 
-use mcp_courier::backend::Settled;
-use mcp_courier::{Answer, Question, Subscribers, TaskKey};
+use mcp_courier::testing::backend::Settled;
+use mcp_courier::{Answer, Question, TaskKey};
 
 use crate::client::{client, client_who_answers};
 use crate::place::{PATIENCE, Place, accept, content, form, id, outcome, task};

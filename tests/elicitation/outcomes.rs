@@ -4,11 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use mcp_courier::actors::ListSubscribers;
-use mcp_courier::{
-    Answer, AskError, ElicitError, Elicitation, Elicited, HandOverError, InvalidQuestion, Notification, Publisher,
-    PushRefusal, Task, TaskKey, TaskStatus,
-};
+use mcp_courier::{ListSubscribers, Answer, AskError, ElicitError, Elicitation, Elicited, HandOverError, InvalidQuestion, Notification, Publisher, PushRefusal, Task, TaskKey, TaskStatus};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

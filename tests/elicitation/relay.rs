@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mcp_courier::backend::{OwnerToken, Permit, Settled};
-use mcp_courier::{Answer, AskError, HandOverError, Notification, Subscribers};
+use mcp_courier::testing::backend::{OwnerToken, Permit, Settled};
+use mcp_courier::{Answer, AskError, HandOverError, Notification};
 
 use crate::client::{client, client_that};
 use crate::eventually::{SOON, eventually};
@@ -61,15 +61,15 @@ pub(crate) async fn the_end_of_a_session_whose_client_is_away_cancels_its_questi
     client.presence().away();
     asked.until_unwanted().await;
     eventually("it is parked", SOON, async || {
-        let infos = place.courier.supervisor().send(mcp_courier::actors::ListSubscribers).await.unwrap();
-        infos.iter().all(|info| info.state == mcp_courier::actors::SubscriberState::Parked)
+        let infos = place.courier.supervisor().send(mcp_courier::ListSubscribers).await.unwrap();
+        infos.iter().all(|info| info.state == mcp_courier::SubscriberState::Parked)
     })
     .await;
     client.presence().ended();
     assert_eq!(reason(outcome(worker).await), "the session has ended");
     place.until_nothing_is_left(&task("t")).await;
     eventually("the subscriber ends", SOON, async || {
-        place.courier.supervisor().send(mcp_courier::actors::GetSubscriberCount).await.unwrap() == 0
+        place.courier.supervisor().send(mcp_courier::GetSubscriberCount).await.unwrap() == 0
     })
     .await;
     let live = place.publisher.broadcast(&Notification::tools_list_changed()).await.unwrap();
@@ -169,7 +169,7 @@ pub(crate) async fn the_end_of_a_copy_that_was_left_behind_cancels_nothing(place
     // As when it has been idle for long here.
     old.presence().ended();
     eventually("the old subscriber ends", SOON, || async {
-        place.courier.supervisor().send(mcp_courier::actors::GetSubscriberCount).await.unwrap() == 0
+        place.courier.supervisor().send(mcp_courier::GetSubscriberCount).await.unwrap() == 0
     })
     .await;
     assert!(second.answer(accept(2)));

@@ -1,6 +1,6 @@
 //! What clients, and whoever may publish in Redis, can make a fleet hold or do: bounded, also where they mean harm (G6).
 
-use mcp_courier::backend::ProcessId;
+use mcp_courier::testing::backend::ProcessId;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 
 use super::*;

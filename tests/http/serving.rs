@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpServer, web};
-use mcp_courier::http::ServeError;
+use mcp_courier::ServeError;
 use rmcp::ServerHandler;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::backend::{News, ProcessId, Remembered};
+use mcp_courier::testing::backend::{News, ProcessId, Remembered};
 use mcp_courier::{Principal, SessionId};
 
 use crate::eventually::{SOON, eventually};

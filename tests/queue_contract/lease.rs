@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::SessionId;
-use mcp_courier::backend::{LeaseState, OwnerToken};
+use mcp_courier::testing::backend::{LeaseState, OwnerToken};
 
 use crate::eventually::{SOON, eventually};
 use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mcp_courier::SessionId;
-use mcp_courier::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Backend, Replaced, Taken};
+use mcp_courier::testing::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Backend, Replaced, Taken};
 
 use crate::place::{Place, config, note};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::envelope::Envelope;
 use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
+use mcp_courier::testing::envelope::Envelope;
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
 use serde_json::{Value, json};
 

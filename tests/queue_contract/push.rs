@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mcp_courier::envelope::Timestamp;
-use mcp_courier::backend::ProcessId;
+use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::testing::backend::ProcessId;
 use mcp_courier::{Notification, Principal, PushRefusal, QueueLimit, SessionId, SessionStatus};
 
 use crate::place::{Place, config, delivered, envelopes, note, numbers, push, session};

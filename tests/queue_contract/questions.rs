@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::envelope::Timestamp;
-use mcp_courier::backend::{Delivered, LeaseState, Posed, Backend, Settled};
+use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::testing::backend::{Delivered, LeaseState, Posed, Backend, Settled};
 use mcp_courier::{Answer, Elicitation, Question, SessionId, TaskKey};
 use serde_json::{Map, json};
 
@@ -152,7 +152,7 @@ pub(crate) async fn waiting_can_be_dropped_and_taken_up_again(place: &Place) {
 
 fn question(n: usize, now: Timestamp) -> Question {
     // Redis keeps microseconds, and so do these.
-    Question { request_id: format!("q{n}"), task: task(), elicitation: asked(n), deadline: now.plus(PATIENCE) }
+    Question { request_id: format!("q{n}"), task: task(), elicitation: asked(n), deadline: now.plus(PATIENCE).to_system() }
 }
 
 pub(crate) async fn what_was_delivered_and_not_answered_is_an_open_question_for_any_owner(place: &Place) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::backend::{Delivered, Fate, Taken};
+use mcp_courier::testing::backend::{Delivered, Fate, Taken};
 use mcp_courier::{DiscardReason, NotificationId, Publisher, Receipt};
 
 use crate::eventually::{SOON, eventually};
@@ -32,14 +32,14 @@ pub(crate) async fn a_receipt_is_queued_with_the_push_and_settled_with_the_ackno
     let taken = owner.take().await;
     assert!(envelopes(&taken).iter().all(|envelope| envelope.receipt));
     for (id, envelope) in ids.iter().zip(envelopes(&taken)) {
-        let expires_at = envelope.expires_at.unwrap();
+        let expires_at = envelope.expires_at.unwrap().to_system();
         assert_eq!(receipt(&publisher, *id).await, Receipt::Queued { expires_at });
     }
     let rest = owner.take_after(&settled(&taken, None)).await;
-    assert_eq!(receipt(&publisher, ids[0]).await, Receipt::Delivered { at: rest.now });
+    assert_eq!(receipt(&publisher, ids[0]).await, Receipt::Delivered { at: rest.now.to_system() });
     let reason = DiscardReason::Rejected("no\n".to_owned());
     let done = owner.take_after(&settled(&rest, Some(reason.clone()))).await;
-    assert_eq!(receipt(&publisher, ids[1]).await, Receipt::Discarded { reason, at: done.now });
+    assert_eq!(receipt(&publisher, ids[1]).await, Receipt::Discarded { reason, at: done.now.to_system() });
 }
 
 pub(crate) async fn only_who_asked_gets_a_receipt(place: &Place) {
@@ -102,7 +102,7 @@ pub(crate) async fn a_redriven_one_is_queued_again(place: &Place) {
     assert!(matches!(receipt(&publisher, id).await, Receipt::Discarded { .. }));
     assert_eq!(publisher.dead_letters().redrive(&session()).await.unwrap().redriven, 1);
     let again = owner.take().await;
-    let expires_at = envelopes(&again)[0].expires_at.unwrap();
+    let expires_at = envelopes(&again)[0].expires_at.unwrap().to_system();
     assert_eq!(receipt(&publisher, id).await, Receipt::Queued { expires_at });
     owner.take_after(&settled(&again, None)).await;
     assert!(is_delivered(&receipt(&publisher, id).await));
@@ -116,7 +116,7 @@ pub(crate) async fn what_expires_without_an_owner_says_so(place: &Place) {
     let expired = envelopes(&taken)[0].expires_at.unwrap();
     eventually("its end", SOON, async || queue.receipt(&session(), id).await.unwrap().1 > expired).await;
     // Who owns it will say what becomes of it.
-    assert_eq!(receipt(&publisher, id).await, Receipt::Queued { expires_at: expired });
+    assert_eq!(receipt(&publisher, id).await, Receipt::Queued { expires_at: expired.to_system() });
     assert!(queue.release(&session(), owner.token).await.unwrap());
     assert_eq!(receipt(&publisher, id).await, Receipt::Expired);
     assert_eq!(publisher.until_settled(&session(), id, SOON).await.unwrap(), Receipt::Expired);

@@ -1,6 +1,6 @@
 //! Clause 7: a failed attempt is written in place.
 
-use mcp_courier::backend::{LeaseState, Replaced};
+use mcp_courier::testing::backend::{LeaseState, Replaced};
 
 use crate::place::{Owner, Place, config, delivered, envelopes, numbers, push, session};
 

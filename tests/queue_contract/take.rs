@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::envelope::Undecodable;
-use mcp_courier::backend::{Delivered, LeaseState, Mark, Replaced};
+use mcp_courier::testing::envelope::Undecodable;
+use mcp_courier::testing::backend::{Delivered, LeaseState, Mark, Replaced};
 use serde_json::{Value, json};
 
 use crate::eventually::SOON;
@@ -15,7 +15,7 @@ pub(crate) async fn looking_takes_nothing_away(place: &Place) {
     let first = owner.take().await;
     assert_eq!((first.lease, first.changed), (LeaseState::Held, false));
     let second = owner.take().await;
-    let marks = |taken: &mcp_courier::backend::Taken| taken.items.iter().map(|i| i.mark.clone()).collect::<Vec<_>>();
+    let marks = |taken: &mcp_courier::testing::backend::Taken| taken.items.iter().map(|i| i.mark.clone()).collect::<Vec<_>>();
     assert_eq!(marks(&first), marks(&second));
     let mut next = Owner::claiming(&queue).await;
     assert_eq!(marks(&first), marks(&next.take().await));

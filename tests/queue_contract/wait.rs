@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::LeaseState;
+use mcp_courier::testing::backend::LeaseState;
 
 use crate::eventually::SOON;
 use crate::place::{Owner, Place, config, delivered, numbers, push};

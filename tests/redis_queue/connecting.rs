@@ -79,7 +79,7 @@ async fn a_unix_socket_works() {
     publisher.push(&session(), note(0)).await.unwrap();
     let queue = connect(&server.unix_url(), Arc::new(Config::default())).await.unwrap();
     let mut consumer =
-        queue.open(&session(), mcp_courier::backend::OwnerToken::new(), Default::default()).await.unwrap();
+        queue.open(&session(), mcp_courier::testing::backend::OwnerToken::new(), Default::default()).await.unwrap();
     consumer.claim().await.unwrap();
     assert_eq!(consumer.take(None).await.unwrap().items.len(), 1);
     server.assert_no_key_without_expiry().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_courier::Config;
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 
 use crate::fixture::{Fixture, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
@@ -86,7 +86,7 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
     assert!(near(f.life().await, HOUR + GRACE));
     let (one, _) = (f.take().await, f.redis::<()>(&["PERSIST", "nothing"]).await);
     f.consumer
-        .take(Some(&mcp_courier::backend::Delivered {
+        .take(Some(&mcp_courier::testing::backend::Delivered {
             count: 1,
             last: one.items[0].mark.clone(),
             questions: Vec::new(),

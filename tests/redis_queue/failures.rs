@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::{LeaseState, Replaced};
+use mcp_courier::testing::backend::{LeaseState, Replaced};
 use mcp_courier::{Config, PushRefusal, QueueError, QueueErrorKind};
 
 use crate::eventually::{SOON, eventually};
@@ -81,7 +81,12 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
     let taken = f.take().await;
     let last = taken.items[4].mark.clone();
     f.consumer
-        .take(Some(&mcp_courier::backend::Delivered { count: 5, last, questions: Vec::new(), fates: Vec::new() }))
+        .take(Some(&mcp_courier::testing::backend::Delivered {
+            count: 5,
+            last,
+            questions: Vec::new(),
+            fates: Vec::new(),
+        }))
         .await
         .unwrap();
 
@@ -218,7 +223,7 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
     assert!(matches!(&refused.reason, PushRefusal::Refused(text) if text.contains("OOM")), "{refused:?}");
     let rest = f
         .consumer
-        .take(Some(&mcp_courier::backend::Delivered {
+        .take(Some(&mcp_courier::testing::backend::Delivered {
             count: 1,
             last: taken.items[0].mark.clone(),
             questions: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::envelope::Timestamp;
+use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{Answer, Config, Courier, Elicitation, HandOverError, Publisher, TaskKey};
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() 
         let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
     }
     let taken = f.take().await;
-    let one = mcp_courier::backend::Delivered {
+    let one = mcp_courier::testing::backend::Delivered {
         count: 1,
         last: taken.items[0].mark.clone(),
         questions: Vec::new(),

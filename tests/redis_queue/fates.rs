@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::backend::{Delivered, Fate, LeaseState, Taken};
+use mcp_courier::testing::backend::{Delivered, Fate, LeaseState, Taken};
 use mcp_courier::{Config, ConfigBuilder, DiscardReason, NotificationId, Receipt};
 use redis::RedisResult;
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::ListSubscribers;
 use mcp_courier::testing::backend::{Fate, LeaseState, OwnerToken, connect};
-use mcp_courier::{Config, ConfigBuilder, Courier, DiscardReason, Notification, Publisher, SessionId};
+use mcp_courier::{Config, ConfigBuilder, Courier, DiscardReason, ListSubscribers, Notification, Publisher, SessionId};
 use serde_json::json;
 
 use crate::eventually::{SOON, eventually};

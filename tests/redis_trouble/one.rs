@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::actors::{ListSubscribers, SubscriberState};
-use mcp_courier::{Config, ConfigBuilder, Courier, Delivery, SessionId};
+use mcp_courier::{Config, ConfigBuilder, Courier, Delivery, ListSubscribers, SessionId, SubscriberState};
 
 use crate::eventually::{SOON, eventually};
 use crate::log;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::{ListSubscribers, SubscriberInfo, SubscriberState};
-use mcp_courier::{Config, Courier, Notification, Publisher, PushError, PushRefusal, SessionId};
+use mcp_courier::{
+    Config, Courier, ListSubscribers, Notification, Publisher, PushError, PushRefusal, SessionId, SubscriberInfo,
+    SubscriberState,
+};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};

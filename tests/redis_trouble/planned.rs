@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::actors::SubscriberState;
 use mcp_courier::testing::backend::{
     Backend, Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect,
 };
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, TaskKey,
+    Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, SubscriberState,
+    TaskKey,
 };
 use serde_json::json;
 
@@ -358,7 +358,7 @@ async fn drained(delivery: Delivery) {
     assert_eq!(recorder.taken(), all);
     // And what comes over its waits.
     eventually("that it waits", FOUND, async || {
-        let all = courier.supervisor().send(mcp_courier::actors::ListSubscribers).await.unwrap();
+        let all = courier.supervisor().send(mcp_courier::ListSubscribers).await.unwrap();
         all.iter().all(|info| info.state == SubscriberState::Waiting)
     })
     .await;

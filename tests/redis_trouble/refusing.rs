@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::PushRefusal;
-use mcp_courier::actors::SubscriberState;
+use mcp_courier::{PushRefusal, SubscriberState};
 
 use crate::log;
 use crate::place::Place;

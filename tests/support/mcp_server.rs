@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpServer};
-use mcp_courier::http::{McpServer as ServerSettings, McpService};
-use mcp_courier::session::rmcp::CourierSessionManager;
-use mcp_courier::{Courier, Principal, SessionId};
+use mcp_courier::{Courier, CourierSessionManager, McpServer as ServerSettings, McpService, Principal, SessionId};
 use rmcp::ServerHandler;
 use rmcp::model::{JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;

@@ -34,7 +34,8 @@ impl Fates for MemoryBackend {
             changed.as_mut().enable();
             match self.step(|moment| (moment.receipt(session, id), moment.now())) {
                 (Receipt::Queued { expires_at }, now) => {
-                    let _ = tokio::time::timeout(expires_at.since(now).max(LOOK), changed).await;
+                    let left = expires_at.duration_since(now.to_system()).unwrap_or_default();
+                    let _ = tokio::time::timeout(left.max(LOOK), changed).await;
                 }
                 (settled, _) => return settled,
             }

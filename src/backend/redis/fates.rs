@@ -125,7 +125,9 @@ impl Fates for RedisBackend {
         let waiting = self.waits.register(receipt, touch, is_due);
         loop {
             let pause = match self.receipt(session, id).await {
-                Ok((Receipt::Queued { expires_at }, now)) => expires_at.since(now).max(LOOK),
+                Ok((Receipt::Queued { expires_at }, now)) => {
+                    expires_at.duration_since(now.to_system()).unwrap_or_default().max(LOOK)
+                }
                 Ok((settled, _)) => return settled,
                 Err(error) => {
                     tracing::debug!(?session, %error, "a receipt cannot be read; trying again");

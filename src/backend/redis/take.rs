@@ -29,7 +29,8 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
         Some(d) => (d.count, d.last.length, d.last.last.clone()),
         None => (0, 0, Vec::new()),
     };
-    let last_deadline = delivered.and_then(|delivered| delivered.questions.iter().map(|q| q.deadline).max());
+    let last_deadline =
+        delivered.and_then(|delivered| delivered.questions.iter().map(|q| Timestamp::from_system(q.deadline)).max());
     let questions_until = last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000);
     let mut arguments = vec![
         lease_value(*owner, config).into_bytes(),

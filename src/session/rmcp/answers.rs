@@ -7,10 +7,11 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use super::client::ClientSession;
 use super::manager::{CourierSessionManager, ManagerError};
 use super::principal::session_of;
-use crate::backend::{ProcessId, Settled};
+use super::subscribers::Subscribers;
+use crate::backend::ProcessId;
+use crate::backend::Settled;
 use crate::failure::QueueError;
 use crate::question::{Answer, Question};
-use crate::session::Subscribers;
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// A client has answered a ping that another process sent it.

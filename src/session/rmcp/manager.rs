@@ -20,11 +20,12 @@ use super::shared::Shared;
 use super::slot::Slot;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, Messages, RequestStream};
+use super::subscribers::Subscribers;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::session::EnsureError;
-use crate::session::{McpSession, Subscribers};
+use crate::session::McpSession;
 use crate::session_id::{InvalidSessionId, SessionId};
 
 /// A session manager that delivers: made by [`Courier::session_manager`](crate::Courier::session_manager) around rmcp's

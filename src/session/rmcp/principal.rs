@@ -20,7 +20,7 @@ tokio::task_local! {
 /// # async fn service() -> u16 { 200 }
 /// # async fn middleware() -> Result<(), mcp_courier::InvalidPrincipal> {
 /// use mcp_courier::Principal;
-/// use mcp_courier::session::rmcp::acting_as;
+/// use mcp_courier::acting_as;
 ///
 /// let subject = "alice@example.com"; // of a token that has been verified
 /// let response = acting_as(Some(Principal::new(subject)?), service()).await;

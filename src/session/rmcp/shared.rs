@@ -13,13 +13,13 @@ use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::gates::{Gates, after_rmcp};
 use super::pending_ends::{PendingEnd, PendingEnds};
+use super::subscribers::Subscribers;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, ProcessId, Remembered};
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::recent::Recent;
-use crate::session::Subscribers;
 use crate::session_id::SessionId;
 
 /// Default of the time that an idle session is kept: rmcp's own.

@@ -7,7 +7,7 @@ use super::{Change, Moment};
 use crate::backend::{
     Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, QueueLimit, Queued, Refusal, Replaced, Taken,
 };
-use crate::envelope::Draft;
+use crate::envelope::{Draft, Timestamp};
 use crate::fate::Receipt;
 use crate::notification::TIME_TO_LIVE_MAX;
 use crate::session_id::{SessionId, SessionStatus};
@@ -56,7 +56,7 @@ impl Moment<'_> {
         list.expires = list.expires.max(Some(from.plus(self.config.expiry_grace())));
         if let Some(id) = draft.receipt {
             let until = expires_at.plus(self.config.expiry_grace()).plus(self.config.receipt_life());
-            self.tell(session, id, Receipt::Queued { expires_at }, until);
+            self.tell(session, id, Receipt::Queued { expires_at: expires_at.to_system() }, until);
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Moment<'_> {
         }
         if is_owner {
             for question in questions {
-                let last = question.deadline.min(self.now.plus(TIME_TO_LIVE_MAX));
+                let last = Timestamp::from_system(question.deadline).min(self.now.plus(TIME_TO_LIVE_MAX));
                 list.questions.open(question, last.plus(self.config.expiry_grace()));
             }
         }

@@ -47,8 +47,8 @@ impl Moment<'_> {
         let reason = fate.discarded.as_ref().map(|reason| reason.bounded());
         if let Some(id) = fate.receipt {
             let receipt = match &reason {
-                None => Receipt::Delivered { at },
-                Some(reason) => Receipt::Discarded { reason: reason.clone(), at },
+                None => Receipt::Delivered { at: at.to_system() },
+                Some(reason) => Receipt::Discarded { reason: reason.clone(), at: at.to_system() },
             };
             self.tell(session, id, receipt, at.plus(self.config.receipt_life()));
         }

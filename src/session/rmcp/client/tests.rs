@@ -156,7 +156,7 @@ fn question() -> Question {
         request_id: "r".to_owned(),
         task: TaskKey::anonymous("t").unwrap(),
         elicitation: Elicitation::form("?", schema).unwrap(),
-        deadline: crate::envelope::Timestamp(0),
+        deadline: std::time::UNIX_EPOCH,
     }
 }
 

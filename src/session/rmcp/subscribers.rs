@@ -1,0 +1,21 @@
+//! [`Subscribers`]: what the adapter needs of the process's subscribers, which lie below it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::backend::Settled;
+use crate::failure::QueueError;
+use crate::question::Answer;
+use crate::session::{EnsureError, McpSession};
+use crate::session_id::SessionId;
+
+/// Subscribers of this process. [`Courier`](crate::Courier) implements the trait.
+#[async_trait]
+pub(crate) trait Subscribers: Send + Sync + 'static {
+    /// Runs a subscriber for a session, once: [`Courier::ensure_subscriber`](crate::Courier::ensure_subscriber).
+    async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError>;
+
+    /// Gives an answer to an open question of a session: [`Courier::answer`](crate::Courier::answer).
+    async fn answer(&self, session_id: &SessionId, request_id: &str, answer: Answer) -> Result<Settled, QueueError>;
+}
