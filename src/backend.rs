@@ -40,7 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::envelope::{Draft, Timestamp};
+use crate::envelope::Draft;
 use crate::failure::{Cause, QueueError};
 use crate::session_id::{SessionId, SessionStatus};
 
@@ -115,9 +115,6 @@ pub trait Consumer: Send {
 
     /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
     async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError>;
-
-    /// Removes the oldest and gives it, waiting at most for `block`: [`Delivery::AtMostOnce`](crate::Delivery).
-    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError>;
 }
 
 /// Who owns a queue: one subscriber in one process.

@@ -14,8 +14,9 @@ pub enum Delivery {
     /// with the same id. The default; guarantees G1 to G8 are for it.
     #[default]
     AtLeastOnce,
-    /// Remove the oldest (`BRPOP`), then deliver it: FastMCP's own way. What is under way when a process dies is lost.
-    /// Outside guarantees G2, G4 and G8.
+    /// Acknowledges the oldest notification, which removes it, then delivers it. A notification that is removed and not
+    /// delivered is lost with its process. Outside guarantees G2 and G8; an owner that was displaced may deliver the
+    /// one notification that it has removed.
     AtMostOnce,
 }
 

@@ -70,9 +70,7 @@ contract! {
         a_batch_is_bounded_in_messages,
         a_batch_is_bounded_in_bytes,
         one_message_is_given_however_large,
-        what_cannot_be_decoded_is_an_item_like_others,
-        a_pop_removes_the_oldest,
-        a_pop_ends_at_the_next_push;
+        what_cannot_be_decoded_is_an_item_like_others;
     // Clauses 5, 6 and 11.
     lease at "queue_contract/lease.rs":
         the_newest_claim_wins,

@@ -89,7 +89,6 @@ pub(crate) enum Step {
     Take { at: At, ack: Option<Ack> },
     Wait(At),
     WaitForPush { at: At, message: Message },
-    Pop(At),
     Replace { at: At, position: usize, fault: Fault },
     Record { session: usize, number: u32, is_discarded: bool },
     Receipt { session: usize, number: u32 },
@@ -241,7 +240,6 @@ impl Steps {
             17 => Step::Release(at),
             18 => Step::Wait(at),
             19 => Step::WaitForPush { at, message: self.message(at.session) },
-            20 if self.rng.bool() => Step::Pop(at),
             21..=23 => Step::Replace { at, position: self.rng.usize(..4) / 3, fault: self.fault() },
             _ => Step::Take { at, ack: self.ack() },
         }

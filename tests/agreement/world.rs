@@ -204,10 +204,6 @@ impl<'a> World<'a> {
                 };
                 format!("{seen}, {pushed:?}")
             }
-            Step::Pop(at) => {
-                let popped = self.opened(*at).await.consumer.pop(Duration::from_millis(1)).await.unwrap();
-                popped.map_or("nothing".to_owned(), |(item, now)| self.item(&item, now))
-            }
             Step::Replace { at, position, fault } => self.replace(*at, *position, *fault).await,
             Step::Record { session: at, number, is_discarded } => {
                 let discarded = is_discarded.then(|| reason(*number as usize));

@@ -299,8 +299,9 @@ pub(crate) async fn dead_letters_are_purged_and_their_sessions_found(place: &Pla
 pub(crate) async fn what_is_in_no_queue_any_more_can_be_kept_too(place: &Place) {
     let (publisher, queue, mut owner) = place.pair(keeping(10)).await;
     push(&publisher, [5]).await;
-    let (item, now) = owner.consumer.pop(SOON).await.unwrap().unwrap();
-    let raw = item.envelope.unwrap().after_failure("x");
+    let mut taken = owner.take().await;
+    let now = owner.take_after(&delivered(&taken, 1)).await.now;
+    let raw = taken.items.remove(0).envelope.unwrap().after_failure("x");
     queue.record(&session(), &rejected(0), &raw).await.unwrap();
     let kept = all(&publisher).await;
     assert_eq!(kept.len(), 1);

@@ -1,13 +1,11 @@
 //! Clauses 3, 4, 10 and 12: looking, acknowledging, bounds of a batch, and what cannot be read.
 
-use std::time::{Duration, Instant};
 
 use mcp_courier::testing::envelope::Undecodable;
 use mcp_courier::testing::backend::{Delivered, LeaseState, Mark, Replaced};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::eventually::SOON;
-use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
+use crate::place::{Owner, Place, config, delivered, note, numbers, push, session};
 
 pub(crate) async fn looking_takes_nothing_away(place: &Place) {
     let (publisher, queue, mut owner) = place.pair(config()).await;
@@ -51,11 +49,10 @@ pub(crate) async fn an_acknowledgement_whose_answer_was_lost_can_be_repeated(pla
 }
 
 pub(crate) async fn a_queue_that_was_emptied_and_filled_again_is_not_acknowledged(place: &Place) {
-    let (publisher, queue, mut owner) = place.pair(config()).await;
+    let (publisher, _queue, mut owner) = place.pair(config()).await;
     push(&publisher, 0..3).await;
     let taken = owner.take().await;
-    let mut thief = Owner::opening(&queue).await;
-    while thief.consumer.pop(Duration::from_millis(1)).await.unwrap().is_some() {}
+    owner.take_after(&delivered(&taken, 3)).await;
     let empty = owner.take_after(&delivered(&taken, 3)).await;
     assert_eq!((numbers(&empty), empty.changed), (vec![], true));
     push(&publisher, 3..6).await;
@@ -80,10 +77,10 @@ pub(crate) async fn a_message_that_only_ends_alike_is_not_acknowledged(place: &P
 }
 
 pub(crate) async fn an_acknowledgement_of_more_than_there_is_removes_nothing(place: &Place) {
-    let (publisher, queue, mut owner) = place.pair(config()).await;
+    let (publisher, _queue, mut owner) = place.pair(config()).await;
     push(&publisher, 0..3).await;
     let taken = owner.take().await;
-    Owner::opening(&queue).await.consumer.pop(SOON).await.unwrap().unwrap();
+    owner.take_after(&delivered(&taken, 1)).await;
     let rest = owner.take_after(&delivered(&taken, 3)).await;
     assert_eq!((numbers(&rest), rest.changed), (vec![1, 2], true));
 }
@@ -153,31 +150,4 @@ pub(crate) async fn what_cannot_be_decoded_is_an_item_like_others(place: &Place)
         assert_eq!((numbers(&rest), rest.changed), (vec![1, 2], false));
         owner.take_after(&delivered(&rest, 2)).await;
     }
-}
-
-pub(crate) async fn a_pop_removes_the_oldest(place: &Place) {
-    let (publisher, _queue, mut owner) = place.pair(config()).await;
-    push(&publisher, 0..3).await;
-    for n in 0..3_u64 {
-        let (item, now) = owner.consumer.pop(SOON).await.unwrap().unwrap();
-        let envelope = item.envelope.unwrap();
-        assert_eq!(envelope.parse_params::<Value>().unwrap()["n"], n);
-        assert!(now >= envelope.enqueued_at.unwrap());
-        assert_eq!(envelopes(&owner.take().await).len() as u64, 2 - n);
-    }
-    for block in [Duration::ZERO, Duration::from_micros(10), Duration::from_millis(30)] {
-        let begun = Instant::now();
-        assert!(owner.consumer.pop(block).await.unwrap().is_none());
-        assert!(begun.elapsed() < SOON, "{block:?}");
-    }
-}
-
-pub(crate) async fn a_pop_ends_at_the_next_push(place: &Place) {
-    let (publisher, _queue, mut owner) = place.pair(config()).await;
-    let (popped, ()) = tokio::join!(owner.consumer.pop(Duration::from_secs(30)), async {
-        place.until_waiting(1).await;
-        push(&publisher, 0..2).await;
-    });
-    assert_eq!(popped.unwrap().unwrap().0.envelope.unwrap().parse_params::<Value>().unwrap()["n"], 0);
-    assert_eq!(numbers(&owner.take().await), [1]);
 }

@@ -7,9 +7,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{Change, Moment, Shared};
-use crate::backend::{Consumer, Delivered, Item, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
-use crate::envelope::Timestamp;
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
 
@@ -79,10 +78,5 @@ impl Consumer for MemoryConsumer {
         let replace =
             |moment: &mut Moment<'_>, session: &_| moment.replace_oldest(session, self.owner, oldest, replacement);
         Ok(self.step(replace, |_| {}))
-    }
-
-    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError> {
-        self.until_pushed(block).await;
-        Ok(self.step(|moment, session| moment.pop(session).map(|item| (item, moment.now())), |_| {}))
     }
 }

@@ -9,12 +9,11 @@ use redis::Value;
 use self::lease::Renewal;
 use super::fates::not_kept;
 use super::lease::lease_value;
-use super::link::{Answer, Command, Hears, Link, Request, Server, Watch, is_timeout, read};
+use super::link::{Answer, Command, Hears, Link, Request, Server, Watch, is_timeout};
 use super::lua::{RENEW, REPLACE, TAKE};
 use super::take;
 use crate::backend::{Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
-use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
 use crate::lock::lock;
@@ -175,27 +174,6 @@ impl RedisConsumer {
         Ok(take::replaced(self.link.call(&REPLACE, &[queue, lease], &arguments).await?)?)
     }
 
-    async fn do_pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueErrorKind> {
-        let mut request = Request::new();
-        request.add(redis::cmd("BRPOP").arg(&self.keys.queue).arg(seconds(block))).add(redis::cmd("TIME"));
-        let (sent, time) = (Instant::now(), block + lock(&self.limit).time());
-        let answered = self.answer(request.within(time)).await;
-        if answered.as_ref().is_err_and(is_timeout) {
-            lock(&self.limit).timed_out();
-        }
-        let ([popped, time], _) = answered?;
-        let popped: Option<(String, Vec<u8>)> = popped.and_then(read)?;
-        let (seconds, micros): (i64, i64) = time.and_then(read)?;
-        match &popped {
-            Some((_, raw)) => lock(&self.limit).succeeded(1, raw.len(), sent.elapsed()),
-            None => lock(&self.limit).answered(sent.elapsed().saturating_sub(block)),
-        }
-        Ok(popped.map(|(_, raw)| {
-            let item = Item::decode(&self.keys.queue, raw, self.config.time_to_live());
-            (item, Timestamp(seconds * 1_000_000 + micros))
-        }))
-    }
-
     /// An error that says what was done, and to what.
     async fn named<T>(&mut self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
         let kind = match result {
@@ -253,11 +231,6 @@ impl Consumer for RedisConsumer {
     async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
         let replaced = self.do_replace(oldest, replacement).await;
         self.named("writing a failed attempt into the queue", replaced).await
-    }
-
-    async fn pop(&mut self, block: Duration) -> Result<Option<(Item, Timestamp)>, QueueError> {
-        let popped = self.do_pop(block).await;
-        self.named("taking from the queue", popped).await
     }
 }
 

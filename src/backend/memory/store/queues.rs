@@ -221,13 +221,6 @@ impl Moment<'_> {
         })
     }
 
-    /// Removes the oldest and returns it.
-    pub fn pop(&mut self, session: &SessionId) -> Option<Item> {
-        let queue = self.store.keys.of(session).queue;
-        let raw = self.with_list(session, |_, list| list.remove_oldest())?;
-        Some(Item::decode(&queue, raw, self.config.time_to_live()))
-    }
-
     /// Returns whether nothing is queued.
     pub fn is_empty(&mut self, session: &SessionId) -> bool {
         self.with_list(session, |_, list| list.messages.is_empty())
