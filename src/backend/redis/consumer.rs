@@ -52,15 +52,17 @@ impl RedisConsumer {
         permit: Arc<Permit>,
     ) -> Result<Self, QueueError> {
         let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
+        let keys = Keys::new(config.prefix());
         // Only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
-        let link = Link::dedicated(server, &config, Hears::ChosenKeys).await.map_err(failed)?;
+        let link = Link::dedicated(server, &config, Hears::ChosenKeys);
+        let doubt = Arc::clone(&permit);
+        let watch = link.watch(keys.of(session).lease, move |_| doubt.suspend());
+        link.connect().await.map_err(failed)?;
         // Their calls travel behind others: to find out then that Redis does not know a script would cost a whole wait.
         link.load(&[&TAKE, &RENEW]).await;
-        let keys = Keys::new(config.prefix());
-        let doubt = Arc::clone(&permit);
         Ok(Self {
-            _watch: link.watch(keys.of(session).lease, move |_| doubt.suspend()),
             link,
+            _watch: watch,
             keys: keys.of(session),
             sessions: keys.sessions(),
             member: member(session, owner, &config),

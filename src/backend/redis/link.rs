@@ -62,14 +62,17 @@ impl Link {
         Self::new(server, config, hears, Some(Handle::current()))
     }
 
-    /// Makes and connects a link for one subscriber.
+    /// Makes a link for one subscriber, to be connected once.
+    pub(super) fn dedicated(server: &Server, config: &Config, hears: Hears) -> Self {
+        Self::new(server, config, hears, None)
+    }
+
+    /// Connects, where the link is not connected yet.
     ///
     /// # Errors
     /// Redis's refusal, or no connection in time.
-    pub(super) async fn dedicated(server: &Server, config: &Config, hears: Hears) -> Result<Self, QueueErrorKind> {
-        let link = Self::new(server, config, hears, None);
-        link.inner.connecting()?.1.await.map_err(kind)?;
-        Ok(link)
+    pub(super) async fn connect(&self) -> Result<(), QueueErrorKind> {
+        self.inner.connecting()?.1.await.map(drop).map_err(kind)
     }
 
     fn new(server: &Server, config: &Config, hears: Hears, home: Option<Handle>) -> Self {
