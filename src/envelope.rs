@@ -2,8 +2,13 @@
 //!
 //! ```json
 //! {"notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
-//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "traceparent": "…", "receipt": true, "id": "…"}
+//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "ttl": 300000000, "at": 1795428000000000,
+//!  "traceparent": "…", "receipt": true, "id": "…"}
 //! ```
+//!
+//! `at` is the time of the push by the queue's own clock, `ttl` the time to live, both in µs: the message expires at their sum.
+//! `enqueued_at` and `expires_at` are of the pusher's clock, for people to read. Messages without `at` and `ttl`, which are
+//! FastMCP's and those of this crate before it wrote them, expire by `expires_at`, or the default time after `enqueued_at`.
 //!
 //! Values stay the text that their producer wrote: a number that passes through here is never read.
 //!
@@ -100,8 +105,10 @@ impl Envelope {
             _ => (derived_id(queue, &wire), true),
         };
         let Wire { method, mut params, meta: outer, .. } = wire;
-        let enqueued_at = wire.enqueued_at.as_deref().and_then(Timestamp::parse);
-        let stamped = wire.expires_at.as_deref().and_then(Timestamp::parse);
+        let (enqueued_at, stamped) = match wire.stamp {
+            Some((at, time_to_live)) => (Some(at), Some(at.plus(time_to_live))),
+            None => [&wire.enqueued_at, &wire.expires_at].map(|at| at.as_deref().and_then(Timestamp::parse)).into(),
+        };
         let expires_at = stamped.or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
         let task_status = (method == TASK_STATUS).then(|| task_status(&params)).flatten();
         // Anything but an object says nothing.
@@ -179,7 +186,7 @@ impl Envelope {
     pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
         let mut fields = fields_of(&self.raw).ok()?;
         let notification = fields.remove("notification")?;
-        for anew in ["attempt", "enqueued_at", "expires_at", "last_error", "id"] {
+        for anew in ["attempt", "enqueued_at", "expires_at", "ttl", "at", "last_error", "id"] {
             fields.remove(anew);
         }
         let rest = fields.listed();
@@ -188,8 +195,8 @@ impl Envelope {
             _ => default_time_to_live,
         };
         Some(Draft {
-            head: format!("{{\"notification\":{notification},\"attempt\":0,\"enqueued_at\":\""),
-            tail: format!("\",{rest}\"id\":\"{}\"}}", self.id),
+            head: format!("{{\"notification\":{notification},\"attempt\":0,"),
+            tail: format!(",{rest}\"id\":\"{}\"}}", self.id),
             time_to_live,
             receipt: self.receipt.then_some(self.id),
         })

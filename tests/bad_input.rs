@@ -355,7 +355,7 @@ fn change() -> impl Strategy<Value = Change> {
         token().prop_map(Change::Retype),
         prop_oneof![1..200_usize, Just(10_000)].prop_map(Change::Nest),
         Just(Change::AsArray),
-        (prop::sample::select(vec!["more", "_meta", "params", "id", "attempt", "method"]), token())
+        (prop::sample::select(vec!["more", "_meta", "params", "id", "attempt", "method", "at", "ttl"]), token())
             .prop_map(|(key, value)| Change::Add(key.to_owned(), value)),
     ]
 }
@@ -373,6 +373,9 @@ fn bases() -> Vec<Value> {
         json!({"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t", "status": "working"},
             "_meta": {RELATED: related}}, "attempt": 1, "enqueued_at": now.to_string(),
             "last_error": "x", "more": {"kept": [0.1, null]}}),
+        json!({"notification": {"method": "notifications/x", "params": {}}, "attempt": 0, "enqueued_at": now.to_string(),
+            "expires_at": now.plus(TTL).to_string(), "ttl": 300_000_000, "at": now.0,
+            "id": "01a20633-8601-72df-afc7-ed3bd94d95ce"}),
     ]
 }
 

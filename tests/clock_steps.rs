@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{Backend, OwnerToken, Permit, Posed, Settled, connect};
+use mcp_courier::testing::envelope::Envelope;
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, ListSubscribers, Notification, Publisher, Receipt, SessionId,
     SessionStatus, SubscriberState, TaskKey,
@@ -210,4 +211,34 @@ async fn a_push_tells_of_no_owner_who_died_before_the_clock_was_set_and_keeps_no
     pttl.arg("mcp-courier:notifications:shared");
     let life: i64 = pttl.query_async(&mut raw.clone()).await.unwrap();
     assert!((1..3_000_000).contains(&life), "the queue has {life} ms to live");
+}
+
+#[tokio::test]
+async fn g5_a_message_expires_by_the_servers_clock_and_its_texts_follow_that_clock() {
+    let redis = RedisServer::with_own_clock();
+    let mut raw = redis.connection().await;
+    redis.set_clock(HOUR);
+    let publisher = Publisher::connect(&redis.url(), config()).await.unwrap();
+    let queue: Arc<dyn Backend> = connect(&redis.url(), Arc::new(config())).await.unwrap();
+    let mut owner = queue.open(&shared(), OwnerToken::new(), Arc::new(Permit::new())).await.unwrap();
+    let mut pushes = async |n: usize| {
+        publisher.push(&shared(), numbered(n)).await.unwrap();
+        let mut newest = redis::cmd("LINDEX");
+        let newest: String = newest.arg("mcp-courier:notifications:shared").arg(0).query_async(&mut raw).await.unwrap();
+        let fields: serde_json::Value = serde_json::from_str(&newest).unwrap();
+        let text = json!({"notification": {}, "enqueued_at": fields["enqueued_at"]}).to_string();
+        let text = Envelope::decode("q", text.into_bytes(), HEARTBEAT).unwrap().enqueued_at.unwrap();
+        (fields["at"].as_i64().unwrap() - text.0).abs() < 5_000_000
+    };
+    assert!(pushes(0).await, "whoever connects learns the server's clock");
+    redis.set_clock(-HOUR);
+    assert!(!pushes(1).await, "nobody knows that the clock was set");
+    assert!(pushes(2).await, "the answer to the push told");
+    let taken = owner.take(None).await.unwrap();
+    for (item, is_of_now) in taken.items.iter().zip([false, true, true]) {
+        let envelope = item.envelope.as_ref().unwrap();
+        let (at, life) = (envelope.enqueued_at.unwrap(), config().time_to_live());
+        assert_eq!(envelope.expires_at, Some(at.plus(life)));
+        assert_eq!(taken.now.since(at) < SOON && at <= taken.now, is_of_now, "{at}");
+    }
 }

@@ -95,6 +95,10 @@ contract! {
         a_failed_attempt_survives_its_owner,
         a_failed_attempt_is_not_written_over_another_message,
         a_failed_attempt_is_not_written_without_the_lease;
+    // Clauses 7 and 9, in a fleet that is being upgraded.
+    previous at "queue_contract/previous.rs":
+        a_message_of_the_previous_form_keeps_its_times,
+        a_dead_letter_of_the_previous_form_is_redriven_in_this_form;
     // Clause 8.
     wait at "queue_contract/wait.rs":
         a_wait_ends_at_the_next_push_and_takes_nothing_away,

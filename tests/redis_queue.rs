@@ -24,3 +24,5 @@ mod failures;
 mod fastmcp;
 #[path = "redis_queue/fates.rs"]
 mod fates;
+#[path = "redis_queue/upgrade.rs"]
+mod upgrade;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redis::{FromRedisValue, ToRedisArgs, Value};
 
+use self::clock::ServerClock;
 use self::consumer::RedisConsumer;
 use self::lease::lease_value;
 use self::link::{Command, Hears, Link, Server};
@@ -16,10 +17,12 @@ use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
 use self::waits::Waits;
 use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
 use crate::config::{Config, ConfigError};
+use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
 use crate::session_id::SessionId;
 
+mod clock;
 mod consumer;
 mod fates;
 mod fleet;
@@ -40,6 +43,7 @@ pub(crate) struct RedisBackend {
     shown_url: String,
     /// For all that neither blocks nor listens.
     link: Link,
+    clock: ServerClock,
     config: Arc<Config>,
     keys: Keys,
     waits: Waits,
@@ -57,7 +61,7 @@ impl RedisBackend {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
         let link = Link::shared(&server, &config, Hears::Nothing);
         let waits = Waits::new(Link::shared(&server, &config, Hears::Keys));
-        Ok(Self { server, shown_url, link, config, keys, waits })
+        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, waits })
     }
 
     /// Sends one command over the shared link.
@@ -133,7 +137,9 @@ impl Backend for RedisBackend {
     }
 
     async fn check(&self) -> Result<(), QueueError> {
-        let () = self.query("connecting", &mut redis::cmd("PING")).await?;
+        let sent = Timestamp::of_this_host();
+        let (seconds, micros): (i64, i64) = self.query("connecting", redis::cmd("TIME")).await?;
+        self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
         let settings: Result<HashMap<String, String>, _> =
             self.link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
         // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.

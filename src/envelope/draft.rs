@@ -6,7 +6,7 @@ use super::Timestamp;
 use crate::json;
 use crate::notification::{Notification, NotificationId};
 
-/// A notification that is about to be queued: everything but the times, which the queue stamps by its own clock.
+/// A notification that is about to be queued: everything but its times.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub(crate) head: String,
@@ -17,10 +17,6 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// What stands between the two times.
-    pub(crate) const BETWEEN: &str = "\",\"expires_at\":\"";
-    const TIMES: usize = 2 * "1970-01-01T00:00:00.000000+00:00".len();
-
     /// Renders a notification under an id.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
         let Notification { id: _, method, params, meta, traceparent, time_to_live, receipt } = notification;
@@ -32,25 +28,33 @@ impl Draft {
                 head.push_str(&object.to_text());
             }
         }
-        head.push_str("},\"attempt\":0,\"enqueued_at\":\"");
+        head.push_str("},\"attempt\":0,");
         let traceparent =
             traceparent.as_ref().map(|t| format!("\"traceparent\":{},", json::quoted(t))).unwrap_or_default();
         Self {
             head,
-            tail: format!("\",{traceparent}{}\"id\":\"{id}\"}}", if *receipt { "\"receipt\":true," } else { "" }),
+            tail: format!(",{traceparent}{}\"id\":\"{id}\"}}", if *receipt { "\"receipt\":true," } else { "" }),
             time_to_live: time_to_live.unwrap_or(default_time_to_live),
             receipt: receipt.then_some(id),
         }
     }
 
-    /// Its size on the wire, in bytes.
+    /// Returns the size of the message in bytes, as it is queued at any time until the year 2286.
     pub fn size(&self) -> usize {
-        self.head.len() + Self::BETWEEN.len() + self.tail.len() + Self::TIMES
+        self.before_time(Timestamp(0)).len() + "1767225600000000".len() + self.tail.len()
     }
 
-    /// The message as it is queued at `now`.
+    /// Returns the message up to the integer that is the queue's time.
+    ///
+    /// The times in it are of the pusher's clock: for people, for FastMCP, and for servers of the version before. Nothing
+    /// expires by them.
+    pub(crate) fn before_time(&self, sent: Timestamp) -> String {
+        let (expires_at, micros) = (sent.plus(self.time_to_live), self.time_to_live.as_micros());
+        format!("{}\"enqueued_at\":\"{sent}\",\"expires_at\":\"{expires_at}\",\"ttl\":{micros},\"at\":", self.head)
+    }
+
+    /// Returns the message as it is queued at `now`, which is also the time of the pusher's clock.
     pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
-        let expires_at = now.plus(self.time_to_live);
-        format!("{}{now}{}{expires_at}{}", self.head, Self::BETWEEN, self.tail).into_bytes()
+        format!("{}{}{}", self.before_time(now), now.0, self.tail).into_bytes()
     }
 }

@@ -105,6 +105,45 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
     }
 }
 
+/// Returns a message as this crate wrote it before `at` and `ttl`: both times were of the queue's clock.
+fn in_the_previous_form(draft: &Draft, now: Timestamp) -> String {
+    let expires_at = now.plus(draft.time_to_live);
+    let tail = draft.tail.strip_prefix(',').unwrap();
+    format!("{}\"enqueued_at\":\"{now}\",\"expires_at\":\"{expires_at}\",{tail}", draft.head)
+}
+
+fn draft_for(time_to_live: Duration) -> Draft {
+    let notification = Notification::new("notifications/x").unwrap().with_receipt().with_traceparent("t");
+    Draft::new(&notification.with_time_to_live(time_to_live).unwrap(), NotificationId(Uuid::now_v7()), TTL)
+}
+
+#[test]
+fn at_and_ttl_count_only_together_and_as_integers() {
+    let read = |fields: &str| {
+        let times = r#""enqueued_at": "1970-01-01T00:00:01+00:00", "expires_at": "1970-01-01T00:00:02+00:00""#;
+        let read = decode(&format!(r#"{{"notification": {{}}, {times}{fields}}}"#)).unwrap();
+        assert!(read.is_stamped());
+        (read.enqueued_at.unwrap().0, read.expires_at.unwrap().0)
+    };
+    assert_eq!(read(r#", "at": 5000000, "ttl": 1000"#), (5_000_000, 5_001_000));
+    for none_of_ours in [
+        "",
+        r#", "at": 5000000"#,
+        r#", "ttl": 1000"#,
+        r#", "at": "5000000", "ttl": 1000"#,
+        r#", "at": 5e6, "ttl": 1000"#,
+        r#", "at": 5000000, "ttl": 1000.0"#,
+        r#", "at": -5000000, "ttl": 1000"#,
+        r#", "at": 5000000, "ttl": -1"#,
+        r#", "at": 5000000, "ttl": 0"#,
+        r#", "at": 5000000, "ttl": 99999999999999999"#,
+        r#", "at": 99999999999999999999, "ttl": 1000"#,
+        r#", "at": null, "ttl": {}"#,
+    ] {
+        assert_eq!(read(none_of_ours), (1_000_000, 2_000_000), "{none_of_ours}");
+    }
+}
+
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -135,7 +174,7 @@ proptest! {
         let id = NotificationId(Uuid::now_v7());
         let draft = Draft::new(&notification, id, TTL);
         let raw = draft.stamp(Timestamp(at));
-        prop_assert_eq!(raw.len(), draft.size());
+        prop_assert_eq!(draft.size() - raw.len(), 16 - at.to_string().len());
         let read = Envelope::decode("q", raw, TTL).unwrap();
         prop_assert_eq!(read.id, id);
         let mut read_params = super::tests::params(&read);
@@ -144,6 +183,51 @@ proptest! {
             prop_assert_eq!(meta, json!({"m": 1, ID_KEY: id.to_string()}));
         prop_assert_eq!(read.enqueued_at, Some(Timestamp(at)));
         prop_assert_eq!(read.expires_at, Some(Timestamp(at).plus(Duration::from_millis(ttl_ms))));
+    }
+
+    #[test]
+    fn the_queues_time_counts_and_not_the_pushers(
+        sent in any::<i64>(), at in 0..i64::MAX / 2, ttl_us in 1_000..31_536_000_000_000_u64,
+    ) {
+        let time_to_live = Duration::from_micros(ttl_us);
+        let draft = draft_for(time_to_live);
+        let raw = format!("{}{at}{}", draft.before_time(Timestamp(sent)), draft.tail);
+        let mut read = Envelope::decode("q", raw.into_bytes(), TTL).unwrap();
+        // Failed attempts keep both.
+        for failure in 0..3 {
+            prop_assert!(read.is_stamped());
+            prop_assert_eq!(read.enqueued_at, Some(Timestamp(at)));
+            prop_assert_eq!(read.expires_at, Some(Timestamp(at).plus(time_to_live)));
+            let raw = read.after_failure(&failure.to_string());
+            let fields: Value = serde_json::from_slice(&raw).unwrap();
+            prop_assert_eq!((&fields["at"], &fields["ttl"]), (&json!(at), &json!(ttl_us)));
+            read = Envelope::decode("q", raw, TTL).unwrap();
+        }
+        // What is queued anew lives as long once more, from then on.
+        let again = read.again(TTL).unwrap();
+        prop_assert_eq!(again.time_to_live, time_to_live);
+        let again = String::from_utf8(again.stamp(Timestamp(sent.max(0)))).unwrap();
+        prop_assert_eq!((again.matches("\"at\":").count(), again.matches("\"ttl\":").count()), (1, 1));
+        let again = decode(&again).unwrap();
+        prop_assert_eq!(again.expires_at, Some(Timestamp(sent.max(0)).plus(time_to_live)));
+    }
+
+    #[test]
+    fn the_previous_form_reads_as_this_one_and_this_one_has_all_that_its_readers_need(
+        at in 0..4_000_000_000_000_000_i64, ttl_us in 1_000..31_536_000_000_000_u64,
+    ) {
+        let (now, draft) = (Timestamp(at), draft_for(Duration::from_micros(ttl_us)));
+        let (previous, this) = (in_the_previous_form(&draft, now), String::from_utf8(draft.stamp(now)).unwrap());
+        let [old, new] = [&previous, &this].map(|text| decode(text).unwrap());
+        prop_assert_eq!(old.params.get(), new.params.get());
+        prop_assert_eq!((old.id, old.receipt), (new.id, new.receipt));
+        prop_assert_eq!((old.enqueued_at, old.expires_at), (new.enqueued_at, new.expires_at));
+        prop_assert!(old.is_stamped() && new.is_stamped());
+        // To a reader that does not know the two fields, the rest is the previous form to the byte.
+        prop_assert_eq!(this.replace(&format!("\"ttl\":{ttl_us},\"at\":{at},"), ""), previous);
+        // Queued anew, it has this form.
+        let again = old.again(TTL).unwrap().stamp(now);
+        prop_assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(new.again(TTL).unwrap().stamp(now)).unwrap());
     }
 
     #[test]

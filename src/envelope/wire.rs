@@ -2,9 +2,11 @@
 //! not be written again after a failure, and the attempts of its message would never end.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::Undecodable;
+use super::{Timestamp, Undecodable};
 use crate::json::{self, Fields, NoObject};
+use crate::notification::time_to_live_is_possible;
 
 /// Parts of a message, none of them judged.
 pub(super) struct Wire<'a> {
@@ -14,6 +16,8 @@ pub(super) struct Wire<'a> {
     pub(super) attempt: u32,
     pub(super) enqueued_at: Option<Cow<'a, str>>,
     pub(super) expires_at: Option<Cow<'a, str>>,
+    /// Time at which the queue took the message, by its own clock, and time to live from then on.
+    pub(super) stamp: Option<(Timestamp, Duration)>,
     pub(super) traceparent: Option<Cow<'a, str>>,
     pub(super) last_error: Option<Cow<'a, str>>,
     pub(super) receipt: bool,
@@ -38,6 +42,7 @@ impl<'a> Wire<'a> {
             attempt: attempt(fields.get("attempt"))?,
             enqueued_at: text(&fields, "enqueued_at")?,
             expires_at: text(&fields, "expires_at")?,
+            stamp: stamp(&fields),
             traceparent: text(&fields, "traceparent")?,
             last_error: text(&fields, "last_error")?,
             // The field is ours. Any other value asks for none.
@@ -82,6 +87,14 @@ fn attempt(value: Option<&str>) -> Result<u32, Undecodable> {
 }
 
 const ATTEMPTS: &str = "a whole number from 0 to 4294967295";
+
+/// Reads the queue's time and the time to live, both integers in µs. Neither counts without the other: anything else in
+/// these fields is none of ours.
+fn stamp(fields: &Fields<'_>) -> Option<(Timestamp, Duration)> {
+    let at = fields.get("at")?.parse().ok().filter(|at| *at >= 0)?;
+    let time_to_live = Duration::from_micros(fields.get("ttl")?.parse().ok()?);
+    time_to_live_is_possible(time_to_live).then_some((Timestamp(at), time_to_live))
+}
 
 fn text<'a>(fields: &Fields<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Undecodable> {
     match fields.get(name) {

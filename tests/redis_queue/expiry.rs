@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use mcp_courier::Config;
-use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::testing::envelope::{Envelope, Timestamp};
 
 use crate::fixture::{Fixture, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const GRACE: Duration = Duration::from_secs(60);
+
+/// Reads a time as people and FastMCP do.
+fn envelope_time(text: &serde_json::Value) -> Timestamp {
+    let raw = serde_json::json!({"notification": {}, "enqueued_at": text}).to_string();
+    Envelope::decode("q", raw.into_bytes(), GRACE).unwrap().enqueued_at.unwrap()
+}
 
 fn near(life: Duration, expected: Duration) -> bool {
     life <= expected && expected - life < Duration::from_secs(5)
@@ -101,7 +107,7 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
 }
 
 #[tokio::test]
-async fn the_script_writes_every_day_of_the_calendar_as_the_client_reads_it() {
+async fn each_message_has_its_own_life_from_the_time_of_its_push() {
     let f = Fixture::with(RedisServer::start(), Config::builder().batch_messages(1000)).await;
     let mut f = f;
     let lives: Vec<_> =
@@ -131,7 +137,7 @@ async fn what_lies_in_redis_is_what_the_envelope_promises() {
     let raw: String = f.redis(&["LINDEX", QUEUE, "0"]).await;
     let read: serde_json::Value = serde_json::from_str(&raw).unwrap();
     let fields: Vec<_> = read.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(fields, ["notification", "attempt", "enqueued_at", "expires_at", "traceparent", "id"]);
+    assert_eq!(fields, ["notification", "attempt", "enqueued_at", "expires_at", "ttl", "at", "traceparent", "id"]);
     assert_eq!(
         read["notification"],
         serde_json::json!({"method": "notifications/test", "params": {"n": 7}, "_meta": {"k": "é\n"}})
@@ -144,10 +150,15 @@ async fn what_lies_in_redis_is_what_the_envelope_promises() {
         assert_eq!(form, "9999-99-99T99:99:99.999999+99:99");
         assert!(read[field].as_str().unwrap().ends_with("+00:00"));
     }
-    // The client's own rendering of the same moments is the same to the byte.
+    // The integers count: the time of the push by Redis's clock, and the time to live.
     let taken = f.take().await;
     let envelope = taken.items[0].envelope.as_ref().unwrap();
-    assert_eq!(read["enqueued_at"], envelope.enqueued_at.unwrap().to_string());
-    assert_eq!(read["expires_at"], envelope.expires_at.unwrap().to_string());
+    let at = Timestamp(read["at"].as_i64().unwrap());
+    assert_eq!(read["ttl"], 300_000_000);
+    assert_eq!((envelope.enqueued_at, envelope.expires_at), (Some(at), Some(at.plus(Duration::from_secs(300)))));
+    // The texts say the same, as one host has one clock: the push was sent a moment before.
+    let sent = envelope_time(&read["enqueued_at"]);
+    assert!(sent <= at && at.since(sent) < Duration::from_secs(5), "{sent} {at}");
+    assert_eq!(envelope_time(&read["expires_at"]), sent.plus(Duration::from_secs(300)));
     f.end().await;
 }

@@ -162,7 +162,8 @@ impl Fates for RedisBackend {
         let receipt = draft.receipt.map(|id| keys.receipt(id));
         let QueueKeys { queue, dead, .. } = keys;
         let keys: Vec<String> = [queue].into_iter().chain(receipt).chain([dead]).collect();
-        let arguments = push::arguments(&self.config, std::iter::once(draft)).into_iter().map(String::into_bytes);
+        let sent = self.clock.at(Timestamp::of_this_host());
+        let arguments = push::arguments(&self.config, std::iter::once(draft), sent).into_iter().map(String::into_bytes);
         let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
         let arguments: Vec<_> = arguments.chain(guard).collect();
         let answer = self.call(DOING, &REDRIVE, &keys, &arguments).await?;

@@ -5,7 +5,7 @@ use redis::Value;
 use super::reply::{self, BadReply};
 use crate::backend::{QueueLimit, Redrove};
 use crate::config::Config;
-use crate::envelope::Draft;
+use crate::envelope::{Draft, Timestamp};
 
 mod rounds;
 
@@ -23,22 +23,27 @@ pub(super) struct Answer {
     pub(super) length: usize,
     pub(super) stopped: Option<QueueLimit>,
     pub(super) owned: bool,
+    /// Time of the push by the server's clock.
+    pub(super) now: Timestamp,
 }
 
-/// Returns the arguments after the keys.
-pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Draft> + Clone) -> Vec<String> {
+/// Returns the arguments of a push at `sent`, by the clock that people read.
+pub(super) fn arguments<'a>(
+    config: &Config,
+    drafts: impl Iterator<Item = &'a Draft> + Clone,
+    sent: Timestamp,
+) -> Vec<String> {
     let mut arguments = vec![
         config.queue_max_messages().to_string(),
         config.queue_max_bytes().to_string(),
         config.message_max_bytes().to_string(),
         config.expiry_grace().as_millis().to_string(),
-        Draft::BETWEEN.to_owned(),
         config.receipt_life().as_millis().to_string(),
     ];
     let wanted = drafts.clone().zip(1..).filter(|(draft, _)| draft.receipt.is_some());
     arguments.extend(wanted.map(|(_, number): (_, usize)| number.to_string()));
     for draft in drafts {
-        arguments.push(draft.head.clone());
+        arguments.push(draft.before_time(sent));
         arguments.push(draft.tail.clone());
         arguments.push(draft.time_to_live.as_micros().to_string());
     }
@@ -46,18 +51,19 @@ pub(super) fn arguments<'a>(config: &Config, drafts: impl Iterator<Item = &'a Dr
 }
 
 pub(super) fn answer(config: &Config, value: Value) -> Result<Answer, BadReply> {
-    let [queued, length, stopped, owned] = reply::array(value)?;
+    let [queued, length, stopped, owned, now] = reply::array(value)?;
     Ok(Answer {
         queued: reply::number(queued)?,
         length: reply::number(length)?,
         stopped: limit(config, stopped)?,
         owned: reply::number::<i64>(owned)? != 0,
+        now: Timestamp(reply::number(now)?),
     })
 }
 
 /// Reads the answer to a redrive.
 pub(super) fn redrove(config: &Config, value: Value) -> Result<Redrove, BadReply> {
-    let [count, _, stopped, _] = reply::array(value)?;
+    let [count, stopped] = reply::array(value)?;
     Ok(match (reply::number::<i64>(count)?, limit(config, stopped)?) {
         (1, _) => Redrove::Done,
         (0, stopped) => Redrove::Full(stopped.unwrap_or(QueueLimit::Messages(config.queue_max_messages()))),

@@ -46,10 +46,11 @@ impl Moment<'_> {
         if list.messages.len() >= self.config.queue_max_messages() {
             return Err(QueueLimit::Messages(self.config.queue_max_messages()));
         }
-        if list.bytes + draft.size() > self.config.queue_max_bytes() {
+        let message = draft.stamp(self.now);
+        if list.bytes + message.len() > self.config.queue_max_bytes() {
             return Err(QueueLimit::Bytes(self.config.queue_max_bytes()));
         }
-        list.push(draft.stamp(self.now));
+        list.push(message);
         self.store.changes.push(Change::Pushed(session.clone()));
         let expires_at = self.now.plus(draft.time_to_live);
         let from = list.lease.as_ref().map_or(expires_at, |lease| lease.until.max(expires_at));

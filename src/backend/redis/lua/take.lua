@@ -83,8 +83,9 @@ if delivered > 0 then
 end
 if fates > 12 then
   redis.call('HSET', KEYS[3], unpack(ARGV, 13, fates))
-  -- Whatever deadline a question has, its key is not kept for thousands of years. And 0 would delete the other questions.
-  local rest = math.max(1, math.min(ARGV[11] - math.floor(now / 1000), 366 * 86400000))
+  -- Whatever deadline a question has, its key is not kept for more than 31,622,400 s, which are 366 days. And 0 would delete
+  -- the other questions.
+  local rest = math.max(1, math.min(ARGV[11] - math.floor(now / 1000), 31622400000))
   if redis.call('PTTL', KEYS[3]) < rest then redis.call('PEXPIRE', KEYS[3], rest) end
 end
 

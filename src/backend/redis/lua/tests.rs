@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use self::lint::{globals, header, tokens, uses};
+use self::lint::{Token, globals, header, is_of_the_calendar, tokens, uses};
 use super::{ALL, INCLUDES};
 
 mod lint;
@@ -87,5 +87,13 @@ fn each_header_numbers_the_keys_and_arguments_that_its_script_uses() {
 fn no_script_has_a_global_variable() {
     for script in ALL {
         assert_eq!(globals(&tokens(script.text())), Vec::<&str>::new(), "{}", script.name());
+    }
+}
+
+#[test]
+fn no_script_reckons_with_the_calendar() {
+    for script in ALL {
+        let found: Vec<Token<'_>> = tokens(script.text()).into_iter().filter(is_of_the_calendar).collect();
+        assert_eq!(found, [], "{}", script.name());
     }
 }

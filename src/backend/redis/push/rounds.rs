@@ -9,6 +9,7 @@ use crate::backend::redis::RedisBackend;
 use crate::backend::redis::link::{Command, Request};
 use crate::backend::redis::lua::PUSH;
 use crate::backend::{Outgoing, Queued, Refusal};
+use crate::envelope::Timestamp;
 use crate::failure::{Cause, QueueErrorKind};
 use crate::session_id::{SessionId, SessionStatus};
 
@@ -101,20 +102,21 @@ impl RedisBackend {
         if calls.is_empty() {
             return Vec::new();
         }
-        let mut request = Request::new();
+        let (mut request, sent) = (Request::new(), Timestamp::of_this_host());
         for (session, call) in calls {
             let drafts = call.iter().map(|&index| &batch[index].draft);
             let keys = self.keys.of(session);
             let receipts = drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id));
             let all: Vec<String> =
                 [keys.queue.clone()].into_iter().chain(receipts).chain([keys.lease.clone()]).collect();
-            request.add(Command::call(&PUSH, &all, &super::arguments(&self.config, drafts)));
+            request.add(Command::call(&PUSH, &all, &super::arguments(&self.config, drafts, self.clock.at(sent))));
         }
         match self.link.send(&request).await {
             Ok(answers) => answers
                 .into_iter()
                 .map(|answer| {
                     super::answer(&self.config, answer.map_err(refusal)?)
+                        .inspect(|answer| self.clock.learn(sent, answer.now))
                         .map_err(|e| Refusal::Uncertain(Arc::new(Box::new(e))))
                 })
                 .collect(),
@@ -140,7 +142,7 @@ fn refusal(kind: QueueErrorKind) -> Refusal {
 /// Writes one call's answer into the results, and says whether anything in it was refused.
 fn settle(call: &[usize], answer: Result<Answer, Refusal>, results: &mut [Option<Result<Queued, Refusal>>]) -> bool {
     match answer {
-        Ok(Answer { queued, length, stopped, owned }) => {
+        Ok(Answer { queued, length, stopped, owned, now: _ }) => {
             let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
             for (i, &index) in call.iter().enumerate() {
                 results[index] = Some(match stopped {

@@ -145,6 +145,18 @@ pub(super) fn uses(tokens: &[Token<'_>], list: &str) -> Vec<Option<usize>> {
     (0..tokens.len()).filter(at).map(number).collect()
 }
 
+/// Tells of calendar arithmetic: numbers of days and seconds, and names of its parts.
+pub(super) fn is_of_the_calendar(token: &Token<'_>) -> bool {
+    match token {
+        Token::Number(number) => {
+            matches!(*number, "24" | "60" | "365" | "366" | "1440" | "3600" | "86400" | "146097" | "719468")
+        }
+        Token::Name(name) => ["date", "rfc", "year", "month"].iter().any(|word| name.contains(word)),
+        Token::Text(text) => text.contains("%04d"),
+        _ => false,
+    }
+}
+
 #[test]
 fn the_linter_finds_globals() {
     let globals = |text| super::lint::globals(&tokens(text));
