@@ -1,0 +1,185 @@
+//! The simulator: several owners, pushers and clients over a faulty network, in simulated time, under one seed.
+//!
+//! Each owner is the machine of the crate, the queue is its pure store; the network, the processes and the clients are
+//! simulated. `checker` sees what really happens, and judges G1 to G5 and G8; and, once all faults are over, that everything is
+//! delivered. A seed that fails is run again, and its trace shown; `SIMULATION_SEED=<seed>` runs that seed alone.
+//!
+//! `SIMULATION_HOURS=<hours>` runs new seeds until so many hours are simulated.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::time::{Duration, Instant};
+
+use self::settings::Guard;
+use self::trace::Trace;
+use self::world::{Run, run};
+
+#[path = "simulation/checker.rs"]
+mod checker;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/consumer.rs"]
+mod consumer;
+#[path = "simulation/delivery.rs"]
+mod delivery;
+#[path = "simulation/faults.rs"]
+mod faults;
+#[path = "simulation/messages.rs"]
+mod messages;
+#[path = "simulation/network.rs"]
+mod network;
+#[path = "simulation/owner.rs"]
+mod owner;
+#[path = "simulation/redis.rs"]
+mod redis;
+#[path = "simulation/scheduler.rs"]
+mod scheduler;
+#[path = "simulation/server.rs"]
+mod server;
+#[path = "simulation/settings.rs"]
+mod settings;
+#[path = "simulation/trace.rs"]
+mod trace;
+#[path = "simulation/world.rs"]
+mod world;
+
+/// Number of seeds of the short run.
+const SEEDS: u64 = 200;
+
+/// Number of seeds within which the lack of a guard must be found.
+const SEEDS_PER_GUARD: u64 = 1000;
+
+/// Sums of several runs.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    events: u64,
+    simulated: Duration,
+    received: u64,
+    repeats: u64,
+}
+
+impl Sum {
+    fn add(&mut self, run: &Run) {
+        self.seeds += 1;
+        self.events += run.events;
+        self.simulated += run.simulated;
+        self.received += run.received;
+        self.repeats += run.repeats;
+    }
+
+    fn show(&self, took: Duration) {
+        let (hours, seconds) = (self.simulated.as_secs_f64() / 3600.0, took.as_secs_f64());
+        println!(
+            "{} seeds, {hours:.1} simulated hours, {} events, {} deliveries, {} of them repeats, in {seconds:.1} s: \
+             {:.0} simulated hours an hour, {:.0} events a second",
+            self.seeds,
+            self.events,
+            self.received,
+            self.repeats,
+            hours * 3600.0 / seconds,
+            self.events as f64 / seconds,
+        );
+    }
+}
+
+/// Runs a seed, and fails with its trace where it breaks a guarantee.
+fn passes(seed: u64) -> Run {
+    let done = run(seed, None, Trace::default());
+    if let Some(violation) = &done.violation {
+        let again = run(seed, None, Trace::kept());
+        println!("{}", again.trace.of(violation.session));
+        panic!("SIMULATION_SEED={seed} breaks {}: {}", violation.guarantee, violation.text);
+    }
+    done
+}
+
+#[test]
+fn g1_to_g5_and_g8_hold_whatever_fails_and_everything_is_delivered_once_faults_end() {
+    let (mut sum, start) = (Sum::default(), Instant::now());
+    if let Ok(seed) = std::env::var("SIMULATION_SEED") {
+        sum.add(&passes(seed.parse().expect("a number")));
+    } else if let Ok(hours) = std::env::var("SIMULATION_HOURS") {
+        let wanted = Duration::from_secs_f64(hours.parse::<f64>().expect("a number of hours") * 3600.0);
+        let first = fastrand::u64(..);
+        println!("the first seed is {first}");
+        while sum.simulated < wanted {
+            sum.add(&passes(first.wrapping_add(sum.seeds)));
+        }
+    } else {
+        (0..SEEDS).for_each(|seed| sum.add(&passes(seed)));
+    }
+    sum.show(start.elapsed());
+}
+
+#[test]
+fn a_seed_replays_its_run_line_by_line() {
+    for seed in 0..4 {
+        let [first, second] = [(), ()].map(|()| run(seed, None, Trace::kept()).trace.whole());
+        assert!(first.len() > 100, "{} lines", first.len());
+        for (n, (first, second)) in first.iter().zip(&second).enumerate() {
+            assert_eq!(first, second, "line {n} of seed {seed}");
+        }
+        assert_eq!(first.len(), second.len());
+    }
+}
+
+/// Runs seeds without a guard until the checker finds that out.
+fn is_found(guard: Guard, guarantees: &[&str]) {
+    let mut sum = Sum::default();
+    for seed in 0..SEEDS_PER_GUARD {
+        let without = run(seed, Some(guard), Trace::default());
+        sum.add(&without);
+        if let Some(violation) = without.violation {
+            let Sum { seeds, events, .. } = sum;
+            println!(
+                "without {guard:?}: {} after {seeds} seeds and {events} events: {}",
+                violation.guarantee, violation.text
+            );
+            assert!(guarantees.contains(&violation.guarantee), "{violation:?}");
+            passes(seed);
+            return;
+        }
+    }
+    panic!("{guard:?} is removed, and no seed shows it");
+}
+
+#[test]
+fn a_take_without_its_lease_check_breaks_g4() {
+    is_found(Guard::LeaseCheck, &["G4"]);
+}
+
+#[test]
+fn an_acknowledgement_without_its_content_check_breaks_g2() {
+    is_found(Guard::ContentCheck, &["G2"]);
+}
+
+#[test]
+fn a_failed_attempt_that_is_pushed_anew_breaks_g1() {
+    is_found(Guard::RewriteInPlace, &["G1", "G3"]);
+}
+
+#[test]
+fn a_permit_that_is_asked_once_a_batch_breaks_g4() {
+    is_found(Guard::PermitBeforeEach, &["G4"]);
+}
+
+#[test]
+fn a_permit_that_counts_from_the_answer_breaks_g4() {
+    is_found(Guard::PermitFromSending, &["G4"]);
+}
+
+#[test]
+fn an_unconfirmed_batch_that_counts_as_delivered_breaks_g2() {
+    is_found(Guard::CumulativeAck, &["G2"]);
+}
+
+#[test]
+fn repeats_that_are_not_recognised_break_g3() {
+    is_found(Guard::SkipById, &["G3"]);
+}
+
+#[test]
+fn a_wait_that_takes_an_absent_lease_breaks_the_heartbeat_of_who_stands_by() {
+    is_found(Guard::NoReclaimAfterWait, &["prompt", "G2"]);
+}

@@ -1,0 +1,354 @@
+//! [`Checker`]: sees what really happens, and says which guarantee it breaks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mcp_courier::DiscardReason;
+use mcp_courier::testing::envelope::Timestamp;
+
+use super::messages::Kind;
+use super::scheduler::Time;
+use super::settings::Settings;
+use super::world::OwnerId;
+
+/// A broken guarantee.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) guarantee: &'static str,
+    pub(crate) session: Option<usize>,
+    pub(crate) text: String,
+}
+
+/// Cause of a change of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Pushed,
+    /// A command of this owner, which acknowledged so many messages.
+    Command {
+        owner: OwnerId,
+        acknowledged: usize,
+    },
+    RanOut,
+    /// Redis forgot: a flush, or a failover to an older state.
+    Forgot,
+}
+
+/// Outcome of one hand-over, as its owner knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    Unconfirmed,
+    Confirmed,
+}
+
+/// One notification, from its push on.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) session: usize,
+    pub(crate) kind: Kind,
+    /// Place in the order of all pushes, once it was queued.
+    pub(crate) order: Option<u64>,
+    /// Number of times that it was queued: a push may be repeated.
+    copies: u32,
+    /// Earliest and latest time of its expiry by the queue's clock; the two differ where its producer's clock decides.
+    expires: (Timestamp, Timestamp),
+    pub(crate) queued_at: Time,
+    sent: Vec<(OwnerId, Known)>,
+    pub(crate) received: u32,
+    failures: u32,
+    pub(crate) discarded: Option<DiscardReason>,
+    /// Number of times that Redis lost it, or brought it back.
+    forgotten: u32,
+    ran_out: bool,
+}
+
+/// Standing of one owner at its queue.
+#[derive(Debug, Default)]
+struct Tenure {
+    session: usize,
+    /// End of the lease that it was given last.
+    until: Time,
+    displaced: Option<Time>,
+    /// Moment at which its process heard that it is displaced.
+    told: Option<Time>,
+    /// What it sent and the queue still has.
+    outstanding: BTreeSet<usize>,
+}
+
+/// What is known of a hand-over when its message goes out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handing {
+    /// Moment at which the delivery decided to hand it over, and the queue's clock then.
+    pub(crate) decided: (Time, Timestamp),
+    /// Moments at which the batch was read at the queue, and its answer was taken in.
+    pub(crate) read: (Time, Time),
+}
+
+pub(crate) struct Checker {
+    pub(crate) violation: Option<Violation>,
+    pub(crate) messages: Vec<Message>,
+    /// Numbers of the messages in each queue, the oldest first.
+    pub(crate) queues: Vec<Vec<usize>>,
+    /// Newest message that each client has received, by its order.
+    newest: Vec<Option<u64>>,
+    tenures: BTreeMap<OwnerId, Tenure>,
+    holders: Vec<Option<OwnerId>>,
+    pushed: u64,
+    batch: usize,
+    max_attempts: u32,
+    grace: Duration,
+    is_foreign: bool,
+    /// Number of notifications that clients have received, repeats included.
+    pub(crate) received: u64,
+    pub(crate) repeats: u64,
+}
+
+impl Checker {
+    pub(crate) fn new(Settings { sessions, config, is_foreign, .. }: &Settings) -> Self {
+        let sessions = *sessions;
+        Self {
+            violation: None,
+            messages: Vec::new(),
+            queues: vec![Vec::new(); sessions],
+            newest: vec![None; sessions],
+            tenures: BTreeMap::new(),
+            holders: vec![None; sessions],
+            pushed: 0,
+            batch: config.batch_messages(),
+            max_attempts: config.max_attempts(),
+            grace: config.expiry_grace(),
+            is_foreign: *is_foreign,
+            received: 0,
+            repeats: 0,
+        }
+    }
+
+    pub(crate) fn fail(&mut self, guarantee: &'static str, session: impl Into<Option<usize>>, text: String) {
+        let session = session.into();
+        self.violation.get_or_insert(Violation { guarantee, session, text });
+    }
+
+    /// Makes the next message, and returns its number.
+    pub(crate) fn made(&mut self, session: usize, kind: Kind) -> usize {
+        self.messages.push(Message {
+            session,
+            kind,
+            order: None,
+            copies: 0,
+            expires: (Timestamp(0), Timestamp(0)),
+            queued_at: Time(0),
+            sent: Vec::new(),
+            received: 0,
+            failures: 0,
+            discarded: None,
+            forgotten: 0,
+            ran_out: false,
+        });
+        self.messages.len() - 1
+    }
+
+    pub(crate) fn queued(&mut self, n: usize, now: Time, expires: (Timestamp, Timestamp)) {
+        let message = &mut self.messages[n];
+        message.copies += 1;
+        if message.order.is_none() {
+            message.queued_at = now;
+            message.expires = expires;
+        }
+        message.expires.1 = message.expires.1.max(expires.1);
+        message.order.get_or_insert(self.pushed);
+        self.pushed += 1;
+    }
+
+    /// Sees what is in a queue now. `clock` is the queue's; `is_owned` says whether anyone has the lease.
+    pub(crate) fn queue_is(&mut self, session: usize, now: Vec<usize>, cause: Cause, clock: Timestamp) {
+        let before = std::mem::replace(&mut self.queues[session], now.clone());
+        let mut left = now;
+        let mut removed = Vec::new();
+        for n in before {
+            match left.iter().position(|other| *other == n) {
+                Some(at) => drop(left.remove(at)),
+                None => removed.push(n),
+            }
+        }
+        for n in left.iter().filter(|_| cause == Cause::Forgot) {
+            self.messages[*n].forgotten += 1;
+        }
+        for n in removed {
+            for tenure in self.tenures.values_mut() {
+                tenure.outstanding.remove(&n);
+            }
+            let Message { expires, received, discarded, .. } = &self.messages[n];
+            match cause {
+                Cause::Forgot => self.messages[n].forgotten += 1,
+                // FastMCP sets a life of its own for the whole queue.
+                Cause::RanOut if expires.0.plus(self.grace) > clock && !self.is_foreign => {
+                    self.fail("G5", session, format!("#{n} ran out with its queue before its time"));
+                }
+                Cause::RanOut => self.messages[n].ran_out = true,
+                Cause::Command { owner, .. } if *received == 0 && discarded.is_none() => {
+                    let text = format!("#{n} was removed by o{}, and nobody has received or discarded it", owner.0);
+                    self.fail("G2", session, text);
+                }
+                Cause::Command { .. } | Cause::Pushed => {}
+            }
+        }
+    }
+
+    /// Sees that an owner holds the lease until `until`.
+    pub(crate) fn granted(&mut self, owner: OwnerId, session: usize, until: Time) {
+        let tenure = self.tenures.entry(owner).or_default();
+        (tenure.session, tenure.until) = (session, until);
+    }
+
+    /// Sees who holds the lease.
+    pub(crate) fn holder_is(&mut self, session: usize, holder: Option<OwnerId>, now: Time) {
+        if self.holders[session] == holder {
+            return;
+        }
+        self.holders[session] = holder;
+        let Some(holder) = holder else { return };
+        for (owner, tenure) in self.tenures.iter_mut().filter(|(_, tenure)| tenure.session == session) {
+            if *owner == holder {
+                (tenure.displaced, tenure.told) = (None, None);
+            } else {
+                tenure.displaced.get_or_insert(now);
+            }
+        }
+    }
+
+    pub(crate) fn holder(&self, session: usize) -> Option<OwnerId> {
+        self.holders[session]
+    }
+
+    /// Sees that the news of a changed lease have reached an owner's process.
+    pub(crate) fn told(&mut self, owner: OwnerId, now: Time) {
+        if let Some(tenure) = self.tenures.get_mut(&owner).filter(|tenure| tenure.displaced.is_some()) {
+            tenure.told.get_or_insert(now);
+        }
+    }
+
+    /// Sees that an owner has exited, or died: it sends nothing more.
+    pub(crate) fn gone(&mut self, owner: OwnerId) {
+        self.tenures.remove(&owner);
+    }
+
+    /// Sees a notification go out.
+    pub(crate) fn sends(&mut self, owner: OwnerId, n: usize, handing: Handing, jumped: Option<Time>) {
+        let Message { session, expires, kind, forgotten, .. } = &self.messages[n];
+        let (session, expires) = (*session, *expires);
+        // A message with its producer's time is as old as its owner believes, after a jump or a failover.
+        let is_believed = *kind == Kind::FastMcp && (*forgotten > 0 || jumped.is_some());
+        let (decided, clock) = handing.decided;
+        let Some(tenure) = self.tenures.get_mut(&owner) else {
+            return self.fail("G4", session, format!("o{} sends #{n} and never had the lease, or is gone", owner.0));
+        };
+        // A failover may put what it brings back before what was sent.
+        if self.queues[session].contains(&n) && *forgotten == 0 {
+            tenure.outstanding.insert(n);
+        }
+        let (outstanding, until, displaced, told) =
+            (tenure.outstanding.clone(), tenure.until, tenure.displaced, tenure.told);
+        let o = owner.0;
+        if decided >= until {
+            self.fail("G4", session, format!("o{o} began to send #{n} at {decided}; its lease had ended at {until}"));
+        }
+        if displaced.is_some_and(|at| handing.read.0 > at) {
+            self.fail("G4", session, format!("o{o} sends #{n}, which it read after it was displaced"));
+        }
+        if told.is_some_and(|at| decided > at) {
+            self.fail("G4", session, format!("o{o} began to send #{n} after it was told that it is displaced"));
+        }
+        if outstanding.len() > self.batch {
+            self.fail(
+                "G3",
+                session,
+                format!("o{o} has sent {outstanding:?} and did not acknowledge them, more than a batch"),
+            );
+        }
+        // The owner knows the clock of the moment at which the queue was read, and takes it for that of the answer.
+        let behind = handing.read.1.since(handing.read.0);
+        let is_steady = !is_believed && jumped.is_none_or(|at| at < handing.read.0);
+        if is_steady && clock.since(expires.1.plus(behind)) > Duration::from_millis(1) {
+            self.fail("G5", session, format!("o{o} sends #{n}, which had expired before it was read"));
+        }
+        let message = &mut self.messages[n];
+        let is_known = message.sent.contains(&(owner, Known::Confirmed));
+        message.sent.push((owner, Known::Nothing));
+        // Brought back by a failover, it is an equal of the one that is known to be removed.
+        let is_equal = message.kind == Kind::FastMcp && message.forgotten > 0;
+        if is_known && !is_equal {
+            self.fail("G3", session, format!("o{o} sends #{n} again, which was confirmed to it"));
+        }
+    }
+
+    /// Sees what a client receives.
+    pub(crate) fn receives(&mut self, n: usize) {
+        self.received += 1;
+        let Message { session, order, received, discarded, forgotten, .. } = &mut self.messages[n];
+        *received += 1;
+        self.repeats += u64::from(*received > 1);
+        // A failover may bring back what was lost before later ones were delivered.
+        let is_excused = discarded.is_some() || *forgotten > 0;
+        let (session, order, is_first) = (*session, *order, *received == 1);
+        let newest = &mut self.newest[session];
+        if is_first && !is_excused && order < *newest {
+            self.fail("G1", session, format!("#{n} arrives after a later one"));
+        } else {
+            *newest = order.max(*newest);
+        }
+    }
+
+    /// Sees what an owner learns of what it sent.
+    pub(crate) fn learns(&mut self, owner: OwnerId, n: usize, is_confirmed: bool) {
+        let known = if is_confirmed { Known::Confirmed } else { Known::Unconfirmed };
+        let Message { session, sent, received, .. } = &mut self.messages[n];
+        for sent in sent.iter_mut().filter(|sent| sent.0 == owner && sent.1 == Known::Nothing) {
+            sent.1 = known;
+        }
+        if is_confirmed && *received == 0 {
+            let session = *session;
+            self.fail("G2", session, format!("#{n} is confirmed to o{}, and its client has not received it", owner.0));
+        }
+    }
+
+    pub(crate) fn attempt_failed(&mut self, n: usize) {
+        self.messages[n].failures += 1;
+    }
+
+    /// Sees an owner discard a notification. `clock` is the queue's when that was decided, `None` where it jumped since.
+    pub(crate) fn discards(&mut self, owner: OwnerId, n: usize, reason: &DiscardReason, clock: Option<Timestamp>) {
+        let Message { session, kind, expires, failures, .. } = &self.messages[n];
+        let (session, o) = (*session, owner.0);
+        let is_right = match reason {
+            DiscardReason::Expired => clock.is_none_or(|clock| expires.0 <= clock),
+            DiscardReason::Rejected(_) => *kind == Kind::Rejected,
+            DiscardReason::AttemptsExhausted { .. } => *failures >= self.max_attempts,
+            DiscardReason::Superseded => matches!(kind, Kind::Status { is_terminal: false, .. }),
+            DiscardReason::Undecodable(_) => *kind == Kind::Garbage,
+            _ => false,
+        };
+        self.messages[n].discarded.get_or_insert(reason.clone());
+        if !is_right {
+            let guarantee = if *reason == DiscardReason::Expired { "G5" } else { "G2" };
+            self.fail(guarantee, session, format!("o{o} discards #{n} without cause: {reason}"));
+        }
+    }
+
+    /// Judges what has become of everything when all has had its time.
+    pub(crate) fn at_the_end(&mut self, ended: &[bool]) {
+        for (session, has_ended) in ended.iter().enumerate() {
+            if !has_ended && !self.queues[session].is_empty() {
+                let left = self.queues[session].clone();
+                self.fail("G2", session, format!("the faults are over, and these are still queued: {left:?}"));
+            }
+        }
+        for n in 0..self.messages.len() {
+            let Message { session, order, received, discarded, forgotten, ran_out, .. } = &self.messages[n];
+            let is_accounted = *received > 0 || discarded.is_some() || *forgotten > 0 || *ran_out;
+            if order.is_some() && !is_accounted && !ended[*session] {
+                let session = *session;
+                self.fail("G2", session, format!("#{n} was queued, and nobody knows what became of it"));
+            }
+        }
+    }
+}

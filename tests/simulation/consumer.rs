@@ -1,0 +1,127 @@
+//! What the Redis backend does with each answer: it moves the permit, and reads the lease behind whatever has written it.
+
+use std::sync::Arc;
+
+use mcp_courier::testing::backend::{LeaseState, Taken};
+use mcp_courier::testing::subscription::{Event as Happening, Operation};
+
+use super::messages::{any_id, number};
+use super::network::{Command, Reply};
+use super::settings::Guard;
+use super::world::{OwnerId, World};
+
+impl World {
+    /// Takes an answer in.
+    pub(crate) fn answered(&mut self, id: OwnerId, operation: u64, reply: Reply) {
+        let (now, lease) = (self.instant(), self.settings.config.lease());
+        let without = self.settings.without;
+        let Some(owner) = self.owners.get_mut(&id) else { return };
+        let Some(mut under_way) = owner.under_way.take_if(|under_way| under_way.number == operation) else { return };
+        let permit = Arc::clone(owner.machine.permit());
+        let sent = if without == Some(Guard::PermitFromSending) { now } else { under_way.sent };
+        if let Reply::Failed(why) = reply {
+            // A connection that could not be opened is none.
+            if let (Operation::Open, Some(connection)) = (&under_way.operation, owner.connection) {
+                owner.connection = None;
+                self.disconnect(connection);
+            }
+            let happening = match under_way.operation {
+                Operation::CancelQuestions => Happening::Cancelled,
+                // The driver gives a release up, and the lease runs out by itself.
+                Operation::Release => Happening::Released,
+                _ => Happening::Failed(failure(why)),
+            };
+            return self.feed(id, happening);
+        }
+        let tracks = match (&under_way.operation, &reply, &under_way.answered) {
+            (_, _, Some(_)) => false,
+            (Operation::Claim, ..) => true,
+            (Operation::Renew, Reply::Lease(state), _) => {
+                if state.is_ours() {
+                    permit.renewed(sent, lease, under_way.mark);
+                } else {
+                    permit.revoke();
+                }
+                state.is_ours() && permit.is_in_doubt()
+            }
+            (Operation::Take(_) | Operation::Wait(_), Reply::Taken(taken, _), _) => {
+                let untracked = taken.lease == LeaseState::Reclaimed || permit.is_in_doubt();
+                match taken.lease {
+                    LeaseState::Held if !untracked => permit.confirmed(under_way.mark),
+                    LeaseState::Held | LeaseState::Reclaimed => {}
+                    _ => permit.revoke(),
+                }
+                taken.lease.is_ours() && untracked
+            }
+            _ => false,
+        };
+        if tracks {
+            // The lease is read behind the answer, so that its next change is told of.
+            if !matches!(under_way.operation, Operation::Claim) {
+                under_way.mark = permit.mark();
+            }
+            under_way.answered = Some(reply);
+            owner.under_way = Some(under_way);
+            return self.send_for(id, operation, Command::Track);
+        }
+        let reply = match (under_way.answered, reply) {
+            (Some(answered), Reply::Holder(holder)) => {
+                if holder == LeaseState::Absent {
+                    permit.suspend();
+                }
+                let is_ours = holder == LeaseState::Held;
+                match (&under_way.operation, &answered) {
+                    (Operation::Claim, _) | (_, Reply::Taken(Taken { lease: LeaseState::Reclaimed, .. }, _))
+                        if is_ours =>
+                    {
+                        permit.renewed(sent, lease, under_way.mark);
+                    }
+                    _ if is_ours => permit.confirmed(under_way.mark),
+                    (Operation::Renew, _) => {
+                        permit.revoke();
+                        permit.suspend();
+                    }
+                    _ => permit.revoke(),
+                }
+                answered
+            }
+            (_, reply) => reply,
+        };
+        let happening = self.happening(id, &under_way.operation, reply);
+        self.feed(id, happening);
+    }
+
+    fn happening(&mut self, id: OwnerId, operation: &Operation, reply: Reply) -> Happening {
+        match (operation, reply) {
+            (Operation::Open, _) => Happening::Opened,
+            (Operation::Claim, _) => Happening::Claimed,
+            (_, Reply::Lease(state)) => Happening::Renewed(state),
+            (_, Reply::Taken(mut taken, at)) => {
+                self.owner(id).read = (at, self.scheduler.now());
+                self.name(&mut taken);
+                Happening::Taken(taken)
+            }
+            (_, Reply::Rewritten(replaced)) => Happening::Rewritten(replaced),
+            (Operation::ReadQuestions, _) => Happening::Questions(Vec::new()),
+            (Operation::CancelQuestions, _) => Happening::Cancelled,
+            (Operation::Release, _) => Happening::Released,
+            _ => Happening::Settled,
+        }
+    }
+
+    /// Learns the numbers of the messages that were read, by their ids.
+    fn name(&mut self, taken: &mut Taken) {
+        for item in &mut taken.items {
+            let Ok(envelope) = &mut item.envelope else { continue };
+            let n = number(envelope.params.get().as_bytes());
+            if self.settings.without == Some(Guard::SkipById) {
+                envelope.id = any_id(&mut self.rng);
+            }
+            self.numbers.insert(envelope.id, n);
+        }
+    }
+}
+
+fn failure(why: &'static str) -> mcp_courier::QueueError {
+    mcp_courier::testing::backend::broken("an operation", why)
+}

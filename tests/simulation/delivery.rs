@@ -1,0 +1,302 @@
+//! The server's side of a session: hand-overs down the newest stream, and their confirmation by pings.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mcp_courier::testing::envelope::{Envelope, Timestamp};
+use mcp_courier::testing::subscription::{Delivery, Event as Happening, Permit, Step};
+use mcp_courier::{DiscardReason, HandOverError};
+
+use super::checker::Handing;
+use super::messages::Kind;
+use super::scheduler::Time;
+use super::settings::{Guard, up_to};
+use super::trace::trace;
+use super::world::{Event, OwnerId, ServerId, StreamId, World};
+
+/// Pauses behind the pings of one confirmation.
+const PINGS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+
+/// Delivery under way.
+pub(crate) struct Handover {
+    pub(crate) number: u64,
+    delivery: Delivery,
+    /// Numbers of the messages that went out.
+    sent: Vec<usize>,
+    /// Message that is being handed over, and when that was decided.
+    current: Option<(usize, Handing)>,
+    /// Moment at which no further message was to follow, and the queue's clock then.
+    decided: Option<(Time, Timestamp)>,
+    read: (Time, Time),
+}
+
+/// Confirmation under way.
+pub(crate) struct Confirming {
+    owner: OwnerId,
+    number: u64,
+    stream: StreamId,
+}
+
+/// What a session says to a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    Accept,
+    Fail,
+    /// The session has it, and says that the attempt failed.
+    AcceptAndFail,
+    Reject,
+    /// The client does not read: the stream is cut.
+    Stall,
+}
+
+impl World {
+    pub(crate) fn begin_handover(
+        &mut self,
+        id: OwnerId,
+        batch: Vec<Envelope>,
+        read_at: (Timestamp, Instant),
+        permit: Arc<Permit>,
+    ) {
+        let now = self.instant();
+        let without = self.settings.without == Some(Guard::PermitBeforeEach);
+        let permit = if without && permit.holds(now) { unlimited(now) } else { permit };
+        if self.trace.is_kept() {
+            let numbers: Vec<_> = batch.iter().map(|envelope| self.number_of(envelope)).collect();
+            let session = self.owner(id).session;
+            trace!(self, Some(session), "o{} delivers {numbers:?}", id.0);
+        }
+        self.next_operation += 1;
+        let number = self.next_operation;
+        let owner = self.owner(id);
+        let delivery = Delivery::new(batch, read_at, permit);
+        let read = owner.read;
+        owner.handover = Some(Handover { number, delivery, sent: Vec::new(), current: None, decided: None, read });
+        self.next_step(id);
+    }
+
+    /// Does what a delivery says next. Ends, at the latest, with an event for the machine.
+    fn next_step(&mut self, id: OwnerId) {
+        let (now, instant) = (self.scheduler.now(), self.instant());
+        let clock = self.redis.clock(now);
+        let owner = self.owner(id);
+        let (session, server) = (owner.session, owner.server);
+        let Some(handover) = &mut owner.handover else { return };
+        let number = handover.number;
+        match handover.delivery.next(instant, &owner.ended_tasks) {
+            Step::HandOver(envelope) => {
+                let n = super::messages::number(envelope.params.get().as_bytes());
+                handover.current = Some((n, Handing { decided: (now, clock), read: handover.read }));
+                match self.next_stream(server, session) {
+                    Err(error) => {
+                        self.servers[server.0].seats[session].batch = None;
+                        self.handed_over(id, Err(error));
+                    }
+                    Ok(stream) => {
+                        let (plan, takes) = self.plan(n);
+                        self.scheduler.at(now + takes, Event::HandedOver { owner: id, server, number, stream, plan });
+                    }
+                }
+            }
+            Step::Confirm => {
+                handover.decided.get_or_insert((now, clock));
+                let seat = &mut self.servers[server.0].seats[session];
+                match seat.batch.take().filter(|stream| seat.streams.contains(stream)) {
+                    None => self.confirmed(id, Err(gone())),
+                    Some(stream) => {
+                        seat.confirming = Some(Confirming { owner: id, number, stream });
+                        self.ping(id, server, number, stream);
+                    }
+                }
+            }
+            Step::Done(outcome) => {
+                handover.decided.get_or_insert((now, clock));
+                let sent = std::mem::take(&mut handover.sent);
+                for (i, n) in sent.into_iter().enumerate() {
+                    self.checker.learns(id, n, i < outcome.accepted);
+                }
+                let ended = self.owner(id).handover.take();
+                let decided =
+                    ended.and_then(|Handover { decided, read, .. }| Some(Handing { decided: decided?, read }));
+                self.settled = (id, decided);
+                self.feed(id, Happening::Delivered(Some(outcome)));
+            }
+        }
+    }
+
+    /// Returns the stream for the next message: that of the batch, if it is still the newest.
+    fn next_stream(&mut self, server: ServerId, session: usize) -> Result<StreamId, HandOverError> {
+        let seat = &self.servers[server.0].seats[session];
+        if seat.is_over() {
+            return Err(HandOverError::Closed);
+        }
+        match (seat.streams.last(), seat.batch) {
+            (None, _) => Err(gone()),
+            (Some(newest), Some(batch)) if *newest != batch => Err(gone()),
+            (Some(newest), _) => Ok(*newest),
+        }
+    }
+
+    /// Draws what the session says to a message, and after which time.
+    fn plan(&mut self, n: usize) -> (Plan, Duration) {
+        let limit = self.settings.config.hand_over_timeout();
+        let odds = self.odds();
+        let slow = self.hits(odds.slow_session);
+        let takes = if slow { limit.mul_f64(self.rng.f64()) } else { up_to(&mut self.rng, Duration::from_millis(1)) };
+        let kind = self.checker.messages[n].kind;
+        let plan = match kind {
+            Kind::Rejected => Plan::Reject,
+            Kind::Failing => Plan::Fail,
+            _ if self.hits(odds.transient) => {
+                if self.rng.bool() {
+                    Plan::Fail
+                } else {
+                    Plan::AcceptAndFail
+                }
+            }
+            _ if slow && self.rng.usize(..8) == 0 => return (Plan::Stall, limit),
+            _ => Plan::Accept,
+        };
+        (plan, takes)
+    }
+
+    /// Ends a hand-over: the message goes out, or does not.
+    pub(crate) fn hand_over_ends(&mut self, id: OwnerId, number: u64, stream: StreamId, plan: Plan) {
+        let Some(owner) = self.owners.get(&id) else { return };
+        let (server, session) = (owner.server, owner.session);
+        let Some(handover) = owner.handover.as_ref().filter(|handover| handover.number == number) else { return };
+        let Some((n, handing)) = handover.current else { return };
+        let seat = &mut self.servers[server.0].seats[session];
+        let result = match plan {
+            _ if seat.streams.last() != Some(&stream) => Err(gone()),
+            Plan::Accept | Plan::AcceptAndFail => {
+                seat.batch = Some(stream);
+                let jumped = self.redis.jumped;
+                self.checker.sends(id, n, handing, jumped);
+                self.owner(id).handover.as_mut().expect("under way").sent.push(n);
+                trace!(self, Some(session), "o{} sends #{n} down stream {}", id.0, stream.0);
+                self.down(stream, Event::Arrives { session, stream, n });
+                if plan == Plan::Accept { Ok(()) } else { Err(HandOverError::Transient("it failed late".to_owned())) }
+            }
+            Plan::Fail => Err(HandOverError::Transient("it failed".to_owned())),
+            Plan::Reject => Err(HandOverError::Rejected("never".to_owned())),
+            Plan::Stall => {
+                self.cut(server, session, stream);
+                Err(gone())
+            }
+        };
+        if let Err(HandOverError::Transient(_)) = result {
+            self.checker.attempt_failed(n);
+        }
+        // Behind a failure a confirmation would be asked of the client's next stream.
+        if !matches!(result, Ok(()) | Err(HandOverError::Rejected(_) | HandOverError::Transient(_))) {
+            self.servers[server.0].seats[session].batch = None;
+        }
+        self.handed_over(id, result);
+    }
+
+    fn handed_over(&mut self, id: OwnerId, result: Result<(), HandOverError>) {
+        let (lot, config) = (self.rng.f64(), Arc::clone(&self.settings.config));
+        let owner = self.owner(id);
+        if let Some(handover) = &mut owner.handover {
+            handover.current = None;
+            handover.delivery.handed_over(result, &config, &mut owner.ended_tasks, lot);
+        }
+        self.next_step(id);
+    }
+
+    /// Sends the pings of a confirmation, and cuts the stream where none is answered.
+    fn ping(&mut self, owner: OwnerId, server: ServerId, number: u64, stream: StreamId) {
+        let (now, limit) = (self.scheduler.now(), self.settings.config.hand_over_timeout());
+        let session = self.owner(owner).session;
+        let mut at = now;
+        self.down(stream, Event::Ping { session, stream, owner, number });
+        for pause in PINGS {
+            at = at + pause;
+            if at.since(now) < limit {
+                self.scheduler.at(at, Event::PingAgain { owner, server, number, stream });
+            }
+        }
+        self.scheduler.at(now + limit, Event::ConfirmTimeout { owner, server, number, stream });
+    }
+
+    pub(crate) fn ping_again(&mut self, owner: OwnerId, number: u64, stream: StreamId) {
+        if let Some(session) = self.is_confirming(owner, number) {
+            self.down(stream, Event::Ping { session, stream, owner, number });
+        }
+    }
+
+    /// Returns the session of an owner whose delivery with this number is being confirmed.
+    fn is_confirming(&self, owner: OwnerId, number: u64) -> Option<usize> {
+        let Owner { server, session, .. } = self.owners.get(&owner)?;
+        let confirming = self.servers[server.0].seats[*session].confirming.as_ref()?;
+        (confirming.owner == owner && confirming.number == number).then_some(*session)
+    }
+
+    /// Takes the answer to a ping.
+    pub(crate) fn pong(&mut self, owner: OwnerId, number: u64) {
+        if self.is_confirming(owner, number).is_some() {
+            self.end_confirming(owner, Ok(()));
+        }
+    }
+
+    pub(crate) fn confirm_timeout(&mut self, owner: OwnerId, number: u64, stream: StreamId) {
+        if let Some(session) = self.is_confirming(owner, number) {
+            let server = self.owner(owner).server;
+            self.cut(server, session, stream);
+        }
+    }
+
+    fn end_confirming(&mut self, owner: OwnerId, result: Result<(), HandOverError>) {
+        let Owner { server, session, .. } = *self.owner(owner);
+        self.servers[server.0].seats[session].confirming = None;
+        self.confirmed(owner, result);
+    }
+
+    fn confirmed(&mut self, id: OwnerId, result: Result<(), HandOverError>) {
+        let believes = self.settings.without == Some(Guard::CumulativeAck);
+        let result = if believes { Ok(()) } else { result };
+        if let Some(handover) = &mut self.owner(id).handover {
+            handover.delivery.confirmed(result);
+        }
+        self.next_step(id);
+    }
+
+    /// Fails a confirmation whose stream has closed, or is not the newest any more.
+    pub(crate) fn streams_changed(&mut self, server: ServerId, session: usize) {
+        let seat = &self.servers[server.0].seats[session];
+        if let Some(Confirming { owner, stream, .. }) = &seat.confirming
+            && seat.streams.last() != Some(stream)
+        {
+            let owner = *owner;
+            self.end_confirming(owner, Err(gone()));
+        }
+    }
+
+    /// Sees an owner discard a notification.
+    pub(crate) fn discards(&mut self, id: OwnerId, n: usize, reason: &DiscardReason) {
+        let is_foreign = self.checker.messages[n].kind == Kind::FastMcp;
+        let clock = match &self.settled {
+            // A clock that has jumped since the batch was read is not what the owner went by.
+            (settled, Some(Handing { decided: (_, clock), read: (read, _) }))
+                if *settled == id && self.redis.jumped.is_none_or(|at| at < *read && !is_foreign) =>
+            {
+                Some(*clock)
+            }
+            _ => None,
+        };
+        self.checker.discards(id, n, reason, clock);
+    }
+}
+
+use super::owner::Owner;
+
+fn gone() -> HandOverError {
+    HandOverError::NotReady("the stream is gone, or not the newest".to_owned())
+}
+
+/// Returns a permit that holds for the rest of any run.
+fn unlimited(now: Instant) -> Arc<Permit> {
+    let permit = Arc::new(Permit::new());
+    permit.renewed(now, Duration::from_secs(1_000_000), permit.mark());
+    permit
+}

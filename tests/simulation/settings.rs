@@ -1,0 +1,135 @@
+//! [`Settings`]: what a seed decides at the start of its run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use mcp_courier::Config;
+
+/// A guard of the protocol that a variant of the adapters removes, to see that the checker finds its lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// A take names the token of whoever holds the lease.
+    LeaseCheck,
+    /// An acknowledgement carries the mark of whatever stands at its position.
+    ContentCheck,
+    /// A failed attempt is removed, and pushed anew behind the others.
+    RewriteInPlace,
+    /// The permit is asked once for each batch.
+    PermitBeforeEach,
+    /// The permit counts from the answer to a renewal.
+    PermitFromSending,
+    /// A batch counts as delivered although its confirmation is missing.
+    CumulativeAck,
+    /// Each read gives every message another id, so that a repeat is not recognised.
+    SkipById,
+    /// The take behind a wait takes an absent lease.
+    NoReclaimAfterWait,
+}
+
+/// Parts in a thousand of the requests to the queue that meet a fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Odds {
+    pub(crate) lost_request: u32,
+    pub(crate) lost_answer: u32,
+    pub(crate) repeated: u32,
+    pub(crate) slow: u32,
+    /// The process is paused when it has just sent a request.
+    pub(crate) paused: u32,
+    /// Of hand-overs: the attempt fails.
+    pub(crate) transient: u32,
+    /// Of hand-overs: the session needs long.
+    pub(crate) slow_session: u32,
+    /// Of pings: the answer is lost.
+    pub(crate) lost_ping: u32,
+}
+
+/// Settings of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) config: Arc<Config>,
+    pub(crate) servers: usize,
+    pub(crate) sessions: usize,
+    /// Length of the time with faults.
+    pub(crate) faulty: Duration,
+    /// Length of the calm time after the recovery.
+    pub(crate) calm: Duration,
+    /// Mean pauses between two pushes to a session, two faults, and two acts of a client.
+    pub(crate) push_every: Duration,
+    pub(crate) fault_every: Duration,
+    pub(crate) act_every: Duration,
+    pub(crate) odds: Odds,
+    /// Longest delay of a slow request or answer.
+    pub(crate) slowest: Duration,
+    /// FastMCP's workers, and others, push to the same queues.
+    pub(crate) is_foreign: bool,
+    /// The queue tells owners of changes to their leases: a proxy, or an old server, may not.
+    pub(crate) tracks: bool,
+    pub(crate) forgets: bool,
+    pub(crate) jumps: bool,
+    pub(crate) ends_sessions: bool,
+    pub(crate) without: Option<Guard>,
+}
+
+impl Settings {
+    pub(crate) fn draw(rng: &mut Rng, without: Option<Guard>) -> Self {
+        let millis = Duration::from_millis;
+        let heartbeat = millis(pick(rng, &[200, 1000, 1000, 5000, 5000, 30_000]));
+        let hand_over = millis(pick(rng, &[500, 3000, 30_000]));
+        let time_to_live = millis(pick(rng, &[5_000, 60_000, 300_000, 86_400_000]));
+        let config = Config::builder()
+            .heartbeat(heartbeat)
+            .hand_over_timeout(hand_over)
+            .time_to_live(time_to_live)
+            .expiry_grace(millis(pick(rng, &[1000, 60_000])))
+            .backoff_max(millis(pick(rng, &[200, 2000])))
+            .max_attempts(pick(rng, &[1, 2, 3, 5]))
+            .batch_messages(pick(rng, &[1, 2, 4, 10]))
+            .queue_max_messages(pick(rng, &[5, 30, 30, 100]))
+            .build()
+            .expect("possible settings");
+        // Faults that meet show more than faults alone.
+        let odds = if rng.usize(..3) == 0 { [20, 50, 50, 100] } else { [0, 2, 10, 50] };
+        Self {
+            config: Arc::new(config),
+            servers: pick(rng, &[1, 2, 2, 3, 3]),
+            sessions: rng.usize(1..=2),
+            faulty: Duration::from_secs(rng.u64(20..200)),
+            calm: heartbeat * 6 + Duration::from_secs(10),
+            push_every: millis(pick(rng, &[300, 2000, 5000, 30_000])),
+            fault_every: millis(pick(rng, &[2000, 10_000, 60_000])),
+            act_every: millis(pick(rng, &[1000, 5000, 30_000])),
+            odds: Odds {
+                lost_request: pick(rng, &odds),
+                lost_answer: pick(rng, &odds),
+                repeated: pick(rng, &odds),
+                slow: pick(rng, &odds),
+                paused: pick(rng, &odds) / 2,
+                transient: pick(rng, &odds),
+                slow_session: pick(rng, &odds) * 4,
+                lost_ping: pick(rng, &odds) * 4,
+            },
+            slowest: millis(pick(rng, &[500, 4000, 30_000])),
+            is_foreign: rng.bool(),
+            tracks: rng.usize(..4) > 0,
+            forgets: rng.bool(),
+            jumps: rng.usize(..4) == 0,
+            ends_sessions: rng.usize(..4) == 0,
+            without,
+        }
+    }
+}
+
+pub(crate) fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(..from.len())]
+}
+
+/// Returns a duration from zero up to `most`, short ones more often.
+pub(crate) fn up_to(rng: &mut Rng, most: Duration) -> Duration {
+    Duration::from_micros((most.as_micros() as f64 * rng.f64().powi(3)) as u64)
+}
+
+/// Returns a pause whose mean is about `mean`, at least a millisecond.
+pub(crate) fn about(rng: &mut Rng, mean: Duration) -> Duration {
+    mean.mul_f64((-(1.0 - rng.f64()).ln()).min(6.0)).max(Duration::from_millis(1))
+}
