@@ -1,6 +1,6 @@
 //! The queue in Redis, 6.2 or newer: FastMCP's list per session, a lease beside it, and scripts that guard both.
 //!
-//! Only here is `redis::` named. All goes over a [`Link`]: a [`consumer`] has its own, [`waits`] and `fleet/news` have one
+//! Only here is `redis::` named. All goes over a [`Link`]: a [`consumer`] has its own, [`key_watcher`] and `fleet/news` have one
 //! each to listen on, and the rest shares one.
 
 use std::collections::HashMap;
@@ -11,10 +11,10 @@ use redis::{FromRedisValue, ToRedisArgs, Value};
 
 use self::clock::ServerClock;
 use self::consumer::RedisConsumer;
+use self::key_watcher::KeyWatcher;
 use self::lease::lease_value;
-use self::link::{Command, Hears, Link, Server};
+use self::link::{Command, Link, Pushes, Server};
 use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
-use self::waits::Waits;
 use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
@@ -26,6 +26,7 @@ mod clock;
 mod consumer;
 mod fates;
 mod fleet;
+mod key_watcher;
 mod lease;
 mod link;
 pub(crate) mod lua;
@@ -35,7 +36,6 @@ mod reply;
 mod standing;
 mod take;
 pub(crate) mod url;
-mod waits;
 
 /// The queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
@@ -46,7 +46,7 @@ pub(crate) struct RedisBackend {
     clock: ServerClock,
     config: Arc<Config>,
     keys: Keys,
-    waits: Waits,
+    key_watcher: KeyWatcher,
 }
 
 impl std::fmt::Debug for RedisBackend {
@@ -59,9 +59,9 @@ impl RedisBackend {
     /// Connects at the first command, not here.
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
-        let link = Link::shared(&server, &config, Hears::Nothing);
-        let waits = Waits::new(Link::shared(&server, &config, Hears::Keys));
-        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, waits })
+        let link = Link::shared(&server, &config, Pushes::Nothing);
+        let key_watcher = KeyWatcher::new(Link::shared(&server, &config, Pushes::Keys));
+        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })
     }
 
     /// Sends one command over the shared link.

@@ -1,4 +1,4 @@
-//! One session's queue over a link of its own.
+//! Queue of one session, over a link of its own.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use redis::Value;
 use self::lease::Renewal;
 use super::fates::not_kept;
 use super::lease::lease_value;
-use super::link::{Answer, Command, Hears, Link, Request, Server, Watch, is_timeout};
+use super::link::{Answer, Command, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{RENEW, REPLACE, TAKE};
 use super::take;
 use crate::backend::{Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
@@ -54,7 +54,7 @@ impl RedisConsumer {
         let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
         let keys = Keys::new(config.prefix());
         // Only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
-        let link = Link::dedicated(server, &config, Hears::ChosenKeys);
+        let link = Link::dedicated(server, &config, Pushes::ChosenKeys);
         let doubt = Arc::clone(&permit);
         let watch = link.watch(keys.of(session).lease, move |_| doubt.suspend());
         link.connect().await.map_err(failed)?;

@@ -1,4 +1,4 @@
-//! What became of notifications, in Redis: a string for each receipt, a list of dead letters for each session.
+//! Outcomes of notifications in Redis: a string for each receipt, a list of dead letters for each session.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// How many letters are read at once: each may be as large as a message may be.
+/// Number of letters that are read at once: each may be as large as a message may be.
 const PIECE: usize = 10;
 
-/// How many keys are looked through at once for those with dead letters.
+/// Number of keys that are looked through at once for dead letters.
 const SCANNED: usize = 1000;
 
 /// The least pause between two looks at a receipt that nobody says anything of.
@@ -122,7 +122,7 @@ impl Fates for RedisBackend {
         let touch = redis::cmd("GET").arg(&receipt).take();
         let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
         // Before the first look, so that no change after it is missed.
-        let waiting = self.waits.register(receipt, touch, is_due);
+        let waiting = self.key_watcher.register(receipt, touch, is_due);
         loop {
             let pause = match self.receipt(session, id).await {
                 Ok((Receipt::Queued { expires_at }, now)) => {

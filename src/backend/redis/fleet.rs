@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use redis::Cmd;
 
 use super::RedisBackend;
-use super::link::{Hears, Link, Request, read};
+use super::link::{Link, Pushes, Request, read};
 use super::lua::{FORGET, REMEMBER};
 use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
 use crate::failure::{QueueError, QueueErrorKind};
@@ -105,7 +105,7 @@ impl Fleet for RedisBackend {
     fn listen(&self, process: ProcessId) -> NewsReceiver {
         let (sender, receiver) = news_channel();
         let channels = [self.keys.news(), self.keys.news_for(process)];
-        let link = Link::shared(&self.server, &self.config, Hears::Channels(channels.to_vec()));
+        let link = Link::shared(&self.server, &self.config, Pushes::Channels(channels.to_vec()));
         tokio::spawn(news::listen(link, channels, sender));
         receiver
     }

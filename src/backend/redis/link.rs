@@ -27,17 +27,17 @@ use crate::failure::QueueErrorKind;
 pub(super) use self::connection::Server;
 pub(super) use self::error::{is_timeout, read};
 pub(super) use self::health::CHECK_EVERY;
-pub(super) use self::hears::Hears;
+pub(super) use self::pushes::Pushes;
 pub(super) use self::request::{Command, Request};
-pub(super) use self::watches::{Heard, Watch};
+pub(super) use self::watches::{LinkEvent, Watch};
 
 mod connection;
 mod error;
 mod health;
-mod hears;
 mod inner;
 mod line;
 mod primary;
+mod pushes;
 mod request;
 mod watches;
 
@@ -45,7 +45,7 @@ mod watches;
 /// the [`LineLimit`] says.
 pub(super) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
 
-/// What became of one command of a request.
+/// Outcome of one command of a request.
 pub(super) type Answer = Result<Value, QueueErrorKind>;
 
 /// A link. Clones share one connection.
@@ -58,13 +58,13 @@ pub(super) struct Link {
 
 impl Link {
     /// Makes a link that many may share. Connects to nothing yet.
-    pub(super) fn shared(server: &Server, config: &Config, hears: Hears) -> Self {
-        Self::new(server, config, hears, Some(Handle::current()))
+    pub(super) fn shared(server: &Server, config: &Config, pushes: Pushes) -> Self {
+        Self::new(server, config, pushes, Some(Handle::current()))
     }
 
     /// Makes a link for one subscriber, to be connected once.
-    pub(super) fn dedicated(server: &Server, config: &Config, hears: Hears) -> Self {
-        Self::new(server, config, hears, None)
+    pub(super) fn dedicated(server: &Server, config: &Config, pushes: Pushes) -> Self {
+        Self::new(server, config, pushes, None)
     }
 
     /// Connects, where the link is not connected yet.
@@ -75,8 +75,8 @@ impl Link {
         self.inner.connecting()?.1.await.map(drop).map_err(kind)
     }
 
-    fn new(server: &Server, config: &Config, hears: Hears, home: Option<Handle>) -> Self {
-        Self { inner: Arc::new(Inner::new(server.clone(), config, hears, home)), is_for_large_answers: false }
+    fn new(server: &Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
+        Self { inner: Arc::new(Inner::new(server.clone(), config, pushes, home)), is_for_large_answers: false }
     }
 
     /// Returns the same link, with more time after answers that did not come in time.
@@ -94,10 +94,10 @@ impl Link {
         self.inner.line.learn(messages, bytes, took);
     }
 
-    /// Registers for a key or a channel. `ear` is called in the task that reads the connection, before that task hands over the
+    /// Registers for a key or a channel. `listener` is called in the task that reads the connection, before that task hands over the
     /// answer to any later command, and must not block.
-    pub(super) fn watch(&self, name: String, ear: impl Fn(Heard<'_>) + Send + Sync + 'static) -> Watch {
-        self.inner.watches.register(name, ear)
+    pub(super) fn watch(&self, name: String, listener: impl Fn(LinkEvent<'_>) + Send + Sync + 'static) -> Watch {
+        self.inner.watches.register(name, listener)
     }
 
     /// Sends one command.

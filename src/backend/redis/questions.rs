@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
+use super::key_watcher;
 use super::lua::{POSE, SETTLE, WAITING, WITHDRAW};
 use super::reply;
-use super::waits;
 use crate::backend::questions::GRACE;
 use crate::backend::{Posed, Questions, Settled};
 use crate::envelope::Timestamp;
@@ -28,7 +28,7 @@ impl Questions for RedisBackend {
     ) -> Result<Posed, QueueError> {
         const DOING: &str = "asking a question";
         let ElicitKeys { request: at, response, status, asker } = self.keys.elicit(task);
-        let (life, alive) = ((patience + GRACE).as_millis().to_string(), waits::ALIVE.as_millis().to_string());
+        let (life, alive) = ((patience + GRACE).as_millis().to_string(), key_watcher::ALIVE.as_millis().to_string());
         let arguments = [request_id, &request, &life, &alive];
         let answer = self.call(DOING, &POSE, &[at, response, status, asker], &arguments).await?;
         match reply::number(answer).map_err(|e| self.failed(DOING, e))? {
@@ -38,7 +38,7 @@ impl Questions for RedisBackend {
     }
 
     async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError> {
-        Ok(answers::answer_to(&self.waits, self.keys.elicit(task), request_id).await)
+        Ok(answers::answer_to(&self.key_watcher, self.keys.elicit(task), request_id).await)
     }
 
     async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {

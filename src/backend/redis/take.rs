@@ -11,7 +11,7 @@ use crate::backend::{Delivered, LeaseState, LineLimit, OwnerToken, Replaced};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 
-/// Who asks, and what of.
+/// Arguments of a take.
 pub(super) struct Question<'a> {
     pub(super) owner: OwnerToken,
     pub(super) delivered: Option<&'a Delivered>,
@@ -62,7 +62,7 @@ pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>
     arguments
 }
 
-/// What the script answered, the messages not yet decoded.
+/// Answer of the script, the messages not yet decoded.
 pub(super) struct Answer {
     pub(super) lease: LeaseState,
     pub(super) changed: bool,

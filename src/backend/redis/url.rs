@@ -2,7 +2,7 @@
 
 use crate::config::ConfigError;
 
-/// What is shown of a URL that has no parts to show.
+/// Text for a URL that has no parts to show.
 const UNREADABLE: &str = "a URL that cannot be read";
 
 /// Returns a URL as it may be shown: its scheme, host, port and database, or the path of its socket. What stands anywhere

@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::backend::fleet::{News, NewsSender};
-use crate::backend::redis::link::{CHECK_EVERY, Heard, Link};
+use crate::backend::redis::link::{CHECK_EVERY, Link, LinkEvent};
 
 /// Listens to these channels for as long as there is a receiver.
 pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender) {
     let (lost, unreadable) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
     let _watches = channels.map(|channel| {
         let (lost, unreadable, sender) = (Arc::clone(&lost), Arc::clone(&unreadable), sender.clone());
-        link.watch(channel, move |heard| match heard {
-            Heard::Message(text) => match News::decode(text) {
+        link.watch(channel, move |event| match event {
+            LinkEvent::Message(text) => match News::decode(text) {
                 Some(news) => sender.send(news),
                 None => warn_of_unreadable(unreadable.fetch_add(1, Ordering::Relaxed) + 1),
             },
-            Heard::Lost => lost.notify_one(),
-            Heard::Changed => {}
+            LinkEvent::Lost => lost.notify_one(),
+            LinkEvent::Changed => {}
         })
     });
     let mut last = 1;

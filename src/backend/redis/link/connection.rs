@@ -1,4 +1,4 @@
-//! One connection to Redis. Only this file names the connection types of redis-rs.
+//! Connections to Redis. Only this file names the connection types of redis-rs.
 
 use std::io;
 use std::time::Duration;

@@ -11,10 +11,10 @@ use tokio::runtime::Handle;
 
 use super::connection::{CONNECT_TIMEOUT, Connection, Push, Server};
 use super::health::Health;
-use super::hears::Hears;
 use super::line::Line;
 use super::primary;
-use super::watches::{Heard, Watches};
+use super::pushes::Pushes;
+use super::watches::{LinkEvent, Watches};
 use crate::backend::LineLimit;
 use crate::backend::redis::push::{CALL_BYTES, CALL_MESSAGES};
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::lock::lock;
 /// Connection of a link, and what is known of it.
 pub(super) struct Inner {
     server: Server,
-    hears: Hears,
+    pushes: Pushes,
     /// Where a shared link's connection is driven: whoever needs one first may run on a subscriber's arbiter, which ends with
     /// that subscriber. `None` for a dedicated link.
     home: Option<Handle>,
@@ -41,15 +41,15 @@ pub(super) struct State {
     current: Option<Connecting>,
 }
 
-/// One attempt, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
+/// Attempt to connect, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
 pub(super) type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<Connection>>>;
 
 impl Inner {
-    pub(super) fn new(server: Server, config: &Config, hears: Hears, home: Option<Handle>) -> Self {
+    pub(super) fn new(server: Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
         let limit = LineLimit::new(CALL_MESSAGES, CALL_BYTES).for_messages_of(config.message_max_bytes());
         Self {
             server,
-            hears,
+            pushes,
             home,
             probe: primary::probe(&Keys::new(config.prefix())),
             line: Line::new(limit),
@@ -82,14 +82,14 @@ impl Inner {
     }
 
     fn connect(self: &Arc<Self>, made: u64) -> impl Future<Output = RedisResult<Connection>> + Send + 'static {
-        let (server, hears, home) = (self.server.clone(), self.hears.clone(), self.home.clone());
+        let (server, pushes, home) = (self.server.clone(), self.pushes.clone(), self.home.clone());
         let inner = Arc::downgrade(self);
         async move {
-            let attempt = || attempt(server.clone(), hears.clone(), inner.clone(), made);
+            let attempt = || attempt(server.clone(), pushes.clone(), inner.clone(), made);
             if let Some(home) = home {
                 let mut at_home = home.spawn(attempt());
                 // Longer than the attempt lasts.
-                let time = CONNECT_TIMEOUT + hears.time() + Duration::from_secs(1);
+                let time = CONNECT_TIMEOUT + pushes.time() + Duration::from_secs(1);
                 if let Ok(Ok(connected)) = tokio::time::timeout(time, &mut at_home).await {
                     return connected;
                 }
@@ -100,12 +100,12 @@ impl Inner {
         }
     }
 
-    /// Does what Redis told by itself over the connection with this number.
-    fn heard(&self, made: u64, push: &Push) {
+    /// Tells those who registered of a push over the connection with this number.
+    fn dispatch(&self, made: u64, push: &Push) {
         match push {
-            Push::Changed(keys) => keys.iter().for_each(|key| self.watches.tell(key, Heard::Changed)),
-            Push::AllChanged => self.watches.tell_all(Heard::Changed),
-            Push::Message { channel, text } => self.watches.tell(channel, Heard::Message(text)),
+            Push::Changed(keys) => keys.iter().for_each(|key| self.watches.tell(key, LinkEvent::Changed)),
+            Push::AllChanged => self.watches.tell_all(LinkEvent::Changed),
+            Push::Message { channel, text } => self.watches.tell(channel, LinkEvent::Message(text)),
             Push::Disconnected => {
                 self.forget(made);
             }
@@ -116,7 +116,7 @@ impl Inner {
     pub(super) fn forget(&self, made: u64) -> bool {
         let over = self.take(made).is_some();
         if over {
-            self.watches.tell_all(Heard::Lost);
+            self.watches.tell_all(LinkEvent::Lost);
         }
         over
     }
@@ -162,19 +162,19 @@ impl Inner {
     }
 }
 
-/// Makes a connection, and asks for what is to be heard over it.
-async fn attempt(server: Server, hears: Hears, inner: Weak<Inner>, made: u64) -> RedisResult<Connection> {
+/// Makes a connection, and asks for its pushes.
+async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) -> RedisResult<Connection> {
     let pushed = {
         let inner = inner.clone();
         move |push| {
             if let Some(inner) = inner.upgrade() {
-                inner.heard(made, &push);
+                inner.dispatch(made, &push);
             }
         }
     };
     let connected = async {
         let connection = server.connect(pushed).await?;
-        hears.ask(&connection).await?;
+        pushes.ask(&connection).await?;
         Ok(connection)
     };
     let connected = connected.await;

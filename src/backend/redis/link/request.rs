@@ -8,7 +8,7 @@ use super::error::is_noscript;
 use super::primary::refuses;
 use crate::backend::redis::lua::Script;
 
-/// One command, or one call of a script.
+/// Single command, or call of a script.
 #[derive(Clone)]
 pub(in crate::backend::redis) struct Command {
     command: Cmd,

@@ -1,13 +1,13 @@
-//! Who wants to hear of which key or channel of a link.
+//! Registrations at a link, for its keys and channels.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::lock::lock;
 
-/// What a link tells those who registered.
+/// Event that a link tells those who registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::backend::redis) enum Heard<'a> {
+pub(in crate::backend::redis) enum LinkEvent<'a> {
     /// The key has changed, or may have. Redis tells of the next change only once the key was read again.
     Changed,
     /// A message came over the channel.
@@ -17,9 +17,9 @@ pub(in crate::backend::redis) enum Heard<'a> {
 }
 
 /// Called in the task that reads the connection: before any answer that comes behind the news, and never for long.
-type Ear = Arc<dyn Fn(Heard<'_>) + Send + Sync>;
+type Listener = Arc<dyn Fn(LinkEvent<'_>) + Send + Sync>;
 
-/// Registered ears, by the keys and channels that they hear of.
+/// Registered listeners, by the keys and channels that they hear of.
 #[derive(Default)]
 pub(super) struct Watches {
     state: Mutex<State>,
@@ -27,7 +27,7 @@ pub(super) struct Watches {
 
 #[derive(Default)]
 struct State {
-    ears: HashMap<String, Vec<(u64, Ear)>>,
+    listeners: HashMap<String, Vec<(u64, Listener)>>,
     next: u64,
 }
 
@@ -40,41 +40,46 @@ pub(in crate::backend::redis) struct Watch {
 
 impl Watches {
     /// Registers for a key or a channel.
-    pub(super) fn register(self: &Arc<Self>, name: String, ear: impl Fn(Heard<'_>) + Send + Sync + 'static) -> Watch {
+    pub(super) fn register(
+        self: &Arc<Self>,
+        name: String,
+        listener: impl Fn(LinkEvent<'_>) + Send + Sync + 'static,
+    ) -> Watch {
         let mut state = lock(&self.state);
         let number = state.next;
         state.next += 1;
-        state.ears.entry(name.clone()).or_default().push((number, Arc::new(ear)));
+        state.listeners.entry(name.clone()).or_default().push((number, Arc::new(listener)));
         Watch { watches: Arc::clone(self), name, number }
     }
 
     /// Tells those who registered for a key or a channel.
-    pub(super) fn tell(&self, name: &[u8], heard: Heard<'_>) {
+    pub(super) fn tell(&self, name: &[u8], event: LinkEvent<'_>) {
         let Ok(name) = std::str::from_utf8(name) else { return };
-        let ears: Vec<Ear> = match lock(&self.state).ears.get(name) {
-            Some(ears) => ears.iter().map(|(_, ear)| Arc::clone(ear)).collect(),
+        let listeners: Vec<Listener> = match lock(&self.state).listeners.get(name) {
+            Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
             None => return,
         };
-        // Without the lock: an ear may register, or drop a registration.
-        ears.iter().for_each(|ear| ear(heard));
+        // Without the lock: a listener may register, or drop a registration.
+        listeners.iter().for_each(|listener| listener(event));
     }
 
     /// Tells all.
-    pub(super) fn tell_all(&self, heard: Heard<'_>) {
-        let ears: Vec<Ear> = lock(&self.state).ears.values().flatten().map(|(_, ear)| Arc::clone(ear)).collect();
-        ears.iter().for_each(|ear| ear(heard));
+    pub(super) fn tell_all(&self, event: LinkEvent<'_>) {
+        let listeners: Vec<Listener> =
+            lock(&self.state).listeners.values().flatten().map(|(_, listener)| Arc::clone(listener)).collect();
+        listeners.iter().for_each(|listener| listener(event));
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut state = lock(&self.watches.state);
-        if let Some(ears) = state.ears.get_mut(&self.name) {
-            let place = ears.iter().position(|(number, _)| *number == self.number);
-            // Dropped behind the lock: an ear may own whatever drops another registration.
-            let _ear = place.map(|place| ears.swap_remove(place));
-            if ears.is_empty() {
-                state.ears.remove(&self.name);
+        if let Some(listeners) = state.listeners.get_mut(&self.name) {
+            let place = listeners.iter().position(|(number, _)| *number == self.number);
+            // Dropped behind the lock: a listener may own whatever drops another registration.
+            let _listener = place.map(|place| listeners.swap_remove(place));
+            if listeners.is_empty() {
+                state.listeners.remove(&self.name);
             }
             drop(state);
         }
@@ -99,19 +104,19 @@ mod tests {
             heard
         };
         let (_a, b, _c) = (watch("x", "a"), watch("x", "b"), watch("y", "c"));
-        watches.tell(b"x", Heard::Changed);
+        watches.tell(b"x", LinkEvent::Changed);
         assert_eq!(take(), ["a: Changed", "b: Changed"]);
-        watches.tell(b"z", Heard::Changed);
-        watches.tell(b"\xff", Heard::Changed);
+        watches.tell(b"z", LinkEvent::Changed);
+        watches.tell(b"\xff", LinkEvent::Changed);
         drop(b);
-        watches.tell(b"x", Heard::Message(b"1"));
+        watches.tell(b"x", LinkEvent::Message(b"1"));
         assert_eq!(take(), ["a: Message([49])"]);
-        watches.tell_all(Heard::Lost);
+        watches.tell_all(LinkEvent::Lost);
         assert_eq!(take(), ["a: Lost", "c: Lost"]);
     }
 
     #[test]
-    fn an_ear_may_drop_registrations() {
+    fn a_listener_may_drop_registrations() {
         let watches = Arc::new(Watches::default());
         let other: Arc<Mutex<Option<Watch>>> = Arc::default();
         let _watch = {
@@ -119,8 +124,8 @@ mod tests {
             watches.register("x".to_owned(), move |_| drop(lock(&other).take()))
         };
         *lock(&other) = Some(watches.register("y".to_owned(), |_| ()));
-        watches.tell_all(Heard::Lost);
+        watches.tell_all(LinkEvent::Lost);
         assert!(lock(&other).is_none());
-        assert!(!lock(&watches.state).ears.contains_key("y"), "no key is left");
+        assert!(!lock(&watches.state).listeners.contains_key("y"), "no key is left");
     }
 }

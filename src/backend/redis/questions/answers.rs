@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::backend::questions::TAKEN_OVER;
+use crate::backend::redis::key_watcher::{ALIVE, KeyWatcher};
 use crate::backend::redis::link::Command;
 use crate::backend::redis::lua::{COLLECT, TOUCH};
 use crate::backend::redis::reply::{self, BadReply};
-use crate::backend::redis::waits::{ALIVE, Waits};
 use crate::failure::QueueErrorKind;
 use crate::keys::ElicitKeys;
 use crate::question::Answer;
 
-/// How long FastMCP may take to give an answer from when it lies there, and how often that is looked at.
+/// Longest time that FastMCP takes to give an answer that lies there already, and the time between two looks at that.
 const GIVING: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -24,13 +24,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 const BEING_GIVEN: Value = Value::Int(2);
 
 /// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
-pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str) -> Answer {
+pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id: &str) -> Answer {
     let alive = ALIVE.as_millis().to_string();
     let touch = Command::call(&TOUCH, &[&keys.asker, &keys.response, &keys.request], &[request_id, &alive]);
-    let waiting = waits.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
+    let waiting = watcher.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
     loop {
         waiting.looked().await;
-        match collect(waits, &keys, request_id).await {
+        match collect(watcher, &keys, request_id).await {
             Ok(Some(answer)) => return answer,
             // Told of something else.
             Ok(None) => {}
@@ -45,12 +45,12 @@ pub(super) async fn answer_to(waits: &Waits, keys: ElicitKeys, request_id: &str)
     }
 }
 
-async fn collect(waits: &Waits, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
+async fn collect(watcher: &KeyWatcher, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
     let ElicitKeys { request, response, status, asker } = keys;
     let began = Instant::now();
     let answer = loop {
         let how = if began.elapsed() < GIVING { "wait" } else { "take" };
-        match waits.link().call(&COLLECT, &[request, response, status, asker], &[request_id, how]).await? {
+        match watcher.link().call(&COLLECT, &[request, response, status, asker], &[request_id, how]).await? {
             BEING_GIVEN => tokio::time::sleep(GLANCE).await,
             answer => break answer,
         }

@@ -1,4 +1,4 @@
-//! What a link asks Redis to tell by itself.
+//! [`Pushes`]: events of which Redis tells a link by itself.
 
 use std::io;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::ANSWER_TIMEOUT;
 use super::connection::Connection;
 use super::primary::refuses;
 
-/// What Redis is to tell by itself over a link.
+/// Events of which Redis tells a link by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::backend::redis) enum Hears {
+pub(in crate::backend::redis) enum Pushes {
     /// Nothing.
     Nothing,
     /// The next change of each key that is read over the link.
@@ -22,7 +22,7 @@ pub(in crate::backend::redis) enum Hears {
     Channels(Vec<String>),
 }
 
-impl Hears {
+impl Pushes {
     /// Returns the longest time that [`ask`](Self::ask) lasts.
     pub(super) fn time(&self) -> Duration {
         if *self == Self::Nothing { Duration::ZERO } else { ANSWER_TIMEOUT }

@@ -1,4 +1,4 @@
-//! Waiting for what others write: any number of questions and receipts of this process over one link.
+//! [`KeyWatcher`]: waits for what others write, for any number of questions and receipts of this process over one link.
 //!
 //! The link tracks each key that is read over it, so the server tells of the next change to the key. What a lost message, a new
 //! connection or a full tracking table could hide, a round of touches every few seconds finds; the same round says that those
@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::link::{Command, Heard, Link, Request, Watch};
+use super::link::{Command, Link, LinkEvent, Request, Watch};
 use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
@@ -24,8 +24,8 @@ const ROUND: Duration = Duration::from_secs(5);
 /// Number of keys that one request touches.
 const TOGETHER: usize = 500;
 
-/// Keys that this process waits for.
-pub(super) struct Waits {
+/// All keys that this process waits for.
+pub(super) struct KeyWatcher {
     shared: Arc<Shared>,
 }
 
@@ -53,16 +53,16 @@ struct Waiting {
     look: Notify,
 }
 
-/// One that waits; dropped, it waits no more.
-pub(super) struct Registered<'a> {
+/// Registration of a key, until it is dropped.
+pub(super) struct WatchedKey<'a> {
     shared: &'a Arc<Shared>,
     waiting: Arc<Waiting>,
     number: u64,
     _watch: Watch,
 }
 
-impl Waits {
-    /// Waits over a link that hears of the keys that are read.
+impl KeyWatcher {
+    /// Watches over a link that tells of the keys that are read.
     pub(super) fn new(link: Link) -> Self {
         Self { shared: Arc::new(Shared { link, state: Mutex::default(), work: Notify::new() }) }
     }
@@ -74,14 +74,14 @@ impl Waits {
         key: String,
         touch: impl Into<Command>,
         is_due: fn(&Value) -> bool,
-    ) -> Registered<'_> {
+    ) -> WatchedKey<'_> {
         let shared = &self.shared;
         let waiting = Arc::new(Waiting { touch: touch.into(), is_due, look: Notify::new() });
         let watch = {
             let (shared, waiting) = (Arc::downgrade(shared), Arc::clone(&waiting));
-            self.shared.link.watch(key, move |heard| match (heard, shared.upgrade()) {
+            self.shared.link.watch(key, move |event| match (event, shared.upgrade()) {
                 // Nothing is tracked on a new connection.
-                (Heard::Lost, Some(shared)) => shared.touch_soon(&waiting),
+                (LinkEvent::Lost, Some(shared)) => shared.touch_soon(&waiting),
                 _ => waiting.look.notify_one(),
             })
         };
@@ -93,7 +93,7 @@ impl Waits {
             number
         };
         shared.touch_soon(&waiting);
-        Registered { shared, waiting, number, _watch: watch }
+        WatchedKey { shared, waiting, number, _watch: watch }
     }
 
     /// Returns the link that all wait on.
@@ -102,7 +102,7 @@ impl Waits {
     }
 }
 
-impl Registered<'_> {
+impl WatchedKey<'_> {
     /// Ends when there may be something to look at, also where that was before this call.
     pub(super) async fn looked(&self) {
         self.waiting.look.notified().await;
@@ -159,7 +159,7 @@ impl Shared {
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for WatchedKey<'_> {
     fn drop(&mut self) {
         self.shared.state().waiting.remove(&self.number);
     }
