@@ -258,3 +258,19 @@ fn names_a_moment(line: &str) -> bool {
     };
     line.as_bytes().windows(11).any(matches)
 }
+
+#[test]
+fn the_page_of_the_architecture_has_the_drawing_of_the_machine_and_names_each_room() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let state = std::fs::read_to_string(src().join("subscription/state.rs")).unwrap();
+    let drawing: Vec<_> = state.lines().skip_while(|line| *line != "//! ```text").skip(1).collect();
+    let drawing: Vec<_> = drawing.iter().take_while(|line| **line != "//! ```").map(|line| &line[3..]).collect();
+    assert!(drawing.len() > 5, "the drawing was not found");
+    for line in drawing {
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        assert!(page.lines().any(|other| other == line), "{line:?} is not in the page: draw the machine there too");
+    }
+    for room in ORDER {
+        assert!(page.contains(room), "{room} is not in the page");
+    }
+}
