@@ -92,3 +92,19 @@ pub enum Replaced {
     /// The lease is not ours: nothing was written.
     NotOurs,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_matches_messages_of_its_length_and_its_last_bytes_only() {
+        let long = "x".repeat(Mark::BYTES) + "end";
+        let mark = Mark::of(long.as_bytes());
+        assert_eq!((mark.length, mark.last.len()), (long.len(), Mark::BYTES));
+        assert!(mark.matches(long.as_bytes()));
+        assert!(!mark.matches(format!("x{long}").as_bytes()), "a longer one that ends alike");
+        assert!(!mark.matches(long.replace("end", "and").as_bytes()), "one of the same length");
+        assert!(Mark::of(b"").matches(b"") && !Mark::of(b"").matches(b"x"));
+    }
+}

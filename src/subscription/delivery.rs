@@ -216,3 +216,6 @@ fn after(error: HandOverError, envelope: Envelope, config: &Config, lot: f64) ->
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,23 @@ mod tests {
     #[tokio::test]
     async fn a_doubt_wakes_who_waits_for_it_also_when_it_came_first() {
         let permit = Permit::new();
+        let doubted = permit.doubted();
+        tokio::pin!(doubted);
+        let none_yet = tokio::time::timeout(Duration::ZERO, &mut doubted).await;
+        assert!(none_yet.is_err());
         permit.suspend();
+        doubted.await;
         permit.doubted().await;
+    }
+
+    #[test]
+    fn a_doubt_suspends_until_it_is_settled() {
+        let permit = Permit::unlimited();
+        let now = Instant::now();
+        assert!(permit.holds(now) && !permit.is_in_doubt());
+        permit.suspend();
+        assert!(!permit.holds(now) && permit.is_in_doubt());
+        permit.confirmed(permit.mark());
+        assert!(permit.holds(now + 1000 * LEASE));
     }
 }

@@ -5,7 +5,13 @@ use crate::config::Delivery;
 use crate::failure::{Cause, QueueErrorKind};
 use crate::fate::DiscardReason;
 use crate::subscription::delivery::BatchEnd;
+use crate::subscription::event::Note;
 use crate::subscription::{Delivered, LeaseState, Operation, Replaced};
+
+mod at_most_once;
+mod batch;
+mod life;
+mod refusals;
 
 const TTL: Duration = Duration::from_secs(300);
 /// Any moment of the queue's clock: the tests know no other.
@@ -116,6 +122,29 @@ fn items(messages: &[u32]) -> Vec<Item> {
     messages.iter().map(|n| Item::decode("q", raw(*n), TTL)).collect()
 }
 
+fn id_of(n: u32) -> NotificationId {
+    NotificationId::derived(&n.to_be_bytes())
+}
+
+/// A message whose producer asked for a receipt, and that brings the question `q<n>`.
+fn asking_raw(n: u32) -> Vec<u8> {
+    let mut message: serde_json::Value = serde_json::from_slice(&raw(n)).unwrap();
+    let elicitation =
+        json!({"requestId": format!("q{n}"), "requestedSchema": {}, "deadline": NOW.plus(TTL).to_string()});
+    let related = json!({"taskId": "t", "task_scope": null, "elicitation": elicitation});
+    message["notification"]["params"]["_meta"] = json!({"io.modelcontextprotocol/related-task": related});
+    message["receipt"] = json!(true);
+    message.to_string().into_bytes()
+}
+
+fn asking(n: u32) -> Item {
+    Item::decode("q", asking_raw(n), TTL)
+}
+
+fn unreadable() -> Item {
+    Item::decode("q", b"{".to_vec(), TTL)
+}
+
 fn taken(lease: LeaseState, items: Vec<Item>) -> Event {
     Event::Taken(Taken { lease, changed: false, now: NOW, items })
 }
@@ -146,6 +175,35 @@ fn delivered_ids(actions: &[Action]) -> Vec<u32> {
     });
     let number = |envelope: &Envelope| envelope.parse_params::<serde_json::Value>().unwrap()["n"].as_u64().unwrap();
     batch.unwrap_or_else(|| panic!("no delivery in {actions:?}")).iter().map(|e| number(e) as u32).collect()
+}
+
+fn delivers(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Deliver { .. }))
+}
+
+fn notes(actions: &[Action]) -> impl Iterator<Item = &Note> {
+    actions.iter().filter_map(|action| match action {
+        Action::Note(note) => Some(note),
+        _ => None,
+    })
+}
+
+/// The discards that the actions tell of: the id, whether there was a question, the reason.
+fn discarded(actions: &[Action]) -> Vec<(Option<NotificationId>, bool, DiscardReason)> {
+    let told = notes(actions).filter_map(|note| match note {
+        Note::Discarded { id, question, reason } => Some((*id, question.is_some(), reason.clone())),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Ids of the questions that the actions ask.
+fn asked(actions: &[Action]) -> Vec<String> {
+    let asked = actions.iter().filter_map(|action| match action {
+        Action::Ask { questions, .. } => Some(questions.iter().map(|question| question.request_id.clone())),
+        _ => None,
+    });
+    asked.flatten().collect()
 }
 
 fn exit(actions: &[Action]) -> Option<ExitReason> {
@@ -320,24 +378,4 @@ fn what_is_delivered_over_a_broken_connection_is_skipped_when_it_comes_again() {
     rig.feed(Event::Renewed(LeaseState::Held));
     rig.feed(taken(LeaseState::Held, items(&[1])));
     assert_eq!(acknowledged(&rig.feed(Event::Questions(Vec::new()))).unwrap().count, 1);
-}
-
-#[test]
-fn at_most_once_the_acknowledgement_comes_first() {
-    let mut rig = Rig::waiting(Delivery::AtMostOnce);
-    let actions = rig.feed(taken(LeaseState::Held, items(&[1, 2])));
-    assert_eq!(acknowledged(&actions).unwrap().count, 1);
-    assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[2])))), [1]);
-    assert_eq!(acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap().last, Mark::of(&raw(2)));
-}
-
-#[test]
-fn at_most_once_a_notification_whose_removal_is_unknown_is_not_delivered() {
-    let mut rig = Rig::waiting(Delivery::AtMostOnce);
-    rig.feed(taken(LeaseState::Held, items(&[1])));
-    rig.feed(Event::Failed(failure()));
-    rig.timer();
-    rig.feed(Event::Opened);
-    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
-    assert!(matches!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(_)));
 }

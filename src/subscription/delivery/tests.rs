@@ -1,0 +1,181 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::subscription::batch::Item;
+
+const TTL: Duration = Duration::from_secs(300);
+/// Any moment of the queue's clock: the tests know no other.
+const NOW: Timestamp = Timestamp(1_000_000_000_000);
+
+fn envelope_of(notification: &serde_json::Value) -> Envelope {
+    let at = NOW.to_string();
+    let raw = json!({"notification": notification, "attempt": 1, "enqueued_at": at}).to_string();
+    Item::decode("q", raw.into_bytes(), TTL).envelope.unwrap()
+}
+
+fn envelope(n: u32) -> Envelope {
+    envelope_of(&json!({"method": "notifications/x", "params": {"n": n}}))
+}
+
+fn status(task: &str, status: &str) -> Envelope {
+    envelope_of(&json!({"method": "notifications/tasks/status", "params": {"taskId": task, "status": status}}))
+}
+
+fn n(envelope: &Envelope) -> u64 {
+    envelope.parse_params::<serde_json::Value>().unwrap()["n"].as_u64().unwrap()
+}
+
+/// A delivery, and what it needs besides.
+struct Rig {
+    delivery: Delivery,
+    ended: EndedTasks,
+    now: Instant,
+}
+
+/// Next step, as the tests look at it.
+#[derive(Debug, PartialEq)]
+enum Next {
+    HandOver,
+    Confirm,
+    Done { accepted: usize, end: String, rest: usize },
+}
+
+impl Rig {
+    fn new(batch: Vec<Envelope>) -> Self {
+        let (now, permit) = (Instant::now(), Arc::new(Permit::unlimited()));
+        Self { delivery: Delivery::new(batch, (NOW, now), permit), ended: EndedTasks::default(), now }
+    }
+
+    fn next(&mut self) -> Next {
+        match self.delivery.next(self.now, &self.ended) {
+            Step::HandOver(_) => Next::HandOver,
+            Step::Confirm => Next::Confirm,
+            Step::Done(Outcome { accepted, end, rest }) => {
+                let end = format!("{end:?}");
+                let end = end.split([' ', '{']).next().unwrap_or_default().to_owned();
+                Next::Done { accepted, end, rest: rest.len() }
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Result<(), HandOverError>) {
+        let config = Config::builder().max_attempts(3).build().unwrap();
+        self.delivery.handed_over(answer, &config, &mut self.ended, 0.5);
+    }
+
+    /// Hands the next one over, which the session accepts.
+    fn accept(&mut self) {
+        assert_eq!(self.next(), Next::HandOver);
+        self.answer(Ok(()));
+    }
+}
+
+fn done(accepted: usize, end: &str, rest: usize) -> Next {
+    Next::Done { accepted, end: end.to_owned(), rest }
+}
+
+#[test]
+fn all_are_handed_over_in_order_and_then_confirmed_once() {
+    let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
+    for expected in [1, 2] {
+        let Step::HandOver(next) = rig.delivery.next(rig.now, &rig.ended) else { panic!("{expected} comes next") };
+        assert_eq!(n(next), expected);
+        rig.answer(Ok(()));
+    }
+    assert_eq!(rig.next(), Next::Confirm);
+    rig.delivery.confirmed(Ok(()));
+    assert_eq!(rig.next(), done(2, "AllAccepted", 0));
+}
+
+#[test]
+fn where_nothing_was_handed_over_nothing_is_confirmed() {
+    assert_eq!(Rig::new(Vec::new()).next(), done(0, "AllAccepted", 0));
+    let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
+    rig.next();
+    rig.answer(Err(HandOverError::NotReady("no stream".to_owned())));
+    assert_eq!(rig.next(), done(0, "NotReady(\"no", 1));
+}
+
+#[test]
+fn without_the_permit_nothing_more_is_handed_over() {
+    let (now, permit) = (Instant::now(), Arc::new(Permit::new()));
+    permit.renewed(now, TTL, permit.mark());
+    let delivery = Delivery::new(vec![envelope(1), envelope(2)], (NOW, now), Arc::clone(&permit));
+    let mut rig = Rig { delivery, ended: EndedTasks::default(), now };
+    rig.accept();
+    permit.revoke();
+    assert_eq!(rig.next(), Next::Confirm);
+    rig.delivery.confirmed(Ok(()));
+    assert_eq!(rig.next(), done(1, "NotPermitted", 1));
+}
+
+#[test]
+fn what_expires_before_its_turn_is_discarded() {
+    let mut rig = Rig::new(vec![envelope(1), envelope(2), envelope(3)]);
+    rig.now += TTL - Duration::from_millis(1);
+    rig.accept();
+    rig.now += Duration::from_millis(1);
+    assert_eq!(rig.next(), Next::Confirm);
+    rig.delivery.confirmed(Ok(()));
+    assert_eq!(rig.next(), done(1, "Discarded(Expired)", 1));
+}
+
+#[test]
+fn a_status_of_a_task_whose_end_was_delivered_is_discarded() {
+    let batch = vec![status("a", "completed"), status("b", "working"), status("a", "failed"), status("a", "working")];
+    let mut rig = Rig::new(batch);
+    for _ in 0..3 {
+        rig.accept();
+    }
+    assert_eq!(rig.next(), Next::Confirm);
+    rig.delivery.confirmed(Ok(()));
+    assert_eq!(rig.next(), done(3, "Discarded(Superseded)", 0));
+}
+
+#[test]
+fn what_was_not_confirmed_was_not_delivered() {
+    for (error, end) in [
+        (HandOverError::Closed, "Closed"),
+        (HandOverError::NotReady("it".to_owned()), "NotReady(\"the"),
+        (HandOverError::Rejected("it".to_owned()), "NotReady(\"the"),
+        (HandOverError::Transient("it".to_owned()), "NotReady(\"the"),
+    ] {
+        let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
+        rig.accept();
+        rig.accept();
+        assert_eq!(rig.next(), Next::Confirm);
+        rig.delivery.confirmed(Err(error));
+        assert_eq!(rig.next(), done(0, end, 0));
+    }
+}
+
+#[test]
+fn a_refusal_says_what_follows() {
+    for (error, end) in [
+        (HandOverError::Closed, "Closed"),
+        (HandOverError::NotReady("it".to_owned()), "NotReady(\"it\")"),
+        (HandOverError::Rejected("it".to_owned()), "Discarded(Rejected(\"it\"))"),
+        (HandOverError::Transient("it".to_owned()), "Failed"),
+    ] {
+        let mut rig = Rig::new(vec![envelope(1), envelope(2), envelope(3)]);
+        rig.accept();
+        assert_eq!(rig.next(), Next::HandOver);
+        rig.answer(Err(error));
+        assert_eq!(rig.next(), Next::Confirm, "what was accepted before is confirmed");
+        rig.delivery.confirmed(Ok(()));
+        assert_eq!(rig.next(), done(1, end, 1));
+    }
+}
+
+#[test]
+fn the_last_attempt_that_fails_is_a_discard() {
+    let twice_failed = envelope(1).after_failure("before");
+    let mut rig = Rig::new(vec![Item::decode("q", twice_failed, TTL).envelope.unwrap()]);
+    rig.next();
+    rig.answer(Err(HandOverError::Transient("again".to_owned())));
+    let Step::Done(Outcome { end, .. }) = rig.delivery.next(rig.now, &rig.ended) else { panic!("it is over") };
+    let BatchEnd::Discarded(reason) = end else { panic!("{end:?}") };
+    assert_eq!(reason, DiscardReason::AttemptsExhausted { attempts: 3, last_error: "again".to_owned() });
+}
