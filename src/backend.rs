@@ -68,7 +68,11 @@ pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'stati
     /// What was sent may be queued.
     async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>>;
 
-    /// The sessions that someone in the fleet owns.
+    /// Returns the sessions that someone in the fleet owns, for broadcasts and monitoring.
+    ///
+    /// In Redis this is what the owners have announced: an owner is listed from its first claim, renewal or take on, and not
+    /// by [`claim_if_absent`](Self::claim_if_absent) alone. Where another owner took a session over and then released it, the
+    /// session is listed until the lease of the first one would have ended.
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
 
     /// Opens one session's queue for one who would own it. Nothing is claimed yet.

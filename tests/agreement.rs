@@ -1,6 +1,8 @@
 //! Memory and Redis agree: random schedules of backend calls, the same on the memory backend and on a real Redis, with every
 //! answer compared. So what the simulator finds with the memory store holds for the Lua scripts.
 //!
+//! `live_sessions` is not among the calls: in Redis it answers what owners have announced, as its documentation says.
+//!
 //! A schedule that fails is printed in its shortest form, with a command that replays it. Environment:
 //!
 //! - `AGREEMENT_SEED`: plays the schedule of this seed only.

@@ -211,6 +211,9 @@ pub(crate) async fn live_sessions_are_those_that_someone_owns(place: &Place) {
     assert_eq!(live().await, ids);
     assert!(queue.release(&ids[1], owners[1].token).await.unwrap());
     assert_eq!(live().await, [ids[0].clone(), ids[2].clone()]);
+    // A take that takes an absent lease makes its session live again.
+    owners[1].take().await;
+    assert_eq!(live().await, ids);
     // Who only opened and who stopped renewing are not live.
     eventually("the end of the leases", SOON, async || live().await.is_empty()).await;
     assert_eq!(elsewhere.live_sessions().await.unwrap(), [session()]);

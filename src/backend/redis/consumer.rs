@@ -146,6 +146,9 @@ impl RedisConsumer {
             // Where a newer claim came between, the next take says so.
             _ => self.permit.revoke(),
         }
+        if lease == LeaseState::Reclaimed && still_ours {
+            self.announce(now.0 / 1000).await?;
+        }
         let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
         let items: Vec<Item> =
             messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();

@@ -160,7 +160,7 @@ impl RedisConsumer {
     }
 
     /// Says in the sorted set until when the session is live. The set lies in a slot of its own, so in no script.
-    async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
+    pub(super) async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
         let lease_ms = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX);
         let mut request = Request::new();
         request.add(redis::cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member));
