@@ -23,4 +23,4 @@ pub use self::machine::Subscription;
 pub use self::permit::{DoubtMark, Permit};
 pub use self::state::{ExitReason, SessionState, SubscriberState};
 #[cfg(feature = "testing")]
-pub use self::{delivery::BatchEnd, event::OperationKind, state::IllegalTransition};
+pub use self::{delivery::BatchEnd, event::IllegalTransition, event::OperationKind};

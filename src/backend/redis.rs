@@ -28,6 +28,7 @@ mod fates;
 mod fleet;
 mod key_watcher;
 mod lease;
+mod letters;
 mod link;
 pub(crate) mod lua;
 mod push;

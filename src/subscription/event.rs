@@ -7,7 +7,7 @@ use super::ack::{Delivered, Fate};
 use super::batch::{LeaseState, Mark, Replaced, Taken};
 use super::delivery::Outcome;
 use super::permit::Permit;
-use super::state::{ExitReason, SessionState};
+use super::state::{ExitReason, SessionState, SubscriberState};
 use crate::envelope::{Envelope, Timestamp};
 use crate::failure::QueueError;
 use crate::fate::DiscardReason;
@@ -236,4 +236,16 @@ pub enum Note {
         /// Reason, for the log and the worker.
         why: &'static str,
     },
+}
+
+/// An event came in a state that does not allow it: a defect of the driver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} is under way")]
+pub struct IllegalTransition {
+    /// State of the machine.
+    pub state: SubscriberState,
+    /// Operation on the queue that is under way, if any.
+    pub operation: Option<OperationKind>,
+    /// Name of the event.
+    pub event: &'static str,
 }

@@ -22,8 +22,6 @@
 //!
 //! An operation or a delivery that is under way ends first. Only a wait is dropped, and at a stop a connecting.
 
-use super::event::OperationKind;
-
 /// State of a subscriber.
 ///
 /// Each state names the operations on the queue that may be under way in it. There is one at a time.
@@ -69,18 +67,6 @@ pub enum ExitReason {
     Panicked(String),
     /// The arbiter of the subscriber was stopped under it.
     Dropped,
-}
-
-/// An event came in a state that does not allow it: a defect of the driver.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} is under way")]
-pub struct IllegalTransition {
-    /// State of the machine.
-    pub state: SubscriberState,
-    /// Operation on the queue that is under way, if any.
-    pub operation: Option<OperationKind>,
-    /// Name of the event.
-    pub event: &'static str,
 }
 
 /// Presence of a session's client.

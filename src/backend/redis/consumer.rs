@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use self::lease::Renewal;
-use super::fates::not_kept;
 use super::lease::lease_value;
+use super::letters::not_kept;
 use super::link::{Answer, Command, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{RENEW, REPLACE, TAKE};
 use super::take;

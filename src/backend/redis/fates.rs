@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
+use super::letters::{not_kept, reason, settings};
 use super::link::is_timeout;
 use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, RECORD, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
 use crate::backend::{Fate, Fates, Letter, Mark, Redrove};
-use crate::config::Config;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
 use crate::fate::{DiscardReason, Receipt};
@@ -193,22 +193,6 @@ impl Fates for RedisBackend {
     }
 }
 
-/// Returns what the scripts that settle outcomes take: number of dead letters, their life in ms, their bytes; life of a receipt in ms.
-pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
-    let text = |n: u128| n.to_string().into_bytes();
-    [
-        text(config.dead_letters() as u128),
-        text(config.dead_letter_life().as_millis()),
-        text(config.queue_max_bytes() as u128),
-        text(config.receipt_life().as_millis()),
-    ]
-}
-
-/// Returns why a message was discarded, as a dead letter says so; nothing where it was delivered.
-pub(super) fn reason(fate: &Fate) -> Vec<u8> {
-    fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
-}
-
 /// Reads a receipt, and the time at which it was read.
 fn receipt(value: Value) -> Result<(Receipt, Timestamp), BadReply> {
     let [now, told, is_owned] = reply::array(value)?;
@@ -218,12 +202,4 @@ fn receipt(value: Value) -> Result<(Receipt, Timestamp), BadReply> {
         told => Receipt::from_wire(&reply::bytes(told)?),
     };
     Ok((receipt.map_or(Receipt::Unknown, |receipt| receipt.at(now, is_owned)), now))
-}
-
-/// Says that what was to be kept was not, where that is so.
-pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
-    if !trouble.is_empty() {
-        let error = String::from_utf8_lossy(trouble);
-        tracing::error!(?session, %error, "discarded notifications could not be kept as dead letters: they are gone");
-    }
 }

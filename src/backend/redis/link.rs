@@ -24,7 +24,7 @@ use crate::backend::LineLimit;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
 
-pub(super) use self::connection::Server;
+pub(super) use self::connection::{ANSWER_TIMEOUT, Server};
 pub(super) use self::error::{is_timeout, read};
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
@@ -40,10 +40,6 @@ mod primary;
 mod pushes;
 mod request;
 mod watches;
-
-/// Longest time for an answer. A blocking command may take its blocking time besides, and a large request or answer as long as
-/// the [`LineLimit`] says.
-pub(super) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
 
 /// Outcome of one command of a request.
 pub(super) type Answer = Result<Value, QueueErrorKind>;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::fates::{reason, settings};
 use super::lease::{lease_state, lease_value};
+use super::letters::{reason, settings};
 use super::reply::{self, BadReply};
 use crate::backend::{Delivered, LeaseState, LineLimit, OwnerToken, Replaced};
 use crate::config::Config;

@@ -1,47 +1,9 @@
-//! Dead letters: the kept copies of discarded notifications.
-
-use std::collections::VecDeque;
+//! Operations on dead letters: the kept copies of discarded notifications.
 
 use super::Moment;
 use crate::backend::{Letter, Mark, Redrove};
-use crate::config::Config;
-use crate::envelope::{Draft, Timestamp};
+use crate::envelope::Draft;
 use crate::session_id::SessionId;
-
-/// The dead letters of one session, the oldest first, each with the end of its time.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Letters {
-    pub(super) all: VecDeque<(Letter, Timestamp)>,
-    bytes: usize,
-}
-
-impl Letters {
-    pub(super) fn tidy(&mut self, now: Timestamp) {
-        while self.all.front().is_some_and(|(_, until)| *until <= now) {
-            self.remove(0);
-        }
-    }
-
-    pub(super) fn keep(&mut self, config: &Config, letter: Letter) {
-        let bytes = letter.raw.len();
-        if bytes > config.queue_max_bytes() {
-            tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");
-            return;
-        }
-        let until = letter.at.plus(config.dead_letter_life());
-        self.bytes += bytes;
-        self.all.push_back((letter, until));
-        while self.all.len() > config.dead_letters() || self.bytes > config.queue_max_bytes() {
-            self.remove(0);
-        }
-    }
-
-    fn remove(&mut self, index: usize) {
-        if let Some((letter, _)) = self.all.remove(index) {
-            self.bytes -= letter.raw.len();
-        }
-    }
-}
 
 impl Moment<'_> {
     /// Returns dead letters of a session, the oldest first: `limit` at most, after the `skip` oldest.

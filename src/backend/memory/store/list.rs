@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::letters::Letters;
-use crate::backend::{LeaseState, OwnerToken};
+use crate::backend::{LeaseState, Letter, OwnerToken};
+use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::question::Question;
 
@@ -94,5 +94,40 @@ impl List {
         let oldest = self.messages.pop_front()?;
         self.bytes -= oldest.len();
         Some(oldest)
+    }
+}
+
+/// The dead letters of one session, the oldest first, each with the end of its time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Letters {
+    pub(super) all: VecDeque<(Letter, Timestamp)>,
+    bytes: usize,
+}
+
+impl Letters {
+    pub(super) fn tidy(&mut self, now: Timestamp) {
+        while self.all.front().is_some_and(|(_, until)| *until <= now) {
+            self.remove(0);
+        }
+    }
+
+    pub(super) fn keep(&mut self, config: &Config, letter: Letter) {
+        let bytes = letter.raw.len();
+        if bytes > config.queue_max_bytes() {
+            tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");
+            return;
+        }
+        let until = letter.at.plus(config.dead_letter_life());
+        self.bytes += bytes;
+        self.all.push_back((letter, until));
+        while self.all.len() > config.dead_letters() || self.bytes > config.queue_max_bytes() {
+            self.remove(0);
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        if let Some((letter, _)) = self.all.remove(index) {
+            self.bytes -= letter.raw.len();
+        }
     }
 }

@@ -11,11 +11,16 @@ use redis::{
     RedisResult, Value,
 };
 
+use crate::backend::LineLimit;
 use crate::backend::redis::url;
 use crate::config::ConfigError;
 
 /// Longest time for making a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for an answer. A blocking command may take its blocking time besides, and a large request or answer as long as
+/// the [`LineLimit`] says.
+pub(in crate::backend::redis) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
 
 /// Idle time after which TCP probes a connection, and the time between two probes; three probes without an answer end it.
 /// So a connection that a router has forgotten is not found by the next command, whose outcome would be uncertain.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::ANSWER_TIMEOUT;
-use super::connection::Connection;
+use super::connection::{ANSWER_TIMEOUT, Connection};
 use super::primary::refuses;
 
 /// Events of which Redis tells a link by itself.

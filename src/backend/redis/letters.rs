@@ -1,0 +1,29 @@
+//! Keeping dead letters in Redis: what every script that discards takes, and the trouble that it may answer.
+
+use crate::backend::Fate;
+use crate::config::Config;
+use crate::session_id::SessionId;
+
+/// Returns the settings that scripts take: number of dead letters, their life in ms, their bytes; life of a receipt in ms.
+pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
+    let text = |n: u128| n.to_string().into_bytes();
+    [
+        text(config.dead_letters() as u128),
+        text(config.dead_letter_life().as_millis()),
+        text(config.queue_max_bytes() as u128),
+        text(config.receipt_life().as_millis()),
+    ]
+}
+
+/// Returns the reason of a discard as a dead letter carries it; nothing where the message was delivered.
+pub(super) fn reason(fate: &Fate) -> Vec<u8> {
+    fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
+}
+
+/// Logs that discarded notifications were not kept, where the script answered with such trouble.
+pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
+    if !trouble.is_empty() {
+        let error = String::from_utf8_lossy(trouble);
+        tracing::error!(?session, %error, "discarded notifications could not be kept as dead letters: they are gone");
+    }
+}
