@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mcp_courier::SessionState;
+
 use super::server::Running;
 use super::settings::{Odds, about, up_to};
 use super::trace::trace;
@@ -50,7 +52,8 @@ impl World {
                     self.break_connection(id, silently);
                 }
             }
-            65..80 => self.break_stream(),
+            65..76 => self.break_stream(),
+            76..80 => self.leave_session(server),
             80..84 => {
                 let lasting = up_to(&mut self.rng, lease * 2) + Duration::from_millis(100);
                 self.take_down(lasting);
@@ -60,6 +63,14 @@ impl World {
             96..100 if self.settings.jumps => self.jump(),
             _ => {}
         }
+    }
+
+    /// Ends a session at one server, as an idle timeout does. It may go on at another.
+    fn leave_session(&mut self, server: ServerId) {
+        let session = self.rng.usize(..self.clients.len());
+        trace!(self, Some(session), "fault: server {} lets session {session} go", server.0);
+        let now = self.scheduler.now();
+        self.scheduler.at(now, Event::SessionEnds { server, session, presence: SessionState::Left });
     }
 
     /// Breaks a client's stream: one end hears of that soon, the other late.

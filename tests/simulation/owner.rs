@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mcp_courier::DiscardReason;
 use mcp_courier::testing::backend::{OwnerToken, Replaced};
 use mcp_courier::testing::envelope::Envelope;
 use mcp_courier::testing::subscription::{
@@ -252,6 +253,7 @@ impl World {
     fn note(&mut self, id: OwnerId, note: &Note) {
         let Some(owner) = self.owners.get(&id) else { return };
         let session = owner.session;
+        self.met.insert(kind(note));
         if self.trace.is_kept() {
             let shown = format!("{note:?}").chars().take(300).collect::<String>();
             trace!(self, Some(session), "o{} notes {shown}", id.0);
@@ -329,6 +331,48 @@ fn is_on_connection(operation: &Operation) -> bool {
             | Operation::Wait(_)
             | Operation::Rewrite { .. }
     )
+}
+
+/// Kinds of notes of which a short run must meet each.
+pub(crate) const KINDS: [&str; 16] = [
+    "delivered",
+    "expired",
+    "rejected",
+    "attempts exhausted",
+    "superseded",
+    "undecodable",
+    "skipped",
+    "attempt failed",
+    "not ready",
+    "queue failed",
+    "lease unread",
+    "recovered",
+    "reclaimed",
+    "changed",
+    "taken over",
+    "wrong clock",
+];
+
+fn kind(note: &Note) -> &'static str {
+    match note {
+        Note::Delivered(_) => "delivered",
+        Note::Discarded { reason: DiscardReason::Expired, .. } => "expired",
+        Note::Discarded { reason: DiscardReason::Rejected(_), .. } => "rejected",
+        Note::Discarded { reason: DiscardReason::AttemptsExhausted { .. }, .. } => "attempts exhausted",
+        Note::Discarded { reason: DiscardReason::Superseded, .. } => "superseded",
+        Note::Discarded { .. } => "undecodable",
+        Note::Skipped(_) => "skipped",
+        Note::AttemptFailed { .. } => "attempt failed",
+        Note::NotReady(_) => "not ready",
+        Note::QueueFailed { .. } => "queue failed",
+        Note::LeaseUnread(_) => "lease unread",
+        Note::Recovered(_) => "recovered",
+        Note::Reclaimed => "reclaimed",
+        Note::Changed => "changed",
+        Note::TakenOver => "taken over",
+        Note::WrongClock(_) => "wrong clock",
+        Note::Lost { .. } => "lost",
+    }
 }
 
 fn shown_event(happening: &Happening) -> String {

@@ -75,6 +75,10 @@ impl World {
     pub(crate) fn stream_opens(&mut self, server: ServerId, session: usize, stream: StreamId) {
         let is_up = self.servers[server.0].state == Running::Up;
         let seat = &mut self.servers[server.0].seats[session];
+        if seat.over == Some(SessionState::Left) && seat.owner.is_none() {
+            // The session is restored here.
+            *seat = Seat::default();
+        }
         if !is_up || seat.is_over() || !self.clients[session].streams.contains(&stream) {
             let at = self.scheduler.now() + self.delay();
             self.scheduler.at(at, Event::StreamEnds { session, stream });

@@ -1,6 +1,6 @@
 //! [`World`]: all that is simulated, and the loop over its events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,8 @@ pub(crate) struct World {
     pub(crate) tokens: HashMap<OwnerToken, OwnerId>,
     /// Owner whose delivery has just ended, when that was decided, and when its batch was read.
     pub(crate) settled: (OwnerId, Option<Handing>),
+    /// Kinds of notes that machines have made.
+    pub(crate) met: BTreeSet<&'static str>,
     pub(crate) next_owner: u64,
     pub(crate) next_connection: u64,
     pub(crate) next_stream: u64,
@@ -131,6 +133,7 @@ pub(crate) struct Run {
     pub(crate) events: u64,
     pub(crate) received: u64,
     pub(crate) repeats: u64,
+    pub(crate) met: BTreeSet<&'static str>,
     pub(crate) trace: Trace,
 }
 
@@ -164,6 +167,7 @@ impl World {
             numbers: HashMap::new(),
             tokens: HashMap::new(),
             settled: (OwnerId(0), None),
+            met: BTreeSet::new(),
             next_owner: 0,
             next_connection: 0,
             next_stream: 0,
@@ -195,8 +199,17 @@ impl World {
             let end = self.scheduler.now() + self.settings.calm;
             events += self.until(end);
         }
+        let met = self.met;
         let Checker { violation, received, repeats, .. } = self.checker;
-        Run { violation, simulated: self.scheduler.now().since(Time(0)), events, received, repeats, trace: self.trace }
+        Run {
+            violation,
+            simulated: self.scheduler.now().since(Time(0)),
+            events,
+            received,
+            repeats,
+            met,
+            trace: self.trace,
+        }
     }
 
     /// Lets things happen until then, or until a guarantee is broken. Returns the number of events.
