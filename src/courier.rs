@@ -74,7 +74,8 @@ impl Courier {
         &self.config
     }
 
-    /// The supervisor, for [`ListSubscribers`](crate::actors::ListSubscribers) and the like.
+    /// Returns the address of the supervisor, for [`ListSubscribers`](crate::ListSubscribers),
+    /// [`GetSubscriberCount`](crate::GetSubscriberCount) and the other messages that it takes.
     pub fn supervisor(&self) -> &Addr<SupervisorActor> {
         &self.supervisor
     }
@@ -155,7 +156,7 @@ mod rmcp {
     use crate::session_id::SessionId;
 
     impl Courier {
-        /// A session manager to mount in an rmcp server: see [`session::rmcp`](crate::session::rmcp).
+        /// Returns a session manager to mount in an rmcp server.
         pub fn session_manager(&self) -> CourierSessionManager<LocalSessionManager> {
             let mut inner = LocalSessionManager::default();
             // Our notifications do not pass through rmcp's worker, so they would not keep a session alive there: how long

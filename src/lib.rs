@@ -47,9 +47,11 @@
 //!
 //! # Where to look
 //! - A worker needs [`Publisher`] and [`Notification`].
-//! - A server on rmcp is made by [`Courier::mcp_server`]: see [`http`].
+#![cfg_attr(feature = "rmcp", doc = "- A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].")]
+#![cfg_attr(not(feature = "rmcp"), doc = "- A server on rmcp needs the feature `rmcp`.")]
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
-//! - [`Config`] has every setting; [`actors`] what runs in a server; [`backend`] the contract that both backends keep.
+//! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`] and
+//!   others.
 //! - [`guarantees`] says what holds, what does not, and which test shows it; [`redis_trouble`] what happens when Redis is
 //!   down, silent, full, or forgets.
 #![forbid(unsafe_code)]

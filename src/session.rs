@@ -204,7 +204,7 @@ pub enum AskError {
     NotReady(String),
 }
 
-/// Refusal of an [`EnsureSubscriber`](crate::actors::EnsureSubscriber).
+/// Refusal of an [`EnsureSubscriber`](crate::EnsureSubscriber).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnsureError {

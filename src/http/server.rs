@@ -20,9 +20,9 @@ use crate::principal::Principal;
 use crate::session::rmcp::CourierSessionManager;
 use crate::session_id::SessionId;
 
-/// The settings of an MCP server over HTTP. [`Courier::mcp_server`] begins with the defaults.
+/// Settings of an MCP server over HTTP around rmcp's handler. [`Courier::mcp_server`] begins with the defaults.
 ///
-/// Either [`serve`](Self::serve) it, or [`build`](Self::build) an [`McpService`] for an actix `App` of one's own.
+/// [`serve`](Self::serve) runs the whole server; [`build`](Self::build) makes an [`McpService`] for an actix `App` of your own.
 ///
 /// ```no_run
 /// use mcp_courier::{Config, Courier};
@@ -36,6 +36,28 @@ use crate::session_id::SessionId;
 ///     Ok(())
 /// }
 /// ```
+///
+/// # Defaults
+/// | what | default | why |
+/// | --- | --- | --- |
+/// | session manager | the courier's | notifications reach the streams that the server holds |
+/// | session store | mounted where the queue is in Redis | sessions move between servers |
+/// | `Host` header | loopback names only | DNS rebinding |
+/// | `Origin` header | 403 for all but pages of this server on loopback | MCP demands this |
+/// | `h1_allow_half_closed` | `false` | the server notices a closed stream in 6 ms, not in 30 s |
+/// | `tcp_nodelay` | `true` | an answer takes 1 ms, not 44 ms |
+/// | keep-alive | 75 s | balancers reuse a connection within 60 s |
+/// | signals | SIGTERM, SIGINT | handled before the server answers; a second signal ends the process at once |
+/// | shutdown | drain, release leases, end streams, stop HTTP | takes 0.5 s with 50 clients, not 6.9 s |
+///
+/// # Framing
+/// The server frames everything that goes out, and repairs what comes in:
+/// - Events with data carry `event: message`, which some readers need.
+/// - The characters U+2028, U+2029 and U+0085 are escaped: many readers end a line there.
+/// - A stream begins with one priming event. Clients older than 2025-11-25 report an error for such an event and get none.
+/// - A request of MCP 2026-07-28, which has no sessions, gets a plain 400: clients then fall back to `initialize`.
+/// - Half a surrogate pair in a request becomes U+FFFD. Where the answer to a question still cannot be read, or is too large,
+///   the worker hears of the failure at once.
 #[must_use = "a server does nothing until it is served or built"]
 pub struct McpServer<S, M = LocalSessionManager> {
     manager: CourierSessionManager<M>,
@@ -125,7 +147,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
 
     /// Sets how requests are authenticated. `Ok(Some(user))` binds a session that begins to that user, and to everyone
     /// else the session does not exist (404). `Ok(None)` lets the request in on behalf of nobody. An error is the
-    /// response. By default everybody is let in. See also [`acting_as`](crate::session::rmcp::acting_as).
+    /// response. By default everybody is let in. See also [`acting_as`](crate::acting_as).
     pub fn authenticate<F>(mut self, authenticate: F) -> Self
     where
         F: AsyncFn(&HttpRequest) -> Result<Option<Principal>, Error> + Send + Sync + 'static,

@@ -28,8 +28,37 @@ use crate::session::EnsureError;
 use crate::session::McpSession;
 use crate::session_id::{InvalidSessionId, SessionId};
 
-/// A session manager that delivers: made by [`Courier::session_manager`](crate::Courier::session_manager) around rmcp's
-/// own, or by [`Courier::decorate`](crate::Courier::decorate) around another.
+/// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
+///
+/// [`Courier::session_manager`](crate::Courier::session_manager) decorates rmcp's own manager,
+/// [`Courier::decorate`](crate::Courier::decorate) another one. [`Courier::mcp_server`](crate::Courier::mcp_server) mounts the
+/// manager in an HTTP server with the right settings.
+///
+/// # Streams
+/// A client that opens a stream (GET) claims its session and starts the subscriber. The end of the last stream parks the
+/// subscriber, and the end of the session stops the subscriber. Initialising claims nothing, and neither does a request: a
+/// POST that a balancer sends to another server does not steal the session. The newest stream receives. Older streams stay
+/// open and idle, and the newest of them continues when the stream before ends.
+///
+/// # Confirmation
+/// With [`DeliveryLevel::Confirmed`](crate::DeliveryLevel::Confirmed) an MCP `ping` follows each batch down the same stream.
+/// Every client answers a ping by itself, and the answer proves that the whole batch has arrived. A client that does not
+/// answer, or does not read, within [`Config::hand_over_timeout`](crate::Config::hand_over_timeout) has its stream cut. Its
+/// next stream gets again what was not confirmed.
+///
+/// # Sessions that move
+/// With [`session_store`](Self::session_store) mounted besides, a client may continue at any server of the fleet with its
+/// session id, without initialising again. rmcp restores the session there. The manager guards this restoring against
+/// concurrent requests and against clients that hang up. Requests and answers may go to any server.
+/// Put [`acting_as`](crate::acting_as) around requests to bind sessions to their users.
+///
+/// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry: 10`.
+/// The real stream follows, at whatever server. Python's SDK gives up after two broken streams in a row without a clean end
+/// between them.
+///
+/// # Mounting by hand
+/// A manager that is mounted in rmcp's own service lacks the layer of [`McpServer`](crate::McpServer). Its events are written
+/// as rmcp writes them, and a number that neither 64 bits nor an `f64` hold becomes the nearest `f64`.
 pub struct CourierSessionManager<M> {
     pub(super) shared: Arc<Shared<M>>,
     kept: Once,
