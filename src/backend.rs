@@ -41,7 +41,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::envelope::Draft;
-use crate::failure::{Cause, QueueError};
+use crate::failure::QueueError;
 use crate::session_id::{SessionId, SessionStatus};
 
 pub(crate) mod fates;
@@ -50,6 +50,7 @@ pub(crate) mod line_limit;
 pub(crate) mod memory;
 pub(crate) mod questions;
 pub(crate) mod redis;
+mod refusal;
 
 pub use self::fates::{Fates, Letter, Redrove};
 pub use self::fleet::{Fleet, ProcessId, Remembered};
@@ -57,6 +58,7 @@ pub use self::fleet::{Fleet, ProcessId, Remembered};
 pub use self::fleet::{News, NewsReceiver};
 pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
+pub use self::refusal::{PushRefusal, QueueLimit};
 pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
 
 /// What every backend does for a whole process.
@@ -66,7 +68,7 @@ pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'stati
     ///
     /// # Cancellation
     /// What was sent may be queued.
-    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>>;
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>>;
 
     /// Returns the sessions that someone in the fleet owns, for broadcasts and monitoring.
     ///
@@ -155,45 +157,4 @@ pub struct Queued {
     pub waiting: usize,
     /// Standing of the session at the push.
     pub session: SessionStatus,
-}
-
-/// A notification is not queued, or perhaps not.
-#[derive(Debug, Clone)]
-pub enum Refusal {
-    /// The message is too large.
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A bound is reached.
-    Full(QueueLimit),
-    /// An earlier one of this call to this session was refused.
-    AfterRefused,
-    /// Not reached, so not queued.
-    Unreachable(Arc<Cause>),
-    /// No answer, so perhaps queued.
-    Uncertain(Arc<Cause>),
-    /// The queue answered with an error.
-    Refused(String),
-}
-
-/// Bound that a queue has reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum QueueLimit {
-    /// [`Config::queue_max_messages`](crate::Config::queue_max_messages).
-    Messages(usize),
-    /// [`Config::queue_max_bytes`](crate::Config::queue_max_bytes).
-    Bytes(usize),
-}
-
-impl fmt::Display for QueueLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Messages(limit) => write!(f, "{limit} messages"),
-            Self::Bytes(limit) => write!(f, "{limit} bytes"),
-        }
-    }
 }

@@ -2,11 +2,15 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 /// Boxed cause of an error, so that no foreign error type stands in a public signature.
 pub type Cause = Box<dyn StdError + Send + Sync + 'static>;
+
+/// Cause that several errors share: one broken connection refuses every push that was under way over this connection.
+pub type SharedCause = Arc<dyn StdError + Send + Sync + 'static>;
 
 /// Failure of an operation on a queue.
 #[derive(Debug)]

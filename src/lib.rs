@@ -178,12 +178,12 @@ pub use self::actors::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
     SubscriberInfo, SubscriberState, SupervisorActor,
 };
-pub use self::backend::{QueueLimit, Settled};
+pub use self::backend::{PushRefusal, QueueLimit, Settled};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
 pub use self::connect::ConnectError;
 pub use self::courier::Courier;
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
-pub use self::failure::{Cause, QueueError, QueueErrorKind};
+pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
 pub use self::fate::{DiscardReason, Receipt};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
@@ -191,7 +191,7 @@ pub use self::notification::{
     InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
 };
 pub use self::principal::{InvalidPrincipal, Principal};
-pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, PushRefusal, Pushed, Redriven, TaskReporter};
+pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};
 #[cfg(feature = "rmcp")]
 pub use self::session::rmcp::{CourierSessionManager, CourierSessionStore, ManagerError, acting_as};

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::backend::{Backend, Outgoing, QueueLimit, Queued, Refusal};
+use crate::backend::{Backend, Outgoing, PushRefusal, Queued};
 use crate::config::Config;
 use crate::connect::{ConnectError, connect};
 use crate::envelope::Draft;
-use crate::failure::{Cause, QueueError};
+use crate::failure::QueueError;
 use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
@@ -143,14 +143,14 @@ impl Publisher {
                 let reason = match refused {
                     Some(reason) => reason,
                     // One went in for each that was not refused, so one comes out.
-                    None => match results.next().unwrap_or(Err(Refusal::AfterRefused)) {
+                    None => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
                         Ok(Queued { waiting, session: status }) => {
                             if status == SessionStatus::Unknown {
                                 self.unknown.push(&session);
                             }
                             return Ok(Pushed { id, waiting, session: status });
                         }
-                        Err(refusal) => reason(refusal),
+                        Err(reason) => reason,
                     },
                 };
                 Err(PushError { session, notification: Box::new(notification), reason })
@@ -197,22 +197,6 @@ impl Publisher {
     }
 }
 
-fn reason(refusal: Refusal) -> PushRefusal {
-    match refusal {
-        Refusal::TooLarge { bytes, limit } => PushRefusal::TooLarge { bytes, limit },
-        Refusal::Full(limit) => PushRefusal::QueueFull(limit),
-        Refusal::AfterRefused => PushRefusal::AfterRefused,
-        Refusal::Unreachable(cause) => PushRefusal::Unreachable(Box::new(SharedCause(cause))),
-        Refusal::Uncertain(cause) => PushRefusal::Uncertain(Box::new(SharedCause(cause))),
-        Refusal::Refused(text) => PushRefusal::Refused(text),
-    }
-}
-
-/// One failure of a connection can be the cause of many refusals.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct SharedCause(Arc<Cause>);
-
 /// Refusal of a push: the notification was not, or perhaps not, queued. The error gives it back to the caller.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -236,64 +220,5 @@ impl StdError for PushError {
     /// Returns the cause of the reason: the reason itself stands in the text already.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.reason.source()
-    }
-}
-
-/// Reason why a notification was not queued.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PushRefusal {
-    /// The message is larger than [`Config::message_max_bytes`](crate::Config::message_max_bytes). Not queued.
-    #[error("the message has {bytes} bytes, and at most {limit} are allowed")]
-    TooLarge {
-        /// Size of the message on the wire, in bytes.
-        bytes: usize,
-        /// Largest size allowed, in bytes.
-        limit: usize,
-    },
-    /// The queue of the session has reached one of its bounds. Not queued.
-    #[error("the queue is full: it may hold {0}")]
-    QueueFull(QueueLimit),
-    /// The session is held by a FastMCP server ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)), which would
-    /// drop the notification. Not queued.
-    #[error(
-        "a FastMCP server takes notifications/tasks/status with taskId, status, createdAt, lastUpdatedAt and ttl only, and {why}"
-    )]
-    NotForFastMcp {
-        /// Requirement that the notification breaks.
-        why: String,
-    },
-    /// `params` or `_meta` are nested so deeply that they could not be read from the queue. Not queued.
-    #[error("the message is nested deeper than {limit} levels")]
-    TooDeep {
-        /// Largest number of levels allowed.
-        limit: usize,
-    },
-    /// The `taskId` of its task status is longer than [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN). Not queued.
-    #[error("the taskId has {bytes} bytes, and at most {limit} are allowed")]
-    TaskIdTooLong {
-        /// Length of the id, in bytes.
-        bytes: usize,
-        /// Largest length allowed, in bytes.
-        limit: usize,
-    },
-    /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
-    #[error("an earlier notification to the same session was refused")]
-    AfterRefused,
-    /// The queue could not be reached. Not queued.
-    #[error("the queue cannot be reached")]
-    Unreachable(#[source] Cause),
-    /// The connection broke or the answer took too long: the notification may have been queued.
-    #[error("no answer from the queue: the notification may have been queued")]
-    Uncertain(#[source] Cause),
-    /// Redis refused (out of memory, wrong type, no permission, a read-only replica). Not queued.
-    #[error("the queue refused: {0}")]
-    Refused(String),
-}
-
-impl PushRefusal {
-    /// Returns whether the notification may be in the queue all the same.
-    pub fn may_have_been_queued(&self) -> bool {
-        matches!(self, Self::Uncertain(_))
     }
 }

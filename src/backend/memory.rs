@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use self::consumer::MemoryConsumer;
 pub use self::store::{Change, Moment, Store};
 use super::fleet::NewsSender;
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, Queued, Refusal};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, PushRefusal, Queued};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
@@ -155,7 +155,7 @@ impl MemoryBackend {
 
 #[async_trait]
 impl Backend for MemoryBackend {
-    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
         self.step(|moment| moment.push(&batch))
     }
 

@@ -15,7 +15,7 @@ use self::key_watcher::KeyWatcher;
 use self::lease::lease_value;
 use self::link::{Command, Link, Pushes, Server};
 use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, Queued, Refusal};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, PushRefusal, Queued};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -93,7 +93,7 @@ impl RedisBackend {
 
 #[async_trait]
 impl Backend for RedisBackend {
-    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
+    async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
         self.push_all(batch).await
     }
 

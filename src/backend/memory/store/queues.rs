@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use super::list::{Lease, List};
 use super::{Change, Moment};
 use crate::backend::{
-    Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, QueueLimit, Queued, Refusal, Replaced, Taken,
+    Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, PushRefusal, QueueLimit, Queued, Replaced, Taken,
 };
 use crate::envelope::{Draft, Timestamp};
 use crate::fate::Receipt;
@@ -14,12 +14,12 @@ use crate::session_id::{SessionId, SessionStatus};
 
 impl Moment<'_> {
     /// Queues notifications, and answers for each in the order given.
-    pub fn push(&mut self, batch: &[Outgoing]) -> Vec<Result<Queued, Refusal>> {
+    pub fn push(&mut self, batch: &[Outgoing]) -> Vec<Result<Queued, PushRefusal>> {
         let mut refused = HashSet::new();
         let mut answers = Vec::with_capacity(batch.len());
         for Outgoing { session, draft } in batch {
             let answer =
-                if refused.contains(session) { Err(Refusal::AfterRefused) } else { self.push_one(session, draft) };
+                if refused.contains(session) { Err(PushRefusal::AfterRefused) } else { self.push_one(session, draft) };
             if answer.is_err() {
                 refused.insert(session);
             }
@@ -28,13 +28,13 @@ impl Moment<'_> {
         answers
     }
 
-    fn push_one(&mut self, session: &SessionId, draft: &Draft) -> Result<Queued, Refusal> {
+    fn push_one(&mut self, session: &SessionId, draft: &Draft) -> Result<Queued, PushRefusal> {
         let (bytes, limit) = (draft.size(), self.config.message_max_bytes());
         if bytes > limit {
-            return Err(Refusal::TooLarge { bytes, limit });
+            return Err(PushRefusal::TooLarge { bytes, limit });
         }
         let (waiting, is_owned) = self.with_list(session, |moment, list| {
-            moment.push_into(session, list, draft).map_err(Refusal::Full)?;
+            moment.push_into(session, list, draft).map_err(PushRefusal::QueueFull)?;
             Ok((list.messages.len(), list.lease.is_some()))
         })?;
         let session = if is_owned { SessionStatus::Owned } else { self.status_of_unowned(session) };

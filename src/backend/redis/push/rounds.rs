@@ -8,17 +8,17 @@ use super::Answer;
 use crate::backend::redis::RedisBackend;
 use crate::backend::redis::link::{Command, Request};
 use crate::backend::redis::lua::PUSH;
-use crate::backend::{Outgoing, Queued, Refusal};
+use crate::backend::{Outgoing, PushRefusal, Queued};
 use crate::envelope::Timestamp;
-use crate::failure::{Cause, QueueErrorKind};
+use crate::failure::{QueueErrorKind, SharedCause};
 use crate::session_id::{SessionId, SessionStatus};
 
 impl RedisBackend {
     /// Pushes what can go together: for each session its notifications in as many calls as their size needs, one call
     /// per session and round, so that a call that fails cannot be overtaken by a later one.
-    pub(in crate::backend::redis) async fn push_all(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, Refusal>> {
+    pub(in crate::backend::redis) async fn push_all(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
         let limit = self.config.message_max_bytes();
-        let mut results: Vec<Option<Result<Queued, Refusal>>> = Vec::with_capacity(batch.len());
+        let mut results: Vec<Option<Result<Queued, PushRefusal>>> = Vec::with_capacity(batch.len());
         let mut sessions: HashMap<&SessionId, VecDeque<usize>> = HashMap::new();
         let mut order: Vec<&SessionId> = Vec::new();
         let mut unowned: HashSet<SessionId> = HashSet::new();
@@ -45,7 +45,7 @@ impl RedisBackend {
                     let size = batch[index].draft.size();
                     if size > limit {
                         if call.is_empty() {
-                            results[index] = Some(Err(Refusal::TooLarge { bytes: size, limit }));
+                            results[index] = Some(Err(PushRefusal::TooLarge { bytes: size, limit }));
                             waiting.pop_front();
                             refuse_the_rest(waiting, &mut results);
                         }
@@ -83,7 +83,7 @@ impl RedisBackend {
         // Each round would wait for an answer as long as this one, and none of the rest was sent.
         if let Some(cause) = &lost {
             for index in sessions.into_values().flatten() {
-                results[index] = Some(Err(Refusal::Unreachable(Arc::clone(cause))));
+                results[index] = Some(Err(PushRefusal::Unreachable(Arc::clone(cause))));
             }
         }
         if lost.is_none() && !unowned.is_empty() && !self.config.fastmcp_servers() {
@@ -94,11 +94,15 @@ impl RedisBackend {
                 }
             }
         }
-        results.into_iter().map(|result| result.unwrap_or(Err(Refusal::AfterRefused))).collect()
+        results.into_iter().map(|result| result.unwrap_or(Err(PushRefusal::AfterRefused))).collect()
     }
 
     /// Sends a round of calls, each of another session, and returns what became of each.
-    async fn push_round(&self, batch: &[Outgoing], calls: &[(&SessionId, Vec<usize>)]) -> Vec<Result<Answer, Refusal>> {
+    async fn push_round(
+        &self,
+        batch: &[Outgoing],
+        calls: &[(&SessionId, Vec<usize>)],
+    ) -> Vec<Result<Answer, PushRefusal>> {
         if calls.is_empty() {
             return Vec::new();
         }
@@ -117,7 +121,7 @@ impl RedisBackend {
                 .map(|answer| {
                     super::answer(&self.config, answer.map_err(refusal)?)
                         .inspect(|answer| self.clock.learn(sent, answer.now))
-                        .map_err(|e| Refusal::Uncertain(Arc::new(Box::new(e))))
+                        .map_err(|e| PushRefusal::Uncertain(Arc::new(e)))
                 })
                 .collect(),
             Err(error) => {
@@ -128,27 +132,31 @@ impl RedisBackend {
     }
 }
 
-fn refusal(kind: QueueErrorKind) -> Refusal {
+fn refusal(kind: QueueErrorKind) -> PushRefusal {
     match kind {
-        QueueErrorKind::Unreachable(cause) => Refusal::Unreachable(Arc::new(cause)),
-        QueueErrorKind::Broken(cause) => Refusal::Uncertain(Arc::new(cause)),
-        QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => {
-            Refusal::Refused("WRONGTYPE: the key of the session's queue holds something else than a list".to_owned())
-        }
-        QueueErrorKind::Refused(text) => Refusal::Refused(text),
+        QueueErrorKind::Unreachable(cause) => PushRefusal::Unreachable(cause.into()),
+        QueueErrorKind::Broken(cause) => PushRefusal::Uncertain(cause.into()),
+        QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => PushRefusal::Refused(
+            "WRONGTYPE: the key of the session's queue holds something else than a list".to_owned(),
+        ),
+        QueueErrorKind::Refused(text) => PushRefusal::Refused(text),
     }
 }
 
 /// Writes one call's answer into the results, and says whether anything in it was refused.
-fn settle(call: &[usize], answer: Result<Answer, Refusal>, results: &mut [Option<Result<Queued, Refusal>>]) -> bool {
+fn settle(
+    call: &[usize],
+    answer: Result<Answer, PushRefusal>,
+    results: &mut [Option<Result<Queued, PushRefusal>>],
+) -> bool {
     match answer {
         Ok(Answer { queued, length, stopped, owned, now: _ }) => {
             let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
             for (i, &index) in call.iter().enumerate() {
                 results[index] = Some(match stopped {
                     _ if i < queued => Ok(Queued { waiting: length - (queued - 1 - i), session }),
-                    Some(limit) if i == queued => Err(Refusal::Full(limit)),
-                    _ => Err(Refusal::AfterRefused),
+                    Some(limit) if i == queued => Err(PushRefusal::QueueFull(limit)),
+                    _ => Err(PushRefusal::AfterRefused),
                 });
             }
             stopped.is_some()
@@ -163,17 +171,17 @@ fn settle(call: &[usize], answer: Result<Answer, Refusal>, results: &mut [Option
 }
 
 /// Returns why a round had no answer at all, or `None` where it had one.
-fn cause_of_loss(answers: &[Result<Answer, Refusal>]) -> Option<Arc<Cause>> {
+fn cause_of_loss(answers: &[Result<Answer, PushRefusal>]) -> Option<SharedCause> {
     let mut causes = answers.iter().map(|answer| match answer {
-        Err(Refusal::Unreachable(cause) | Refusal::Uncertain(cause)) => Some(cause),
+        Err(PushRefusal::Unreachable(cause) | PushRefusal::Uncertain(cause)) => Some(cause),
         _ => None,
     });
     let cause = causes.next()??;
     causes.all(|cause| cause.is_some()).then(|| Arc::clone(cause))
 }
 
-fn refuse_the_rest(waiting: &mut VecDeque<usize>, results: &mut [Option<Result<Queued, Refusal>>]) {
+fn refuse_the_rest(waiting: &mut VecDeque<usize>, results: &mut [Option<Result<Queued, PushRefusal>>]) {
     for index in waiting.drain(..) {
-        results[index] = Some(Err(Refusal::AfterRefused));
+        results[index] = Some(Err(PushRefusal::AfterRefused));
     }
 }
