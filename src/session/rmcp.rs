@@ -11,6 +11,7 @@
 mod answers;
 mod client;
 mod early_close;
+mod error;
 mod event_id;
 mod gates;
 mod handoff;
@@ -26,8 +27,9 @@ mod store;
 mod stream;
 mod subscribers;
 
+pub use self::error::ManagerError;
 pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
-pub use self::manager::{CourierSessionManager, ManagerError};
+pub use self::manager::CourierSessionManager;
 pub use self::principal::acting_as;
 pub use self::store::CourierSessionStore;
 pub(crate) use self::stream::Messages;

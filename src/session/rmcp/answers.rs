@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 
 use super::client::ClientSession;
-use super::manager::{CourierSessionManager, ManagerError};
+use super::error::ManagerError;
+use super::manager::CourierSessionManager;
 use super::principal::session_of;
 use super::subscribers::Subscribers;
 use crate::backend::ProcessId;

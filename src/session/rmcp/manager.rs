@@ -11,6 +11,7 @@ use rmcp::transport::streamable_http_server::session::{
 
 use super::client::{Answered, ClientSession};
 use super::early_close::{early_close, original, resumed};
+use super::error::ManagerError;
 use super::gates::{Why, after_rmcp};
 use super::handoff::{PrimingEvent, hand, is_layered};
 use super::housekeeping;
@@ -23,10 +24,8 @@ use super::stream::{CourierStream, Messages, RequestStream};
 use super::subscribers::Subscribers;
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::failure::QueueError;
-use crate::session::EnsureError;
 use crate::session::McpSession;
-use crate::session_id::{InvalidSessionId, SessionId};
+use crate::session_id::SessionId;
 
 /// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
 ///
@@ -71,40 +70,6 @@ impl<M> std::fmt::Debug for CourierSessionManager<M> {
             .field("idle_timeout", &self.shared.idle_timeout())
             .finish_non_exhaustive()
     }
-}
-
-/// A [`CourierSessionManager`] could not do what rmcp asked of it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManagerError<E> {
-    /// The decorated manager could not.
-    #[error(transparent)]
-    Inner(E),
-    /// No subscriber can be run for the session.
-    #[error("no notifications can be delivered to this stream: {0}")]
-    Subscriber(#[from] EnsureError),
-    /// An answer could not be given to its worker.
-    #[error(transparent)]
-    Answer(#[from] QueueError),
-    /// The process holds [`Config::session_limit`](crate::Config::session_limit) sessions, and none of them is idle.
-    #[error("there are session_limit ({limit}) sessions here, and none of them is idle")]
-    TooManySessions {
-        /// The limit.
-        limit: usize,
-    },
-    /// A client says more of itself than
-    /// [`Config::session_state_max_bytes`](crate::Config::session_state_max_bytes).
-    #[error("{0}")]
-    InitializeTooLarge(String),
-    /// There is no such session here, or it is not the acting user's. Between two steps it may have ended.
-    #[error("there is no such session here")]
-    NoSession,
-    /// Whether there is such a session is not known: Redis does not answer.
-    #[error("the session cannot be restored now")]
-    Unavailable,
-    /// The decorated manager made an id that MCP does not allow.
-    #[error(transparent)]
-    SessionId(#[from] InvalidSessionId),
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
