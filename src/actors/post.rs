@@ -137,7 +137,7 @@ pub(super) struct Ended {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
     pub(super) reason: ExitReason,
-    /// What is kept of a parked subscriber.
+    /// Parts of a parked subscriber, to start it again with.
     pub(super) memory: Option<Box<Memory>>,
 }
 

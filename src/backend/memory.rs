@@ -31,7 +31,7 @@ type Place = (String, String);
 
 static SHARED: LazyLock<Mutex<HashMap<Place, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
-/// One store, and whoever is to be told of its changes.
+/// A store, and the listeners that hear of its changes.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,

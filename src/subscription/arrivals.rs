@@ -27,9 +27,9 @@ pub(crate) struct Arrivals {
     /// Derived ids that were delivered and whose acknowledgement is not known yet.
     unacknowledged: Vec<NotificationId>,
     /// Derived ids whose messages are known to be removed: a message that derives one of them now is another message.
-    /// It forgets no sooner than the list of delivered ids does, as its capacity is the same.
+    /// The list forgets no sooner than that of delivered ids does, as its capacity is the same.
     removed: Recent<NotificationId>,
-    /// Whether the operator was told of a wrong clock.
+    /// Set once the operator was warned of a wrong clock.
     has_warned: bool,
 }
 

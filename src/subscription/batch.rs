@@ -4,71 +4,71 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, Timestamp, Undecodable};
 
-/// Enough of a message to recognise it at the tail of its queue: its length and its last bytes.
+/// Length and last bytes of a message, by which the message is recognised at the tail of its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// Its length in bytes.
+    /// Length of the message in bytes.
     pub length: usize,
-    /// Its last bytes, at most [`Mark::BYTES`].
+    /// Last bytes of the message, at most [`Mark::BYTES`].
     pub last: Vec<u8>,
 }
 
 impl Mark {
-    /// How many of a message's last bytes are compared. They hold its id, or the time that FastMCP gave it.
+    /// Number of a message's last bytes that are compared. These bytes hold its id, or the time that FastMCP gave it.
     pub const BYTES: usize = 256;
 
-    /// The mark of a message.
+    /// Returns the mark of a message.
     pub fn of(raw: &[u8]) -> Self {
         Self { length: raw.len(), last: raw[raw.len().saturating_sub(Self::BYTES)..].to_vec() }
     }
 
-    /// Whether `raw` is the message that was marked.
+    /// Returns whether `raw` is the marked message.
     pub fn matches(&self, raw: &[u8]) -> bool {
         raw.len() == self.length && raw.ends_with(&self.last)
     }
 }
 
-/// Whose a queue is, as its lease says.
+/// Result of checking a session's lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Ours.
+    /// The caller holds the lease.
     Held,
-    /// It had gone (flushed, evicted, failed over, run out), and is ours again.
+    /// The lease had gone (flushed, evicted, failed over, run out), and the caller has taken it again.
     Reclaimed,
-    /// It is gone, and this operation does not take it.
+    /// The lease is absent, and this operation does not take it.
     Absent,
-    /// Another's.
+    /// Another owner holds the lease.
     Lost,
 }
 
 impl LeaseState {
-    /// Whether the queue is ours.
+    /// Returns whether the caller holds the lease.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Held | Self::Reclaimed)
     }
 }
 
-/// What an owner saw at the tail of its queue.
+/// Answer to a take: the oldest messages, and the state of the lease.
 #[derive(Debug)]
 pub struct Taken {
-    /// Whose the queue is. Where it is not ours, `items` is empty and nothing was removed.
+    /// State of the lease. Where the caller does not hold it, `items` is empty and nothing was removed.
     pub lease: LeaseState,
-    /// The tail was not what had been delivered, so nothing was removed.
+    /// Set where the tail was another message than the delivered one, so that nothing was removed.
     pub changed: bool,
-    /// The queue's clock when it was looked at.
+    /// Time of the read by the queue's clock.
     pub now: Timestamp,
-    /// The oldest, oldest first.
+    /// Oldest messages, in the order of their pushes.
     pub items: Vec<Item>,
 }
 
-/// One message at the tail of a queue.
+/// Message at the tail of a queue.
 #[derive(Debug)]
 pub struct Item {
-    /// What recognises it.
+    /// Mark by which the message is recognised.
     pub mark: Mark,
-    /// What it says, if it says anything.
+    /// Decoded message, or the reason why the message cannot be read.
     pub envelope: Result<Envelope, Undecodable>,
-    /// The message itself, where it says nothing.
+    /// The message itself, where it cannot be read.
     pub unreadable: Vec<u8>,
 }
 
@@ -82,14 +82,14 @@ impl Item {
     }
 }
 
-/// Whether the oldest message was replaced.
+/// Result of a rewrite of the oldest message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced {
-    /// It was.
+    /// The message was replaced.
     Done,
-    /// Something else stands there: nothing was written.
+    /// Another message is the oldest: nothing was written.
     Changed,
-    /// The lease is not ours: nothing was written.
+    /// The caller does not hold the lease: nothing was written.
     NotOurs,
 }
 

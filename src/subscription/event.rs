@@ -190,7 +190,7 @@ pub enum Note {
         id: Option<NotificationId>,
         /// Question that the notification brought.
         question: Option<Question>,
-        /// Reason.
+        /// Reason for which it is discarded.
         reason: DiscardReason,
     },
     /// A notification was delivered before; it is acknowledged and not sent again.
@@ -210,14 +210,14 @@ pub enum Note {
     NotReady(String),
     /// The queue failed, so many times in a row; the next attempt comes after the pause.
     QueueFailed {
-        /// Failure.
+        /// Failure of the operation.
         error: QueueError,
         /// Number of failures in a row.
         failures: u32,
         /// Pause before the next attempt.
         pause: Duration,
     },
-    /// Whether the lease is absent could not be read.
+    /// Reading whether the lease is absent failed.
     LeaseUnread(QueueError),
     /// The subscriber works again after so many failures.
     Recovered(u32),
@@ -231,9 +231,9 @@ pub enum Note {
     WrongClock(Duration),
     /// A notification that is in no queue any more is lost. The worker of its question is to be told.
     Lost {
-        /// Notification.
+        /// The lost notification.
         envelope: Box<Envelope>,
-        /// Reason, for the log and the worker.
+        /// Reason for the loss, for the log and the worker.
         why: &'static str,
     },
 }

@@ -37,9 +37,9 @@ pub struct Subscription {
     actions: VecDeque<Action>,
     /// Operation under way.
     operation: Option<OperationKind>,
-    /// Whether the connection is open and whole.
+    /// Set while the connection is open and whole.
     is_connected: bool,
-    /// Whether a claim may stand in the queue.
+    /// Set while a claim may stand in the queue, so that parking and stopping release it.
     is_to_release: bool,
     /// Set once: a subscriber that stops starts nothing new.
     is_stopping: bool,
@@ -53,7 +53,7 @@ pub struct Subscription {
     failures: u32,
     /// Moment at which the last renewal or claim was sent; `None` where the lease must be renewed before all else.
     renewed: Option<Instant>,
-    /// Whether the lease may be renewed: it was not lost, and the connection did not fail.
+    /// Set while the lease may be renewed: it was not lost, and the connection is whole.
     can_renew: bool,
     /// End of the pause, or the next look at another owner's lease.
     timer: Option<Instant>,
@@ -68,7 +68,7 @@ pub struct Subscription {
     /// Ids that were delivered, by which repeats after an unknown outcome are recognised.
     recent: Recent<NotificationId>,
     arrivals: Arrivals,
-    /// Whether the open questions of the queue are to be read, as the connection is new.
+    /// Set on a new connection: the open questions of the queue are to be read.
     is_to_read_questions: bool,
     /// Answer to the first read of a connection, until the open questions are read.
     taken: Option<Taken>,
@@ -98,7 +98,7 @@ enum Then {
     StandBy,
     /// Closes the connection and pauses: the session is not ready.
     AwaitReady(Duration),
-    /// Pauses.
+    /// Pauses, and keeps the connection.
     Pause(Duration),
     /// Ends, for this reason.
     Exit(ExitReason),

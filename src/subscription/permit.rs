@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Whether an owner may still hand over. Shared by the connection that learns of a takeover, the subscriber that renews,
+/// Permission of an owner to deliver. Shared by the connection that learns of a takeover, the subscriber that renews,
 /// and the session that asks before every hand-over.
 #[derive(Debug)]
 pub struct Permit {
@@ -25,14 +25,14 @@ pub struct Permit {
     origin: OnceLock<Instant>,
     /// End of the time for which the lease is trusted, in microseconds after `origin`. 0 is never.
     until: AtomicU64,
-    /// How often doubt has come up, and the last doubt that was settled.
+    /// Number of doubts that came up, and number of the last one that was settled.
     doubts: AtomicU64,
     settled: AtomicU64,
     doubted: Notify,
     closed: AtomicBool,
 }
 
-/// What doubts there were when a question about the lease was sent. Its answer settles these and no later one.
+/// Number of doubts at the moment when the lease was asked for. The answer settles these doubts and no later one.
 #[derive(Debug, Clone, Copy)]
 pub struct DoubtMark(u64);
 
@@ -62,19 +62,19 @@ impl Permit {
         permit
     }
 
-    /// Whether one more notification may be handed over at `now`.
+    /// Returns whether one more notification may be delivered at `now`.
     pub fn holds(&self, now: Instant) -> bool {
         !self.closed.load(Ordering::Acquire)
             && !self.is_in_doubt()
             && self.micros(now) < self.until.load(Ordering::Acquire)
     }
 
-    /// Whether doubt has come up that is not settled.
+    /// Returns whether a doubt has come up that is not settled.
     pub fn is_in_doubt(&self) -> bool {
         self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
     }
 
-    /// Ends when doubt has come up that is not settled.
+    /// Waits until a doubt has come up that is not settled.
     pub async fn doubted(&self) {
         loop {
             let notified = self.doubted.notified();

@@ -39,7 +39,7 @@ pub(super) struct RedisConsumer {
     renewed: Instant,
     /// Bounds of the next take, and what the takes teach about the line to Redis.
     limit: Arc<Mutex<LineLimit>>,
-    /// How long the queue must live at least, for what was seen in it.
+    /// Least life of the queue, for the messages that were read in it.
     life: Duration,
 }
 

@@ -41,7 +41,7 @@ struct State {
     /// All that wait, by the number of their registration.
     waiting: HashMap<u64, Arc<Waiting>>,
     next: u64,
-    /// Those to be touched at once.
+    /// Registrations to be touched at once.
     untouched: Vec<Weak<Waiting>>,
     running: bool,
 }

@@ -48,7 +48,7 @@ pub(super) type Answer = Result<Value, QueueErrorKind>;
 #[derive(Clone)]
 pub(super) struct Link {
     inner: Arc<Inner>,
-    /// Whether answers may be large, as [`LARGE`] says.
+    /// Set where answers may be large ([`LARGE`]).
     is_for_large_answers: bool,
 }
 

@@ -15,10 +15,10 @@ use crate::envelope::Timestamp;
 pub(super) struct Question<'a> {
     pub(super) owner: OwnerToken,
     pub(super) delivered: Option<&'a Delivered>,
-    /// Whether an absent lease is taken. Not by what follows a wait: it may run after its owner has gone.
+    /// Takes an absent lease. Never set behind a wait: the take may run after its owner has gone.
     pub(super) reclaim: bool,
     pub(super) limit: LineLimit,
-    /// How long the queue must live at least, for what was seen in it.
+    /// Least life of the queue, for the messages that were read in it.
     pub(super) life: Duration,
 }
 

@@ -86,7 +86,7 @@ impl Rig {
     }
 }
 
-/// One event of each kind.
+/// Returns an event of each kind.
 fn samples() -> Vec<Event> {
     vec![
         Event::Timer,

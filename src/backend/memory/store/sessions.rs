@@ -7,7 +7,7 @@ use crate::backend::Remembered;
 use crate::envelope::Timestamp;
 use crate::session_id::{SessionId, SessionStatus};
 
-/// What each session began with, or nothing once it has ended; and the end of that knowledge.
+/// Remembered sessions: params of `initialize` (`None` after the end), and the time at which each is forgotten.
 pub(super) type Sessions = HashMap<SessionId, (Option<String>, Timestamp)>;
 
 impl Moment<'_> {

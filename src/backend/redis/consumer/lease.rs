@@ -29,7 +29,7 @@ impl RedisConsumer {
         request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
-    /// Whether the lease is ours at the moment from which its changes are told of.
+    /// Returns whether the caller holds the lease at the moment from which its changes are heard of.
     pub(super) async fn track_now(&mut self) -> Result<bool, QueueErrorKind> {
         let mut request = Request::sequence();
         self.track(&mut request);

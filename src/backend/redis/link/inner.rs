@@ -26,7 +26,7 @@ use crate::lock::lock;
 pub(super) struct Inner {
     server: Server,
     pushes: Pushes,
-    /// Where a shared link's connection is driven: whoever needs one first may run on a subscriber's arbiter, which ends with
+    /// Runtime that drives a shared link's connection: the first to need one may run on a subscriber's arbiter, which ends with
     /// that subscriber. `None` for a dedicated link.
     home: Option<Handle>,
     /// Sent beside a request when a check of the connection is due: a replica answers reads and `PUBLISH` too.
