@@ -202,7 +202,7 @@ mod tests {
         for off in [-HOUR, HOUR] {
             let mut arrivals = arrivals();
             arrivals.seen(&mut [], Timestamp(NOW));
-            assert_eq!(said(&mut arrivals, NOW + off / 400), None, "9 s are no trouble");
+            assert_eq!(said(&mut arrivals, NOW + off / 360), None, "10 s are no trouble");
             assert_eq!(said(&mut arrivals, NOW + off), Some(Duration::from_secs(3600)));
             assert_eq!(said(&mut arrivals, NOW + off), None);
         }

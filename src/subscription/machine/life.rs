@@ -75,10 +75,7 @@ impl Subscription {
 
     pub(super) fn answered(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
         match (self.state, answer) {
-            (SubscriberState::Stopping, _) if operation == OperationKind::CancelQuestions => {
-                self.release_or(Self::exit)
-            }
-            (SubscriberState::Stopping, _) => self.exit(),
+            (SubscriberState::Stopping, _) => self.release_or(Self::exit),
             (SubscriberState::Parked, _) => self.parked(operation),
             (SubscriberState::StandingBy, Event::Failed(error)) => {
                 self.note(Note::LeaseUnread(error));

@@ -120,6 +120,15 @@ fn what_is_in_hand_at_the_end_is_lost_and_the_reason_told() {
 }
 
 #[test]
+fn what_is_in_hand_without_a_session_actor_is_lost() {
+    let mut rig = in_hand();
+    assert_eq!(begun(&rig.feed(Event::Delivered(None))), Operation::Release);
+    let actions = rig.feed(Event::Released);
+    assert_eq!(lost(&actions), Some("the session actor is gone"));
+    assert!(matches!(exit(&actions), Some(ExitReason::Panicked(_))));
+}
+
+#[test]
 fn what_is_in_hand_of_a_parked_subscriber_expires_at_its_time() {
     let mut rig = in_hand();
     let read = rig.now;

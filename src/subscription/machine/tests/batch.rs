@@ -42,6 +42,16 @@ fn questions_and_receipts_go_with_the_acknowledgement_and_are_asked_after_it() {
 }
 
 #[test]
+fn questions_whose_acknowledgement_finds_another_owner_are_not_asked() {
+    let mut rig = Rig::waiting(Delivery::AtLeastOnce);
+    rig.feed(taken(LeaseState::Held, vec![asking(1)]));
+    rig.outcome(1, BatchEnd::AllAccepted);
+    let actions = rig.feed(taken(LeaseState::Lost, Vec::new()));
+    assert!(asked(&actions).is_empty(), "they are the other owner's");
+    assert_eq!(rig.machine.state(), SubscriberState::StandingBy);
+}
+
+#[test]
 fn a_repeat_brings_its_question_and_receipt_again() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, vec![asking(1)]));

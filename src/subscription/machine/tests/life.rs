@@ -67,6 +67,13 @@ fn a_stop_ends_each_state_that_waits() {
 }
 
 #[test]
+fn a_presence_that_is_told_twice_changes_nothing() {
+    let mut rig = Rig::waiting(Delivery::AtLeastOnce);
+    assert!(rig.feed(Event::Presence(FIRST)).is_empty(), "the wait goes on");
+    assert_eq!(rig.machine.state(), SubscriberState::Waiting);
+}
+
+#[test]
 fn a_stop_during_a_read_ends_after_it() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, Vec::new()));
@@ -192,6 +199,16 @@ fn a_wait_that_finds_no_lease_looks_again_and_a_taken_one_stands_by() {
     assert_eq!(begun(&rig.feed(taken(LeaseState::Absent, Vec::new()))), Operation::Open);
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, Vec::new()));
+    rig.feed(taken(LeaseState::Lost, Vec::new()));
+    assert_eq!(rig.machine.state(), SubscriberState::StandingBy);
+}
+
+#[test]
+fn a_new_connection_that_finds_another_owner_reads_no_questions() {
+    let mut rig = Rig::new(Delivery::AtLeastOnce);
+    rig.feed(Event::Presence(FIRST));
+    rig.feed(Event::Opened);
+    rig.feed(Event::Claimed);
     rig.feed(taken(LeaseState::Lost, Vec::new()));
     assert_eq!(rig.machine.state(), SubscriberState::StandingBy);
 }
