@@ -188,8 +188,8 @@ impl Subscription {
         match self.state {
             SubscriberState::Delivering => renewal(),
             SubscriberState::BackingOff => self.timer.into_iter().chain(renewal()).min(),
-            SubscriberState::StandingBy => self.timer,
-            SubscriberState::Parked => self.in_hand.as_ref().map(|in_hand| self.expiry(in_hand)),
+            SubscriberState::StandingBy => self.timer.into_iter().chain(self.in_hand_expiry()).min(),
+            SubscriberState::Parked => self.in_hand_expiry(),
             _ => None,
         }
     }

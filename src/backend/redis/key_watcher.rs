@@ -21,6 +21,9 @@ pub(super) const ALIVE: Duration = Duration::from_secs(15);
 /// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(5);
 
+/// Pause after keys could not be read.
+const AFTER_FAILURE: Duration = Duration::from_millis(250);
+
 /// Number of keys that one request touches.
 const TOGETHER: usize = 500;
 
@@ -193,14 +196,14 @@ impl Running {
                     state.waiting.values().cloned().collect()
                 }
             };
-            let work = async {
-                if all {
-                    // A replica answers reads, and tells of no change.
-                    shared.link.check().await?;
-                }
-                shared.touch(&touched).await
+            // A replica answers reads, and tells of no change.
+            let checked = if all { shared.link.check().await.map(drop) } else { Ok(()) };
+            let is_primary = checked.is_ok();
+            let worked = match checked {
+                Ok(()) => shared.touch(&touched).await,
+                refused => refused,
             };
-            match work.await {
+            match worked {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -208,7 +211,10 @@ impl Running {
                     if failures.is_power_of_two() {
                         tracing::warn!(%error, failures, "reading watched keys failed; trying again");
                     }
-                    // At once: the check waits for the pause that is due.
+                    if is_primary {
+                        // A check that failed has its own pause.
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                    }
                     round.reset_immediately();
                 }
             }

@@ -92,6 +92,11 @@ impl Subscription {
         }
     }
 
+    /// Returns the moment at which the notification in hand expires, if there is one.
+    pub(super) fn in_hand_expiry(&self) -> Option<Instant> {
+        self.in_hand.as_ref().map(|in_hand| self.expiry(in_hand))
+    }
+
     /// Returns the moment at which a notification in hand expires. One without a time of its own is kept for as long as
     /// those that this crate pushes.
     pub(super) fn expiry(&self, InHand { envelope, read_at: (clock, read) }: &InHand) -> Instant {

@@ -47,11 +47,12 @@ impl Subscription {
     }
 
     pub(super) fn timer(&mut self, now: Instant) {
+        let is_due = self.timer.is_some_and(|at| at <= now);
         match self.state {
-            SubscriberState::StandingBy => self.begin(Operation::ClaimIfAbsent),
-            SubscriberState::BackingOff if self.timer.is_some_and(|at| at <= now) => self.resume(now),
+            SubscriberState::StandingBy if is_due => self.begin(Operation::ClaimIfAbsent),
+            SubscriberState::BackingOff if is_due => self.resume(now),
             SubscriberState::BackingOff | SubscriberState::Delivering => self.renew(now),
-            SubscriberState::Parked => self.expire_in_hand(now),
+            SubscriberState::StandingBy | SubscriberState::Parked => self.expire_in_hand(now),
             _ => {}
         }
     }
@@ -228,7 +229,10 @@ impl Subscription {
         self.close();
         let pause = self.next_pause(lot);
         self.note(Note::QueueFailed { error, failures: self.failures, pause });
-        self.pause(SubscriberState::BackingOff, now + pause, now);
+        // A renewal may fail in the pause after a failed attempt, which must not come sooner by that.
+        let earlier = self.timer.filter(|_| self.state == SubscriberState::BackingOff);
+        let until = earlier.into_iter().fold(now + pause, Instant::max);
+        self.pause(SubscriberState::BackingOff, until, now);
     }
 
     /// Counts a failure, and returns the pause after it.

@@ -21,8 +21,11 @@ impl Subscription {
     pub(super) fn begin_service(&mut self, now: Instant) {
         self.can_renew = true;
         self.is_to_read_questions = self.is_at_least_once();
-        // Requests over an earlier connection may have been executed or not.
+        // Requests over an earlier connection may have been executed or not. Its messages are read again, and repeats skipped: an
+        // acknowledgement of then could remove equal messages of now.
         self.arrivals.acknowledged(false);
+        self.ack.take();
+        self.items.clear();
         self.serve(now);
     }
 
@@ -131,7 +134,10 @@ impl Subscription {
                 }
                 self.follow(then, now);
             }
-            Then::Rewrite { .. } | Then::Deliver(_) if taken.lease.is_ours() => self.serve(now),
+            Then::Rewrite { .. } | Then::Deliver(_) if taken.lease.is_ours() => {
+                self.ask(questions);
+                self.serve(now);
+            }
             Then::Serve | Then::Rewrite { .. } | Then::Deliver(_) => self.not_ours(taken.lease, now, lot),
             other => self.follow(other, now),
         }

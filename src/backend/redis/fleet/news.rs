@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::backend::fleet::{News, NewsSender};
 use crate::backend::redis::link::{CHECK_EVERY, Link, LinkEvent};
+
+/// Pause after a lost connection. Its news are lost anyway, and caught up with by a look at the fleet.
+const AFTER_LOSS: Duration = Duration::from_millis(100);
 
 /// Listens to these channels for as long as there is a receiver.
 pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender) {
@@ -39,7 +43,8 @@ pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender
             }
         }
         tokio::select! {
-            () = lost.notified() => {}
+            // Where each new connection is lost at once, they are not made one behind the other.
+            () = lost.notified() => tokio::time::sleep(AFTER_LOSS).await,
             () = sender.closed() => return,
             () = tokio::time::sleep(CHECK_EVERY) => {}
         }

@@ -6,7 +6,7 @@ use redis::{Arg, Cmd, Pipeline, ToRedisArgs, Value};
 
 use super::error::is_noscript;
 use super::primary::refuses;
-use crate::backend::redis::lua::Script;
+use crate::backend::redis::lua::{PUSH, RECORD, REDRIVE, Script};
 
 /// Single command, or call of a script.
 #[derive(Clone)]
@@ -112,10 +112,15 @@ impl Request {
 
     /// Returns whether the request may be sent once more, to another server, after these answers.
     pub(super) fn is_repeatable(&self, answers: &[Value]) -> bool {
-        // An answer that was not refused is a replica's. A single command may be done twice: each of ours may. A request of
-        // several commands may have pushes in it, which may not.
+        // An answer that was not refused is a replica's, or that of a server that has just become the primary. A single command may
+        // be done twice, but for these, and so may no request of several commands, which may have such in it.
+        let once = |script: Option<&'static Script>| {
+            script.is_some_and(|script| {
+                [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
+            })
+        };
         let did_nothing = |answer: &Value| refuses(answer) || is_noscript(answer);
-        self.len() == 1 || answers.iter().all(did_nothing)
+        (self.len() == 1 && !once(self.scripts[0])) || answers.iter().all(did_nothing)
     }
 
     /// Returns the positions of the commands to send again once their scripts are loaded.
@@ -161,7 +166,7 @@ pub(super) fn size(answer: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::redis::lua::{PUSH, RENEW, TAKE};
+    use crate::backend::redis::lua::{RENEW, TAKE};
 
     fn answer(text: &str) -> Value {
         redis::parse_redis_value(text.as_bytes()).unwrap()
@@ -213,6 +218,9 @@ mod tests {
         }
         let one = Request::of(Command::call(&RENEW, &["k"], &["a"]));
         assert!(one.is_repeatable(&[answer(OK)]), "the answer of a replica to a single command");
+        let push = Request::of(Command::call(&PUSH, &["k"], &["a"]));
+        assert!(!push.is_repeatable(&[answer(OK)]), "it would be queued twice");
+        assert!(push.is_repeatable(&[answer(READONLY)]));
     }
 
     #[test]

@@ -177,3 +177,24 @@ impl Rig {
         self.feed(Event::Renewed(LeaseState::Held))
     }
 }
+
+#[test]
+fn at_most_once_what_is_in_hand_expires_while_another_owner_serves() {
+    let mut rig = Rig::waiting(Delivery::AtMostOnce);
+    rig.feed(taken(LeaseState::Held, items(&[1])));
+    rig.feed(taken(LeaseState::Held, Vec::new()));
+    rig.outcome(0, BatchEnd::NotReady("away".to_owned()));
+    rig.timer();
+    rig.feed(Event::Opened);
+    rig.feed(Event::Renewed(LeaseState::Lost));
+    let mut is_discarded = false;
+    while !is_discarded {
+        assert_eq!(rig.machine.state(), SubscriberState::StandingBy);
+        let actions = rig.timer();
+        is_discarded = actions.iter().any(|action| matches!(action, Action::Note(Note::Discarded { .. })));
+        if rig.machine.operation.is_some() {
+            rig.feed(Event::Renewed(LeaseState::Lost));
+        }
+    }
+    assert!(rig.machine.in_hand.is_none());
+}

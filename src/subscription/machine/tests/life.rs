@@ -279,3 +279,40 @@ fn open_questions_of_an_earlier_owner_are_asked_by_a_new_connection() {
     rig.feed(Event::Claimed);
     assert!(matches!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(_)), "not at most once");
 }
+
+fn foreign_items(count: usize) -> Vec<Item> {
+    let raw = json!({"notification": {"method": "notifications/x"}, "attempt": 0}).to_string().into_bytes();
+    (0..count).map(|_| Item::decode("q", raw.clone(), TTL)).collect()
+}
+
+#[test]
+fn what_was_counted_is_not_acknowledged_over_another_connection() {
+    // Equal messages without an id: the same mark at the same place may be another message by then.
+    let mut rig = Rig::waiting(Delivery::AtLeastOnce);
+    rig.feed(taken(LeaseState::Held, foreign_items(2)));
+    assert_eq!(begun(&rig.outcome(1, BatchEnd::NotPermitted)), Operation::Renew);
+    rig.feed(Event::Failed(failure()));
+    rig.timer();
+    rig.feed(Event::Opened);
+    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
+    rig.feed(taken(LeaseState::Held, foreign_items(2)));
+    let actions = rig.feed(Event::Questions(Vec::new()));
+    let batch = actions.iter().find_map(|action| match action {
+        Action::Deliver { batch, .. } => Some(batch.len()),
+        _ => None,
+    });
+    assert_eq!(batch, Some(1), "the first was delivered before, the second was not");
+    assert_eq!(acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap().count, 2);
+}
+
+#[test]
+fn a_failure_in_the_pause_after_a_failed_attempt_does_not_shorten_the_pause() {
+    let mut rig = Rig::delivering(&[1]);
+    let (begin, pause) = (rig.now, Duration::from_secs(50));
+    let envelope = Box::new(items(&[1]).remove(0).envelope.unwrap());
+    rig.outcome(0, BatchEnd::Failed { envelope, error: "not now".to_owned(), pause });
+    rig.feed(Event::Rewritten(Replaced::Done));
+    assert_eq!(begun(&rig.timer()), Operation::Renew);
+    rig.feed(Event::Failed(failure()));
+    assert_eq!(rig.machine.deadline(), Some(begin + pause));
+}
