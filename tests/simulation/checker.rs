@@ -59,7 +59,7 @@ pub(crate) struct Message {
     pub(crate) discarded: Option<DiscardReason>,
     /// Number of times that Redis lost it, or brought it back.
     forgotten: u32,
-    ran_out: bool,
+    pub(crate) ran_out: bool,
 }
 
 /// Standing of one owner at its queue.
@@ -234,7 +234,7 @@ impl Checker {
 
     /// Sees a notification go out.
     pub(crate) fn sends(&mut self, owner: OwnerId, n: usize, handing: Handing, jumped: Option<Time>) {
-        let Message { session, expires, kind, forgotten, .. } = &self.messages[n];
+        let Message { session, expires, kind, forgotten, copies, .. } = &self.messages[n];
         let (session, expires) = (*session, *expires);
         // A message with its producer's time is as old as its owner believes, after a jump or a failover.
         let is_believed = *kind == Kind::FastMcp && (*forgotten > 0 || jumped.is_some());
@@ -242,8 +242,8 @@ impl Checker {
         let Some(tenure) = self.tenures.get_mut(&owner) else {
             return self.fail("G4", session, format!("o{} sends #{n} and never had the lease, or is gone", owner.0));
         };
-        // A failover may put what it brings back before what was sent.
-        if self.queues[session].contains(&n) && *forgotten == 0 {
+        // A failover may put what it brings back before what was sent; a repeated push queues another one behind.
+        if self.queues[session].contains(&n) && *forgotten == 0 && *copies == 1 {
             tenure.outstanding.insert(n);
         }
         let (outstanding, until, displaced, told) =
@@ -284,11 +284,12 @@ impl Checker {
     /// Sees what a client receives.
     pub(crate) fn receives(&mut self, n: usize) {
         self.received += 1;
-        let Message { session, order, received, discarded, forgotten, .. } = &mut self.messages[n];
+        let Message { session, order, received, discarded, forgotten, ran_out, .. } = &mut self.messages[n];
         *received += 1;
         self.repeats += u64::from(*received > 1);
         // A failover may bring back what was lost before later ones were delivered.
-        let is_excused = discarded.is_some() || *forgotten > 0;
+        // And a process that was paused in the middle of a hand-over ends it, whatever became of the message meanwhile.
+        let is_excused = discarded.is_some() || *forgotten > 0 || *ran_out;
         let (session, order, is_first) = (*session, *order, *received == 1);
         let newest = &mut self.newest[session];
         if is_first && !is_excused && order < *newest {

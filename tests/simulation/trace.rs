@@ -2,7 +2,7 @@
 
 use super::scheduler::Time;
 
-/// Number of lines that are shown of a run that failed.
+/// Number of lines that are shown of a run that failed, where `SIMULATION_LINES` sets no other.
 const SHOWN: usize = 250;
 
 /// Lines that say when, who and what. Kept only on demand: a run that failed is run again with its trace.
@@ -40,7 +40,8 @@ impl Trace {
     pub(crate) fn of(&self, session: Option<usize>) -> String {
         let is_shown = |line: &&Line| session.is_none() || line.session.is_none() || line.session == session;
         let lines: Vec<_> = self.0.iter().flatten().filter(is_shown).collect();
-        let from = lines.len().saturating_sub(SHOWN);
+        let shown = std::env::var("SIMULATION_LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or(SHOWN);
+        let from = lines.len().saturating_sub(shown);
         lines[from..].iter().map(|line| format!("{} {}\n", line.at, line.text)).collect()
     }
 }

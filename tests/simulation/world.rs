@@ -10,7 +10,7 @@ use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::SessionState;
 use mcp_courier::{NotificationId, SessionId};
 
-use super::checker::{Cause, Checker, Handing, Violation};
+use super::checker::{Cause, Checker, Handing, Message, Violation};
 use super::client::{Client, Stream};
 use super::delivery::Plan;
 use super::messages::{Kind, Letter, letter};
@@ -271,9 +271,9 @@ impl World {
         if self.phase == Phase::Healing || self.clients[session].has_ended {
             return;
         }
-        let count = if self.rng.usize(..10) == 0 { self.rng.usize(2..12) } else { 1 };
+        let count = if self.rng.usize(..10) == 0 { self.rng.i64(2..12) } else { 1 };
         let mut at = now;
-        for _ in 0..count {
+        for i in 0..count {
             let kind = if self.phase == Phase::Calm {
                 Kind::Ordinary
             } else {
@@ -284,7 +284,9 @@ impl World {
             let time_to_live =
                 if foreign { time_to_live } else { time_to_live.mul_f64(pick(&mut self.rng, &[1.0, 1.0, 0.5, 3.0])) };
             let n = self.checker.made(session, kind);
-            let letter = letter(n, kind, time_to_live, self.redis.clock(now), &mut self.rng);
+            // FastMCP's messages are told apart by their times, if their last bytes are alike.
+            let said = Timestamp(self.redis.clock(now).0 + i);
+            let letter = letter(n, kind, time_to_live, said, &mut self.rng);
             let odds = self.odds();
             if self.hits(odds.lost_request) {
                 trace!(self, Some(session), "a push of #{n} is lost");
@@ -349,7 +351,8 @@ impl World {
     /// Judges a notification that was pushed in calm.
     fn is_it_late(&mut self, n: usize) {
         let session = self.checker.messages[n].session;
-        if self.checker.messages[n].received > 0 || self.checker.messages[n].discarded.is_some() {
+        let Message { received, discarded, ran_out, .. } = &self.checker.messages[n];
+        if *received > 0 || discarded.is_some() || *ran_out {
             return;
         }
         let Some(since) = self.clients[session].reachable_since else { return };
