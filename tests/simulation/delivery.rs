@@ -253,7 +253,7 @@ impl World {
     }
 
     fn confirmed(&mut self, id: OwnerId, result: Result<(), HandOverError>) {
-        let believes = self.settings.without == Some(Guard::CumulativeAck);
+        let believes = self.settings.without == Some(Guard::Confirmation);
         let result = if believes { Ok(()) } else { result };
         if let Some(handover) = &mut self.owner(id).handover {
             handover.delivery.confirmed(result);

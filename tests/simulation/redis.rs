@@ -123,6 +123,28 @@ impl World {
         }
     }
 
+    /// Removes the newest of several delivered messages alone, where an owner may acknowledge them; whether it did.
+    fn removes_newest_alone(
+        &mut self,
+        name: &SessionId,
+        token: OwnerToken,
+        delivered: &Delivered,
+        clock: Timestamp,
+    ) -> bool {
+        let newest = delivered.count - 1;
+        let mut messages: Vec<Vec<u8>> = self.redis.store.messages(name).map(<[u8]>::to_vec).collect();
+        let is_owner = self.redis.store.lease(name).is_some_and(|(holder, _)| holder == token);
+        if newest == 0 || !is_owner || !messages.get(newest).is_some_and(|message| delivered.last.matches(message)) {
+            return false;
+        }
+        messages.remove(newest);
+        let config = self.settings.config.clone();
+        let mut moment = self.redis.store.at(&config, clock);
+        moment.delete_queue(name);
+        messages.iter().for_each(|message| moment.push_raw(name, message));
+        true
+    }
+
     fn perform(&mut self, request: Request) {
         let (now, session) = (self.scheduler.now(), request.session);
         let (clock, config, name) = (self.redis.clock(now), self.settings.config.clone(), self.names[session].clone());
@@ -154,6 +176,10 @@ impl World {
                     && let Some(last) = self.redis.store.messages(&name).nth(delivered.count - 1)
                 {
                     delivered.last = Mark::of(last);
+                }
+                if without == Some(Guard::CumulativeAck) {
+                    delivered =
+                        delivered.filter(|delivered| !self.removes_newest_alone(&name, token, delivered, clock));
                 }
                 let taken = self.redis.store.at(&config, clock).take(&name, token, delivered.as_ref(), true);
                 acknowledged =

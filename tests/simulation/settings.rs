@@ -19,7 +19,9 @@ pub(crate) enum Guard {
     PermitBeforeEach,
     /// The permit counts from the answer to a renewal.
     PermitFromSending,
-    /// A batch counts as delivered although its confirmation is missing.
+    /// A batch counts as delivered though its client has not confirmed it.
+    Confirmation,
+    /// An acknowledgement removes the newest of the delivered messages, and not all before it.
     CumulativeAck,
     /// Each read gives every message another id, so that a repeat is not recognised.
     SkipById,
