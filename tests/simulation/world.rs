@@ -343,9 +343,11 @@ impl World {
         }
     }
 
-    /// Returns the time within which a notification arrives while nothing fails: who stands by looks once a heartbeat.
+    /// Returns the time within which a notification arrives while nothing fails: who stands by looks once a heartbeat, and an
+    /// owner that was displaced soon after an earlier doubt pauses before it looks.
     fn patience(&self) -> Duration {
-        self.settings.config.heartbeat() + Duration::from_millis(500)
+        let config = &self.settings.config;
+        config.heartbeat().max(config.backoff_max()) + Duration::from_millis(500)
     }
 
     /// Judges a notification that was pushed in calm.
