@@ -7,7 +7,7 @@
 //!
 //! - `AGREEMENT_SEED`: plays the schedule of this seed only.
 //! - `AGREEMENT_STEPS`: plays these steps of that schedule only, as the failure names them.
-//! - `AGREEMENT_RUNS`: number of schedules of each kind. A long run: `AGREEMENT_RUNS=5000 cargo nextest run --release --test agreement`.
+//! - `AGREEMENT_RUNS`: number of schedules of each kind, with new seeds. A long run: `AGREEMENT_RUNS=5000 cargo nextest run --release --test agreement`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -143,6 +143,7 @@ contract! {
         a_letter_larger_than_all_may_be_drives_no_other_out,
         a_page_beyond_all_letters_is_empty,
         a_dead_letter_goes_at_its_time_whatever_came_after,
+        a_session_is_found_for_no_longer_than_its_letters_live,
         redriving_queues_in_order_behind_what_is_queued_from_the_beginning,
         single_letters_can_be_redriven_by_their_ids,
         what_does_not_fit_stays_and_the_answer_says_how_many_went,

@@ -19,11 +19,13 @@ fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Seeds of so many schedules, unless the environment says otherwise.
+/// Seeds of so many schedules: always the same ones, unless the environment asks for others. A change is then judged by what it
+/// changes.
 pub(crate) fn seeds(runs: u64) -> Vec<u64> {
-    match from_environment("AGREEMENT_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..from_environment("AGREEMENT_RUNS").unwrap_or(runs)).map(|_| fastrand::u64(..)).collect(),
+    match (from_environment("AGREEMENT_SEED"), from_environment("AGREEMENT_RUNS")) {
+        (Some(seed), _) => vec![seed],
+        (None, Some(runs)) => (0..runs).map(|_| fastrand::u64(..)).collect(),
+        (None, None) => (0..runs).collect(),
     }
 }
 

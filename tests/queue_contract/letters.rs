@@ -192,6 +192,18 @@ pub(crate) async fn a_dead_letter_goes_at_its_time_whatever_came_after(place: &P
     eventually("the end of all", SOON, async || letters(&publisher).await.is_empty()).await;
 }
 
+pub(crate) async fn a_session_is_found_for_no_longer_than_its_letters_live(place: &Place) {
+    let (publisher, _queue, mut owner) = place.pair(keeping(10).dead_letter_life(Duration::from_secs(1))).await;
+    discard(&publisher, &mut owner, 0..1).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    discard(&publisher, &mut owner, 1..2).await;
+    // The key lives as long as the newest letter would have lived, which is queued again.
+    let newest = all(&publisher).await.last().unwrap().id.unwrap();
+    assert_eq!(publisher.dead_letters().redrive_only(&session(), &[newest]).await.unwrap().redriven, 1);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(publisher.dead_letters().sessions().await.unwrap().is_empty());
+}
+
 pub(crate) async fn redriving_queues_in_order_behind_what_is_queued_from_the_beginning(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(keeping(100)).await;
     for n in 0..30 {

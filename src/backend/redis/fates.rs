@@ -8,7 +8,7 @@ use redis::Value;
 
 use super::RedisBackend;
 use super::letters::{not_kept, reason, settings};
-use super::link::is_timeout;
+use super::link::{Answer, Command, Request, is_timeout};
 use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, RECORD, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
@@ -30,6 +30,27 @@ const SCANNED: usize = 1000;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl RedisBackend {
+    /// Returns the keys that hold letters whose time is not over. A key outlives its letters where the newest one was redriven.
+    async fn with_letters(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, QueueError> {
+        let [_, life, ..] = settings(&self.config);
+        let mut request = Request::new();
+        for key in &keys {
+            request.add(Command::call(&TRIM_LETTERS, &[key], &[&life]));
+            request.add(redis::cmd("EXISTS").arg(key));
+        }
+        if keys.is_empty() {
+            return Ok(keys);
+        }
+        let answers = self.link.send(&request).await.map_err(|error| self.failed("looking for dead letters", error))?;
+        let is_gone = |answers: &[Answer]| matches!(answers, [_, Ok(Value::Int(0))]);
+        Ok(keys
+            .into_iter()
+            .zip(answers.chunks(2))
+            .filter(|(_, answers)| !is_gone(answers))
+            .map(|(key, _)| key)
+            .collect())
+    }
+
     async fn letters(
         &self,
         session: &SessionId,
@@ -184,7 +205,7 @@ impl Fates for RedisBackend {
             scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
             let (next, keys): (u64, Vec<Vec<u8>>) = self.query("looking for dead letters", scan).await?;
             let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
-            sessions.extend(keys.iter().filter_map(session));
+            sessions.extend(self.with_letters(keys).await?.iter().filter_map(session));
             if next == 0 {
                 return Ok(sessions.into_iter().collect());
             }
