@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::{Config, ConnectError, Courier, Publisher, PushRefusal, QueueErrorKind};
+use mcp_courier::{Config, ConnectError, Courier, Notification, Publisher, PushRefusal, QueueErrorKind, SessionId};
 
 use crate::eventually::eventually;
 use crate::forwarder::{Forwarder, Mode};
@@ -176,4 +176,31 @@ async fn a_proxy_that_cuts_every_wait_is_no_reason_to_spin_and_what_is_queued_st
         true
     })
     .await;
+}
+
+#[actix::test]
+async fn who_waits_for_a_connection_does_not_suffer_from_another_waiter_whose_runtime_has_ended() {
+    let redis = RedisServer::start();
+    let publisher = Publisher::connect(&redis.url(), Config::default()).await.unwrap();
+    let id = SessionId::new("waiters").unwrap();
+    let note = || Notification::new("notifications/x").unwrap();
+    let (first, first_id) = (publisher.clone(), id.clone());
+    let mut raw = redis.connection().await;
+    let _: usize =
+        redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).query_async(&mut raw).await.unwrap();
+    redis.signal("-STOP");
+    // It is the first to wait, as a subscriber on its arbiter may be, and its runtime ends meanwhile.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let pushed = tokio::time::timeout(Duration::from_millis(300), first.push(&first_id, note())).await;
+            assert!(pushed.is_err(), "a connection was made to a Redis that is stopped");
+        });
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (pushed, ()) = tokio::join!(publisher.push(&id, note()), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        redis.signal("-CONT");
+    });
+    pushed.unwrap();
 }

@@ -68,7 +68,7 @@ impl Link {
     /// # Errors
     /// Redis's refusal, or no connection in time.
     pub(super) async fn connect(&self) -> Result<(), QueueErrorKind> {
-        self.inner.connecting()?.1.await.map(drop).map_err(kind)
+        self.inner.connected().await.map(drop)
     }
 
     fn new(server: &Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
@@ -227,13 +227,9 @@ impl Link {
     /// Sends a request, and returns whether it may be sent again: its server was no primary, and another may be asked.
     async fn deliver_once(&self, request: &Request) -> (Result<Vec<Value>, QueueErrorKind>, bool) {
         let inner = &*self.inner;
-        let (made, connecting, is_check_due) = match self.inner.connecting() {
-            Ok(connecting) => connecting,
+        let (made, connection, is_check_due) = match self.inner.connected().await {
+            Ok(connected) => connected,
             Err(error) => return (Err(error), false),
-        };
-        let connection = match connecting.await {
-            Ok(connection) => connection,
-            Err(error) => return (Err(kind(error)), false),
         };
         let probe = is_check_due && !request.is_probe;
         // The probe is sent first, and costs no round trip.

@@ -1,6 +1,5 @@
 //! The connection of a link: made when it is wanted, dropped when it is lost or unfit, and made again.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use redis::{Pipeline, RedisResult};
 use tokio::runtime::Handle;
 
 use super::connection::{CONNECT_TIMEOUT, Connection, Push, Server};
+use super::error::{kind, no_answer};
 use super::health::Health;
 use super::line::Line;
 use super::primary;
@@ -26,9 +26,7 @@ use crate::lock::lock;
 pub(super) struct Inner {
     server: Server,
     pushes: Pushes,
-    /// Runtime that drives a shared link's connection: the first to need one may run on a subscriber's arbiter, which ends with
-    /// that subscriber. `None` for a dedicated link.
-    home: Option<Handle>,
+    is_shared: bool,
     /// Sent beside a request when a check of the connection is due: a replica answers reads and `PUBLISH` too.
     pub(super) probe: Pipeline,
     pub(super) line: Line,
@@ -39,10 +37,14 @@ pub(super) struct Inner {
 pub(super) struct State {
     pub(super) health: Health,
     current: Option<Connecting>,
+    /// Runtime that drives a shared link's connection: the first to need one may run on a subscriber's arbiter, which ends with
+    /// that subscriber. `None` for a dedicated link.
+    home: Option<Handle>,
 }
 
 /// Attempt to connect, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
-pub(super) type Connecting = future::Shared<future::BoxFuture<'static, RedisResult<Connection>>>;
+/// `None` where the runtime that drove the attempt has ended.
+type Connecting = future::Shared<future::BoxFuture<'static, Option<RedisResult<Connection>>>>;
 
 impl Inner {
     pub(super) fn new(server: Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
@@ -50,20 +52,20 @@ impl Inner {
         Self {
             server,
             pushes,
-            home,
+            is_shared: home.is_some(),
             probe: primary::probe(&Keys::new(config.prefix())),
             line: Line::new(limit),
             watches: Arc::default(),
-            state: Mutex::new(State { health: Health::new(config.backoff()), current: None }),
+            state: Mutex::new(State { health: Health::new(config.backoff()), current: None, home }),
         }
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.home.is_some()
+        self.is_shared
     }
 
     /// Returns the number of the current connection, the attempt that makes it, and whether it is to be checked.
-    pub(super) fn connecting(self: &Arc<Self>) -> Result<(u64, Connecting, bool), QueueErrorKind> {
+    fn connecting(self: &Arc<Self>) -> Result<(u64, Connecting, bool), QueueErrorKind> {
         let mut state = self.state();
         let connecting = match &state.current {
             Some(current) => current.clone(),
@@ -72,7 +74,7 @@ impl Inner {
             }
             None => {
                 let made = state.health.begin();
-                let connecting = self.connect(made).boxed().shared();
+                let connecting = self.connect(made, state.home.as_ref());
                 state.current = Some(connecting.clone());
                 connecting
             }
@@ -81,23 +83,39 @@ impl Inner {
         Ok((state.health.generation(), connecting, is_check_due))
     }
 
-    fn connect(self: &Arc<Self>, made: u64) -> impl Future<Output = RedisResult<Connection>> + Send + 'static {
-        let (server, pushes, home) = (self.server.clone(), self.pushes.clone(), self.home.clone());
-        let inner = Arc::downgrade(self);
-        async move {
-            let attempt = || attempt(server.clone(), pushes.clone(), inner.clone(), made);
-            if let Some(home) = home {
-                let mut at_home = home.spawn(attempt());
-                // Longer than the attempt lasts.
-                let time = CONNECT_TIMEOUT + pushes.time() + Duration::from_secs(1);
-                if let Ok(Ok(connected)) = tokio::time::timeout(time, &mut at_home).await {
-                    return connected;
-                }
-                // That runtime has ended, or nobody drives it.
-                at_home.abort();
+    /// Begins a connection. A shared link's waiters belong to many runtimes, any of which may end: no timer and no socket of theirs
+    /// may stand in what they wait for together.
+    fn connect(self: &Arc<Self>, made: u64, home: Option<&Handle>) -> Connecting {
+        let attempt = attempt(self.server.clone(), self.pushes.clone(), Arc::downgrade(self), made);
+        match home {
+            Some(home) => {
+                let at_home = home.spawn(attempt);
+                async move { at_home.await.ok() }.boxed().shared()
             }
-            attempt().await
+            None => attempt.map(Some).boxed().shared(),
         }
+    }
+
+    /// Waits for the connection. Returns its number, and whether it is to be checked.
+    ///
+    /// Where the runtime that drives a shared link's connections has ended, or nobody drives it, the caller's does from then on.
+    pub(super) async fn connected(self: &Arc<Self>) -> Result<(u64, Connection, bool), QueueErrorKind> {
+        // Longer than an attempt lasts.
+        let time = CONNECT_TIMEOUT + self.pushes.time() + Duration::from_secs(1);
+        for _ in 0..2 {
+            let (made, connecting, is_check_due) = self.connecting()?;
+            match tokio::time::timeout(time, connecting).await {
+                Ok(Some(connected)) => {
+                    return connected.map(|connection| (made, connection, is_check_due)).map_err(kind);
+                }
+                Ok(None) | Err(_) if self.is_shared => {
+                    self.forget(made);
+                    self.state().home = Some(Handle::current());
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Err(no_answer(time))
     }
 
     /// Tells those who registered of a push over the connection with this number.
