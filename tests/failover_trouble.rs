@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, CourierSessionManager, Notification, Principal, Publisher, SessionId, acting_as,
+    Config, ConfigBuilder, Courier, CourierSessionManager, ListSubscribers, Notification, Principal, Publisher,
+    SessionId, SubscriberState, acting_as,
 };
 use reqwest::StatusCode;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -288,6 +289,12 @@ async fn the_older_stream_at_another_server_goes_on_when_the_newer_ends() {
     let (a, b) = (member().await, member().await);
     let client = RawClient::connect(&a.url).await;
     let mut older = client.open_stream().await;
+    // Of two claims under way the one that Redis sees last wins, and this is about what follows.
+    eventually("an owner at the first server", SOON, async || {
+        let infos = a.courier.supervisor().send(ListSubscribers).await.unwrap();
+        infos.iter().any(|info| info.state == SubscriberState::Waiting)
+    })
+    .await;
     let mut newer = client.at(&b.url).open_stream().await;
     push(&a.courier.publisher(), &id(&client), 1).await;
     assert_eq!(newer.next_notification().await.unwrap()["params"]["n"], 1);
