@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::Config;
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::{Config, ConfigBuilder};
 
 use crate::redis_server::RedisServer;
 use crate::step::{At, Kind, OWNERS, SESSIONS, Step, Steps};
@@ -37,19 +37,23 @@ pub(crate) fn chosen(count: usize) -> Vec<usize> {
     }
 }
 
-pub(crate) fn name() -> String {
+fn name() -> String {
     format!("a{}", NAMES.fetch_add(1, Ordering::Relaxed))
 }
 
-fn setting() -> Setting {
-    let config = Config::builder()
+/// Bounds so low that schedules reach them.
+pub(crate) fn bounds() -> ConfigBuilder {
+    Config::builder()
         .prefix(name())
         .batch_messages(5)
         .batch_bytes(2400)
         .message_max_bytes(2000)
         .queue_max_messages(9)
         .dead_letters(4)
-        .time_to_live(Duration::from_secs(300));
+}
+
+fn setting() -> Setting {
+    let config = bounds().time_to_live(Duration::from_secs(300));
     let lives = [Duration::from_secs(200), Duration::from_secs(600)];
     Setting::new(config.build().unwrap(), lives, Duration::from_secs(100))
 }

@@ -6,10 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::Config;
 use mcp_courier::testing::envelope::Timestamp;
 
-use crate::play::{answers, chosen, name, seeds};
+use crate::play::{answers, bounds, chosen, seeds};
 use crate::redis_server::RedisServer;
 use crate::step::{Kind, Step, Steps};
 use crate::world::{Setting, World};
@@ -25,13 +24,7 @@ fn thirds(count: u32) -> Duration {
 }
 
 fn setting() -> Setting {
-    let config = Config::builder()
-        .prefix(name())
-        .batch_messages(5)
-        .batch_bytes(2400)
-        .message_max_bytes(2000)
-        .queue_max_messages(9)
-        .dead_letters(4)
+    let config = bounds()
         // A lease is two heartbeats: a tick and a third.
         .heartbeat(thirds(2))
         .time_to_live(thirds(4))
