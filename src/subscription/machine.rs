@@ -63,8 +63,6 @@ pub struct Subscription {
     lost: Option<QueueError>,
     /// Outcome of a delivery that ended while the lease was being renewed.
     outcome: Option<Option<Outcome>>,
-    /// Pause after the rewrite under way.
-    pause: Duration,
     /// Ids that were delivered, by which repeats after an unknown outcome are recognised.
     recent: Recent<NotificationId>,
     arrivals: Arrivals,
@@ -80,7 +78,7 @@ pub struct Subscription {
     sent: Vec<Sent>,
     /// Questions of the acknowledgement under way.
     acknowledged_questions: Vec<Question>,
-    /// Step that follows the acknowledgement under way.
+    /// Step that follows the acknowledgement or the rewrite under way.
     then: Then,
     /// Notification that was removed from the queue and not delivered yet ([`Delivery::AtMostOnce`]).
     in_hand: Option<Box<InHand>>,
@@ -148,7 +146,6 @@ impl Subscription {
             waiting_since: None,
             lost: None,
             outcome: None,
-            pause: Duration::ZERO,
             recent: Recent::new(capacity),
             arrivals: Arrivals::new(capacity, config.time_to_live()),
             is_to_read_questions: false,

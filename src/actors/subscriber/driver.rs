@@ -57,12 +57,6 @@ impl Driver {
             let state = self.memory.machine.state();
             self.post.stats.set_state(state);
             let deadline = self.memory.machine.deadline();
-            let due = async move {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => pending().await,
-                }
-            };
             event = tokio::select! {
                 biased;
                 () = stopped(&mut stop), if !is_stopping => {
@@ -79,7 +73,7 @@ impl Driver {
                 }
                 outcome = end_of(&mut self.delivery) => Event::Delivered(outcome),
                 () = permit.doubted(), if state == SubscriberState::Waiting => Event::Doubted,
-                () = due => Event::Timer,
+                () = clock::until(deadline) => Event::Timer,
             };
         }
     }

@@ -71,16 +71,10 @@ async fn watch(
     let mut seen = SessionState::Away;
     loop {
         let deadline = memory.borrow().as_ref().and_then(|memory| memory.machine.deadline());
-        let due = async {
-            match deadline {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = presence.changed_from(seen) => seen = presence.now(),
             () = stopped(&mut stop) => break,
-            () = due => {
+            () = clock::until(deadline) => {
                 if let Some(memory) = memory.borrow_mut().as_mut() {
                     pass_time(&post, &mut memory.machine);
                 }

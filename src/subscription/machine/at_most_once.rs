@@ -25,9 +25,7 @@ impl Subscription {
             (Ok(envelope), Some(read_at)) => (envelope, read_at),
             (Ok(_), None) => return self.acknowledge(Then::Serve, now),
             (Err(why), _) => {
-                let reason = DiscardReason::Undecodable(why.to_string());
-                self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
-                self.ack.discard(mark, reason, None);
+                self.discard_unreadable(mark, &why);
                 return self.acknowledge(Then::Serve, now);
             }
         };

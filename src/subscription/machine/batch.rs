@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Sent, Subscription, Then};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Undecodable};
 use crate::fate::DiscardReason;
-use crate::subscription::batch::Item;
+use crate::subscription::batch::{Item, Mark};
 use crate::subscription::delivery::{BatchEnd, Outcome};
 use crate::subscription::event::{Action, Note};
 use crate::subscription::state::{ExitReason, SubscriberState};
@@ -17,11 +17,7 @@ impl Subscription {
         let mut batch: Vec<Envelope> = Vec::new();
         while let Some(Item { mark, envelope, unreadable }) = self.items.pop_front() {
             match envelope {
-                Err(why) if batch.is_empty() => {
-                    let reason = DiscardReason::Undecodable(why.to_string());
-                    self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
-                    self.ack.discard(mark, reason, None);
-                }
+                Err(why) if batch.is_empty() => self.discard_unreadable(mark, &why),
                 Ok(envelope) if batch.is_empty() && self.recent.contains(&envelope.id) => {
                     self.note(Note::Skipped(envelope.id));
                     self.arrivals.delivered(envelope.id);
@@ -129,6 +125,13 @@ impl Subscription {
         };
         self.items.clear();
         Some(then)
+    }
+
+    /// Counts a message that cannot be read.
+    pub(super) fn discard_unreadable(&mut self, mark: Mark, why: &Undecodable) {
+        let reason = DiscardReason::Undecodable(why.to_string());
+        self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
+        self.ack.discard(mark, reason, None);
     }
 
     pub(super) fn not_ready(&mut self, why: String, lot: f64) -> Then {

@@ -216,7 +216,7 @@ impl Subscription {
         self.failures = 0;
         self.actions.push_back(Action::StopAsking);
         self.note(Note::TakenOver);
-        self.pause(SubscriberState::StandingBy, now + self.config.heartbeat(), now);
+        self.look_at_lease_later(now);
     }
 
     pub(super) fn look_at_lease_later(&mut self, now: Instant) {

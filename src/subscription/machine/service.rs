@@ -101,7 +101,10 @@ impl Subscription {
                     self.read(taken, operation, now, lot);
                 }
             }
-            (_, Event::Rewritten(Replaced::Done)) => self.pause(SubscriberState::BackingOff, now + self.pause, now),
+            (_, Event::Rewritten(Replaced::Done)) => {
+                let then = std::mem::take(&mut self.then);
+                self.follow(then, now);
+            }
             _ => self.serve(now),
         }
     }
@@ -157,7 +160,7 @@ impl Subscription {
             Then::Exit(reason) => self.leave(reason),
             Then::Rewrite { oldest, replacement, pause } => {
                 self.state = SubscriberState::Rewriting;
-                self.pause = pause;
+                self.then = Then::Pause(pause);
                 self.begin(Operation::Rewrite { oldest, replacement });
             }
             Then::Deliver(in_hand) => {
