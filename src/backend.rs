@@ -42,6 +42,7 @@ use uuid::Uuid;
 
 use crate::envelope::Draft;
 use crate::failure::QueueError;
+use crate::question::Question;
 use crate::session_id::{SessionId, SessionStatus};
 
 pub(crate) mod fates;
@@ -63,7 +64,7 @@ pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, R
 
 /// What every backend does for a whole process.
 #[async_trait]
-pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'static {
+pub trait Backend: Queues + Questions + Fleet + Fates + 'static {
     /// Queues notifications, and answers for each in the order given.
     ///
     /// # Cancellation
@@ -77,6 +78,18 @@ pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'stati
     /// session is listed until the lease of the first one would have ended.
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
 
+    /// Returns the queues as the subscribers of one arbiter share them. Called on that arbiter.
+    ///
+    /// The subscribers share connections then, whose number does not grow with that of the sessions.
+    fn share(self: Arc<Self>) -> Arc<dyn Queues>;
+
+    /// Whether the queue can be used: reached, and in a state that loses nothing.
+    async fn check(&self) -> Result<(), QueueError>;
+}
+
+/// Queues in the hands of subscribers: opened, claimed and released.
+#[async_trait]
+pub trait Queues: fmt::Debug + Send + Sync {
     /// Opens one session's queue for one who would own it. Nothing is claimed yet.
     async fn open(
         &self,
@@ -91,8 +104,8 @@ pub trait Backend: Questions + Fleet + Fates + fmt::Debug + Send + Sync + 'stati
     /// Gives up a lease if it is still that owner's, and says whether it was.
     async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError>;
 
-    /// Whether the queue can be used: reached, and in a state that loses nothing.
-    async fn check(&self) -> Result<(), QueueError>;
+    /// Returns the open questions of a session: delivered, and not answered.
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError>;
 }
 
 /// One session's queue in the hands of one who owns it or would.

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use self::consumer::MemoryConsumer;
 pub use self::store::{Change, Moment, Store};
 use super::fleet::NewsSender;
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, PushRefusal, Queued};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, PushRefusal, Queued, Queues};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
 use crate::lock::lock;
+use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
@@ -163,6 +164,17 @@ impl Backend for MemoryBackend {
         Ok(self.step(|moment| moment.live_sessions()))
     }
 
+    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
+        self
+    }
+
+    async fn check(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Queues for MemoryBackend {
     async fn open(
         &self,
         session: &SessionId,
@@ -183,7 +195,7 @@ impl Backend for MemoryBackend {
         Ok(self.step(|moment| moment.release(session, owner)))
     }
 
-    async fn check(&self) -> Result<(), QueueError> {
-        Ok(())
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        Ok(self.step(|moment| moment.open_questions(session)))
     }
 }

@@ -72,10 +72,7 @@ pub trait Questions {
     /// Whether a worker waits for the answer to this very question.
     async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError>;
 
-    /// The open questions of a session: delivered, and not answered.
-    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError>;
-
-    /// One of them.
+    /// Returns one of the open questions of a session.
     async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError>;
 
     /// It is no longer one of them.

@@ -15,11 +15,12 @@ use self::key_watcher::KeyWatcher;
 use self::lease::lease_value;
 use self::link::{Command, Link, Pushes, Server};
 use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, PushRefusal, Queued};
+use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
+use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod clock;
@@ -110,6 +111,29 @@ impl Backend for RedisBackend {
         Ok(sessions)
     }
 
+    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
+        self
+    }
+
+    async fn check(&self) -> Result<(), QueueError> {
+        let sent = Timestamp::of_this_host();
+        let (seconds, micros): (i64, i64) = self.query("connecting", redis::cmd("TIME")).await?;
+        self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
+        let settings: Result<HashMap<String, String>, _> =
+            self.link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
+        // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
+        if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
+            && policy != "noeviction"
+        {
+            tracing::warn!(%policy, url = %self.shown_url,
+                    "Redis may evict queues when its memory is full: set maxmemory-policy to noeviction");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Queues for RedisBackend {
     async fn open(
         &self,
         session: &SessionId,
@@ -137,19 +161,10 @@ impl Backend for RedisBackend {
         Ok(released == 1)
     }
 
-    async fn check(&self) -> Result<(), QueueError> {
-        let sent = Timestamp::of_this_host();
-        let (seconds, micros): (i64, i64) = self.query("connecting", redis::cmd("TIME")).await?;
-        self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
-        let settings: Result<HashMap<String, String>, _> =
-            self.link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
-        // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
-        if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
-            && policy != "noeviction"
-        {
-            tracing::warn!(%policy, url = %self.shown_url,
-                    "Redis may evict queues when its memory is full: set maxmemory-policy to noeviction");
-        }
-        Ok(())
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        let open: Vec<Vec<u8>> = self
+            .query_large("reading open questions", redis::cmd("HVALS").arg(self.keys.of(session).questions))
+            .await?;
+        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
     }
 }

@@ -42,10 +42,6 @@ impl Questions for MemoryBackend {
         Ok(self.step(|moment| moment.is_waiting(task, request_id)))
     }
 
-    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
-        Ok(self.step(|moment| moment.open_questions(session)))
-    }
-
     async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
         Ok(self.step(|moment| moment.open_questions(session).into_iter().find(|open| open.request_id == request_id)))
     }

@@ -60,13 +60,6 @@ impl Questions for RedisBackend {
         Ok(answer == Value::Int(1))
     }
 
-    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
-        let open: Vec<Vec<u8>> = self
-            .query_large("reading open questions", redis::cmd("HVALS").arg(self.keys.of(session).questions))
-            .await?;
-        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
-    }
-
     async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
         let questions = self.keys.of(session).questions;
         let open: Option<Vec<u8>> =
