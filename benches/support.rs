@@ -1,0 +1,11 @@
+//! What the benchmarks share.
+
+#![allow(dead_code)] // each benchmark uses a part of it
+
+pub(crate) mod bare;
+pub(crate) mod courier;
+pub(crate) mod figures;
+pub(crate) mod messages;
+#[path = "../tests/support/redis_server.rs"]
+pub(crate) mod redis_server;
+pub(crate) mod sessions;

@@ -1,0 +1,74 @@
+//! Messages of the benchmarks: as notifications, as they lie in a queue, and the queues they lie in.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use mcp_courier::testing::envelope::{Draft, Timestamp};
+use mcp_courier::testing::notification_id;
+use mcp_courier::{Config, Notification, SessionId};
+use serde_json::json;
+
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Returns the time since this process first asked, in nanoseconds.
+pub(crate) fn now() -> u64 {
+    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap()
+}
+
+/// Returns the session of a number.
+pub(crate) fn session(number: usize) -> SessionId {
+    SessionId::new(format!("bench-{number}")).unwrap()
+}
+
+/// Returns the key of a session's queue, under the prefix of the default settings.
+pub(crate) fn queue_of(session: &SessionId) -> String {
+    format!("{}:notifications:{session}", Config::default().prefix())
+}
+
+/// Returns the key of a session's lease.
+pub(crate) fn lease_of(session: &SessionId) -> String {
+    format!("{{{}}}:lease", queue_of(session))
+}
+
+/// Returns a notification that says when it was made, and has this many bytes in the queue, or as few as it can.
+pub(crate) fn notification(bytes: usize) -> Notification {
+    padded(bytes.saturating_sub(*LEAST))
+}
+
+/// Returns a message as it lies in a queue, of this many bytes.
+///
+/// What the publisher pushes has about 280 bytes at least. A smaller message has an id and nothing else that it can do without,
+/// as a producer of another kind may push it.
+pub(crate) fn message(bytes: usize) -> Vec<u8> {
+    if bytes < *LEAST {
+        let id = notification_id(fastrand::u128(..));
+        return format!(r#"{{"notification":{{"method":"notifications/bench"}},"id":"{id}"}}"#).into_bytes();
+    }
+    stamped(&notification(bytes))
+}
+
+/// Returns when a notification or message was made, found in its text: to parse all of it would cost more than it took.
+pub(crate) fn made_at(text: &[u8]) -> u64 {
+    const FIELD: &[u8] = b"\"made\":";
+    let at = text.windows(FIELD.len()).position(|window| window == FIELD).expect("a message of this benchmark");
+    text[at + FIELD.len()..].iter().take_while(|c| c.is_ascii_digit()).fold(0, |n, c| 10 * n + u64::from(c - b'0'))
+}
+
+/// Size of the least message in the queue, in bytes.
+static LEAST: LazyLock<usize> = LazyLock::new(|| stamped(&padded(0)).len());
+
+fn padded(padding: usize) -> Notification {
+    // The same number of digits for any process that ends within the hour.
+    let params = json!({"made": 1_000_000_000_000 + now(), "padding": "x".repeat(padding)});
+    Notification::new("notifications/bench").unwrap().with_params(params).unwrap()
+}
+
+fn stamped(notification: &Notification) -> Vec<u8> {
+    let id = notification_id(fastrand::u128(..));
+    Draft::new(notification, id, Config::default().time_to_live()).stamp(Timestamp::of_this_host())
+}
+
+/// Returns how long ago a notification or message was made.
+pub(crate) fn age(text: &[u8]) -> Duration {
+    Duration::from_nanos((1_000_000_000_000 + now()).saturating_sub(made_at(text)))
+}
