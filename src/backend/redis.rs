@@ -38,6 +38,7 @@ mod reply;
 mod standing;
 mod take;
 pub(crate) mod url;
+mod wrong_type;
 
 /// The queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {

@@ -10,18 +10,21 @@ use self::lease::Renewal;
 use super::lease::lease_value;
 use super::letters::not_kept;
 use super::link::{Answer, Command, Link, Pushes, Request, Server, Watch, is_timeout};
-use super::lua::{RENEW, REPLACE, TAKE};
-use super::take;
-use crate::backend::{Consumer, Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
+use super::lua::{RENEW, TAKE};
+use super::{take, wrong_type};
+use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
 use crate::lock::lock;
-use crate::notification::TIME_TO_LIVE_MAX;
 use crate::session_id::SessionId;
 use crate::subscription::DoubtMark;
 
 mod lease;
+
+/// Longest time of one wait. A connection that has died silently, or a Redis that no longer answers, is noticed by the end
+/// of a wait, and a few seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct RedisConsumer {
     link: Link,
@@ -86,17 +89,10 @@ impl RedisConsumer {
         take::arguments(&self.config, &question)
     }
 
-    fn take_keys(&self, delivered: Option<&Delivered>) -> Vec<String> {
-        let QueueKeys { queue, lease, questions, dead, .. } = &self.keys;
-        let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
-        let always = [queue, lease, questions, dead].into_iter().cloned();
-        always.chain(settled.map(|id| self.keys.receipt(id))).collect()
-    }
-
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
         let arguments = self.take_arguments(delivered, true, limit);
-        let take = Command::call(&TAKE, &self.take_keys(delivered), &arguments);
+        let take = Command::call(&TAKE, &take::keys(&self.keys, delivered), &arguments);
         let answered = self.answer(Request::of(take).within(limit.time())).await;
         if answered.as_ref().is_err_and(is_timeout) {
             lock(&self.limit).timed_out();
@@ -111,13 +107,14 @@ impl RedisConsumer {
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
+        let block = block.min(LONGEST_WAIT);
         let arguments = self.take_arguments(None, false, limit);
         let queue = &self.keys.queue;
         let mut request = Request::sequence();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
-        request.add(Command::call(&TAKE, &self.take_keys(None), &arguments));
+        request.add(Command::call(&TAKE, &take::keys(&self.keys, None), &arguments));
         // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
         let ([moved, taken], renewal) = self.answer(request.within(block + limit.time())).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
@@ -150,60 +147,21 @@ impl RedisConsumer {
             self.announce(now.0 / 1000).await?;
         }
         let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
-        let items: Vec<Item> =
-            messages.into_iter().map(|raw| Item::decode(&self.keys.queue, raw, self.config.time_to_live())).collect();
-        self.life = items
-            .iter()
-            .filter_map(|item| {
-                let envelope = item.envelope.as_ref().ok()?;
-                // Whatever time stands in it: a key is not kept for thousands of years.
-                let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { self.config.time_to_live() };
-                Some(envelope.expires_at?.since(now).min(longest) + self.config.expiry_grace())
-            })
-            .max()
-            .unwrap_or_default();
+        let (items, life) = take::items(&self.config, &self.keys.queue, messages, now);
+        self.life = life;
         // Where another has the lease by now, what was read is its to deliver.
         let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
         Ok(Taken { lease, changed, now, items })
     }
 
     async fn do_replace(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
-        let arguments = [
-            lease_value(self.owner, &self.config).into_bytes(),
-            oldest.length.to_string().into_bytes(),
-            oldest.last.clone(),
-            replacement,
-            (self.config.time_to_live() + self.config.expiry_grace()).as_millis().to_string().into_bytes(),
-        ];
         let QueueKeys { queue, lease, .. } = &self.keys;
-        Ok(take::replaced(self.link.call(&REPLACE, &[queue, lease], &arguments).await?)?)
+        let replace = take::replacement(&self.config, self.owner, [queue, lease], oldest, replacement);
+        Ok(take::replaced(self.link.query(replace).await?)?)
     }
 
-    /// An error that says what was done, and to what.
-    async fn named<T>(&mut self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
-        let kind = match result {
-            Ok(done) => return Ok(done),
-            Err(QueueErrorKind::Refused(text)) if text.contains("WRONGTYPE") => {
-                QueueErrorKind::Refused(self.wrong_types().await.unwrap_or(text))
-            }
-            Err(other) => other,
-        };
-        Err(QueueError::new(format!("{doing} of {:?}", self.session), kind))
-    }
-
-    /// Which of the keys hold something else than they must: Redis does not name them. Not by their names, which have the
-    /// session's id in them.
-    async fn wrong_types(&mut self) -> Option<String> {
-        let QueueKeys { queue, lease, questions, .. } = self.keys.clone();
-        let must = [("queue", queue, "list"), ("lease", lease, "string"), ("open questions", questions, "hash")];
-        let mut wrong = Vec::new();
-        for (what, key, must) in must {
-            let found: String = self.link.query(redis::cmd("TYPE").arg(key)).await.ok()?;
-            if found != must && found != "none" {
-                wrong.push(format!("the key of the {what} holds a {found}, not a {must}"));
-            }
-        }
-        (!wrong.is_empty()).then(|| format!("WRONGTYPE: {}", wrong.join("; ")))
+    async fn named<T>(&self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
+        wrong_type::named(&self.link, &self.keys, &self.session, doing, result).await
     }
 }
 

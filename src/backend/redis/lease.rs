@@ -38,3 +38,10 @@ pub(super) fn lease_state(value: Value) -> Result<LeaseState, BadReply> {
         _ => LeaseState::Lost,
     })
 }
+
+/// Returns whether a lease's value is that of this owner.
+pub(super) fn is_owner(owner: OwnerToken, lease: &Value) -> bool {
+    let Value::BulkString(lease) = lease else { return false };
+    // Behind the token stands the life of the lease.
+    lease.split(|byte| *byte == b' ').next() == Some(owner.to_string().as_bytes())
+}

@@ -6,10 +6,14 @@ use redis::Value;
 
 use super::lease::{lease_state, lease_value};
 use super::letters::{reason, settings};
+use super::link::Command;
+use super::lua::REPLACE;
 use super::reply::{self, BadReply};
-use crate::backend::{Delivered, LeaseState, LineLimit, OwnerToken, Replaced};
+use crate::backend::{Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Replaced};
 use crate::config::Config;
 use crate::envelope::Timestamp;
+use crate::keys::QueueKeys;
+use crate::notification::TIME_TO_LIVE_MAX;
 
 /// Arguments of a take.
 pub(super) struct Question<'a> {
@@ -81,6 +85,47 @@ pub(super) fn answer(value: Value) -> Result<Answer, BadReply> {
         messages: reply::list(messages)?.into_iter().map(reply::bytes).collect::<Result<_, _>>()?,
         trouble: reply::bytes(trouble)?,
     })
+}
+
+/// Decodes the messages that were read from a queue at `now`. Returns besides how long the queue must live for them.
+pub(super) fn items(config: &Config, queue: &str, messages: Vec<Vec<u8>>, now: Timestamp) -> (Vec<Item>, Duration) {
+    let items: Vec<Item> = messages.into_iter().map(|raw| Item::decode(queue, raw, config.time_to_live())).collect();
+    let life = items
+        .iter()
+        .filter_map(|item| {
+            let envelope = item.envelope.as_ref().ok()?;
+            // Whatever time stands in it: a key is not kept for thousands of years.
+            let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { config.time_to_live() };
+            Some(envelope.expires_at?.since(now).min(longest) + config.expiry_grace())
+        })
+        .max();
+    (items, life.unwrap_or_default())
+}
+
+/// Returns the call that writes a failed attempt in the place of the oldest message. `keys` are the queue and its lease.
+pub(super) fn replacement(
+    config: &Config,
+    owner: OwnerToken,
+    keys: [&String; 2],
+    oldest: &Mark,
+    replacement: Vec<u8>,
+) -> Command {
+    let arguments = [
+        lease_value(owner, config).into_bytes(),
+        oldest.length.to_string().into_bytes(),
+        oldest.last.clone(),
+        replacement,
+        (config.time_to_live() + config.expiry_grace()).as_millis().to_string().into_bytes(),
+    ];
+    Command::call(&REPLACE, &keys, &arguments)
+}
+
+/// Returns the keys of the take: the queue's, and those of the receipts that it settles.
+pub(super) fn keys(keys: &QueueKeys, delivered: Option<&Delivered>) -> Vec<String> {
+    let QueueKeys { queue, lease, questions, dead, .. } = keys;
+    let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
+    let always = [queue, lease, questions, dead].into_iter().cloned();
+    always.chain(settled.map(|id| keys.receipt(id))).collect()
 }
 
 /// Reads the answer to the rewrite of the oldest message.

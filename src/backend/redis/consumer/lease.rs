@@ -6,7 +6,7 @@ use redis::Value;
 use tokio::task::JoinSet;
 
 use super::{RedisConsumer, each};
-use crate::backend::redis::lease;
+use crate::backend::redis::lease::{self, is_owner};
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Request};
 use crate::backend::redis::lua::{CLAIM, RENEW};
 use crate::backend::redis::reply;
@@ -185,10 +185,4 @@ fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseSta
         _ => state,
     };
     Ok((state, now))
-}
-
-fn is_owner(owner: OwnerToken, lease: &Value) -> bool {
-    let Value::BulkString(lease) = lease else { return false };
-    // Behind the token stands the life of the lease.
-    lease.split(|byte| *byte == b' ').next() == Some(owner.to_string().as_bytes())
 }
