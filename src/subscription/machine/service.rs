@@ -10,10 +10,6 @@ use crate::subscription::batch::{LeaseState, Replaced, Taken};
 use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
 use crate::subscription::state::SubscriberState;
 
-/// Longest time of one wait. A connection that has died silently, or a Redis that no longer answers, is noticed by the end
-/// of a wait, and a few seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
 /// Shortest time of one wait: each costs a round trip.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
@@ -201,7 +197,7 @@ impl Subscription {
             self.state = SubscriberState::Waiting;
             self.waiting_since = Some(now);
             let left = self.renewal_due().map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-            self.begin(Operation::Wait(left.clamp(SHORTEST_WAIT, LONGEST_WAIT)));
+            self.begin(Operation::Wait(left.max(SHORTEST_WAIT)));
         }
     }
 

@@ -16,4 +16,6 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 -- The queue outlives its owner's lease, as in the script that renews.
 local life = redis.call('PTTL', KEYS[2])
 if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+-- Last, so that a connection that tracks keys hears of the next change to the lease.
+redis.call('GET', KEYS[1])
 return time[1] * 1000 + math.floor(time[2] / 1000)

@@ -28,4 +28,6 @@ end
 -- The queue outlives its owner's lease: what expires in it is discarded and counted by the owner, and not with the key.
 local life = redis.call('PTTL', KEYS[2])
 if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+-- Last, so that a connection that tracks keys hears of the next change to the lease.
+redis.call('GET', KEYS[1])
 return {state, now}
