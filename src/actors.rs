@@ -26,12 +26,13 @@ mod post;
 mod questions;
 mod session;
 mod stats;
+mod stop;
 mod subscriber;
 mod supervisor;
 
 pub(crate) use self::arbiters::Arbiters;
 use self::session::SessionActor;
-pub use self::stats::SubscriberInfo;
+pub use self::stats::{Placement, SubscriberInfo};
 pub use self::supervisor::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
     SupervisorActor,

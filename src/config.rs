@@ -156,10 +156,14 @@ settings! {
     /// with `taskId`, `status`, `createdAt`, `lastUpdatedAt` and a `ttl`: all else is refused at the push, as it would be
     /// dropped there. Defaults to `false`.
     fastmcp_servers: bool = false;
-    /// Number of subscribers, each with an arbiter (a thread) and a Redis connection of its own, that one process may run.
-    /// One more is refused. A parked subscriber, whose client has no open stream, has neither and does not count.
-    /// Defaults to 1,000; 1 to 30,000.
-    dedicated_limit: usize = 1000;
+    /// Number of dedicated subscribers that one process may run: each has an arbiter (a thread) and a Redis connection of its
+    /// own. All further ones are shared. A parked subscriber, whose client has no open stream, has neither and does not count.
+    /// Defaults to 64; up to 30,000. With 0 all subscribers are shared.
+    dedicated_limit: usize = 64;
+    /// Number of shared subscribers that one process may run: they share one arbiter per core, and the connections of that
+    /// arbiter. One more is refused. A parked subscriber does not count. A session whose code blocks its thread delays the
+    /// sessions that share the arbiter. Defaults to 100,000; up to 1,000,000. With 0 all subscribers are dedicated.
+    shared_limit: usize = 100_000;
 }
 
 impl ConfigBuilder {
@@ -231,8 +235,14 @@ impl ConfigBuilder {
                 return refused(name, life, "it must be 1 s to 365 days");
             }
         }
-        if !(1..=30_000).contains(&c.dedicated_limit) {
-            return refused("dedicated_limit", c.dedicated_limit, "it must be 1 to 30,000");
+        if c.dedicated_limit > 30_000 {
+            return refused("dedicated_limit", c.dedicated_limit, "it must be at most 30,000");
+        }
+        if c.shared_limit > 1_000_000 {
+            return refused("shared_limit", c.shared_limit, "it must be at most 1,000,000");
+        }
+        if c.dedicated_limit == 0 && c.shared_limit == 0 {
+            return refused("shared_limit", c.shared_limit, "it must be at least 1 where dedicated_limit is 0");
         }
         Ok(c)
     }
@@ -305,7 +315,9 @@ mod tests {
             (Config::builder().dead_letters(100_001), "dead_letters"),
             (Config::builder().dead_letter_life(seconds(0)), "dead_letter_life"),
             (Config::builder().receipt_life(seconds(366 * 24 * 3600)), "receipt_life"),
-            (Config::builder().dedicated_limit(0), "dedicated_limit"),
+            (Config::builder().dedicated_limit(30_001), "dedicated_limit"),
+            (Config::builder().shared_limit(1_000_001), "shared_limit"),
+            (Config::builder().dedicated_limit(0).shared_limit(0), "shared_limit"),
         ];
         for (builder, field) in wrong {
             assert_eq!(builder.build().unwrap_err().field, field);

@@ -175,8 +175,8 @@ mod readme {}
 pub use async_trait::async_trait;
 
 pub use self::actors::{
-    EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
-    SubscriberInfo, SubscriberState, SupervisorActor,
+    EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Placement, Shutdown, ShutdownReport,
+    StopSubscriber, SubscriberInfo, SubscriberState, SupervisorActor,
 };
 pub use self::backend::{PushRefusal, QueueLimit, Settled};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};

@@ -208,12 +208,16 @@ pub enum AskError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnsureError {
-    /// Every subscriber has an arbiter of its own, and there are as many as
-    /// [`Config::dedicated_limit`](crate::Config::dedicated_limit) allows.
-    #[error("{limit} subscribers run, and dedicated_limit allows no more in this process")]
+    /// As many subscribers run in this process as [`Config::dedicated_limit`](crate::Config::dedicated_limit) and
+    /// [`Config::shared_limit`](crate::Config::shared_limit) allow.
+    #[error(
+        "as many subscribers run in this process as dedicated_limit ({dedicated}) and shared_limit ({shared}) allow"
+    )]
     LimitReached {
-        /// Largest number of subscribers in this process.
-        limit: usize,
+        /// Largest number of dedicated subscribers.
+        dedicated: usize,
+        /// Largest number of shared subscribers.
+        shared: usize,
     },
     /// The process can have no further thread or descriptor for the subscriber; the text is the system's.
     #[error("no arbiter can be started for it: {0}")]

@@ -379,7 +379,7 @@ impl McpSession for PanicsAtItsEnd {
 #[actix::test]
 async fn g7_a_session_that_panics_when_it_is_dropped_harms_no_other() {
     let _alone = ALONE.lock().await;
-    let config = config().dedicated_limit(2).build().unwrap();
+    let config = config().dedicated_limit(2).shared_limit(0).build().unwrap();
     let courier = Courier::start("memory://own-trouble-drop", config).await.unwrap();
     let id = |n: usize| SessionId::new(format!("s-{n}")).unwrap();
     let well = Recorder::new();

@@ -83,7 +83,7 @@ async fn ensured_soon(courier: &Courier, session: &str, object: &Arc<Recorder>) 
 
 #[actix::test]
 async fn g6_any_number_of_clients_that_left_leave_all_places_to_others() {
-    let courier = courier("places", config().dedicated_limit(2)).await;
+    let courier = courier("places", config().dedicated_limit(2).shared_limit(0)).await;
     let mut gone = Vec::new();
     for n in 0..100 {
         let (name, object) = (format!("gone-{n}"), Recorder::new());
@@ -95,7 +95,7 @@ async fn g6_any_number_of_clients_that_left_leave_all_places_to_others() {
     ensured_soon(&courier, "first", &first).await;
     ensured_soon(&courier, "second", &second).await;
     let error = ensure(&courier, "third", &Recorder::new()).await.unwrap_err();
-    assert_eq!(error, EnsureError::LimitReached { limit: 2 });
+    assert_eq!(error, EnsureError::LimitReached { dedicated: 2, shared: 0 });
     assert_eq!(count(&courier).await, 102, "the parked ones are known");
     push(&courier, "first", [1]).await;
     first.until_taken(1).await;
@@ -107,13 +107,13 @@ async fn g6_any_number_of_clients_that_left_leave_all_places_to_others() {
 
 #[actix::test]
 async fn a_client_that_is_back_where_all_places_are_taken_is_refused_and_served_when_one_gets_free() {
-    let courier = courier("waits", config().dedicated_limit(1)).await;
+    let courier = courier("waits", config().dedicated_limit(1).shared_limit(0)).await;
     let (back, other) = (parked(&courier, "back").await, Recorder::new());
     ensured_soon(&courier, "other", &other).await;
     push(&courier, "back", [1, 2]).await;
     back.presence().ready(2);
     // Its stream asks, and is refused as a newcomer's is.
-    assert_eq!(ensure(&courier, "back", &back).await, Err(EnsureError::LimitReached { limit: 1 }));
+    assert_eq!(ensure(&courier, "back", &back).await, Err(EnsureError::LimitReached { dedicated: 1, shared: 0 }));
     eventually("its error says so", SOON, async || {
         let info = info(&courier, "back").await.unwrap();
         info.state == SubscriberState::Parked && info.last_error.is_some_and(|e| e.contains("dedicated_limit"))
@@ -126,14 +126,14 @@ async fn a_client_that_is_back_where_all_places_are_taken_is_refused_and_served_
     // And the other way round, by a stop.
     push(&courier, "other", [3]).await;
     other.presence().ready(2);
-    assert_eq!(ensure(&courier, "other", &other).await, Err(EnsureError::LimitReached { limit: 1 }));
+    assert_eq!(ensure(&courier, "other", &other).await, Err(EnsureError::LimitReached { dedicated: 1, shared: 0 }));
     assert!(courier.stop_subscriber(&id("back"), None).await);
     other.until_taken(1).await;
 }
 
 #[actix::test]
 async fn a_client_that_waited_for_a_place_and_left_again_takes_none() {
-    let courier = courier("left-again", config().dedicated_limit(1)).await;
+    let courier = courier("left-again", config().dedicated_limit(1).shared_limit(0)).await;
     let (back, other) = (parked(&courier, "back").await, Recorder::new());
     ensured_soon(&courier, "other", &other).await;
     for opened in 2..50 {
@@ -151,7 +151,7 @@ async fn a_client_that_waited_for_a_place_and_left_again_takes_none() {
 
 #[actix::test]
 async fn g1_g2_a_client_that_comes_and_goes_at_any_moment_gets_everything_in_order() {
-    let courier = courier_with_threads("flaps", config().dedicated_limit(1)).await;
+    let courier = courier_with_threads("flaps", config().dedicated_limit(1).shared_limit(0)).await;
     let session = Recorder::new();
     ensure(&courier, "s", &session).await.unwrap();
     for round in 0..300_usize {
@@ -282,7 +282,9 @@ async fn g4_an_older_stream_that_receives_again_after_the_client_was_away_claims
 #[actix::test]
 async fn a_session_that_is_not_ready_though_its_client_is_there_backs_off_and_keeps_its_place() {
     for delivery in [Delivery::AtLeastOnce, Delivery::AtMostOnce] {
-        let courier = courier(&format!("not-ready-{delivery:?}"), config().dedicated_limit(1).delivery(delivery)).await;
+        let courier =
+            courier(&format!("not-ready-{delivery:?}"), config().dedicated_limit(1).shared_limit(0).delivery(delivery))
+                .await;
         let session = Recorder::new();
         session.always(Some(Act::Fail(HandOverError::NotReady("busy".to_owned()))));
         ensure(&courier, "s", &session).await.unwrap();
@@ -293,7 +295,10 @@ async fn a_session_that_is_not_ready_though_its_client_is_there_backs_off_and_ke
             assert_ne!(info(&courier, "s").await.unwrap().state, SubscriberState::Parked, "{delivery:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert_eq!(ensure(&courier, "other", &Recorder::new()).await, Err(EnsureError::LimitReached { limit: 1 }));
+        assert_eq!(
+            ensure(&courier, "other", &Recorder::new()).await,
+            Err(EnsureError::LimitReached { dedicated: 1, shared: 0 })
+        );
         session.always(None);
         session.until_taken(1).await;
     }
@@ -329,7 +334,7 @@ async fn g6_what_is_in_hand_at_most_once_expires_while_the_client_is_away() {
 
 #[actix::test]
 async fn what_is_in_hand_at_most_once_waits_for_the_client_without_a_place() {
-    let courier = courier("in-hand", config().dedicated_limit(1).delivery(Delivery::AtMostOnce)).await;
+    let courier = courier("in-hand", config().dedicated_limit(1).shared_limit(0).delivery(Delivery::AtMostOnce)).await;
     let session = Recorder::new();
     session.always(Some(Act::Fail(HandOverError::NotReady("its stream has ended".to_owned()))));
     ensure(&courier, "s", &session).await.unwrap();

@@ -40,7 +40,7 @@ async fn until_given_back(before: (usize, usize)) {
 #[actix::test]
 async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_connection() {
     let redis = redis_server::RedisServer::start();
-    let config = Config::builder().dedicated_limit(10).build().unwrap();
+    let config = Config::builder().dedicated_limit(10).shared_limit(0).build().unwrap();
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let sessions: Vec<_> =
         (0..100).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), session::Recorder::new())).collect();
@@ -64,7 +64,8 @@ async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_con
 
 #[actix::test]
 async fn a_thousand_subscribers_give_their_threads_and_descriptors_back() {
-    let courier = Courier::start("memory://resources", Config::default()).await.unwrap();
+    let config = Config::builder().dedicated_limit(1000).build().unwrap();
+    let courier = Courier::start("memory://resources", config).await.unwrap();
     let ids: Vec<SessionId> = (0..1000).map(|n| SessionId::new(format!("session-{n}")).unwrap()).collect();
     let before = threads_and_descriptors();
     for id in &ids {

@@ -299,7 +299,7 @@ async fn an_idle_session_is_ended_and_one_with_an_open_stream_is_not() {
 
 #[actix::test]
 async fn g6_a_stream_too_many_is_refused_and_says_why() {
-    let server = server("limit", config().dedicated_limit(1)).await;
+    let server = server("limit", config().dedicated_limit(1).shared_limit(0)).await;
     let (first, second) = (RawClient::connect(&server.url).await, RawClient::connect(&server.url).await);
     let _stream = first.open_stream().await;
     assert_eq!(second.open_stream_after(None).await.err(), Some(StatusCode::INTERNAL_SERVER_ERROR));

@@ -216,11 +216,14 @@ async fn g8_what_is_pending_at_a_stop_stays_queued() {
 
 #[actix::test]
 async fn g6_one_subscriber_more_than_the_limit_is_refused_with_the_limit() {
-    let courier = courier("limit", config().dedicated_limit(1)).await;
+    let courier = courier("limit", config().dedicated_limit(1).shared_limit(0)).await;
     ensure(&courier, &Recorder::new()).await;
     let other = SessionId::new("other").unwrap();
     let error = courier.ensure_subscriber(&other, Recorder::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "1 subscribers run, and dedicated_limit allows no more in this process");
+    assert_eq!(
+        error.to_string(),
+        "as many subscribers run in this process as dedicated_limit (1) and shared_limit (0) allow"
+    );
     // Replacing is no new one.
     ensure(&courier, &Recorder::new()).await;
     courier.stop_subscriber(&id(), None).await;

@@ -35,7 +35,8 @@ async fn courier(name: &str, config: ConfigBuilder) -> Courier {
 
 /// A courier whose subscribers have threads of their own, in the time of the world.
 async fn courier_with_threads(name: &str) -> Courier {
-    Courier::start(&format!("memory://supervision-{name}"), config().build().unwrap()).await.unwrap()
+    let config = config().dedicated_limit(1000).shared_limit(0).build().unwrap();
+    Courier::start(&format!("memory://supervision-{name}"), config).await.unwrap()
 }
 
 fn id() -> SessionId {

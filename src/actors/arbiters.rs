@@ -1,11 +1,10 @@
-//! Arbiters of subscribers: one thread with its own event loop each, given back when it is no longer needed.
+//! Arbiters of subscribers: one thread with its own event loop each, ended when it is no longer needed.
 
 use std::future::pending;
 
-use actix_rt::Arbiter;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 #[cfg(feature = "testing")]
-use tokio::{sync::mpsc, task::JoinHandle, task::LocalSet};
+use tokio::{task::JoinHandle, task::LocalSet};
 
 /// Kind of the arbiters that a supervisor starts.
 #[derive(Debug, Clone, Copy)]
@@ -17,22 +16,21 @@ pub(crate) enum Arbiters {
     Here,
 }
 
-/// Arbiter that one subscriber has to itself.
+/// Arbiter that subscribers are started on. Dropping it stops it.
 #[derive(Debug)]
-pub(super) struct OwnArbiter {
-    place: Place,
-    /// Closed when all that ran on the arbiter is dropped: its sender lives there.
-    ended: oneshot::Receiver<()>,
+pub(super) struct Arbiter {
+    /// Functions on their way to the arbiter. Closed when all that ran there is dropped: the receiver lives there.
+    starts: mpsc::UnboundedSender<Start>,
+    kind: Kind,
 }
 
-#[cfg(feature = "testing")]
 type Start = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
-enum Place {
-    Thread(Arbiter),
+enum Kind {
+    Thread(actix_rt::Arbiter),
     #[cfg(feature = "testing")]
-    Here(mpsc::UnboundedSender<Start>, JoinHandle<()>),
+    Here(JoinHandle<()>),
 }
 
 impl Arbiters {
@@ -40,54 +38,48 @@ impl Arbiters {
     ///
     /// # Errors
     /// Where there is no thread for the arbiter, or no descriptor for its event loop.
-    pub(super) fn start(self) -> std::io::Result<OwnArbiter> {
-        let (held, ended) = oneshot::channel();
-        let place = match self {
+    pub(super) fn start(self) -> std::io::Result<Arbiter> {
+        let (starts, started) = mpsc::unbounded_channel();
+        let kind = match self {
             Self::Threads => {
-                let arbiter = Arbiter::try_new()?;
-                arbiter.spawn(hold(held));
-                Place::Thread(arbiter)
+                let arbiter = actix_rt::Arbiter::try_new()?;
+                arbiter.spawn(call(started));
+                Kind::Thread(arbiter)
             }
             #[cfg(feature = "testing")]
-            Self::Here => {
-                let (starts, mut started) = mpsc::unbounded_channel::<Start>();
-                let tasks = tokio::task::spawn_local(async move {
-                    let run = async move {
-                        while let Some(start) = started.recv().await {
-                            start();
-                        }
-                        hold(held).await;
-                    };
-                    LocalSet::new().run_until(run).await;
-                });
-                Place::Here(starts, tasks)
-            }
+            Self::Here => Kind::Here(tokio::task::spawn_local(async move {
+                LocalSet::new().run_until(call(started)).await;
+            })),
         };
-        Ok(OwnArbiter { place, ended })
+        Ok(Arbiter { starts, kind })
     }
 }
 
-/// Keeps a sender for as long as its arbiter lives.
-async fn hold(_held: oneshot::Sender<()>) {
+/// Calls what is sent to an arbiter, for as long as the arbiter lives.
+async fn call(mut started: mpsc::UnboundedReceiver<Start>) {
+    while let Some(start) = started.recv().await {
+        start();
+    }
     pending().await
 }
 
-impl OwnArbiter {
-    /// Calls a function on the arbiter, which spawns what is to run there.
+impl Arbiter {
+    /// Calls a function on the arbiter, which spawns what is to run there. An arbiter that has ended drops the function.
     pub(super) fn run(&self, start: impl FnOnce() + Send + 'static) {
-        match &self.place {
-            Place::Thread(arbiter) => drop(arbiter.spawn_fn(start)),
-            #[cfg(feature = "testing")]
-            Place::Here(starts, _) => drop(starts.send(Box::new(start))),
-        }
+        drop(self.starts.send(Box::new(start)));
+    }
+
+    /// Returns whether all that ran on the arbiter is dropped.
+    pub(super) fn has_ended(&self) -> bool {
+        self.starts.is_closed()
     }
 
     /// Stops the arbiter without waiting: what runs on it is dropped at its next await point.
     pub(super) fn stop(&self) {
-        match &self.place {
-            Place::Thread(arbiter) => drop(arbiter.stop()),
+        match &self.kind {
+            Kind::Thread(arbiter) => drop(arbiter.stop()),
             #[cfg(feature = "testing")]
-            Place::Here(_, tasks) => tasks.abort(),
+            Kind::Here(tasks) => tasks.abort(),
         }
     }
 
@@ -95,13 +87,13 @@ impl OwnArbiter {
     ///
     /// The thread itself is not joined: where what runs on it never comes to an await point, whoever joined it would be
     /// stuck too, and a runtime that is dropped waits for all of its blocking threads.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(&self) {
         self.stop();
-        let _ = (&mut self.ended).await;
+        self.starts.closed().await;
     }
 }
 
-impl Drop for OwnArbiter {
+impl Drop for Arbiter {
     fn drop(&mut self) {
         // An arbiter that is dropped without being stopped leaks its thread.
         self.stop();

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use super::guarded::Guarded;
 use super::stats::Stats;
+use super::stop::StopSignal;
 use crate::backend::questions::cancel_open;
-use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken};
+use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken, Queues};
 use crate::config::{Config, Delivery};
 use crate::session::Presence;
 use crate::session_id::SessionId;
@@ -33,16 +34,16 @@ pub(super) struct Post {
     pub(super) epoch: u64,
     pub(super) stats: Arc<Stats>,
     pub(super) supervisor: Recipient<Ended>,
-    pub(super) stop: watch::Receiver<bool>,
+    pub(super) stop: Arc<StopSignal>,
     /// Number of answers and cancellations on their way to workers. They run on the subscriber's arbiter and end with it.
     pub(super) settling: watch::Sender<usize>,
 }
 
 impl Post {
     /// Gives the lease up, if it is this subscriber's.
-    pub(super) async fn release(&self) {
-        let Self { queue, session_id, owner, .. } = self;
-        match tokio::time::timeout(RELEASE, queue.release(session_id, *owner)).await {
+    pub(super) async fn release(&self, queues: &dyn Queues) {
+        let Self { session_id, owner, .. } = self;
+        match tokio::time::timeout(RELEASE, queues.release(session_id, *owner)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(session = ?session_id, %error, "the lease was not released; it runs out by itself");
@@ -141,7 +142,7 @@ pub(super) struct Ended {
     pub(super) memory: Option<Box<Memory>>,
 }
 
-/// Tells the supervisor however the subscriber ends, also when its arbiter is stopped under it.
+/// Tells the supervisor however the subscriber ends, also where it is dropped.
 pub(super) struct EndNotice {
     pub(super) post: Post,
     pub(super) reason: ExitReason,
@@ -165,12 +166,6 @@ impl Drop for EndNotice {
     }
 }
 
-/// A subscriber did not end by itself: its arbiter was stopped under it.
+/// A subscriber did not end by itself: it was dropped.
 #[derive(Debug)]
 pub(super) struct Forced;
-
-/// Ends when the subscriber is asked to stop.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The supervisor is gone, and with it whoever could ask for anything: that is a stop too.
-    let _ = stop.wait_for(|stop| *stop).await;
-}

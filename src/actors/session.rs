@@ -12,6 +12,7 @@ use super::clock;
 use super::guarded::{Guarded, drop_guarded, text_of};
 use super::post::Post;
 use super::questions::Asking;
+use super::stop::StopSignal;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::lock::lock;
@@ -33,6 +34,7 @@ pub(super) struct SessionActor {
     config: Arc<Config>,
     asking: Asking,
     ended: Arc<Mutex<EndedTasks>>,
+    stop: Arc<StopSignal>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -43,12 +45,13 @@ impl std::fmt::Debug for SessionActor {
 
 impl SessionActor {
     pub(super) fn new(post: &Post, ended: &Arc<Mutex<EndedTasks>>) -> Self {
-        let Post { session, config, .. } = post;
+        let Post { session, config, stop, .. } = post;
         Self {
             session: session.clone(),
             config: Arc::clone(config),
             asking: Asking::new(post),
             ended: Arc::clone(ended),
+            stop: Arc::clone(stop),
         }
     }
 }
@@ -59,7 +62,7 @@ impl Actor for SessionActor {
 
 /// Notifications for the session, in order.
 #[derive(Debug, Message)]
-#[rtype(result = "Outcome")]
+#[rtype(result = "Option<Outcome>")]
 pub(super) struct Deliver {
     /// The notifications.
     pub(super) batch: Vec<Envelope>,
@@ -83,10 +86,19 @@ pub(super) struct Ask {
 pub(super) struct StopAsking;
 
 impl Handler<Deliver> for SessionActor {
-    type Result = ResponseFuture<Outcome>;
+    type Result = ResponseFuture<Option<Outcome>>;
 
     fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
-        Box::pin(deliver(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), message))
+        let delivery = deliver(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), message);
+        let stop = Arc::clone(&self.stop);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                // The call under way is dropped. Its subscriber was dropped before, and asks for no outcome.
+                () = stop.forced() => None,
+                outcome = delivery => Some(outcome),
+            }
+        })
     }
 }
 

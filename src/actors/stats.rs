@@ -8,6 +8,15 @@ use crate::lock::lock;
 use crate::session_id::SessionId;
 use crate::subscription::SubscriberState;
 
+/// Arbiter and connection of a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// An arbiter (a thread) and a connection of its own: the lowest latency.
+    Dedicated,
+    /// An arbiter and connections that it shares with other subscribers.
+    Shared,
+}
+
 /// One subscriber, as [`ListSubscribers`](super::ListSubscribers) shows it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -16,6 +25,8 @@ pub struct SubscriberInfo {
     pub session: SessionId,
     /// When it was started first. A restart after a failure does not change it.
     pub since: SystemTime,
+    /// Arbiter and connection of the subscriber; `None` while its client is away.
+    pub placement: Option<Placement>,
     /// What it does.
     pub state: SubscriberState,
     /// How many notifications were delivered.
@@ -64,10 +75,10 @@ impl Stats {
         (self.delivered.load(Ordering::Relaxed), self.discarded.load(Ordering::Relaxed))
     }
 
-    pub(super) fn info(&self, session: SessionId) -> SubscriberInfo {
+    pub(super) fn info(&self, session: SessionId, placement: Option<Placement>) -> SubscriberInfo {
         let (delivered, discarded) = self.counts();
         let (state, last_error) = self.rest().clone();
-        SubscriberInfo { session, since: self.since, state, delivered, discarded, last_error }
+        SubscriberInfo { session, since: self.since, placement, state, delivered, discarded, last_error }
     }
 
     fn rest(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {

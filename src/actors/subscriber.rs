@@ -6,6 +6,7 @@
 //! its [`Memory`], waits for the client, and starts it again with that.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -17,6 +18,7 @@ use self::driver::Driver;
 use super::SessionActor;
 use super::guarded::text_of;
 use super::post::{EndNotice, Forced, Memory, Post};
+use crate::backend::Queues;
 use crate::subscription::ExitReason;
 
 pub(super) mod driver;
@@ -26,12 +28,16 @@ pub(super) mod notes;
 /// less: order and ownership do not depend on it.
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
-/// Owns one session's queue, on an arbiter of its own. Started by the [`SupervisorActor`](super::SupervisorActor).
+/// Owns one session's queue, on a dedicated or a shared arbiter. Started by the [`SupervisorActor`](super::SupervisorActor).
 pub(super) struct SessionSubscriberActor {
     post: Post,
+    /// Says that the subscriber ends, also where its arbiter drops it before it begins. `None` once it has begun.
+    notice: Option<EndNotice>,
     /// What it kept while its client was away, where it was parked before.
     memory: Option<Box<Memory>>,
     predecessors: Vec<oneshot::Receiver<Forced>>,
+    /// Queues that it takes from: those of the arbiter that starts it.
+    queues: Option<Arc<dyn Queues>>,
 }
 
 impl std::fmt::Debug for SessionSubscriberActor {
@@ -42,7 +48,15 @@ impl std::fmt::Debug for SessionSubscriberActor {
 
 impl SessionSubscriberActor {
     pub(super) fn new(post: Post, memory: Option<Box<Memory>>, predecessors: Vec<oneshot::Receiver<Forced>>) -> Self {
-        Self { post, memory, predecessors }
+        Self { notice: Some(EndNotice::new(post.clone())), post, queues: None, memory, predecessors }
+    }
+}
+
+impl SessionSubscriberActor {
+    /// Starts it on this thread.
+    pub(super) fn start_over(mut self, queues: Arc<dyn Queues>) {
+        self.queues = Some(queues);
+        drop(self.start());
     }
 }
 
@@ -53,15 +67,20 @@ impl Actor for SessionSubscriberActor {
         let post = self.post.clone();
         let predecessors = std::mem::take(&mut self.predecessors);
         let memory = self.memory.take();
-        let notice = EndNotice::new(post.clone());
+        let (Some(mut notice), Some(queues)) = (self.notice.take(), self.queues.take()) else { return ctx.stop() };
         // Spawned, never waited for: the mailbox stays alive beside it.
         ctx.spawn(
             async move {
-                let mut notice = notice;
                 // Their ends, their being dropped, or the time: whatever comes first. For all at once: a client that came
                 // back many times must not wait for each of them.
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
-                (notice.reason, notice.memory) = match AssertUnwindSafe(work(post, memory)).catch_unwind().await {
+                let stop = Arc::clone(&post.stop);
+                let worked = tokio::select! {
+                    biased;
+                    () = stop.forced() => return,
+                    worked = AssertUnwindSafe(work(post, queues, memory)).catch_unwind() => worked,
+                };
+                (notice.reason, notice.memory) = match worked {
                     Ok((reason, memory)) => (reason, Some(memory)),
                     Err(panic) => (ExitReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
@@ -76,16 +95,14 @@ impl Actor for SessionSubscriberActor {
     }
 }
 
-async fn work(post: Post, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
+async fn work(post: Post, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
     let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
     let session = SessionActor::new(&post, &memory.ended_tasks).start();
-    Driver::new(post, memory, Some(session)).run().await
+    Driver::new(post, queues, memory, Some(session)).run().await
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use async_trait::async_trait;
     use serde_json::json;
     use tokio::sync::{mpsc, watch};
@@ -133,9 +150,8 @@ mod tests {
     }
 
     /// A subscriber's post, whose client has just opened its stream.
-    async fn post(name: &str) -> (Post, Arc<Session>, watch::Sender<bool>, mpsc::UnboundedReceiver<ExitReason>) {
+    async fn post(name: &str) -> (Post, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
         let (ended, ends) = mpsc::unbounded_channel();
-        let (stop, stop_receiver) = watch::channel(false);
         let session = Arc::new(Session(PresenceSender::new()));
         session.0.ready(1);
         let config = Arc::new(Config::default());
@@ -148,10 +164,14 @@ mod tests {
             epoch: 1,
             stats: Arc::new(Stats::new()),
             supervisor: Supervisor(ended).start().recipient(),
-            stop: stop_receiver,
+            stop: Arc::default(),
             settling: watch::Sender::new(0),
         };
-        (post, session, stop, ends)
+        (post, session, ends)
+    }
+
+    fn start(post: &Post) {
+        SessionSubscriberActor::new(post.clone(), None, Vec::new()).start_over(Arc::clone(&post.queue).share());
     }
 
     #[actix::test]
@@ -176,14 +196,14 @@ mod tests {
     async fn a_subscriber_ends_when_what_it_has_for_workers_is_given() {
         tokio::time::pause();
         for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Left, ExitReason::Closed] {
-            let (post, session, stop, mut ends) = post(&format!("{reason:?}")).await;
+            let (post, session, mut ends) = post(&format!("{reason:?}")).await;
             let settling = post.count_settling();
-            SessionSubscriberActor::new(post, None, Vec::new()).start();
+            start(&post);
             match reason {
                 ExitReason::Parked => session.0.away(),
                 ExitReason::Left => session.0.left(),
                 ExitReason::Closed => session.0.ended(),
-                _ => stop.send(true).unwrap(),
+                _ => post.stop.ask(),
             }
             let early = tokio::time::timeout(Duration::from_millis(200), ends.recv()).await;
             assert!(early.is_err(), "{early:?}");
@@ -195,10 +215,10 @@ mod tests {
     #[actix::test]
     async fn a_subscriber_that_stops_waits_for_a_short_time_only() {
         tokio::time::pause();
-        let (post, _session, stop, mut ends) = post("patience").await;
+        let (post, _session, mut ends) = post("patience").await;
         let _settling = post.count_settling();
-        SessionSubscriberActor::new(post, None, Vec::new()).start();
-        stop.send(true).unwrap();
+        start(&post);
+        post.stop.ask();
         assert_eq!(ends.recv().await, Some(ExitReason::Stopped));
     }
 }

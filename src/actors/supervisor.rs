@@ -11,14 +11,16 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 
 use self::child::{Child, Ending, Runs};
-use super::arbiters::{Arbiters, OwnArbiter};
+use self::host::{Host, SharedArbiters};
+use self::limits::{Limits, Place};
+use super::arbiters::Arbiters;
 use super::clock;
 use super::guarded::Guarded;
 use super::post::{Ended, Forced, Memory, Post};
 use super::stats::Stats;
 use super::subscriber::SessionSubscriberActor;
 use super::subscriber::driver::Driver;
-use super::{SubscriberInfo, SubscriberState};
+use super::{Placement, SubscriberInfo, SubscriberState};
 use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
 use crate::retry::RestartBudget;
@@ -27,6 +29,8 @@ use crate::session_id::SessionId;
 use crate::subscription::ExitReason;
 
 mod child;
+mod host;
+mod limits;
 mod parked;
 mod places;
 mod shutdown;
@@ -37,7 +41,7 @@ pub use self::shutdown::{Shutdown, ShutdownReport};
 const RESTARTS: usize = 5;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How much longer than one hand-over may last a stopping subscriber may take before its arbiter is stopped under it.
+/// How much longer than one hand-over may last a stopping subscriber may take before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Keeps one subscriber per session of this process.
@@ -48,6 +52,8 @@ pub struct SupervisorActor {
     queue: Arc<dyn Backend>,
     config: Arc<Config>,
     arbiters: Arbiters,
+    shared_arbiters: SharedArbiters,
+    limits: Limits,
     children: HashMap<SessionId, Child>,
     /// Those that were asked to stop, or were replaced, and have not ended yet.
     ending: HashMap<u64, Ending>,
@@ -75,8 +81,11 @@ impl std::fmt::Debug for SupervisorActor {
 /// The same session object again changes nothing. Another object under the same id (a client that came back) replaces
 /// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
 ///
+/// The subscriber is dedicated while fewer than [`Config::dedicated_limit`] run, and shared beyond, up to
+/// [`Config::shared_limit`]: see [`Placement`].
+///
 /// A subscriber whose client is away ([`SubscriberState::Parked`]) holds no thread, no connection and no place in
-/// [`Config::dedicated_limit`]. With the client back it is started again, by this message or by itself.
+/// these limits. With the client back it is started again, by this message or by itself.
 ///
 /// # Errors
 /// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down. A parked
@@ -141,6 +150,8 @@ impl SupervisorActor {
             queue,
             config,
             arbiters,
+            shared_arbiters: SharedArbiters::new(),
+            limits: Limits::default(),
             children: HashMap::new(),
             ending: HashMap::new(),
             waiting: VecDeque::new(),
@@ -150,11 +161,18 @@ impl SupervisorActor {
         }
     }
 
-    /// Checks that one more subscriber may have an arbiter.
-    fn check_place(&self) -> Result<(), EnsureError> {
-        let limit = self.config.dedicated_limit();
-        let taken = self.children.values().filter(|child| child.runs.has_a_place()).count();
-        if taken < limit { Ok(()) } else { Err(EnsureError::LimitReached { limit }) }
+    /// Chooses the placement of a subscriber that takes the place of `replaced`, if that has one, and finds its arbiter.
+    fn host(&mut self, replaced: Option<&SessionId>) -> Result<(Placement, Host), EnsureError> {
+        let place = replaced.and_then(|session_id| self.children.get(session_id)?.place.as_ref());
+        let placement = self.limits.choose(&self.config, place)?;
+        let host = match placement {
+            Placement::Dedicated => {
+                let arbiter = self.arbiters.start();
+                Host::Dedicated(arbiter.map_err(|error| EnsureError::NoArbiter(error.to_string()))?)
+            }
+            Placement::Shared => Host::Shared(self.shared_arbiters.least_loaded(self.arbiters)?),
+        };
+        Ok((placement, host))
     }
 
     #[allow(clippy::too_many_arguments)] // each is a part of one child
@@ -164,12 +182,12 @@ impl SupervisorActor {
         session: Guarded,
         stats: Arc<Stats>,
         restarts: RestartBudget,
-        arbiter: OwnArbiter,
+        host: Host,
+        place: Place,
         memory: Option<Box<Memory>>,
         ctx: &Context<Self>,
     ) {
         self.epochs += 1;
-        let (stop, stop_receiver) = watch::channel(false);
         let post = Post {
             session_id: session_id.clone(),
             session,
@@ -179,29 +197,29 @@ impl SupervisorActor {
             epoch: self.epochs,
             stats,
             supervisor: ctx.address().recipient(),
-            stop: stop_receiver,
+            stop: Arc::default(),
             settling: watch::Sender::new(0),
         };
         // Whatever still ends under this id ends first, so that what it has in hand is put down.
         let predecessors =
             self.ending.values_mut().filter(|ending| ending.post.session_id == session_id).map(Ending::watch).collect();
         let subscriber = SessionSubscriberActor::new(post.clone(), memory, predecessors);
-        arbiter.run(move || drop(subscriber.start()));
-        self.children.insert(session_id, Child { post, stop, runs: Runs::OnArbiter(arbiter), restarts });
+        host.start(subscriber, &self.queue);
+        self.children.insert(session_id, Child { post, runs: Runs::On(host), place: Some(place), restarts });
     }
 
     /// Asks a child to stop, and what is told when it has.
     fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<Forced>> {
-        let Child { post, stop, runs, restarts: _ } = self.children.remove(session_id)?;
+        let Child { post, runs, place: _, restarts: _ } = self.children.remove(session_id)?;
         // It may have ended already: then its notice is on its way.
-        let _ = stop.send(true);
+        post.stop.ask();
         let (ended, end) = oneshot::channel();
         // One that pauses before a restart has ended: `ended` is dropped, which says so.
         if matches!(runs, Runs::Pausing) {
             return Some(end);
         }
         let epoch = post.epoch;
-        if matches!(runs, Runs::OnArbiter(_)) {
+        if matches!(runs, Runs::On(_)) {
             // A parked one ends at once, or as soon as the queue answers: thousands of them need no timer each.
             let patience = self.config.hand_over_timeout() + STOP_GRACE;
             ctx.run_later(patience, move |supervisor, ctx| supervisor.end(epoch, true, ctx));
@@ -218,10 +236,10 @@ impl SupervisorActor {
         }
         let work = async move {
             if by_force {
-                let Post { session_id: session, queue, owner, .. } = post;
-                tracing::warn!(?session, "a subscriber did not stop in time; its arbiter is stopped under it");
                 // Before the release: what still ran could take the lease again behind it.
-                runs.stop();
+                runs.stop(&post);
+                let Post { session_id: session, queue, owner, .. } = post;
+                tracing::warn!(?session, "a subscriber did not stop in time; it is dropped");
                 if let Err(error) = queue.release(&session, owner).await {
                     tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
                 }
@@ -263,12 +281,14 @@ impl SupervisorActor {
         if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
             return;
         }
-        let arbiter = match self.arbiters.start() {
-            Ok(arbiter) => arbiter,
+        let (placement, host) = match self.host(Some(&session_id)) {
+            Ok(host) => host,
             Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
         };
-        if let Some(Child { post, restarts, .. }) = self.children.remove(&session_id) {
-            self.start_child(session_id, post.session.clone(), post.stats, restarts, arbiter, None, ctx);
+        if let Some(Child { post, restarts, place, .. }) = self.children.remove(&session_id) {
+            drop(place);
+            let place = self.limits.take(placement);
+            self.start_child(session_id, post.session, post.stats, restarts, host, place, None, ctx);
         }
     }
 }
@@ -290,16 +310,15 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
             Some(child) if child.post.session.is_same(&session) => {
                 return self.start_parked(&session_id, ctx).map(|()| Ensured::Unchanged);
             }
-            // It has the place of the old one.
-            Some(child) if child.runs.has_a_place() => Ensured::Replaced,
-            Some(_) => self.check_place().map(|()| Ensured::Replaced)?,
-            None => self.check_place().map(|()| Ensured::Started)?,
+            Some(_) => Ensured::Replaced,
+            None => Ensured::Started,
         };
         // Before the old one is stopped: where it cannot be replaced it goes on.
-        let arbiter = self.arbiters.start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
+        let (placement, host) = self.host(Some(&session_id))?;
         self.stop_child(&session_id, ctx);
+        let place = self.limits.take(placement);
         let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
-        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, arbiter, None, ctx);
+        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, host, place, None, ctx);
         Ok(ensured)
     }
 }
@@ -341,7 +360,10 @@ impl Handler<ListSubscribers> for SupervisorActor {
     type Result = MessageResult<ListSubscribers>;
 
     fn handle(&mut self, _: ListSubscribers, _: &mut Context<Self>) -> Self::Result {
-        let infos = self.children.iter().map(|(id, child)| child.post.stats.info(id.clone()));
+        let infos = self.children.iter().map(|(id, child)| {
+            let placement = child.place.as_ref().map(Place::placement);
+            child.post.stats.info(id.clone(), placement)
+        });
         MessageResult(infos.collect())
     }
 }
@@ -353,7 +375,7 @@ impl Handler<Ended> for SupervisorActor {
         if let Some(ending) = self.ending.get(&epoch) {
             // A stop came while it parked: the machine ends as a parked one does.
             if let (ExitReason::Parked, Some(memory)) = (reason, memory) {
-                actix_rt::spawn(Driver::new(ending.post.clone(), memory, None).run());
+                actix_rt::spawn(Driver::parked(ending.post.clone(), memory).run());
             }
             self.end(epoch, false, ctx);
             return;

@@ -1,4 +1,4 @@
-//! The driver of a dedicated subscriber: performs the actions of one [`Subscription`](crate::subscription::Subscription) and
+//! The driver of a subscriber: performs the actions of one [`Subscription`](crate::subscription::Subscription) and
 //! gives the machine its events.
 //!
 //! The driver makes no decision. One operation on the queue is under way at a time, and at most one delivery beside it.
@@ -11,9 +11,9 @@ use actix::Addr;
 
 use super::notes::{note, record};
 use crate::actors::clock;
-use crate::actors::post::{Memory, Post, stopped};
+use crate::actors::post::{Memory, Post};
 use crate::actors::session::{Ask, Deliver, SessionActor, StopAsking};
-use crate::backend::{Consumer, LineLimit};
+use crate::backend::{Consumer, LineLimit, Queues};
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::subscription::{Action, Event, ExitReason, Operation, Outcome, Permit, SubscriberState};
 
@@ -24,6 +24,8 @@ type Answer = (Option<Box<dyn Consumer>>, Event);
 
 pub(in crate::actors) struct Driver {
     post: Post,
+    /// Queues that the subscriber takes from: the backend itself, or those that an arbiter shares.
+    queues: Arc<dyn Queues>,
     memory: Box<Memory>,
     /// Actor that deliveries go to; `None` for a parked subscriber, whose machine delivers nothing.
     session: Option<Addr<SessionActor>>,
@@ -35,13 +37,24 @@ pub(in crate::actors) struct Driver {
 }
 
 impl Driver {
-    pub(in crate::actors) fn new(post: Post, memory: Box<Memory>, session: Option<Addr<SessionActor>>) -> Self {
-        Self { post, memory, session, connection: None, operation: None, delivery: None }
+    pub(in crate::actors) fn new(
+        post: Post,
+        queues: Arc<dyn Queues>,
+        memory: Box<Memory>,
+        session: Option<Addr<SessionActor>>,
+    ) -> Self {
+        Self { post, queues, memory, session, connection: None, operation: None, delivery: None }
+    }
+
+    /// Driver of a parked subscriber, which releases its lease over the backend's own connections.
+    pub(in crate::actors) fn parked(post: Post, memory: Box<Memory>) -> Self {
+        let queues = Arc::clone(&post.queue) as Arc<dyn Queues>;
+        Self::new(post, queues, memory, None)
     }
 
     /// Runs the machine, from the client's presence on, until the subscriber exits.
     pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<Memory>) {
-        let (mut presence, mut stop) = (self.memory.presence.clone(), self.post.stop.clone());
+        let (mut presence, stop) = (self.memory.presence.clone(), Arc::clone(&self.post.stop));
         let permit = Arc::clone(self.memory.machine.permit());
         let (mut seen, mut is_stopping) = (presence.now(), false);
         let mut event = Event::Presence(seen);
@@ -59,7 +72,7 @@ impl Driver {
             let deadline = self.memory.machine.deadline();
             event = tokio::select! {
                 biased;
-                () = stopped(&mut stop), if !is_stopping => {
+                () = stop.asked(), if !is_stopping => {
                     is_stopping = true;
                     Event::Stop
                 }
@@ -85,7 +98,7 @@ impl Driver {
             Action::Close => (self.operation, self.connection) = (None, None),
             Action::Deliver { batch, read_at, permit } => {
                 let sent = self.session.as_ref().map(|session| session.send(Deliver { batch, read_at, permit }));
-                self.delivery = Some(Box::pin(async move { sent?.await.ok() }));
+                self.delivery = Some(Box::pin(async move { sent?.await.ok()? }));
             }
             // The session's actor answers neither, and is there as long as this is.
             Action::Ask { questions, read_at } => {
@@ -106,10 +119,10 @@ impl Driver {
     }
 
     fn begin(&mut self, operation: Operation) {
-        let (connection, post) = (self.connection.take(), self.post.clone());
+        let (connection, post, queues) = (self.connection.take(), self.post.clone(), Arc::clone(&self.queues));
         let (permit, limit) = (Arc::clone(self.memory.machine.permit()), Arc::clone(&self.memory.limit));
         self.operation = Some(Box::pin(async move {
-            perform(operation, connection, &post, permit, limit)
+            perform(operation, connection, &post, &*queues, permit, limit)
                 .await
                 .unwrap_or_else(|error| (None, Event::Failed(error)))
         }));
@@ -121,17 +134,18 @@ async fn perform(
     operation: Operation,
     connection: Option<Box<dyn Consumer>>,
     post: &Post,
+    queues: &dyn Queues,
     permit: Arc<Permit>,
     limit: Arc<Mutex<LineLimit>>,
 ) -> Result<Answer, QueueError> {
-    let Post { queue, session_id, owner, .. } = post;
+    let Post { session_id, owner, .. } = post;
     let connected = |connection: Option<Box<dyn Consumer>>| {
         let closed = QueueErrorKind::Broken("the subscriber has no connection".into());
         connection.ok_or_else(|| QueueError::new(format!("serving the queue of {session_id:?}"), closed))
     };
     Ok(match operation {
         Operation::Open => {
-            let mut consumer = queue.open(session_id, *owner, permit).await?;
+            let mut consumer = queues.open(session_id, *owner, permit).await?;
             consumer.share_limit(limit);
             (Some(consumer), Event::Opened)
         }
@@ -160,14 +174,14 @@ async fn perform(
             let replaced = consumer.replace_oldest(&oldest, replacement).await?;
             (Some(consumer), Event::Rewritten(replaced))
         }
-        Operation::ReadQuestions => (connection, Event::Questions(queue.open_questions(session_id).await?)),
-        Operation::ClaimIfAbsent => (None, Event::Renewed(queue.claim_if_absent(session_id, *owner).await?)),
+        Operation::ReadQuestions => (connection, Event::Questions(queues.open_questions(session_id).await?)),
+        Operation::ClaimIfAbsent => (None, Event::Renewed(queues.claim_if_absent(session_id, *owner).await?)),
         Operation::CancelQuestions => {
             post.cancel_open_questions().await;
             (None, Event::Cancelled)
         }
         Operation::Release => {
-            post.release().await;
+            post.release(queues).await;
             (None, Event::Released)
         }
         Operation::Settle => {

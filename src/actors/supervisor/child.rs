@@ -1,24 +1,26 @@
-//! What the supervisor keeps of each subscriber: where it runs, and whoever waits for its end.
+//! State of each subscriber in the supervisor: its host, its place, and the waiters for its end.
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
+use super::host::Host;
+use super::limits::Place;
 use super::parked::Parked;
-use crate::actors::arbiters::OwnArbiter;
 use crate::actors::post::{Forced, Post};
 use crate::retry::RestartBudget;
 
 /// One subscriber of the registry.
 pub(super) struct Child {
     pub(super) post: Post,
-    pub(super) stop: watch::Sender<bool>,
     pub(super) runs: Runs,
+    /// Place within the limits of the process; `None` while the client is away.
+    pub(super) place: Option<Place>,
     pub(super) restarts: RestartBudget,
 }
 
 /// Where a subscriber runs.
 pub(super) enum Runs {
-    /// On an arbiter of its own.
-    OnArbiter(OwnArbiter),
+    /// On an arbiter.
+    On(Host),
     /// Nowhere: it failed, and pauses before it is started again.
     Pausing,
     /// Nowhere: its client is away.
@@ -26,23 +28,19 @@ pub(super) enum Runs {
 }
 
 impl Runs {
-    /// Whether it counts against [`Config::dedicated_limit`](crate::Config::dedicated_limit).
-    pub(super) fn has_a_place(&self) -> bool {
-        !matches!(self, Self::Parked(_))
-    }
-
     /// Stops it without waiting: whatever runs is dropped at its next await point.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(&self, post: &Post) {
         match self {
-            Self::OnArbiter(arbiter) => arbiter.stop(),
+            Self::On(Host::Dedicated(arbiter)) => arbiter.stop(),
+            Self::On(Host::Shared(_)) => post.stop.force(),
             Self::Parked(parked) => parked.abort(),
             Self::Pausing => {}
         }
     }
 
-    /// Stops it and waits until all that ran is dropped.
+    /// Stops the arbiter of a dedicated subscriber, and waits until all that ran there is dropped.
     pub(super) async fn end(self) {
-        if let Self::OnArbiter(arbiter) = self {
+        if let Self::On(Host::Dedicated(arbiter)) = self {
             arbiter.end().await;
         }
     }
@@ -52,7 +50,7 @@ impl Runs {
 pub(super) struct Ending {
     pub(super) post: Post,
     pub(super) runs: Runs,
-    /// Who wants to know of the end: answers to stops, successors, a shutdown. Dropped when it has ended by itself.
+    /// Answers to stops, successors and shutdowns that wait for the end. Dropped when it has ended by itself.
     pub(super) waiters: Vec<oneshot::Sender<Forced>>,
 }
 

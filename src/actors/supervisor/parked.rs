@@ -17,7 +17,7 @@ use actix::prelude::*;
 use actix_rt::task::JoinHandle;
 
 use crate::actors::clock;
-use crate::actors::post::{EndNotice, Memory, Post, stopped};
+use crate::actors::post::{EndNotice, Memory, Post};
 use crate::actors::subscriber::driver::Driver;
 use crate::actors::subscriber::notes::{note, record};
 use crate::session::{Presence, SessionState};
@@ -67,13 +67,12 @@ async fn watch(
     supervisor: Recipient<Returned>,
 ) {
     let mut notice = EndNotice::new(post.clone());
-    let mut stop = post.stop.clone();
     let mut seen = SessionState::Away;
     loop {
         let deadline = memory.borrow().as_ref().and_then(|memory| memory.machine.deadline());
         tokio::select! {
             () = presence.changed_from(seen) => seen = presence.now(),
-            () = stopped(&mut stop) => break,
+            () = post.stop.asked() => break,
             () = clock::until(deadline) => {
                 if let Some(memory) = memory.borrow_mut().as_mut() {
                     pass_time(&post, &mut memory.machine);
@@ -91,7 +90,7 @@ async fn watch(
     }
     let ended = memory.borrow_mut().take();
     if let Some(memory) = ended {
-        (notice.reason, _) = Driver::new(post.clone(), memory, None).run().await;
+        (notice.reason, _) = Driver::parked(post.clone(), memory).run().await;
         post.settled_soon().await;
     }
 }

@@ -1,5 +1,6 @@
 //! Giving parked subscribers their arbiters and places: taking both at the parking, and giving both when the client is back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -17,6 +18,7 @@ impl SupervisorActor {
         let Some(child) = self.children.get_mut(session_id) else { return };
         let parked = Parked::new(child.post.clone(), memory, ctx.address().recipient());
         let ran = std::mem::replace(&mut child.runs, Runs::Parked(parked));
+        child.place = None;
         ctx.spawn(ran.end().into_actor(self));
         // First of all this one, where its client came back meanwhile: it was promised a subscriber.
         self.start_returned(session_id, ctx);
@@ -57,11 +59,12 @@ impl SupervisorActor {
         if !matches!(parked.presence.now(), SessionState::Ready { .. }) {
             return Ok(());
         }
-        self.check_place()?;
-        let arbiter = self.arbiters.start().map_err(|error| EnsureError::NoArbiter(error.to_string()))?;
-        let memory = parked.memory.borrow_mut().take();
+        let memory = Rc::clone(&parked.memory);
+        let (placement, host) = self.host(None)?;
+        let memory = memory.borrow_mut().take();
         if let Some(Child { post, restarts, .. }) = self.children.remove(session_id) {
-            self.start_child(session_id.clone(), post.session, post.stats, restarts, arbiter, memory, ctx);
+            let place = self.limits.take(placement);
+            self.start_child(session_id.clone(), post.session, post.stats, restarts, host, place, memory, ctx);
         }
         Ok(())
     }

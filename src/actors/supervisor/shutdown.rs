@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures_util::FutureExt;
 
 use super::SupervisorActor;
 use crate::actors::post::Forced;
@@ -17,8 +18,8 @@ const RELEASE: Duration = Duration::from_secs(2);
 /// Stops every subscriber and starts none any more.
 ///
 /// Each finishes the notification that it has in hand, acknowledges, and releases its lease, so that another process
-/// takes over at once. Who has not ended after `drain` has its arbiter stopped under it and its lease released for it:
-/// what it had in hand comes again elsewhere. What is pending stays queued.
+/// takes over at once. A subscriber that has not ended after `drain` is dropped, and its lease released for it: what it
+/// had under way comes again elsewhere. What is pending stays queued.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "ShutdownReport")]
 pub struct Shutdown {
@@ -32,7 +33,7 @@ pub struct Shutdown {
 pub struct ShutdownReport {
     /// How many subscribers ended by themselves.
     pub stopped: usize,
-    /// How many did not within the time, and had their arbiters stopped.
+    /// Number of subscribers that did not, and were dropped.
     pub forced: usize,
     /// How many notifications they had delivered in their lives.
     pub delivered: u64,
@@ -74,10 +75,11 @@ impl Handler<Shutdown> for SupervisorActor {
             report.forced = left.len() + forced.get();
             report.stopped = count.saturating_sub(report.forced);
             let queue = Arc::clone(&supervisor.queue);
+            let shared = supervisor.shared_arbiters.end();
             async move {
                 let releases = left.iter().map(|ending| {
                     // Before the release: what still ran could take the lease again behind it.
-                    ending.runs.stop();
+                    ending.runs.stop(&ending.post);
                     let release = queue.release(&ending.post.session_id, ending.post.owner);
                     async {
                         if let Err(error) = release.await {
@@ -95,6 +97,7 @@ impl Handler<Shutdown> for SupervisorActor {
                     ending.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
                     ending.runs.end()
                 });
+                let ends = ends.map(FutureExt::left_future).chain(shared.map(FutureExt::right_future));
                 // A thread that never comes to an await point is left behind: it ends with the process.
                 let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
                 for stats in stats {

@@ -1,0 +1,68 @@
+//! Places of subscribers within the limits of a process.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::actors::Placement;
+use crate::config::Config;
+use crate::session::EnsureError;
+
+/// Counts of the places that are taken.
+#[derive(Default)]
+pub(super) struct Limits {
+    dedicated: Rc<Cell<usize>>,
+    shared: Rc<Cell<usize>>,
+}
+
+/// Place of one subscriber, which counts against a limit until it is dropped.
+pub(super) struct Place {
+    placement: Placement,
+    taken: Rc<Cell<usize>>,
+}
+
+impl Limits {
+    /// Returns the placement of the next subscriber, where it takes the place of `replaced`, if that has one.
+    ///
+    /// # Errors
+    /// [`EnsureError::LimitReached`]: no place is free.
+    pub(super) fn choose(&self, config: &Config, replaced: Option<&Place>) -> Result<Placement, EnsureError> {
+        let (dedicated, shared) = (config.dedicated_limit(), config.shared_limit());
+        let is_free = |placement, limit| {
+            let freed = replaced.is_some_and(|place| place.placement == placement);
+            self.count(placement).get() - usize::from(freed) < limit
+        };
+        if is_free(Placement::Dedicated, dedicated) {
+            Ok(Placement::Dedicated)
+        } else if is_free(Placement::Shared, shared) {
+            Ok(Placement::Shared)
+        } else {
+            Err(EnsureError::LimitReached { dedicated, shared })
+        }
+    }
+
+    /// Takes a place, as was chosen.
+    pub(super) fn take(&self, placement: Placement) -> Place {
+        let taken = Rc::clone(self.count(placement));
+        taken.set(taken.get() + 1);
+        Place { placement, taken }
+    }
+
+    fn count(&self, placement: Placement) -> &Rc<Cell<usize>> {
+        match placement {
+            Placement::Dedicated => &self.dedicated,
+            Placement::Shared => &self.shared,
+        }
+    }
+}
+
+impl Place {
+    pub(super) fn placement(&self) -> Placement {
+        self.placement
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.set(self.taken.get() - 1);
+    }
+}
