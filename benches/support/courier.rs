@@ -8,7 +8,7 @@ use mcp_courier::{Config, ConfigBuilder, Courier, ListSubscribers, McpSession, S
 use super::messages;
 
 /// Way in which subscribers wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     /// Each on an arbiter and a connection of its own.
     Dedicated,

@@ -2,10 +2,10 @@
 //!
 //! The output is a Markdown table, the form in which `scripts/benchmark` puts the figures into `docs/performance.md`.
 
-use clap::Parser;
+use clap::{Args, Parser};
 
-/// Command line of a benchmark: `cargo bench --bench drain -- --quick --only 300`.
-#[derive(Debug, Parser)]
+/// Arguments of every benchmark: `cargo bench --bench drain -- --quick --only 300`.
+#[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// Measures a tenth of the messages, in 2 rounds: for a look, not for a figure to keep.
     #[arg(long)]
@@ -24,14 +24,24 @@ pub(crate) struct Bench {
 impl Bench {
     /// Reads the command line of this process. Ends the process where the command line is wrong.
     pub(crate) fn from_arguments() -> Self {
-        Self::parse()
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: Bench,
+        }
+        Line::parse().bench
     }
 
     /// Returns the rounds that some rows are measured in, by number: none where none of the rows is wanted.
-    pub(crate) fn rounds(&self, rows: &[Row]) -> std::ops::Range<usize> {
-        if !rows.iter().any(|row| self.wants(row)) {
+    pub(crate) fn rounds<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> std::ops::Range<usize> {
+        if !rows.into_iter().any(|row| self.wants(row)) {
             return 0..0;
         }
+        self.every_round()
+    }
+
+    /// Returns all rounds, by number.
+    pub(crate) fn every_round(&self) -> std::ops::Range<usize> {
         0..self.rounds.unwrap_or(if self.quick { 2 } else { 5 }).max(1)
     }
 
@@ -42,19 +52,33 @@ impl Bench {
 
     /// Returns whether a row is to be measured.
     pub(crate) fn wants(&self, row: &Row) -> bool {
-        row.name.contains(&self.only)
+        self.wants_name(&row.name)
+    }
+
+    /// Returns whether a row of this name is to be measured.
+    pub(crate) fn wants_name(&self, name: &str) -> bool {
+        name.contains(&self.only)
     }
 }
 
-/// Ratio of this crate's figure to the alternative's that is to be reached.
+/// Bound that a ratio, or a figure of this crate alone, is to keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// One row: what was measured, and a pair of figures for each round.
-#[derive(Debug)]
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(bound) => write!(f, "≥ {bound:.2}"),
+            Self::AtMost(bound) => write!(f, "≤ {bound:.2}"),
+        }
+    }
+}
+
+/// Row of the table: what was measured, and a pair of figures for each round.
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     name: String,
     /// Unit of both figures, as `/s` or `µs`.
@@ -92,12 +116,13 @@ pub(crate) fn print_row(Row { name, unit, wanted, rounds }: &Row) {
     let cell = |figure: fn(&(f64, f64)) -> f64| spread(rounds.iter().map(figure));
     let (ours, beside) = (cell(|round| round.0), cell(|round| round.1));
     let ratio = cell(|(ours, beside)| ours / beside);
-    let wanted = match wanted {
-        Some(Wanted::AtLeast(ratio)) => format!("≥ {ratio:.2}"),
-        Some(Wanted::AtMost(ratio)) => format!("≤ {ratio:.2}"),
-        None => String::new(),
-    };
+    let wanted = wanted.as_ref().map(Wanted::to_string).unwrap_or_default();
     println!("| {name}, {unit} | {ours} | {beside} | {ratio} | {wanted} |");
+}
+
+/// Prints a row of this crate's figures alone, each of which is to be within a bound.
+pub(crate) fn print_figure(name: &str, figures: &[f64], wanted: Wanted) {
+    println!("| {name} | {} | | | {wanted} |", spread(figures.iter().copied()));
 }
 
 /// Returns the median of figures as text, with the least and the most where there are several.

@@ -37,7 +37,7 @@ pub(crate) fn notification(bytes: usize) -> Notification {
 
 /// Returns a message as it lies in a queue, of this many bytes.
 ///
-/// What the publisher pushes has about 280 bytes at least. A smaller message has an id and nothing else that it can do without,
+/// A message of the publisher has about 280 bytes at least. A smaller message has an id and nothing else that it can do without,
 /// as a producer of another kind may push it.
 pub(crate) fn message(bytes: usize) -> Vec<u8> {
     if bytes < *LEAST {

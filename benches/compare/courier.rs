@@ -1,5 +1,4 @@
-//! This crate's side of `scripts/compare`, which does the same to FastMCP 3: see `benches/compare.py`, whose FastMCP side has
-//! the same commands.
+//! This crate's side of the comparison: the commands that every side knows, or refuses with the status 3.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 use mcp_courier::{
     Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
 };
@@ -16,20 +15,12 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-#[derive(Debug, Parser)]
-struct Args {
-    #[arg(long)]
-    redis: String,
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Pushes so many notifications to the session.
     Push {
         count: usize,
-        /// How many milliseconds from one to the next. None: as fast as it goes.
+        /// Milliseconds from one to the next. None: as fast as it goes.
         #[arg(long)]
         pace: Option<u64>,
         /// The number of the first.
@@ -42,7 +33,7 @@ enum Command {
         /// Fails to send the first time.
         #[arg(long)]
         fail_first: bool,
-        /// How many milliseconds it takes to send one.
+        /// Milliseconds that it takes to send one.
         #[arg(long, default_value_t = 0)]
         takes: u64,
     },
@@ -55,14 +46,13 @@ enum Command {
     Many { sessions: usize },
     /// Delivers a backlog, and says how many a second.
     Drain { count: usize },
+    /// Pushes so many messages in turn to so many queues, all of which are consumed in this process, and says how many were
+    /// handled a second.
+    Through { count: usize, queues: usize },
 }
 
-fn main() -> Result<(), Cause> {
-    let Args { redis, command } = Args::parse();
-    actix::System::new().block_on(run(&redis, command))
-}
-
-async fn run(redis: &str, command: Command) -> Result<(), Cause> {
+/// Runs a command.
+pub(crate) async fn run(redis: &str, command: Command) -> Result<(), Cause> {
     match command {
         Command::Push { count, pace, from } => {
             let publisher = Publisher::connect(redis, Config::default()).await?;
@@ -73,8 +63,12 @@ async fn run(redis: &str, command: Command) -> Result<(), Cause> {
         Command::Expire => expire(redis).await,
         Command::Many { sessions } => many(redis, sessions).await,
         Command::Drain { count } => drain(redis, count).await,
+        Command::Through { count, queues } => through(redis, count, queues).await,
     }
 }
+
+/// Number of messages that one call pushes, where a side can push many with one.
+const CHUNK: usize = 100;
 
 fn id() -> Result<SessionId, Cause> {
     Ok(SessionId::new("session")?)
@@ -183,11 +177,14 @@ async fn expire(redis: &str) -> Result<(), Cause> {
     Ok(())
 }
 
+fn ids(sessions: usize) -> Result<Vec<SessionId>, Cause> {
+    (0..sessions).map(|n| Ok(SessionId::new(format!("session-{n}"))?)).collect()
+}
+
 async fn many(redis: &str, sessions: usize) -> Result<(), Cause> {
-    let courier = Courier::start(redis, Config::builder().dedicated_limit(sessions).build()?).await?;
+    let courier = Courier::start(redis, Config::default()).await?;
     let counter = Arc::new(Counter(AtomicUsize::new(0), Duration::ZERO));
-    let ids: Vec<SessionId> =
-        (0..sessions).map(|n| SessionId::new(format!("session-{n}"))).collect::<Result<_, _>>()?;
+    let ids = ids(sessions)?;
     for id in &ids {
         if let Err(error) = courier.ensure_subscriber(id, counter.clone()).await {
             eprintln!("{error}");
@@ -211,6 +208,29 @@ async fn drain(redis: &str, count: usize) -> Result<(), Cause> {
     let counter = Arc::new(Counter(AtomicUsize::new(0), Duration::ZERO));
     let begun = Instant::now();
     courier.ensure_subscriber(&id()?, counter.clone()).await?;
+    while counter.0.load(Ordering::Relaxed) < count {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    print(json!({"rate": count as f64 / begun.elapsed().as_secs_f64()}));
+    Ok(())
+}
+
+async fn through(redis: &str, count: usize, queues: usize) -> Result<(), Cause> {
+    let courier = Courier::start(redis, Config::builder().queue_max_messages(count).build()?).await?;
+    let counter = Arc::new(Counter(AtomicUsize::new(0), Duration::ZERO));
+    let ids = ids(queues)?;
+    for id in &ids {
+        courier.ensure_subscriber(id, counter.clone()).await?;
+    }
+    let begun = Instant::now();
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(CHUNK) {
+        let many: Vec<_> =
+            some.iter().map(|n| Ok((ids[n % queues].clone(), notification(*n)?))).collect::<Result<_, Cause>>()?;
+        for pushed in courier.publisher().push_many(many).await {
+            pushed?;
+        }
+    }
     while counter.0.load(Ordering::Relaxed) < count {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
