@@ -58,7 +58,7 @@ pub(crate) struct Message {
     failures: u32,
     pub(crate) discarded: Option<DiscardReason>,
     /// Number of times that Redis lost it, or brought it back.
-    forgotten: u32,
+    pub(crate) forgotten: u32,
     pub(crate) ran_out: bool,
 }
 
@@ -82,6 +82,15 @@ pub(crate) struct Handing {
     pub(crate) decided: (Time, Timestamp),
     /// Moments at which the batch was read at the queue, and its answer was taken in.
     pub(crate) read: (Time, Time),
+}
+
+/// Certainty with which an owner hears that another has taken its lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hears {
+    /// Its connection may lose the news.
+    Perhaps,
+    /// Within this time, where that happened after this moment.
+    Within(Duration, Time),
 }
 
 pub(crate) struct Checker {
@@ -233,7 +242,7 @@ impl Checker {
     }
 
     /// Sees a notification go out.
-    pub(crate) fn sends(&mut self, owner: OwnerId, n: usize, handing: Handing, jumped: Option<Time>) {
+    pub(crate) fn sends(&mut self, owner: OwnerId, n: usize, handing: Handing, jumped: Option<Time>, hears: Hears) {
         let Message { session, expires, kind, forgotten, copies, .. } = &self.messages[n];
         let (session, expires) = (*session, *expires);
         // A message with its producer's time is as old as its owner believes, after a jump or a failover.
@@ -257,6 +266,16 @@ impl Checker {
         }
         if told.is_some_and(|at| decided > at) {
             self.fail("G4", session, format!("o{o} began to send #{n} after it was told that it is displaced"));
+        }
+        if let (Some(at), Hears::Within(time, since)) = (displaced, hears)
+            && at > since
+            && decided > at + time
+        {
+            self.fail(
+                "G4",
+                session,
+                format!("o{o} began to send #{n} and has not heard that it was displaced at {at}"),
+            );
         }
         if outstanding.len() > self.batch {
             self.fail(

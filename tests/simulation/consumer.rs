@@ -1,6 +1,7 @@
 //! What the Redis backend does with each answer: it moves the permit, and reads the lease behind whatever has written it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_courier::testing::backend::{LeaseState, Taken};
 use mcp_courier::testing::subscription::{Event as Happening, Operation};
@@ -21,9 +22,8 @@ impl World {
         let sent = if without == Some(Guard::PermitFromSending) { now } else { under_way.sent };
         if let Reply::Failed(why) = reply {
             // A connection that could not be opened is none.
-            if let (Operation::Open, Some(connection)) = (&under_way.operation, owner.connection) {
-                owner.connection = None;
-                self.disconnect(connection);
+            if let Operation::Open = under_way.operation {
+                self.hang_up(id);
             }
             let happening = match under_way.operation {
                 Operation::CancelQuestions => Happening::Cancelled,
@@ -31,6 +31,20 @@ impl World {
                 Operation::Release => Happening::Released,
                 _ => Happening::Failed(failure(why)),
             };
+            return self.feed(id, happening);
+        }
+        if let Reply::Read(taken, holder, at) = reply {
+            let mark = if without == Some(Guard::DoubtsSinceSending) { permit.mark() } else { under_way.mark };
+            let is_ours = holder == LeaseState::Held || without == Some(Guard::LeaseBehindRead);
+            let is_wait = matches!(under_way.operation, Operation::Wait(_));
+            if !is_ours {
+                // The script decides. Behind a wait it takes no absent lease, as its owner may have gone meanwhile.
+                owner.under_way = Some(under_way);
+                let command = if is_wait { Command::Wait(Duration::ZERO) } else { Command::Take(None) };
+                return self.read(id, operation, command);
+            }
+            permit.confirmed(mark);
+            let happening = self.happening(id, &under_way.operation, Reply::Taken(taken, at));
             return self.feed(id, happening);
         }
         let tracks = match (&under_way.operation, &reply, &under_way.answered) {

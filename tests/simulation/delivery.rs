@@ -7,15 +7,18 @@ use mcp_courier::testing::envelope::{Envelope, Timestamp};
 use mcp_courier::testing::subscription::{Delivery, Event as Happening, Permit, Step};
 use mcp_courier::{DiscardReason, HandOverError};
 
-use super::checker::Handing;
+use super::checker::{Handing, Hears};
 use super::messages::Kind;
 use super::scheduler::Time;
 use super::settings::{Guard, up_to};
 use super::trace::trace;
-use super::world::{Event, OwnerId, ServerId, StreamId, World};
+use super::world::{Event, OwnerId, Phase, ServerId, StreamId, World};
 
 /// Pauses behind the pings of one confirmation.
 const PINGS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+
+/// Longest time in which news travel where nothing is slow.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Delivery under way.
 pub(crate) struct Handover {
@@ -170,8 +173,8 @@ impl World {
             _ if seat.streams.last() != Some(&stream) => Err(gone()),
             Plan::Accept | Plan::AcceptAndFail => {
                 seat.batch = Some(stream);
-                let jumped = self.redis.jumped;
-                self.checker.sends(id, n, handing, jumped);
+                let (jumped, hears) = (self.redis.jumped, self.hears(id));
+                self.checker.sends(id, n, handing, jumped, hears);
                 self.owner(id).handover.as_mut().expect("under way").sent.push(n);
                 trace!(self, Some(session), "o{} sends #{n} down stream {}", id.0, stream.0);
                 self.down(stream, Event::Arrives { session, stream, n });
@@ -192,6 +195,21 @@ impl World {
             self.servers[server.0].seats[session].batch = None;
         }
         self.handed_over(id, result);
+    }
+
+    /// Returns within which time the news of a takeover reach an owner.
+    fn hears(&self, id: OwnerId) -> Hears {
+        let owner = &self.owners[&id];
+        let connection = owner.connection.and_then(|id| self.connections.get(&id)).filter(|c| !c.is_silent);
+        match connection.filter(|_| self.settings.tells_of_all()) {
+            None => Hears::Perhaps,
+            Some(connection) => {
+                let since = connection.opened.max(self.servers[owner.server.0].resumed);
+                let is_quick = self.settings.odds.slow == 0 || self.phase == Phase::Calm;
+                let within = if is_quick { SOON } else { self.settings.slowest + Duration::from_secs(1) };
+                Hears::Within(within, since)
+            }
+        }
     }
 
     fn handed_over(&mut self, id: OwnerId, result: Result<(), HandOverError>) {

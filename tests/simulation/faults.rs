@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use mcp_courier::SessionState;
 
+use super::checker::Cause;
 use super::server::Running;
-use super::settings::{Odds, about, up_to};
+use super::settings::{Odds, Waiting, about, up_to};
 use super::trace::trace;
 use super::world::{Event, Phase, ServerId, World};
 
@@ -86,6 +87,26 @@ impl World {
             self.scheduler.at(now, Event::StreamCloses { server, session, stream });
             let at = now + up_to(&mut self.rng, Duration::from_secs(20));
             self.scheduler.at(at, Event::StreamEnds { session, stream });
+        }
+    }
+
+    /// Has each shared line be lost once in the calm time, or everything be forgotten: who waits hears of that.
+    pub(crate) fn plan_interferences(&mut self) {
+        if self.settings.waiting == Waiting::Shared {
+            for server in (0..self.servers.len()).map(ServerId) {
+                let at = self.scheduler.now() + self.settings.calm.mul_f64(self.rng.f64() / 2.0);
+                self.scheduler.at(at, Event::Interferes { server });
+            }
+        }
+    }
+
+    pub(crate) fn interferes(&mut self, server: ServerId) {
+        if self.settings.forgets && self.rng.bool() {
+            trace!(self, None, "calm: the queue forgets everything");
+            self.flush();
+            (0..self.names.len()).for_each(|session| self.see(session, Cause::Forgot));
+        } else if let Some(id) = self.servers[server.0].line.connection {
+            self.break_connection(id, false);
         }
     }
 

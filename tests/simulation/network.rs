@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use mcp_courier::testing::backend::{LeaseState, Mark, OwnerToken, Replaced, Taken};
 use mcp_courier::testing::subscription::Delivered;
 
+use super::line::Wire;
 use super::scheduler::Time;
-use super::settings::up_to;
+use super::settings::{Waiting, up_to};
 use super::trace::trace;
 use super::world::{ConnectionId, Event, OwnerId, ServerId, World};
 
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     /// Reads the lease, to be told of its next change.
     Track,
     Take(Option<Delivered>),
+    /// Reads the oldest messages, and the lease behind them.
+    Read,
     Wait(Duration),
     Rewrite {
         oldest: Mark,
@@ -41,6 +44,8 @@ pub(crate) enum Reply {
     /// Holder of the lease: the asking owner, nobody, or another.
     Holder(LeaseState),
     Taken(Taken, Time),
+    /// Messages of a plain read, and the holder of the lease behind it.
+    Read(Taken, LeaseState, Time),
     Rewritten(Replaced),
     Failed(&'static str),
 }
@@ -55,6 +60,8 @@ pub(crate) struct Request {
     pub(crate) session: usize,
     /// `None` where the command goes over a connection that the process shares.
     pub(crate) connection: Option<ConnectionId>,
+    /// Connection of the process, where the command travels in a round.
+    pub(crate) round: Option<ConnectionId>,
     pub(crate) command: Command,
     /// Time that the answer needs; `None` where the answer is lost.
     pub(crate) back: Option<Duration>,
@@ -62,26 +69,30 @@ pub(crate) struct Request {
     pub(crate) is_abandoned: bool,
 }
 
-/// Connection of one owner.
+/// Connection of one owner, or of all owners of a process.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) owner: OwnerId,
+    /// Its owner, and the owner's session; `None` where a process shares it.
+    pub(crate) owner: Option<(OwnerId, usize)>,
     pub(crate) server: ServerId,
-    pub(crate) session: usize,
+    pub(crate) opened: Time,
     /// Neither end hears of the other any more, and neither knows.
     pub(crate) is_silent: bool,
     /// Times of the last command done and the last answer given: both keep their order.
-    done: Time,
-    answered: Time,
+    pub(crate) done: Time,
+    pub(crate) answered: Time,
+    /// Answers of the round that is being done.
+    pub(crate) replies: Vec<(OwnerId, u64, Reply)>,
 }
 
 impl World {
-    /// Opens a connection for an owner.
-    pub(crate) fn connect(&mut self, owner: OwnerId, server: ServerId, session: usize) -> ConnectionId {
+    /// Opens a connection for an owner and its session, or for all of a process.
+    pub(crate) fn connect(&mut self, owner: Option<(OwnerId, usize)>, server: ServerId) -> ConnectionId {
         self.next_connection += 1;
         let id = ConnectionId(self.next_connection);
-        let none = Time(0);
-        let connection = Connection { owner, server, session, is_silent: false, done: none, answered: none };
+        let (opened, none) = (self.scheduler.now(), Time(0));
+        let replies = Vec::new();
+        let connection = Connection { owner, server, opened, is_silent: false, done: none, answered: none, replies };
         self.connections.insert(id, connection);
         id
     }
@@ -96,17 +107,17 @@ impl World {
     /// Sends a command. The answer, or a failure, comes as an event.
     pub(crate) fn send(&mut self, mut request: Request) {
         let now = self.scheduler.now();
+        let is_for_workers = matches!(request.command, Command::CancelQuestions);
+        if self.settings.waiting == Waiting::Shared && !is_for_workers {
+            return self.send_in_round(request);
+        }
         let block = if let Command::Wait(block) = request.command { block } else { Duration::ZERO };
         let (owner, server, operation) = (request.owner, request.server, request.operation);
         let silent = Event::Answer { owner, server, operation, reply: Reply::Failed("no answer in time") };
         self.scheduler.at(now + block + TIMEOUT, silent);
         let odds = self.odds();
-        let is_short = request.connection.is_some() && block.is_zero();
-        // The worst moment: the process trusts what is answered while it stands still.
-        let worse = if matches!(request.command, Command::Renew) { 5 } else { 1 };
-        if is_short && self.hits(odds.paused * worse) {
-            let lasting = self.settings.config.lease().mul_f64(self.rng.f64() * 3.0);
-            self.pause(server, lasting);
+        if block.is_zero() {
+            self.may_pause(&request);
         }
         let (there, again) = (self.delay(), self.hits(odds.repeated).then(|| self.delay()));
         request.back = (!self.hits(odds.lost_answer)).then(|| self.delay());
@@ -131,8 +142,24 @@ impl World {
         self.scheduler.at(at, Event::Execute(request));
     }
 
+    /// Pauses a process that has just sent a command, now and then.
+    pub(crate) fn may_pause(&mut self, request: &Request) {
+        // The worst moment: the process trusts what is answered while it stands still.
+        let worse = if matches!(request.command, Command::Renew) { 5 } else { 1 };
+        if request.connection.is_some() && self.hits(self.odds().paused * worse) {
+            let lasting = self.settings.config.lease().mul_f64(self.rng.f64() * 3.0);
+            self.pause(request.server, lasting);
+        }
+    }
+
     /// Sends an answer back to its owner.
     pub(crate) fn answer(&mut self, request: &Request, reply: Reply) {
+        if let Some(line) = request.round {
+            if let Some(connection) = self.connections.get_mut(&line) {
+                connection.replies.push((request.owner, request.operation, reply));
+            }
+            return;
+        }
         let Some(back) = request.back else { return };
         let mut at = self.scheduler.now() + back;
         if let Some(id) = request.connection {
@@ -147,21 +174,27 @@ impl World {
     /// Breaks a connection. Its ends hear of that at once, or never.
     pub(crate) fn break_connection(&mut self, id: ConnectionId, silently: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let (owner, server, session) = (connection.owner, connection.server, connection.session);
-        trace!(
-            self,
-            Some(session),
-            "  network: the connection of o{} breaks{}",
-            owner.0,
-            if silently { " silently" } else { "" }
-        );
+        let (owner, server) = (connection.owner, connection.server);
+        let how = if silently { " silently" } else { "" };
         connection.is_silent = true;
+        match owner {
+            Some((owner, session)) => {
+                trace!(self, Some(session), "  network: the connection of o{} breaks{how}", owner.0);
+            }
+            None => trace!(self, None, "  network: the connection of server {} breaks{how}", server.0),
+        }
         if silently {
             return;
         }
         self.redis.forget(id, true);
         let at = self.scheduler.now() + self.delay();
-        self.scheduler.at(at, Event::Broken { owner, server, connection: id });
+        self.scheduler.at(
+            at,
+            match owner {
+                Some((owner, _)) => Event::Broken { owner, server, connection: id },
+                None => Event::Wire { server, connection: id, news: Wire::Broken },
+            },
+        );
     }
 
     /// Draws the time that a message takes.

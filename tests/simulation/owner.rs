@@ -15,6 +15,7 @@ use super::delivery::Handover;
 use super::messages::number;
 use super::network::{Command, Reply, Request};
 use super::scheduler::Time;
+use super::settings::Waiting;
 use super::trace::trace;
 use super::world::{ConnectionId, Event, OwnerId, ServerId, World};
 
@@ -30,6 +31,10 @@ pub(crate) struct Owner {
     /// Moments at which the last batch was read at the queue, and its answer was taken in.
     pub(crate) read: (Time, Time),
     timer: Option<Instant>,
+    /// Shared: the queue may have changed since its last read was sent, or is not tracked.
+    pub(crate) is_stale: bool,
+    /// Moment at which it began to wait for the last time.
+    pub(crate) waits_since: Time,
     pub(crate) is_parked: bool,
     /// Moment at which it was asked to stop.
     pub(crate) stopped: Option<Time>,
@@ -43,6 +48,28 @@ pub(crate) struct UnderWay {
     pub(crate) mark: DoubtMark,
     /// What was answered, while the lease is read behind it.
     pub(crate) answered: Option<Reply>,
+    /// Shared: the read that ends a wait is sent.
+    pub(crate) is_read: bool,
+}
+
+impl Owner {
+    /// Returns the wait under way of an owner that shares a line, while no read of the queue is sent.
+    pub(crate) fn awaits_change(&self) -> Option<u64> {
+        let waits = |under_way: &&UnderWay| matches!(under_way.operation, Operation::Wait(_)) && !under_way.is_read;
+        self.under_way.as_ref().filter(waits).map(|under_way| under_way.number)
+    }
+
+    /// Returns whether the owner has a connection and nothing under way over it but a wait.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connection.is_some() && self.awaits_change().is_some()
+    }
+
+    /// Returns the operation under way, where a shared line has it.
+    pub(crate) fn under_way_by_line(&self) -> Option<u64> {
+        let is_by_line =
+            |under_way: &&UnderWay| !matches!(under_way.operation, Operation::CancelQuestions | Operation::Settle);
+        self.under_way.as_ref().filter(is_by_line).map(|under_way| under_way.number)
+    }
 }
 
 impl World {
@@ -61,6 +88,8 @@ impl World {
             ended_tasks: EndedTasks::default(),
             read: (Time(0), Time(0)),
             timer: None,
+            is_stale: true,
+            waits_since: Time(0),
             is_parked: false,
             stopped: None,
         };
@@ -86,6 +115,7 @@ impl World {
         }
         let after = owner.machine.state();
         if before != after {
+            owner.waits_since = self.scheduler.now();
             trace!(self, Some(session), "o{} is {after:?}", id.0);
         }
         while let Some(action) = self.owners.get_mut(&id).and_then(|owner| owner.machine.next_action()) {
@@ -124,9 +154,9 @@ impl World {
             Action::Close => {
                 trace!(self, Some(session), "o{} closes its connection", id.0);
                 owner.under_way = None;
-                if let Some(connection) = owner.connection.take() {
-                    self.disconnect(connection);
-                }
+                let server = owner.server;
+                self.servers[server.0].line.withdraw(id);
+                self.hang_up(id);
             }
             Action::Deliver { batch, read_at, permit } => self.begin_handover(id, batch, read_at, permit),
             Action::Note(note) => self.note(id, &note),
@@ -164,23 +194,38 @@ impl World {
             Operation::CancelQuestions => Command::CancelQuestions,
             Operation::Release => Command::Release,
             Operation::Settle => {
-                owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None });
+                owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false });
                 let at = self.scheduler.now() + Duration::from_micros(10);
                 self.scheduler.at(at, Event::Answer { owner: id, server, operation: number, reply: Reply::Done });
                 return;
             }
         };
-        owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None });
+        owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false });
+        let is_shared = self.settings.waiting == Waiting::Shared;
         if let Command::Open = command {
-            let connection = self.connect(id, server, session);
+            let connection = if is_shared { self.line(server) } else { self.connect(Some((id, session)), server) };
             self.owner(id).connection = Some(connection);
+            self.owner(id).is_stale = true;
         }
         let in_doubt = self.owner(id).machine.permit().is_in_doubt();
         if let (Command::Wait(_), true, Some(connection)) = (&command, in_doubt, self.owner(id).connection) {
             // The driver watches for doubt while it waits, and finds this at once.
             self.scheduler.at(self.scheduler.now(), Event::Doubt { owner: id, server, connection });
         }
-        self.send_for(id, number, command);
+        match command {
+            Command::Wait(block) if is_shared => self.wait_for_change(id, number, block),
+            Command::Take(None) if is_shared && self.may_read_plainly(id) => self.read(id, number, Command::Read),
+            Command::Take(_) if is_shared => self.read(id, number, command),
+            _ => self.send_for(id, number, command),
+        }
+    }
+
+    /// Gives the connection of an owner up, where it has one.
+    pub(crate) fn hang_up(&mut self, id: OwnerId) {
+        let connection = self.owner(id).connection.take();
+        if let Some(connection) = connection.filter(|_| self.settings.waiting == Waiting::Dedicated) {
+            self.disconnect(connection);
+        }
     }
 
     pub(crate) fn send_for(&mut self, id: OwnerId, operation: u64, command: Command) {
@@ -199,6 +244,7 @@ impl World {
             server,
             session,
             connection,
+            round: None,
             command,
             back: none.0,
             is_abandoned: none.1,
@@ -242,7 +288,12 @@ impl World {
             self.news(id, connection);
         }
         let Some(owner) = self.owners.get(&id).filter(|owner| owner.connection == Some(connection)) else { return };
-        if let Some(number) = owner.under_way.as_ref().filter(|u| is_on_connection(&u.operation)).map(|u| u.number) {
+        let failing = match self.settings.waiting {
+            Waiting::Dedicated => owner.under_way.as_ref().filter(|u| is_on_connection(&u.operation)).map(|u| u.number),
+            // A wait costs nothing, and fails by the doubt.
+            Waiting::Shared => owner.under_way_by_line().filter(|_| owner.awaits_change().is_none()),
+        };
+        if let Some(number) = failing {
             self.answered(id, number, Reply::Failed("the connection broke"));
         }
         if failure_first {
@@ -305,7 +356,7 @@ impl World {
     pub(crate) fn drop_owner(&mut self, id: OwnerId) {
         let Some(owner) = self.owners.remove(&id) else { return };
         self.checker.gone(id);
-        if let Some(connection) = owner.connection {
+        if let Some(connection) = owner.connection.filter(|_| self.settings.waiting == Waiting::Dedicated) {
             self.disconnect(connection);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mcp_courier::SessionId;
 use mcp_courier::testing::backend::{Change, Store};
-use mcp_courier::testing::backend::{LeaseState, Mark, OwnerToken, Replaced};
+use mcp_courier::testing::backend::{LeaseState, Mark, OwnerToken, Replaced, Taken};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::Delivered;
 
@@ -15,6 +15,7 @@ use super::network::{Command, Reply, Request};
 use super::scheduler::Time;
 use super::settings::Guard;
 use super::trace::trace;
+use super::tracking::Key;
 use super::world::{ConnectionId, Event, World};
 
 /// Start of the queue's clock. Any moment: the simulation knows no other clock.
@@ -24,7 +25,7 @@ const START: i64 = 1_000 * 3_600_000_000;
 const SNAPSHOTS: usize = 4;
 
 pub(crate) struct Redis {
-    store: Store,
+    pub(crate) store: Store,
     /// Sum of the jumps of the queue's clock, in microseconds.
     offset: i64,
     /// Moment of the last jump.
@@ -34,8 +35,8 @@ pub(crate) struct Redis {
     seen: Vec<Vec<(Vec<u8>, usize)>>,
     /// Waits that are blocked.
     waiting: Vec<Request>,
-    /// Connections that are told of the next change of a session's lease.
-    tracking: Vec<(usize, ConnectionId)>,
+    /// Connections that are told of the next change of a key, and of that alone.
+    pub(crate) tracking: Vec<(Key, ConnectionId)>,
     /// Moments at which leases are looked at next, by session.
     looks: Vec<Option<Time>>,
     pub(crate) down_until: Time,
@@ -62,7 +63,7 @@ impl Redis {
 
     /// Ends the tracking of a closed connection. Where the queue notices the close, its waits end too.
     pub(crate) fn forget(&mut self, connection: ConnectionId, notices: bool) {
-        self.tracking.retain(|(_, tracking)| *tracking != connection);
+        self.tracking.retain(|(_, reader)| *reader != connection);
         self.waiting.retain_mut(|request| {
             let is_its = request.connection == Some(connection);
             request.is_abandoned |= is_its;
@@ -105,6 +106,7 @@ impl World {
         }
         self.run_out(request.session);
         if let Command::Wait(block) = request.command
+            && !block.is_zero()
             && self.redis.is_empty(&self.names[request.session])
         {
             self.scheduler.at(now + block, Event::WaitEnds { operation: request.operation });
@@ -164,6 +166,15 @@ impl World {
                 Some((holder, _)) if holder == token => LeaseState::Held,
                 Some(_) => LeaseState::Lost,
             }),
+            Command::Read => {
+                let items = moment.read(&name);
+                let lease = match self.redis.store.lease(&name) {
+                    None => LeaseState::Absent,
+                    Some((holder, _)) if holder == token => LeaseState::Held,
+                    Some(_) => LeaseState::Lost,
+                };
+                Reply::Read(Taken { lease: LeaseState::Held, changed: false, now: clock, items }, lease, now)
+            }
             Command::Take(delivered) => {
                 if without == Some(Guard::LeaseCheck)
                     && let Some((holder, _)) = self.redis.store.lease(&name)
@@ -222,11 +233,6 @@ impl World {
                 shown(&reply)
             );
         }
-        if matches!(request.command, Command::Track | Command::Renew)
-            && let Some(connection) = request.connection
-        {
-            self.redis.tracking.push((session, connection));
-        }
         let is_granted = match &reply {
             Reply::Lease(state) => state.is_ours(),
             Reply::Taken(taken, _) => taken.lease == LeaseState::Reclaimed,
@@ -235,8 +241,12 @@ impl World {
         if is_granted && self.owners.contains_key(&request.owner) {
             self.checker.granted(request.owner, session, now + config.lease());
         }
-        self.observe(session, Cause::Command { owner: request.owner, acknowledged });
+        let has_changed = self.observe(session, Cause::Command { owner: request.owner, acknowledged });
         self.tell(request.connection);
+        if has_changed {
+            self.tell_of(Key::Queue(session), request.connection);
+        }
+        self.track(&request, &reply, has_changed);
         self.answer(&request, reply);
     }
 
@@ -245,8 +255,16 @@ impl World {
         let (now, config) = (self.scheduler.now(), self.settings.config.clone());
         let clock = self.redis.clock(now);
         self.redis.store.at(&config, clock).is_empty(&self.names[session]);
-        self.observe(session, Cause::RanOut);
+        self.see(session, Cause::RanOut);
+    }
+
+    /// Sees what has become of a queue by no owner's doing, and tells of it.
+    pub(crate) fn see(&mut self, session: usize, cause: Cause) {
+        let has_changed = self.observe(session, cause);
         self.tell(None);
+        if has_changed {
+            self.tell_of(Key::Queue(session), None);
+        }
     }
 
     /// Looks at a lease when its time may be over.
@@ -265,7 +283,7 @@ impl World {
         for change in changes {
             let Some(session) = self.session_of(&change) else { continue };
             match change {
-                Change::LeaseEnded(..) => self.tell_of_lease(session, own),
+                Change::LeaseEnded(..) => self.tell_of(Key::Lease(session), own),
                 Change::Pushed(_) => pushed.push(session),
                 _ => {}
             }
@@ -289,22 +307,6 @@ impl World {
         }
     }
 
-    fn tell_of_lease(&mut self, session: usize, own: Option<ConnectionId>) {
-        let tracking = std::mem::take(&mut self.redis.tracking);
-        let (told, kept) = tracking.into_iter().partition(|(of, _)| *of == session);
-        self.redis.tracking = kept;
-        let mut told: Vec<(usize, ConnectionId)> = told;
-        told.dedup();
-        for (_, id) in told {
-            let at = self.scheduler.now() + self.delay();
-            let Some(connection) = self.connections.get(&id) else { continue };
-            if Some(id) != own && !connection.is_silent && self.settings.tracks {
-                let (owner, server) = (connection.owner, connection.server);
-                self.scheduler.at(at, Event::News { owner, server, connection: id });
-            }
-        }
-    }
-
     /// Sees to it that each lease is looked at when it runs out: the queue tells of that by itself.
     fn look_at_leases(&mut self) {
         let now = self.scheduler.now();
@@ -324,8 +326,7 @@ impl World {
         self.run_out(session);
         let clock = self.redis.clock(self.scheduler.now());
         act(&mut self.redis.store, clock);
-        self.observe(session, cause);
-        self.tell(None);
+        self.see(session, cause);
     }
 
     pub(crate) fn take_snapshot(&mut self) {
@@ -344,7 +345,7 @@ impl World {
         match self.rng.usize(..3) {
             0 => {
                 trace!(self, None, "fault: the queue forgets everything");
-                self.redis.store.flush();
+                self.flush();
             }
             1 if older > 0 => {
                 let age = self.rng.usize(..older);
@@ -365,9 +366,8 @@ impl World {
             }
         }
         for session in 0..self.names.len() {
-            self.observe(session, Cause::Forgot);
+            self.see(session, Cause::Forgot);
         }
-        self.tell(None);
     }
 
     /// Moves the queue's clock.
@@ -396,6 +396,7 @@ impl World {
 
 fn shown(reply: &Reply) -> String {
     match reply {
+        Reply::Read(taken, lease, _) => format!("{lease:?}, {} messages", taken.items.len()),
         Reply::Taken(taken, _) => {
             let changed = if taken.changed { ", changed" } else { "" };
             format!("{:?}{changed}, {} messages", taken.lease, taken.items.len())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mcp_courier::testing::subscription::{Event as Happening, SessionState};
 
 use super::delivery::Confirming;
+use super::line::Line;
 use super::scheduler::Time;
 use super::settings::up_to;
 use super::trace::trace;
@@ -19,6 +20,10 @@ const DRAIN: Duration = Duration::from_secs(60);
 pub(crate) struct Server {
     pub(crate) seats: Vec<Seat>,
     pub(crate) state: Running,
+    /// Connection that its sessions share.
+    pub(crate) line: Line,
+    /// Moment at which the process went on after its last pause.
+    pub(crate) resumed: Time,
     /// What came while the process was paused, by its source.
     deferred: BTreeMap<u64, Vec<Event>>,
     /// Number of starts of the process.
@@ -188,6 +193,7 @@ impl World {
         self.servers[server.0].state = Running::Down;
         self.servers[server.0].epoch += 1;
         self.servers[server.0].deferred.clear();
+        self.drop_line(server);
         for session in 0..self.clients.len() {
             let seat = std::mem::take(&mut self.servers[server.0].seats[session]);
             for stream in seat.streams {
@@ -272,6 +278,7 @@ impl World {
         }
         trace!(self, None, "server {} goes on", server.0);
         self.servers[server.0].state = Running::Up;
+        self.servers[server.0].resumed = self.scheduler.now();
         let mut sources: Vec<_> = std::mem::take(&mut self.servers[server.0].deferred)
             .into_values()
             .map(|events| events.into_iter().collect::<std::collections::VecDeque<_>>())

@@ -6,6 +6,15 @@ use std::time::Duration;
 use fastrand::Rng;
 use mcp_courier::Config;
 
+/// Way in which the sessions of a process wait for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Each over a connection of its own, by a command that blocks.
+    Dedicated,
+    /// All over one connection of their process, which the queue tells of changes.
+    Shared,
+}
+
 /// A guard of the protocol that a variant of the adapters removes, to see that the checker finds its lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guard {
@@ -27,6 +36,22 @@ pub(crate) enum Guard {
     SkipById,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
+    /// Shared: a plain read counts though the lease behind it is not the reader's.
+    LeaseBehindRead,
+    /// Shared: an answer settles also the doubts that came up while it was on its way.
+    DoubtsSinceSending,
+    /// Shared: a change that is told of while a read is under way asks for no other read.
+    ReadAfterChange,
+    /// Shared: an acknowledgement reads the queue before it removes messages, so that the queue is not tracked behind it.
+    ReadLast,
+    /// Shared: no change of a lease is told of.
+    LeaseTracked,
+    /// Shared: a wait has no end but a change.
+    Sweep,
+    /// Shared: whoever waits does not hear that the connection was lost.
+    LossWakes,
+    /// Shared: news that everything has changed mean nothing.
+    NullMeansAll,
 }
 
 /// Parts in a thousand of the requests to the queue that meet a fault.
@@ -49,6 +74,7 @@ pub(crate) struct Odds {
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) waiting: Waiting,
     pub(crate) config: Arc<Config>,
     pub(crate) servers: usize,
     pub(crate) sessions: usize,
@@ -67,6 +93,8 @@ pub(crate) struct Settings {
     pub(crate) is_foreign: bool,
     /// The queue tells owners of changes to their leases: a proxy, or an old server, may not.
     pub(crate) tracks: bool,
+    /// Most keys of whose changes the queue tells. Others it forgets, and not all of their readers hear of that.
+    pub(crate) most_tracked: usize,
     pub(crate) forgets: bool,
     pub(crate) jumps: bool,
     pub(crate) ends_sessions: bool,
@@ -74,7 +102,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn draw(rng: &mut Rng, without: Option<Guard>) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, waiting: Waiting, without: Option<Guard>) -> Self {
         let millis = Duration::from_millis;
         let heartbeat = millis(pick(rng, &[200, 1000, 1000, 5000, 5000, 30_000]));
         let hand_over = millis(pick(rng, &[500, 3000, 30_000]));
@@ -92,7 +120,8 @@ impl Settings {
             .expect("possible settings");
         // Faults that meet show more than faults alone.
         let odds = if rng.usize(..3) == 0 { [20, 50, 50, 100] } else { [0, 2, 10, 50] };
-        Self {
+        let mut settings = Self {
+            waiting,
             config: Arc::new(config),
             servers: pick(rng, &[1, 2, 2, 3, 3]),
             sessions: rng.usize(1..=2),
@@ -114,11 +143,27 @@ impl Settings {
             slowest: millis(pick(rng, &[500, 4000, 30_000])),
             is_foreign: rng.bool(),
             tracks: rng.usize(..4) > 0,
+            most_tracked: usize::MAX,
             forgets: rng.bool(),
             jumps: rng.usize(..4) == 0,
             ends_sessions: rng.usize(..4) == 0,
             without,
+        };
+        if waiting == Waiting::Shared {
+            settings.sessions *= 2;
+            settings.most_tracked = pick(rng, &[1, 3, usize::MAX, usize::MAX, usize::MAX, usize::MAX]);
         }
+        settings
+    }
+
+    /// Returns whether a push wakes whoever waits for it.
+    pub(crate) fn wakes(&self) -> bool {
+        self.waiting == Waiting::Dedicated || self.tells_of_all()
+    }
+
+    /// Returns whether each change of what an owner has read reaches its process, if the connection is well.
+    pub(crate) fn tells_of_all(&self) -> bool {
+        self.tracks && self.most_tracked == usize::MAX
     }
 }
 

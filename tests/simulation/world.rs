@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use mcp_courier::testing::backend::{Outgoing, OwnerToken};
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::testing::subscription::SessionState;
+use mcp_courier::testing::subscription::{SessionState, SubscriberState};
 use mcp_courier::{NotificationId, SessionId};
 
 use super::checker::{Cause, Checker, Handing, Message, Violation};
 use super::client::{Client, Stream};
 use super::delivery::Plan;
+use super::line::Wire;
 use super::messages::{Kind, Letter, letter};
 use super::network::{Connection, Reply, Request};
 use super::owner::Owner;
 use super::redis::Redis;
 use super::scheduler::{Scheduler, Time};
 use super::server::Server;
-use super::settings::{Guard, Settings, about, pick};
+use super::settings::{Guard, Settings, Waiting, about, pick};
+use super::sharer::POLL;
 use super::trace::{Trace, trace};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,7 @@ pub(crate) enum Event {
     Pushes { session: usize },
     Queued { session: usize, n: usize, letter: Letter },
     Late { n: usize },
+    Overdue { n: usize },
     Execute(Request),
     WaitEnds { operation: u64 },
     LeaseLook { session: usize },
@@ -53,6 +56,12 @@ pub(crate) enum Event {
     News { owner: OwnerId, server: ServerId, connection: ConnectionId },
     Doubt { owner: OwnerId, server: ServerId, connection: ConnectionId },
     Broken { owner: OwnerId, server: ServerId, connection: ConnectionId },
+    RoundBegins { server: ServerId },
+    RoundEnds { connection: ConnectionId, round: u64, is_cut: bool },
+    RoundTimeout { server: ServerId, connection: ConnectionId, round: u64 },
+    Wire { server: ServerId, connection: ConnectionId, news: Wire },
+    Sweep { owner: OwnerId, server: ServerId, operation: u64 },
+    Interferes { server: ServerId },
     Timer { owner: OwnerId, server: ServerId, at: Instant },
     Parked { owner: OwnerId, server: ServerId },
     HandedOver { owner: OwnerId, server: ServerId, number: u64, stream: StreamId, plan: Plan },
@@ -82,7 +91,10 @@ impl Event {
             Self::News { owner, server, .. }
             | Self::Broken { owner, server, .. }
             | Self::Doubt { owner, server, .. } => (*server, owner.0 * 4 + 1),
-            Self::Timer { owner, server, .. } => (*server, owner.0 * 4 + 2),
+            Self::Timer { owner, server, .. } | Self::Sweep { owner, server, .. } => (*server, owner.0 * 4 + 2),
+            // What comes over one line keeps its order, answers and news alike.
+            Self::Wire { server, .. } => (*server, 1),
+            Self::RoundBegins { server } | Self::RoundTimeout { server, .. } => (*server, 2),
             Self::HandedOver { owner, server, .. }
             | Self::PingAgain { owner, server, .. }
             | Self::ConfirmTimeout { owner, server, .. }
@@ -126,6 +138,9 @@ pub(crate) struct World {
     pub(crate) next_operation: u64,
 }
 
+/// Longest time in which a push reaches an owner that waits, while nothing fails.
+const PROMPT: Duration = Duration::from_millis(500);
+
 /// Result of a run.
 pub(crate) struct Run {
     pub(crate) violation: Option<Violation>,
@@ -138,9 +153,9 @@ pub(crate) struct Run {
 }
 
 /// Runs one seed.
-pub(crate) fn run(seed: u64, without: Option<Guard>, trace: Trace) -> Run {
+pub(crate) fn run(waiting: Waiting, seed: u64, without: Option<Guard>, trace: Trace) -> Run {
     let mut rng = Rng::with_seed(seed);
-    let settings = Settings::draw(&mut rng, without);
+    let settings = Settings::draw(&mut rng, waiting, without);
     World::new(settings, rng, trace).live()
 }
 
@@ -196,6 +211,7 @@ impl World {
             self.checker.at_the_end(&ended);
             self.phase = Phase::Calm;
             trace!(self, None, "calm");
+            self.plan_interferences();
             let end = self.scheduler.now() + self.settings.calm;
             events += self.until(end);
         }
@@ -230,6 +246,7 @@ impl World {
             Event::Pushes { session } => self.pushes(session),
             Event::Queued { session, n, letter } => self.queued(session, n, &letter),
             Event::Late { n } => self.is_it_late(n),
+            Event::Overdue { n } => self.is_it_overdue(n),
             Event::Execute(request) => self.execute(request),
             Event::WaitEnds { operation } => self.wait_ends(operation),
             Event::LeaseLook { session } => self.lease_look(session),
@@ -237,6 +254,12 @@ impl World {
             Event::News { owner, connection, .. } => self.news(owner, connection),
             Event::Doubt { owner, connection, .. } => self.doubts(owner, connection),
             Event::Broken { owner, connection, .. } => self.broken(owner, connection),
+            Event::RoundBegins { server } => self.round_begins(server),
+            Event::RoundEnds { connection, round, is_cut } => self.round_ends(connection, round, is_cut),
+            Event::RoundTimeout { server, connection, round } => self.round_timeout(server, connection, round),
+            Event::Wire { server, connection, news } => self.arrives_by_wire(server, connection, news),
+            Event::Sweep { owner, operation, .. } => self.sweep(owner, operation),
+            Event::Interferes { server } => self.interferes(server),
             Event::Timer { owner, at, .. } => self.timer_is_due(owner, at),
             Event::Parked { owner, server } => self.owner_parked(server, owner),
             Event::HandedOver { owner, number, stream, plan, .. } => self.hand_over_ends(owner, number, stream, plan),
@@ -340,6 +363,22 @@ impl World {
         self.checker.queued(n, now, expires);
         if self.phase == Phase::Calm {
             self.scheduler.at(now + self.patience(), Event::Late { n });
+            self.scheduler.at(now + PROMPT * 2, Event::Overdue { n });
+        }
+    }
+
+    /// Judges an owner that waits for a message while one stands in its queue.
+    fn is_it_overdue(&mut self, n: usize) {
+        let (session, now) = (self.checker.messages[n].session, self.scheduler.now());
+        let Some(server) = self.clients[session].streams.last().map(|stream| self.streams[stream].server) else {
+            return;
+        };
+        let Some(id) = self.servers[server.0].seats[session].owner else { return };
+        let owner = self.owner(id);
+        let waits = owner.machine.state() == SubscriberState::Waiting && now.since(owner.waits_since) > PROMPT;
+        if waits && self.settings.wakes() && self.checker.queues[session].contains(&n) {
+            let text = format!("o{} waits, and #{n} stands in its queue for {:?}", id.0, PROMPT * 2);
+            self.checker.fail("prompt", session, text);
         }
     }
 
@@ -347,14 +386,15 @@ impl World {
     /// owner that was displaced soon after an earlier doubt pauses before it looks.
     fn patience(&self) -> Duration {
         let config = &self.settings.config;
-        config.heartbeat().max(config.backoff_max()) + Duration::from_millis(500)
+        let poll = if self.settings.waiting == Waiting::Shared { POLL } else { Duration::ZERO };
+        config.heartbeat().max(config.backoff_max()) + poll + Duration::from_millis(500)
     }
 
     /// Judges a notification that was pushed in calm.
     fn is_it_late(&mut self, n: usize) {
         let session = self.checker.messages[n].session;
-        let Message { received, discarded, ran_out, .. } = &self.checker.messages[n];
-        if *received > 0 || discarded.is_some() || *ran_out {
+        let Message { received, discarded, ran_out, forgotten, .. } = &self.checker.messages[n];
+        if *received > 0 || discarded.is_some() || *ran_out || *forgotten > 0 {
             return;
         }
         let Some(since) = self.clients[session].reachable_since else { return };
@@ -370,16 +410,19 @@ impl World {
         );
     }
 
-    /// Sees what is in a queue now, and who has its lease.
-    pub(crate) fn observe(&mut self, session: usize, cause: Cause) {
+    /// Sees what is in a queue now, and who has its lease. Returns whether the queue has changed.
+    pub(crate) fn observe(&mut self, session: usize, cause: Cause) -> bool {
         let now = self.scheduler.now();
         let name = &self.names[session];
         let clock = self.redis.clock(now);
-        if let Some(queue) = self.redis.changed_queue(session, name) {
+        let changed = self.redis.changed_queue(session, name);
+        let has_changed = changed.is_some();
+        if let Some(queue) = changed {
             self.checker.queue_is(session, queue, cause, clock);
         }
         let holder = self.redis.holder(name);
         let holder = holder.map(|token| self.tokens[&token]);
         self.checker.holder_is(session, holder, now);
+        has_changed
     }
 }

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use redis::Value;
 
 use self::lease::Renewal;
 use super::lease::lease_value;
 use super::letters::not_kept;
-use super::link::{Answer, Command, Link, Pushes, Request, Server, Watch, is_timeout};
-use super::lua::{RENEW, TAKE};
-use super::{take, wrong_type};
+use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
+use super::lua::{ACKNOWLEDGE, RENEW};
+use super::take::{self, Acknowledged, Acknowledgement, Reads};
+use super::{reply, wrong_type};
 use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -37,11 +37,14 @@ pub(super) struct RedisConsumer {
     member: String,
     session: SessionId,
     owner: OwnerToken,
+    /// Value of the owner's lease.
+    lease: String,
     permit: Arc<Permit>,
     /// When the lease was claimed or renewed last, by this consumer.
     renewed: Instant,
     /// Bounds of the next take, and what the takes teach about the line to Redis.
     limit: Arc<Mutex<LineLimit>>,
+    reads: Reads,
     /// Least life of the queue, for the messages that were read in it.
     life: Duration,
 }
@@ -62,7 +65,7 @@ impl RedisConsumer {
         let watch = link.watch(keys.of(session).lease, move |_| doubt.suspend());
         link.connect().await.map_err(failed)?;
         // Their calls travel behind others: to find out then that Redis does not know a script would cost a whole wait.
-        link.load(&[&TAKE, &RENEW]).await;
+        link.load(&[&ACKNOWLEDGE, &RENEW]).await;
         Ok(Self {
             link,
             _watch: watch,
@@ -70,6 +73,7 @@ impl RedisConsumer {
             sessions: keys.sessions(),
             member: member(session, owner, &config),
             session: session.clone(),
+            lease: lease_value(owner, &config),
             owner,
             permit,
             renewed: Instant::now(),
@@ -77,61 +81,83 @@ impl RedisConsumer {
                 LineLimit::new(config.batch_messages(), config.batch_bytes())
                     .for_messages_of(config.message_max_bytes()),
             )),
+            reads: Reads::new(),
             life: Duration::ZERO,
             config,
         })
     }
 
-    fn take_arguments(&self, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) -> Vec<Vec<u8>> {
-        // A take that takes an absent lease is followed by no renewal for a heartbeat, and the queue is to outlive the lease.
-        let life = self.life.max(self.config.lease() + self.config.expiry_grace());
-        let question = take::Question { owner: self.owner, delivered, reclaim, limit, life };
-        take::arguments(&self.config, &question)
+    /// Adds the commands of a take: the acknowledgement, the time, and the read of the oldest messages.
+    fn add_take(&self, request: &mut Request, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) {
+        let Self { keys, lease, life, .. } = self;
+        request.add(Acknowledgement { keys, lease, delivered, reclaim, life: *life }.call(&self.config));
+        request.add(redis::cmd("TIME"));
+        request.add(self.reads.command(&keys.queue, limit));
     }
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
-        let arguments = self.take_arguments(delivered, true, limit);
-        let take = Command::call(&TAKE, &take::keys(&self.keys, delivered), &arguments);
-        let answered = self.answer(Request::of(take).within(limit.time())).await;
-        if answered.as_ref().is_err_and(is_timeout) {
-            lock(&self.limit).timed_out();
-        }
-        let ([answer], renewal) = answered?;
-        let took = sent.elapsed();
-        let taken = self.taken(answer?, sent, mark, renewal).await?;
+        let mut request = Request::sequence();
+        self.add_take(&mut request, delivered, true, limit);
+        let (answers, renewal) = self.answer_within(limit, request).await?;
+        let taken = self.taken(answers, limit, sent, mark, renewal).await?;
         let bytes = taken.items.iter().map(|item| item.mark.length).sum();
-        lock(&self.limit).succeeded(taken.items.len(), bytes, took);
+        lock(&self.limit).succeeded(taken.items.len(), bytes, sent.elapsed());
         Ok(taken)
     }
 
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
         let block = block.min(LONGEST_WAIT);
-        let arguments = self.take_arguments(None, false, limit);
         let queue = &self.keys.queue;
         let mut request = Request::sequence();
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
-        request.add(Command::call(&TAKE, &take::keys(&self.keys, None), &arguments));
+        self.add_take(&mut request, None, false, limit);
         // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
-        let ([moved, taken], renewal) = self.answer(request.within(block + limit.time())).await?;
+        let ([moved, acknowledged, time, read], renewal) = self.answer(request.within(block + limit.time())).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved?;
-        self.taken(taken?, sent, mark, renewal).await
+        self.taken([acknowledged, time, read], limit, sent, mark, renewal).await
     }
 
-    /// Reads the answer to a take that was sent then, and to the renewal that was sent while the answer was on its way.
+    /// Sends a request whose answer must come within the time of the limit, and teaches the limit where it does not.
+    async fn answer_within<const N: usize>(
+        &self,
+        limit: LineLimit,
+        request: Request,
+    ) -> Result<([Answer; N], Option<Renewal>), QueueErrorKind> {
+        let answered = self.answer(request.within(limit.time())).await;
+        if answered.as_ref().is_err_and(is_timeout) {
+            lock(&self.limit).timed_out();
+        }
+        answered
+    }
+
+    /// Reads the answers to a take that was sent then, and to the renewal that was sent while they were on their way.
     async fn taken(
         &mut self,
-        answer: Value,
+        [acknowledged, time, mut read]: [Answer; 3],
+        limit: LineLimit,
         sent: Instant,
         mark: DoubtMark,
-        renewal: Option<Renewal>,
+        mut renewal: Option<Renewal>,
     ) -> Result<Taken, QueueErrorKind> {
-        let take::Answer { lease, changed, now, messages, trouble } = take::answer(answer)?;
+        let Acknowledged { lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         not_kept(&self.session, &trouble);
+        let now = at.map_or_else(|| Ok(reply::time(time?)?), Ok::<_, QueueErrorKind>)?;
+        let messages = loop {
+            if !lease.is_ours() {
+                break Vec::new();
+            }
+            if let Some(messages) = self.reads.read(read?, limit)? {
+                break messages;
+            }
+            let again = Request::of(self.reads.command(&self.keys.queue, limit));
+            let ([answer], renewed) = self.answer_within(limit, again).await?;
+            (read, renewal) = (answer, renewed.or(renewal));
+        };
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
         // Redis before 6.2.6 tells of our own renewals, too: what came up since the take was sent is settled here.

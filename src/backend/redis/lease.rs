@@ -26,17 +26,17 @@ pub(super) fn arguments(config: &Config, owner: OwnerToken, reclaim: bool) -> Ve
 /// Reads the answer to a renewal: the state of the lease, and the time in ms.
 pub(super) fn renewed(value: Value) -> Result<(LeaseState, i64), BadReply> {
     let [state, now] = reply::array(value)?;
-    Ok((lease_state(state)?, reply::number(now)?))
+    Ok((lease_state(&reply::bytes(state)?), reply::number(now)?))
 }
 
 /// Reads the state of a lease as the scripts spell it.
-pub(super) fn lease_state(value: Value) -> Result<LeaseState, BadReply> {
-    Ok(match reply::bytes(value)?.as_slice() {
+pub(super) fn lease_state(state: &[u8]) -> LeaseState {
+    match state {
         b"held" => LeaseState::Held,
         b"reclaimed" => LeaseState::Reclaimed,
         b"absent" => LeaseState::Absent,
         _ => LeaseState::Lost,
-    })
+    }
 }
 
 /// Returns whether a lease's value is that of this owner.

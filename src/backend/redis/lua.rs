@@ -5,12 +5,13 @@
 use std::sync::OnceLock;
 
 /// Texts that several scripts have in common, by the names under which scripts include them.
-const INCLUDES: [(&str, &str); 6] = [
+const INCLUDES: [(&str, &str); 7] = [
     ("clock", include_str!("lua/include/clock.lua")),
     ("enqueue", include_str!("lua/include/enqueue.lua")),
     ("lease_owner", include_str!("lua/include/lease_owner.lua")),
     ("letters", include_str!("lua/include/letters.lua")),
     ("question", include_str!("lua/include/question.lua")),
+    ("queue_life", include_str!("lua/include/queue_life.lua")),
     ("receipts", include_str!("lua/include/receipts.lua")),
 ];
 
@@ -26,6 +27,8 @@ macro_rules! scripts {
 }
 
 scripts! {
+    ACKNOWLEDGE = "acknowledge",
+    ACKNOWLEDGE_FATES = "acknowledge_fates",
     CLAIM = "claim",
     COLLECT = "collect",
     FORGET = "forget",
@@ -41,7 +44,6 @@ scripts! {
     RENEW = "renew",
     REPLACE = "replace",
     SETTLE = "settle",
-    TAKE = "take",
     TOUCH = "touch",
     TRIM_LETTERS = "trim_letters",
     WAITING = "waiting",

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
 
 /// A script answered in a form that is none of ours.
@@ -52,4 +53,14 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
         Value::SimpleString(text) => Ok(text.into_bytes()),
         other => Err(bad(&other)),
     }
+}
+
+/// Reads the answer to `TIME`: the seconds, and the microseconds within the second.
+pub(super) fn time(value: Value) -> Result<Timestamp, BadReply> {
+    let [seconds, micros] = array::<2>(value)?.map(|part| {
+        let part = bytes(part)?;
+        let number = std::str::from_utf8(&part).ok().and_then(|part| part.parse::<i64>().ok());
+        number.ok_or_else(|| BadReply("a part of the time that is no integer".to_owned()))
+    });
+    Ok(Timestamp(seconds?.saturating_mul(1_000_000).saturating_add(micros?)))
 }

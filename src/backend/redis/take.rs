@@ -1,4 +1,4 @@
-//! Arguments and answers of the scripts at the tail of a queue: the take, and the rewrite after a failed attempt.
+//! The steps at the tail of a queue: its acknowledgement, the read behind it, and the rewrite after a failed attempt.
 
 use std::time::Duration;
 
@@ -7,84 +7,117 @@ use redis::Value;
 use super::lease::{lease_state, lease_value};
 use super::letters::{reason, settings};
 use super::link::Command;
-use super::lua::REPLACE;
+use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_FATES, REPLACE};
 use super::reply::{self, BadReply};
-use crate::backend::{Delivered, Item, LeaseState, LineLimit, Mark, OwnerToken, Replaced};
+use crate::backend::{Delivered, Item, LeaseState, Mark, OwnerToken, Replaced};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::keys::QueueKeys;
 use crate::notification::TIME_TO_LIVE_MAX;
 
-/// Arguments of a take.
-pub(super) struct Question<'a> {
-    pub(super) owner: OwnerToken,
+mod reads;
+
+pub(super) use self::reads::Reads;
+
+/// Acknowledgement of what was delivered, if anything was, by an owner that goes on with its lease.
+pub(super) struct Acknowledgement<'a> {
+    pub(super) keys: &'a QueueKeys,
+    /// Value of the owner's lease.
+    pub(super) lease: &'a str,
     pub(super) delivered: Option<&'a Delivered>,
-    /// Takes an absent lease. Never set behind a wait: the take may run after its owner has gone.
+    /// Takes an absent lease. Never set behind a wait: the call may run after its owner has gone.
     pub(super) reclaim: bool,
-    pub(super) limit: LineLimit,
     /// Least life of the queue, for the messages that were read in it.
     pub(super) life: Duration,
 }
 
-pub(super) fn arguments(config: &Config, question: &Question<'_>) -> Vec<Vec<u8>> {
-    let Question { owner, delivered, reclaim, limit, life } = question;
-    let text = |n: u128| n.to_string().into_bytes();
-    let (count, length, last) = match delivered {
-        Some(d) => (d.count, d.last.length, d.last.last.clone()),
-        None => (0, 0, Vec::new()),
-    };
-    let last_deadline =
-        delivered.and_then(|delivered| delivered.questions.iter().map(|q| Timestamp::from_system(q.deadline)).max());
-    let questions_until = last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000);
-    let mut arguments = vec![
-        lease_value(*owner, config).into_bytes(),
-        text(count as u128),
-        text(length as u128),
-        last,
-        text(limit.messages() as u128),
-        text(limit.bytes() as u128),
-        text(u128::from(*reclaim)),
-        text(config.lease().as_millis()),
-        text(life.as_millis()),
-        text((config.time_to_live() + config.expiry_grace()).as_millis()),
-        questions_until.to_string().into_bytes(),
-        text(2 * delivered.map_or(0, |delivered| delivered.questions.len()) as u128),
-    ];
-    let Some(delivered) = delivered else { return arguments };
-    for question in &delivered.questions {
-        arguments.push(question.request_id.clone().into_bytes());
-        arguments.push(question.to_open().into_bytes());
+impl Acknowledgement<'_> {
+    /// Returns the call, for which [`acknowledged`] reads the answer. Most deliveries need the short script.
+    pub(super) fn call(&self, config: &Config) -> Command {
+        match self.delivered {
+            Some(delivered) if delivered.count > 0 && has_more_than_a_count(delivered) => {
+                self.call_with_fates(config, delivered)
+            }
+            _ => {
+                let mut call = Command::begin(&ACKNOWLEDGE, &[&self.keys.queue, &self.keys.lease]);
+                self.add_what_all_have(config, &mut call);
+                call
+            }
+        }
     }
-    if !delivered.fates.is_empty() {
-        arguments.extend(settings(config));
+
+    fn call_with_fates(&self, config: &Config, delivered: &Delivered) -> Command {
+        let QueueKeys { queue, lease, questions, dead, .. } = self.keys;
+        let receipts = delivered.fates.iter().filter_map(|fate| fate.receipt).map(|id| self.keys.receipt(id));
+        let keys: Vec<String> = [queue, lease, questions, dead].into_iter().cloned().chain(receipts).collect();
+        let mut call = Command::begin(&ACKNOWLEDGE_FATES, &keys);
+        self.add_what_all_have(config, &mut call);
+        let last_deadline = delivered.questions.iter().map(|question| Timestamp::from_system(question.deadline)).max();
+        call.arg(last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000));
+        call.arg(2 * delivered.questions.len());
+        for question in &delivered.questions {
+            call.arg(&question.request_id).arg(question.to_open());
+        }
+        if !delivered.fates.is_empty() {
+            call.arg(&settings(config));
+        }
+        for fate in &delivered.fates {
+            call.arg(fate.position + 1).arg(reason(fate)).arg(u8::from(fate.receipt.is_some()));
+        }
+        call
     }
-    for fate in &delivered.fates {
-        arguments.push(text(fate.position as u128 + 1));
-        arguments.push(reason(fate));
-        arguments.push(text(u128::from(fate.receipt.is_some())));
+
+    /// Adds the arguments that both scripts begin with.
+    fn add_what_all_have(&self, config: &Config, call: &mut Command) {
+        // Taking an absent lease is followed by no renewal for a heartbeat, and the queue is to outlive the lease.
+        let life = self.life.max(config.lease() + config.expiry_grace());
+        call.arg(self.lease);
+        if self.reclaim {
+            call.arg(millis(config.lease()))
+        } else {
+            call.arg("")
+        };
+        call.arg(millis(life)).arg(millis(life.max(config.time_to_live() + config.expiry_grace())));
+        if let Some(Delivered { count, last, .. }) = self.delivered.filter(|delivered| delivered.count > 0) {
+            let from_the_tail = |position| -i64::try_from(position).unwrap_or(i64::MAX);
+            call.arg(from_the_tail(*count)).arg(from_the_tail(count + 1)).arg(last.length).arg(&last.last);
+        }
     }
-    arguments
 }
 
-/// Answer of the script, the messages not yet decoded.
-pub(super) struct Answer {
+fn has_more_than_a_count(Delivered { questions, fates, .. }: &Delivered) -> bool {
+    !fates.is_empty() || !questions.is_empty()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Answer to an acknowledgement.
+pub(super) struct Acknowledged {
     pub(super) lease: LeaseState,
+    /// Set where the tail was another message, so that nothing was removed.
     pub(super) changed: bool,
-    pub(super) now: Timestamp,
-    pub(super) messages: Vec<Vec<u8>>,
+    /// Time of the receipts and dead letters, where the call may have written such.
+    pub(super) at: Option<Timestamp>,
     /// Why discarded ones could not be kept, or nothing.
     pub(super) trouble: Vec<u8>,
 }
 
-pub(super) fn answer(value: Value) -> Result<Answer, BadReply> {
-    let [lease, changed, now, messages, trouble] = reply::array(value)?;
-    Ok(Answer {
-        lease: lease_state(lease)?,
-        changed: reply::number::<i64>(changed)? == 1,
-        now: Timestamp(reply::number(now)?),
-        messages: reply::list(messages)?.into_iter().map(reply::bytes).collect::<Result<_, _>>()?,
-        trouble: reply::bytes(trouble)?,
-    })
+/// Reads the answer to an acknowledgement.
+pub(super) fn acknowledged(value: Value) -> Result<Acknowledged, BadReply> {
+    let (state, at, trouble) = match value {
+        Value::Array(_) => {
+            let [state, at, trouble] = reply::array(value)?;
+            (reply::bytes(state)?, Some(Timestamp(reply::number(at)?)), reply::bytes(trouble)?)
+        }
+        state => (reply::bytes(state)?, None, Vec::new()),
+    };
+    let (state, changed) = match state.strip_suffix(b" changed") {
+        Some(state) => (state, true),
+        None => (&*state, false),
+    };
+    Ok(Acknowledged { lease: lease_state(state), changed, at, trouble })
 }
 
 /// Decodes the messages that were read from a queue at `now`. Returns besides how long the queue must live for them.
@@ -118,14 +151,6 @@ pub(super) fn replacement(
         (config.time_to_live() + config.expiry_grace()).as_millis().to_string().into_bytes(),
     ];
     Command::call(&REPLACE, &keys, &arguments)
-}
-
-/// Returns the keys of the take: the queue's, and those of the receipts that it settles.
-pub(super) fn keys(keys: &QueueKeys, delivered: Option<&Delivered>) -> Vec<String> {
-    let QueueKeys { queue, lease, questions, dead, .. } = keys;
-    let settled = delivered.iter().flat_map(|delivered| &delivered.fates).filter_map(|fate| fate.receipt);
-    let always = [queue, lease, questions, dead].into_iter().cloned();
-    always.chain(settled.map(|id| keys.receipt(id))).collect()
 }
 
 /// Reads the answer to the rewrite of the oldest message.

@@ -2,7 +2,7 @@
 //! that forgets.
 
 use super::{Change, Moment, Store};
-use crate::backend::OwnerToken;
+use crate::backend::{Item, OwnerToken};
 use crate::envelope::Timestamp;
 use crate::session_id::SessionId;
 
@@ -37,6 +37,12 @@ impl Moment<'_> {
     pub fn push_raw(&mut self, session: &SessionId, message: &[u8]) {
         self.with_list(session, |_, list| list.push(message.to_vec()));
         self.store.changes.push(Change::Pushed(session.clone()));
+    }
+
+    /// Reads the oldest messages, whoever holds the lease, as a plain `LRANGE` does.
+    pub fn read(&mut self, session: &SessionId) -> Vec<Item> {
+        let queue = self.store.keys.of(session).queue;
+        self.with_list(session, |moment, list| moment.batch(&queue, list))
     }
 
     /// Sets the expiry of a queue that is not empty, as a foreign producer's `EXPIRE` does.

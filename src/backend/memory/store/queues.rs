@@ -171,7 +171,7 @@ impl Moment<'_> {
     }
 
     /// Reads the oldest, as many as one batch may have.
-    fn batch(&self, queue: &str, list: &List) -> Vec<Item> {
+    pub(super) fn batch(&self, queue: &str, list: &List) -> Vec<Item> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for raw in list.messages.iter().take(self.config.batch_messages()) {
             bytes += raw.len();

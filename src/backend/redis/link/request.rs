@@ -22,9 +22,22 @@ impl Command {
         keys: &[impl ToRedisArgs],
         arguments: &[impl ToRedisArgs],
     ) -> Self {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.hash()).arg(keys.len()).arg(keys).arg(arguments);
+        let mut call = Self::begin(script, keys);
+        call.command.arg(arguments);
+        call
+    }
+
+    /// Calls a script with the arguments that [`arg`](Self::arg) adds.
+    pub(in crate::backend::redis) fn begin(script: &'static Script, keys: &[impl ToRedisArgs]) -> Self {
+        let mut command = Cmd::with_capacity(16, 512);
+        command.arg("EVALSHA").arg(script.hash()).arg(keys.len()).arg(keys);
         Self { command, script: Some(script) }
+    }
+
+    /// Adds an argument, or each of a list.
+    pub(in crate::backend::redis) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
+        self.command.arg(argument);
+        self
     }
 }
 
@@ -166,7 +179,7 @@ pub(super) fn size(answer: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::redis::lua::{RENEW, TAKE};
+    use crate::backend::redis::lua::{ACKNOWLEDGE, RENEW};
 
     fn answer(text: &str) -> Value {
         redis::parse_redis_value(text.as_bytes()).unwrap()
@@ -178,7 +191,7 @@ mod tests {
 
     fn calls(mut request: Request) -> Request {
         request.add(redis::cmd("PING")).add(Command::call(&PUSH, &["k"], &["a"]));
-        request.add(Command::call(&TAKE, &["k"], &["abc"])).add(Command::call(&PUSH, &["l"], &["b"]));
+        request.add(Command::call(&ACKNOWLEDGE, &["k"], &["abc"])).add(Command::call(&PUSH, &["l"], &["b"]));
         request
     }
 
@@ -199,7 +212,10 @@ mod tests {
         let sequence = calls(Request::sequence()).within(Duration::from_secs(7));
         let unknown = sequence.without_script(&answers);
         assert_eq!(unknown, [1, 2, 3]);
-        assert_eq!(sequence.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(), ["push", "take"]);
+        assert_eq!(
+            sequence.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(),
+            ["push", "acknowledge"]
+        );
         let again = sequence.only(&unknown);
         assert_eq!((again.len(), again.time()), (3, Some(Duration::from_secs(7))));
         assert_eq!(names(&again), names(&sequence)[1..]);

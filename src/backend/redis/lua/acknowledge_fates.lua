@@ -1,0 +1,88 @@
+-- Acknowledges as `acknowledge` does, where messages were discarded, brought questions, or have receipts.
+--
+-- KEYS[1]    queue
+-- KEYS[2]    lease
+-- KEYS[3]    open questions
+-- KEYS[4]    dead letters
+-- KEYS[5..]  receipts to be settled
+-- ARGV[1]    value of the caller's lease
+-- ARGV[2]    life of the lease in ms where an absent lease is to be taken, or ""
+-- ARGV[3]    least life of the queue, in ms
+-- ARGV[4]    life of a queue that has none, in ms
+-- ARGV[5]    position of the newest delivered message, from the tail: -1 is the oldest
+-- ARGV[6]    position of the message before it
+-- ARGV[7]    length of the newest delivered message, in bytes
+-- ARGV[8]    its last bytes, at most 256
+-- ARGV[9]    least time until which the open questions live, in ms
+-- ARGV[10]   number of arguments that are open questions
+-- ARGV[11..] for each open question its request id and its text; then, where there are outcomes, most dead letters, their
+--            life in ms, their bytes, life of a receipt in ms; and for each outcome the message's place (1 is the oldest),
+--            why it was discarded or "", and 1 where a receipt is to be settled
+-- Reply      the reply of `acknowledge`; time in µs; why dead letters could not be kept, or ""
+
+-- include clock
+-- include receipts
+-- include letters
+
+local call, queue, lease = redis.call, KEYS[1], KEYS[2]
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+local owner = call('GET', lease)
+local state = 'held'
+
+-- What was delivered is told of in any case: it was. A discarded message is only settled where it is removed.
+local fates, trouble = 10 + ARGV[10], ''
+local function settle_receipts(removed)
+  local next_receipt = 5
+  for i = fates + 5, #ARGV, 3 do
+    if ARGV[i + 2] == '1' then
+      if ARGV[i + 1] == '' then
+        tell(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[fates + 4])
+      elseif removed then
+        tell(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[fates + 4])
+      end
+      next_receipt = next_receipt + 1
+    end
+  end
+end
+if owner and owner ~= ARGV[1] then
+  settle_receipts(false)
+  return {'lost', now, ''}
+end
+if not owner then
+  if ARGV[2] == '' then return {'absent', now, ''} end
+  -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
+  call('DEL', lease)
+  call('SET', lease, ARGV[1], 'PX', ARGV[2])
+  state = 'reclaimed'
+end
+
+-- Read before anything is removed: where another type lies there, nothing is done at all.
+if fates > 10 then call('HLEN', KEYS[3]) end
+
+local last = call('LINDEX', queue, ARGV[5])
+local is_there = last and #last == tonumber(ARGV[7]) and string.sub(last, -256) == ARGV[8]
+if is_there then
+  local letters = {}
+  for i = fates + 5, #ARGV, 3 do
+    if ARGV[i + 1] ~= '' and ARGV[fates + 1] ~= '0' then
+      letters[#letters + 1] = letter(now, ARGV[i + 1], call('LINDEX', queue, -ARGV[i]))
+    end
+  end
+  call('LTRIM', queue, '0', ARGV[6])
+  trouble = keep(KEYS[4], letters, now, ARGV[fates + 1], ARGV[fates + 2], ARGV[fates + 3])
+else
+  state = state .. ' changed'
+end
+settle_receipts(is_there)
+if fates > 10 then
+  call('HSET', KEYS[3], unpack(ARGV, 11, fates))
+  -- Whatever deadline a question has, its key is not kept for more than 31,622,400 s, which are 366 days. And 0 would delete
+  -- the other questions.
+  local rest = math.max(1, math.min(ARGV[9] - math.floor(now / 1000), 31622400000))
+  if call('PTTL', KEYS[3]) < rest then call('PEXPIRE', KEYS[3], rest) end
+end
+
+-- include queue_life
+
+return {state, now, trouble}
