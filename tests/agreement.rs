@@ -19,6 +19,8 @@ mod redis_server;
 mod step;
 #[path = "agreement/time.rs"]
 mod time;
+#[path = "support/waiting.rs"]
+mod waiting;
 #[path = "agreement/world.rs"]
 mod world;
 

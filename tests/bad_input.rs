@@ -24,6 +24,8 @@ use serde_json::{Map, Value, json};
 mod eventually;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -154,7 +156,7 @@ impl McpSession for Fussy {
 #[actix::test]
 async fn g1_g2_nothing_in_the_corpus_stops_a_queue_or_stays_in_redis_for_ever() {
     let redis = RedisServer::start();
-    let config = Config::builder().backoff_initial(Duration::from_millis(1)).max_attempts(1000).build().unwrap();
+    let config = waiting::config().backoff_initial(Duration::from_millis(1)).max_attempts(1000).build().unwrap();
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let session = SessionId::new("s").unwrap();
     let (queue, mut connection) = ("mcp-courier:notifications:s", redis.connection().await);

@@ -14,6 +14,8 @@ use serde_json::json;
 mod eventually;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -56,7 +58,7 @@ fn status(task_id: &str, status: &str) -> String {
 #[actix::test]
 async fn g6_ended_tasks_are_remembered_in_little_memory_however_long_their_ids_are() {
     let server = RedisServer::start();
-    let courier = Courier::start(&server.url(), Config::default()).await.unwrap();
+    let courier = Courier::start(&server.url(), waiting::config().build().unwrap()).await.unwrap();
     let session = Arc::new(Counter::default());
     courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
     let mut raw = server.connection().await;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Answer, Config, Courier, Elicitation, ListSubscribers, Notification, Publisher, SessionId, SubscriberState, TaskKey,
+    Answer, Courier, Elicitation, ListSubscribers, Notification, Publisher, SessionId, SubscriberState, TaskKey,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ mod mcp_server;
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use forwarder::{Forwarder, Mode};
@@ -51,7 +53,7 @@ impl Scene {
     async fn set() -> Self {
         let alone = ALONE.lock().await;
         let redis = RedisServer::start();
-        let config = Config::builder()
+        let config = waiting::config()
             .backoff_initial(Duration::from_millis(5))
             .backoff_max(Duration::from_millis(100))
             .hand_over_timeout(LIMIT)

@@ -22,6 +22,8 @@ mod eventually;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::eventually;
 use redis_server::RedisServer;
@@ -34,7 +36,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(10);
 
 fn config() -> Config {
-    let config: ConfigBuilder = Config::builder().heartbeat(HEARTBEAT).backoff_max(Duration::from_millis(200));
+    let config: ConfigBuilder = waiting::config().heartbeat(HEARTBEAT).backoff_max(Duration::from_millis(200));
     config.build().unwrap()
 }
 

@@ -14,6 +14,8 @@ mod mcp_server;
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 #[path = "elicitation/client.rs"]
 mod client;

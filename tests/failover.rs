@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::Remembered;
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
+    Answer, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ mod pings;
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use mcp_server::McpServer;
@@ -37,7 +39,7 @@ use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))
+    waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))
 }
 
 /// A server of the fleet, and the sessions that it heard have ended.

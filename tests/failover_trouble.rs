@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, CourierSessionManager, ListSubscribers, Notification, Principal, Publisher,
-    SessionId, SubscriberState, acting_as,
+    ConfigBuilder, Courier, CourierSessionManager, ListSubscribers, Notification, Principal, Publisher, SessionId,
+    SubscriberState, acting_as,
 };
 use reqwest::StatusCode;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -25,6 +25,8 @@ mod mcp_server;
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use mcp_server::McpServer;
@@ -37,7 +39,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 type Ended = Arc<Mutex<Vec<SessionId>>>;
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))
+    waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))
 }
 
 async fn manager(redis: &RedisServer) -> (Courier, CourierSessionManager<LocalSessionManager>, Ended) {

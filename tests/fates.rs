@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError,
-    McpSession, Notification, Outbound, Publisher, Receipt, SessionId, TaskKey, async_trait,
+    Answer, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError, McpSession,
+    Notification, Outbound, Publisher, Receipt, SessionId, TaskKey, async_trait,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,8 @@ mod readme;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -25,7 +27,7 @@ use session::{Act, Recorder};
 const LONG: Duration = Duration::from_secs(30);
 
 fn config() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .dead_letters(1000)
         .backoff_initial(Duration::from_millis(2))
         .backoff_max(Duration::from_millis(20))

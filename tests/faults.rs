@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher,
-    SessionId, async_trait,
+    ConfigBuilder, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher, SessionId,
+    async_trait,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use redis_server::RedisServer;
 use session::Recorder;
@@ -24,7 +26,7 @@ use session::Recorder;
 const BATCH: usize = 100;
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_max(Duration::from_millis(200)).batch_messages(BATCH)
+    waiting::config().backoff_max(Duration::from_millis(200)).batch_messages(BATCH)
 }
 
 fn id() -> SessionId {

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::{
-    Config, Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId, async_trait,
-};
+use mcp_courier::{Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId, async_trait};
 use serde_json::value::RawValue;
 
 #[path = "support/eventually.rs"]
 mod eventually;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -59,7 +59,7 @@ impl McpSession for Picky {
 #[actix::test]
 async fn numbers_of_any_form_arrive_as_they_were_pushed_also_after_failures_and_a_redrive() {
     let redis = RedisServer::start();
-    let config = Config::builder().backoff_initial(Duration::from_millis(1)).dead_letters(100).build().unwrap();
+    let config = waiting::config().backoff_initial(Duration::from_millis(1)).dead_letters(100).build().unwrap();
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let (publisher, id) = (courier.publisher(), SessionId::new("s").unwrap());
     let mut connection = redis.connection().await;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender,
-    Publisher, SessionId, async_trait,
+    ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender, Publisher,
+    SessionId, async_trait,
 };
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ mod eventually;
 mod forwarder;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::eventually;
 use forwarder::Forwarder;
@@ -41,7 +43,7 @@ const LONG: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(2);
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_initial(Duration::from_millis(10)).batch_messages(BATCH)
+    waiting::config().backoff_initial(Duration::from_millis(10)).batch_messages(BATCH)
 }
 
 fn id() -> SessionId {

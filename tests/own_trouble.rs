@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Answer, AskError, Config, ConfigBuilder, Courier, Elicitation, GetSubscriberCount, HandOverError, ListSubscribers,
+    Answer, AskError, ConfigBuilder, Courier, Elicitation, GetSubscriberCount, HandOverError, ListSubscribers,
     McpSession, Notification, Outbound, Presence, Question, SessionId, TaskKey, async_trait,
 };
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ mod eventually;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -144,7 +146,7 @@ impl McpSession for Troubled {
 }
 
 fn config() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .backoff_initial(Duration::from_millis(5))
         .backoff_max(Duration::from_millis(50))
         .hand_over_timeout(Duration::from_secs(60))
@@ -230,6 +232,11 @@ impl Scene {
         begun.elapsed()
     }
 
+    /// The time that a shutdown gets. Who is not stuck ends by itself, sooner or later: printing a panic may take its time.
+    fn drain(&self) -> Duration {
+        if self.troubled.is_stuck() { Duration::from_millis(100) } else { SOON }
+    }
+
     /// What the troubled one has not delivered, and so another must.
     fn owed(&self) -> &'static [i64] {
         if self.troubled.method == Elicit && self.troubled.trouble != BlocksItsThread { &[] } else { &[1, 2, 3] }
@@ -264,8 +271,7 @@ async fn g7_g8_a_shutdown_amid_any_trouble_is_in_time_tells_the_truth_and_anothe
         let before = threads();
         let mut scene = Scene::set(&redis, case).await;
         let neighbour = scene.neighbour_gets_its_own().await;
-        // Who is not stuck ends by itself, sooner or later: printing a panic may take its time.
-        let drain = if scene.troubled.is_stuck() { Duration::from_millis(100) } else { SOON };
+        let drain = scene.drain();
         let begun = Instant::now();
         let report = scene.server.shutdown(drain).await;
         let took = begun.elapsed();
@@ -281,6 +287,7 @@ async fn g7_g8_a_shutdown_amid_any_trouble_is_in_time_tells_the_truth_and_anothe
         println!("{case:?}: neighbour {neighbour:?}, shutdown {took:?}, delivered elsewhere after {over:?}");
         let taken = scene.troubled.recorder.outbound().len();
         scene.troubled.free();
+        scene.other.shutdown(SOON).await;
         until_threads(before).await;
         assert!(scene.troubled.recorder.outbound().len() <= taken + 1, "{case:?}: only what was under way");
     }
@@ -298,7 +305,7 @@ async fn g2_a_session_that_replaces_a_troubled_one_gets_what_that_did_not_delive
         until_numbers(&next, scene.owed(), &format!("{case:?}: its successor delivers")).await;
         scene.neighbour_gets_its_own().await;
         assert_eq!(scene.server.supervisor().send(GetSubscriberCount).await.unwrap(), 2);
-        let report = scene.server.shutdown(Duration::from_millis(100)).await;
+        let report = scene.server.shutdown(scene.drain()).await;
         // The troubled one is among those that had to end.
         let stuck = usize::from(scene.troubled.is_stuck());
         assert_eq!(report.forced, stuck, "{case:?}: {report:?}");
@@ -326,6 +333,7 @@ async fn a_stop_amid_any_trouble_ends_in_time_and_the_session_can_be_served_agai
         scene.another_takes_over().await;
         scene.troubled.free();
         scene.server.shutdown(Duration::from_secs(1)).await;
+        scene.other.shutdown(SOON).await;
     }
     drop(scenes);
     until_threads(before).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, Ensured, GetSubscriberCount, HandOverError,
+    ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, Ensured, GetSubscriberCount, HandOverError,
     ListSubscribers, McpSession, Notification, Receipt, SessionId, SubscriberInfo, SubscriberState, TaskStatus,
 };
 use serde_json::json;
@@ -15,12 +15,14 @@ mod eventually;
 mod paused;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
+    waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
 }
 
 async fn courier(name: &str, config: ConfigBuilder) -> Courier {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, Delivery, HandOverError, ListSubscribers, SessionId, SubscriberInfo,
-    SubscriberState,
+    ConfigBuilder, Courier, Delivery, HandOverError, ListSubscribers, SessionId, SubscriberInfo, SubscriberState,
 };
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
@@ -20,6 +19,8 @@ mod log;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use redis_server::RedisServer;
@@ -98,7 +99,7 @@ fn not_ready() -> Act {
 #[actix::test]
 async fn g5_what_comes_under_an_owner_does_not_expire_by_its_workers_slow_clock() {
     for delivery in [Delivery::AtLeastOnce, Delivery::AtMostOnce] {
-        let mut scene = Scene::new(Config::builder().delivery(delivery)).await;
+        let mut scene = Scene::new(waiting::config().delivery(delivery)).await;
         if delivery == Delivery::AtMostOnce {
             // It sees an empty queue by the end of a wait.
             tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -115,7 +116,7 @@ async fn g5_what_comes_under_an_owner_does_not_expire_by_its_workers_slow_clock(
 
 #[actix::test]
 async fn g5_what_comes_while_the_client_is_away_does_not_expire_by_its_workers_slow_clock() {
-    let mut scene = Scene::new(Config::builder()).await;
+    let mut scene = Scene::new(waiting::config()).await;
     scene.session.presence().away();
     scene.until(|info| info.state == SubscriberState::Parked).await;
     scene.push(&[(1, ago(6 * MINUTE))]).await;
@@ -125,7 +126,7 @@ async fn g5_what_comes_while_the_client_is_away_does_not_expire_by_its_workers_s
 
 #[actix::test]
 async fn g5_what_waits_for_a_new_owner_is_as_old_as_it_says() {
-    let mut scene = Scene::without_owner(Config::builder()).await;
+    let mut scene = Scene::without_owner(waiting::config()).await;
     scene.push(&[(1, ago(60 * MINUTE)), (2, ago(MINUTE))]).await;
     scene.serve().await;
     scene.session.until_taken(1).await;
@@ -137,7 +138,7 @@ async fn g5_what_waits_for_a_new_owner_is_as_old_as_it_says() {
 async fn g5_what_waits_under_an_owner_expires_in_time_though_its_workers_clock_is_wrong() {
     let life = Duration::from_secs(2);
     for said in [ago(60 * MINUTE), Timestamp(now().0 + 365 * 24 * 3_600_000_000)] {
-        let mut scene = Scene::new(Config::builder().time_to_live(life)).await;
+        let mut scene = Scene::new(waiting::config().time_to_live(life)).await;
         // The client is there and its session takes nothing. The queue is read again and again.
         scene.session.always(Some(not_ready()));
         let pushed = std::time::Instant::now();
@@ -154,7 +155,7 @@ async fn g5_what_waits_under_an_owner_expires_in_time_though_its_workers_clock_i
 #[actix::test]
 async fn g5_a_retry_does_not_make_a_slow_clocks_notification_older() {
     let transient = || Act::Fail(HandOverError::Transient("told to".to_owned()));
-    let mut scene = Scene::new(Config::builder()).await;
+    let mut scene = Scene::new(waiting::config()).await;
     scene.session.always(Some(transient()));
     scene.push(&[(1, ago(6 * MINUTE))]).await;
     scene.session.until_offered(2).await;
@@ -165,7 +166,7 @@ async fn g5_a_retry_does_not_make_a_slow_clocks_notification_older() {
 #[actix::test]
 async fn a_wrong_clock_is_warned_of_once() {
     log::begin();
-    let mut scene = Scene::new(Config::builder()).await;
+    let mut scene = Scene::new(waiting::config()).await;
     for n in 1..=3 {
         scene.push(&[(n, ago(7 * MINUTE))]).await;
         scene.session.until_taken(usize::try_from(n).unwrap()).await;
@@ -184,7 +185,7 @@ async fn g2_equal_messages_of_one_moment_are_all_delivered_each_under_its_own_id
         (Delivery::AtLeastOnce, 3, vec![not_ready(), Act::Take, Act::Take, not_ready()]),
         (Delivery::AtMostOnce, 1, vec![Act::Take, transient()]),
     ] {
-        let mut scene = Scene::without_owner(Config::builder().batch_messages(batch).delivery(delivery)).await;
+        let mut scene = Scene::without_owner(waiting::config().batch_messages(batch).delivery(delivery)).await;
         scene.session = Recorder::scripted(script);
         let moment = now();
         scene.push(&[(1, moment); 5]).await;

@@ -1,6 +1,7 @@
 //! The contract of the queue, as `src/backend.rs` numbers it: every claim is tested against every backend.
 //!
-//! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim` and `redis::claim`.
+//! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
+//! `redis_shared::claim`, where the owners share the connections of their process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -33,6 +34,17 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $claim() {
                     let place = crate::place::Place::in_redis();
+                    crate::$clause::$claim(&place).await;
+                    place.assert_no_key_without_expiry().await;
+                }
+            )+)+
+        }
+
+        mod redis_shared {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = crate::place::Place::in_redis_shared();
                     crate::$clause::$claim(&place).await;
                     place.assert_no_key_without_expiry().await;
                 }

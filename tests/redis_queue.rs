@@ -11,6 +11,8 @@ mod fixture;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 #[path = "redis_queue/connecting.rs"]
 mod connecting;

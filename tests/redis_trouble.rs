@@ -15,6 +15,8 @@ mod place;
 mod redis_server;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 #[path = "redis_trouble/line.rs"]
 mod line;

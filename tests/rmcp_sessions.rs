@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, DeliveryLevel, GetSubscriberCount, ListSubscribers, Notification, SessionId,
+    ConfigBuilder, Courier, DeliveryLevel, GetSubscriberCount, ListSubscribers, Notification, SessionId,
     SubscriberState,
 };
 use reqwest::StatusCode;
@@ -16,13 +16,15 @@ mod eventually;
 mod mcp_server;
 #[path = "support/raw_client.rs"]
 mod raw_client;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use mcp_server::McpServer;
 use raw_client::{EventStream, RawClient};
 
 fn config() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .backoff_initial(Duration::from_millis(5))
         .backoff_max(Duration::from_millis(100))
         .hand_over_timeout(Duration::from_millis(500))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification,
-    SessionId, SubscriberInfo, SubscriberState,
+    ConfigBuilder, Courier, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification, SessionId,
+    SubscriberInfo, SubscriberState,
 };
 use serde_json::json;
 
@@ -16,6 +16,8 @@ mod eventually;
 mod paused;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use session::{Act, Recorder};
@@ -23,7 +25,7 @@ use session::{Act, Recorder};
 const TRANSIENT: fn() -> Act = || Act::Fail(HandOverError::Transient("told to".to_owned()));
 
 fn config() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .backoff_initial(Duration::from_millis(5))
         .backoff_max(Duration::from_millis(50))
         .hand_over_timeout(Duration::from_millis(200))

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_courier::{
-    Config, ConfigBuilder, Courier, EnsureError, GetSubscriberCount, HandOverError, ListSubscribers, McpSession,
-    Notification, Outbound, Presence, SessionId, SubscriberState, async_trait,
+    ConfigBuilder, Courier, EnsureError, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification,
+    Outbound, Presence, SessionId, SubscriberState, async_trait,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -21,12 +21,14 @@ mod log;
 mod paused;
 #[path = "support/session.rs"]
 mod session;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use eventually::{SOON, eventually};
 use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
-    Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
+    waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))
 }
 
 async fn courier(name: &str, config: ConfigBuilder) -> Courier {

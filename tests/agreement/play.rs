@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mcp_courier::ConfigBuilder;
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::{Config, ConfigBuilder};
 
 use crate::redis_server::RedisServer;
 use crate::step::{At, Kind, OWNERS, SESSIONS, Step, Steps};
+use crate::waiting;
 use crate::world::{SOON, Setting, World};
 
 const STEPS: usize = 60;
@@ -43,7 +44,7 @@ fn name() -> String {
 
 /// Bounds so low that schedules reach them.
 pub(crate) fn bounds() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .prefix(name())
         .batch_messages(5)
         .batch_bytes(2400)

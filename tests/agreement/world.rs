@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{
     Backend, Consumer, Delivered, Fate, Letter, Mark, MemoryBackend, Moment, News, NewsReceiver, Outgoing, OwnerToken,
-    Permit, Posed, ProcessId, Taken, connect,
+    Permit, Posed, ProcessId, Queues, Taken, connect,
 };
 use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
@@ -18,6 +18,7 @@ use serde_json::{Map, json};
 
 use crate::redis_server::RedisServer;
 use crate::step::{Ack, At, Fault, Message, OWNERS, Raw, SESSIONS, Size, Step};
+use crate::waiting;
 
 /// Long enough for a busy machine; whoever is right ends much sooner.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -114,6 +115,8 @@ struct Seen {
 pub(crate) struct World<'a> {
     setting: &'a Setting,
     backend: Arc<dyn Backend>,
+    /// The queues as each owner reaches them. An owner's sessions may share a connection; owners are in processes of their own.
+    queues: Vec<Arc<dyn Queues>>,
     hands: Hands,
     open: HashMap<At, Open>,
     news: Option<NewsReceiver>,
@@ -132,13 +135,17 @@ impl<'a> World<'a> {
     }
 
     fn new(setting: &'a Setting, backend: Arc<dyn Backend>, hands: Hands) -> Self {
-        Self { setting, backend, hands, open: HashMap::new(), news: None, heard: 0 }
+        let queues = || {
+            if waiting::is_shared() { Arc::clone(&backend).share() } else { Arc::clone(&backend) as Arc<dyn Queues> }
+        };
+        let queues = (0..OWNERS).map(|_| queues()).collect();
+        Self { setting, backend, queues, hands, open: HashMap::new(), news: None, heard: 0 }
     }
 
     async fn opened(&mut self, at: At) -> &mut Open {
         if !self.open.contains_key(&at) {
             let (permit, token) = (Arc::new(Permit::new()), self.setting.tokens[at.owner]);
-            let consumer = self.backend.open(&session(at.session), token, Arc::clone(&permit)).await.unwrap();
+            let consumer = self.queues[at.owner].open(&session(at.session), token, Arc::clone(&permit)).await.unwrap();
             self.open.insert(at, Open { permit, consumer, last: Vec::new(), before: Vec::new() });
         }
         self.open.get_mut(&at).unwrap()
@@ -180,8 +187,10 @@ impl<'a> World<'a> {
             }
             Step::Claim(at) => format!("{:?}", self.opened(*at).await.consumer.claim().await),
             Step::Renew(at) => format!("{:?}", self.opened(*at).await.consumer.renew().await),
-            Step::ClaimIfAbsent(at) => format!("{:?}", backend.claim_if_absent(&session(at.session), token(at)).await),
-            Step::Release(at) => format!("{:?}", backend.release(&session(at.session), token(at)).await),
+            Step::ClaimIfAbsent(at) => {
+                format!("{:?}", self.queues[at.owner].claim_if_absent(&session(at.session), token(at)).await)
+            }
+            Step::Release(at) => format!("{:?}", self.queues[at.owner].release(&session(at.session), token(at)).await),
             Step::Take { at, ack } => self.take(*at, ack.as_ref()).await,
             Step::Wait(at) => {
                 let taken = self.opened(*at).await.consumer.wait(Duration::from_millis(1)).await;

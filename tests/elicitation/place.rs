@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use mcp_courier::testing::backend::{Backend, connect};
 use mcp_courier::{
-    Answer, Config, ConfigBuilder, Courier, ElicitError, Elicitation, Elicitor, McpSession, Publisher, SessionId,
-    TaskKey,
+    Answer, ConfigBuilder, Courier, ElicitError, Elicitation, Elicitor, McpSession, Publisher, SessionId, TaskKey,
 };
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 
 use crate::eventually::{SOON, eventually};
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 /// Longer than any test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
@@ -93,7 +93,7 @@ impl Place {
 }
 
 pub(crate) fn config() -> ConfigBuilder {
-    Config::builder()
+    waiting::config()
         .backoff_initial(Duration::from_millis(5))
         .backoff_max(Duration::from_millis(100))
         .hand_over_timeout(Duration::from_secs(2))

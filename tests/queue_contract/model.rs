@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mcp_courier::SessionId;
-use mcp_courier::testing::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Backend, Replaced, Taken};
+use mcp_courier::testing::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 
-use crate::place::{Place, config, note};
+use crate::place::{Queue, Place, config, note};
 
 const OWNERS: usize = 3;
 const BATCH: usize = 4;
@@ -145,7 +145,7 @@ struct Owner {
 }
 
 impl Owner {
-    async fn open(&mut self, queue: &Arc<dyn Backend>, session: &SessionId) {
+    async fn open(&mut self, queue: &Queue, session: &SessionId) {
         self.consumer = queue.open(session, self.token, Arc::clone(&self.permit)).await.unwrap();
     }
 
@@ -153,7 +153,7 @@ impl Owner {
         self.seen.as_ref().map(messages).unwrap_or_default()
     }
 
-    async fn act(&mut self, act: &Act, queue: &Arc<dyn Backend>, session: &SessionId) -> Answer {
+    async fn act(&mut self, act: &Act, queue: &Queue, session: &SessionId) -> Answer {
         match act {
             Act::Claim { .. } => {
                 self.consumer.claim().await.unwrap();

@@ -1,12 +1,15 @@
 //! Where a claim is tested, and who acts there.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
+use mcp_courier::testing::backend::{
+    Backend, Consumer, Delivered, LeaseState, OwnerToken, Permit, Queues, Taken, connect,
+};
 use mcp_courier::testing::envelope::Envelope;
-use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
+use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, Question, QueueError, SessionId};
 use serde_json::{Value, json};
 
 use crate::eventually::{SOON, eventually};
@@ -16,21 +19,73 @@ use crate::redis_server::RedisServer;
 pub(crate) struct Place {
     url: String,
     server: Option<RedisServer>,
+    /// Set where owners share connections.
+    is_shared: bool,
+}
+
+/// The backend as one process has it. Owners reach their queues as its subscribers do: over connections of their own, or over
+/// shared ones.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    backend: Arc<dyn Backend>,
+    queues: Arc<dyn Queues>,
+}
+
+impl Deref for Queue {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.backend
+    }
+}
+
+impl Queue {
+    pub(crate) async fn open(
+        &self,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> Result<Box<dyn Consumer>, QueueError> {
+        self.queues.open(session, owner, permit).await
+    }
+
+    pub(crate) async fn claim_if_absent(
+        &self,
+        session: &SessionId,
+        owner: OwnerToken,
+    ) -> Result<LeaseState, QueueError> {
+        self.queues.claim_if_absent(session, owner).await
+    }
+
+    pub(crate) async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
+        self.queues.release(session, owner).await
+    }
+
+    pub(crate) async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        self.queues.open_questions(session).await
+    }
 }
 
 impl Place {
     pub(crate) fn in_memory() -> Self {
         static NAMES: AtomicU64 = AtomicU64::new(0);
-        Self { url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)), server: None }
+        Self { url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)), server: None, is_shared: false }
     }
 
     pub(crate) fn in_redis() -> Self {
         let server = RedisServer::start();
-        Self { url: server.url(), server: Some(server) }
+        Self { url: server.url(), server: Some(server), is_shared: false }
     }
 
-    pub(crate) async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Backend> {
-        connect(&self.url, Arc::new(config.build().unwrap())).await.unwrap()
+    pub(crate) fn in_redis_shared() -> Self {
+        Self { is_shared: true, ..Self::in_redis() }
+    }
+
+    pub(crate) async fn queue(&self, config: ConfigBuilder) -> Queue {
+        let backend = connect(&self.url, Arc::new(config.build().unwrap())).await.unwrap();
+        let queues =
+            if self.is_shared { Arc::clone(&backend).share() } else { Arc::clone(&backend) as Arc<dyn Queues> };
+        Queue { backend, queues }
     }
 
     pub(crate) async fn publisher(&self, config: ConfigBuilder) -> Publisher {
@@ -38,7 +93,7 @@ impl Place {
     }
 
     /// A publisher and an owner of one session, as most claims need them.
-    pub(crate) async fn pair(&self, config: ConfigBuilder) -> (Publisher, Arc<dyn Backend>, Owner) {
+    pub(crate) async fn pair(&self, config: ConfigBuilder) -> (Publisher, Queue, Owner) {
         let queue = self.queue(config.clone()).await;
         let owner = Owner::claiming(&queue).await;
         (self.publisher(config).await, queue, owner)
@@ -47,7 +102,8 @@ impl Place {
     /// Until that many wait. In memory whoever was polled waits.
     pub(crate) async fn until_waiting(&self, count: usize) {
         tokio::task::yield_now().await;
-        if let Some(server) = &self.server {
+        // Over shared connections nobody blocks: a wait begins where it is polled.
+        if let Some(server) = self.server.as_ref().filter(|_| !self.is_shared) {
             eventually("clients that block", SOON, async || server.blocked_clients().await >= count).await;
         }
     }
@@ -92,13 +148,13 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) async fn opening(queue: &Arc<dyn Backend>) -> Self {
+    pub(crate) async fn opening(queue: &Queue) -> Self {
         let (token, permit) = (OwnerToken::new(), Arc::new(Permit::new()));
         let consumer = queue.open(&session(), token, Arc::clone(&permit)).await.unwrap();
         Self { token, permit, consumer }
     }
 
-    pub(crate) async fn claiming(queue: &Arc<dyn Backend>) -> Self {
+    pub(crate) async fn claiming(queue: &Queue) -> Self {
         let mut owner = Self::opening(queue).await;
         owner.consumer.claim().await.unwrap();
         owner

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mcp_courier::Config;
 use mcp_courier::testing::envelope::{Envelope, Timestamp};
 
 use crate::fixture::{Fixture, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const GRACE: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
 
 #[tokio::test]
 async fn each_message_has_its_own_life_from_the_time_of_its_push() {
-    let f = Fixture::with(RedisServer::start(), Config::builder().batch_messages(1000)).await;
+    let f = Fixture::with(RedisServer::start(), waiting::config().batch_messages(1000)).await;
     let mut f = f;
     let lives: Vec<_> =
         (1..=365).map(|day| Duration::from_secs(day * 86_400) - Duration::from_millis(day % 7 * 1001)).collect();

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{LeaseState, Replaced};
-use mcp_courier::{Config, PushRefusal, QueueError, QueueErrorKind};
+use mcp_courier::{PushRefusal, QueueError, QueueErrorKind};
 
 use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, LEASE, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 fn refusal_of(error: &QueueError) -> &str {
     match &error.kind {
@@ -45,9 +46,9 @@ async fn everything_goes_on_when_redis_has_forgotten_the_scripts() {
     f.consumer.claim().await.unwrap();
     assert_eq!(f.take().await.lease, LeaseState::Held);
     forget(&mut f).await;
-    assert!(f.queue.claim_if_absent(&session(), f.token).await.unwrap().is_ours());
+    assert!(f.owners.claim_if_absent(&session(), f.token).await.unwrap().is_ours());
     forget(&mut f).await;
-    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    assert!(f.owners.release(&session(), f.token).await.unwrap());
     f.end().await;
 }
 
@@ -76,7 +77,7 @@ async fn a_flush_is_doubt_and_the_owner_takes_the_lease_again() {
 
 #[tokio::test]
 async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_again() {
-    let mut f = Fixture::with(RedisServer::durable(), Config::builder()).await;
+    let mut f = Fixture::with(RedisServer::durable(), waiting::config()).await;
     f.push(0..20).await;
     let taken = f.take().await;
     let last = taken.items[4].mark.clone();
@@ -110,7 +111,7 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
     assert!(f.consumer.renew().await.is_err());
     assert!(f.consumer.wait(LONG).await.is_err());
     assert!(!f.permit.holds(Instant::now()), "a broken connection is doubt");
-    let Err(error) = f.queue.open(&session(), f.token, f.permit.clone()).await else { panic!("it is down") };
+    let Err(error) = f.owners.open(&session(), f.token, f.permit.clone()).await else { panic!("it is down") };
     assert!(matches!(error.kind, QueueErrorKind::Unreachable(_)), "{error:?}");
     assert!(f.queue.live_sessions().await.is_err());
     assert!(died.elapsed() < SOON, "errors, not time limits");
@@ -236,11 +237,11 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
     assert_eq!(f.consumer.replace_oldest(&rest.items[0].mark, failed).await.unwrap(), Replaced::Done);
     assert_eq!(f.consumer.renew().await.unwrap(), LeaseState::Held);
     // The lease is lost and taken again in every way there is.
-    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    assert!(f.owners.release(&session(), f.token).await.unwrap());
     assert_eq!(f.take().await.lease, LeaseState::Reclaimed);
-    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    assert!(f.owners.release(&session(), f.token).await.unwrap());
     assert_eq!(f.consumer.renew().await.unwrap(), LeaseState::Reclaimed);
-    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    assert!(f.owners.release(&session(), f.token).await.unwrap());
     assert!(f.queue.claim_if_absent(&session(), f.token).await.unwrap().is_ours());
     f.consumer.claim().await.unwrap();
     assert_eq!(numbers(&f.take().await), [1, 2, 3]);

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::{Answer, Config, Courier, Elicitation, HandOverError, Publisher, TaskKey};
+use mcp_courier::{Answer, Courier, Elicitation, HandOverError, Publisher, TaskKey};
 use serde_json::{Value, json};
 
 use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, numbers, session};
 use crate::redis_server::RedisServer;
 use crate::session::{Act, Recorder};
+use crate::waiting;
 
 const QUEUE: &str = "docket:fastmcp:notifications:s-1";
 
@@ -23,7 +24,7 @@ fn message() -> String {
 
 #[tokio::test]
 async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
-    let mut f = Fixture::with(RedisServer::start(), Config::builder().prefix("docket:fastmcp")).await;
+    let mut f = Fixture::with(RedisServer::start(), waiting::config().prefix("docket:fastmcp")).await;
     let message = message();
     let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
     let _: () = f.redis(&["EXPIRE", QUEUE, "300"]).await;
@@ -52,7 +53,7 @@ async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
 
 #[tokio::test]
 async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() {
-    let mut f = Fixture::with(RedisServer::start(), Config::builder().prefix("docket:fastmcp")).await;
+    let mut f = Fixture::with(RedisServer::start(), waiting::config().prefix("docket:fastmcp")).await;
     let message = message();
     for _ in 0..3 {
         let _: () = f.redis(&["LPUSH", QUEUE, &message]).await;
@@ -70,7 +71,7 @@ async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() 
 
 #[tokio::test]
 async fn what_is_no_envelope_comes_as_an_item_and_can_be_acknowledged() {
-    let mut f = Fixture::with(RedisServer::start(), Config::builder().prefix("docket:fastmcp")).await;
+    let mut f = Fixture::with(RedisServer::start(), waiting::config().prefix("docket:fastmcp")).await;
     f.push([0]).await;
     for strange in ["nonsense", "", "{}", "[]", "\u{0}\r\n", r#"{"notification": {"method": "tools/call"}}"#] {
         let _: () = f.redis(&["LPUSH", QUEUE, strange]).await;
@@ -88,7 +89,7 @@ async fn what_is_no_envelope_comes_as_an_item_and_can_be_acknowledged() {
 #[actix::test]
 async fn what_fastmcp_queued_again_has_that_attempt_behind_it_and_a_failed_one_keeps_what_we_do_not_know() {
     let server = RedisServer::start();
-    let config = Config::builder().prefix("docket:fastmcp").backoff_initial(Duration::from_secs(60));
+    let config = waiting::config().prefix("docket:fastmcp").backoff_initial(Duration::from_secs(60));
     let config = config.backoff_max(Duration::from_secs(60)).build().unwrap();
     let courier = Courier::start(&server.url(), config).await.unwrap();
     let mut redis = server.connection().await;
@@ -134,7 +135,7 @@ async fn what_fastmcp_queued_again_has_that_attempt_behind_it_and_a_failed_one_k
 async fn an_answer_of_fastmcp_is_taken_when_it_has_been_given_in_full() {
     const KEYS: &str = "docket:fastmcp:task:anon:t:elicit";
     let server = RedisServer::start();
-    let config = Config::builder().prefix("docket:fastmcp").build().unwrap();
+    let config = waiting::config().prefix("docket:fastmcp").build().unwrap();
     let elicitor = Publisher::connect(&server.url(), config).await.unwrap().elicitor();
     let mut redis = server.connection().await;
     let status = format!("{KEYS}:status");

@@ -3,17 +3,18 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{Delivered, Fate, LeaseState, Taken};
-use mcp_courier::{Config, ConfigBuilder, DiscardReason, NotificationId, Receipt};
+use mcp_courier::{ConfigBuilder, DiscardReason, NotificationId, Receipt};
 use redis::RedisResult;
 
 use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, LEASE, LONG, QUEUE, note, numbers, session};
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 const DEAD: &str = "{mcp-courier:notifications:s-1}:dead";
 
 fn keeping() -> ConfigBuilder {
-    Config::builder().dead_letters(100)
+    waiting::config().dead_letters(100)
 }
 
 /// What says that all are done with, by being discarded or delivered, for those who asked for receipts.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Taken, connect};
-use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, SessionId};
+use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Queues, Taken, connect};
+use mcp_courier::{ConfigBuilder, Notification, Publisher, SessionId};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 /// Where the queue of [`session`] lies, and its lease: workers in other languages rely on it.
 pub(crate) const QUEUE: &str = "mcp-courier:notifications:s-1";
@@ -20,6 +21,8 @@ pub(crate) struct Fixture {
     pub(crate) server: RedisServer,
     pub(crate) publisher: Publisher,
     pub(crate) queue: Arc<dyn Backend>,
+    /// The queues as owners reach them.
+    pub(crate) owners: Arc<dyn Queues>,
     pub(crate) token: OwnerToken,
     pub(crate) permit: Arc<Permit>,
     pub(crate) consumer: Box<dyn Consumer>,
@@ -29,7 +32,7 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
-        Self::with(RedisServer::start(), Config::builder()).await
+        Self::with(RedisServer::start(), waiting::config()).await
     }
 
     /// With the queue claimed.
@@ -38,15 +41,17 @@ impl Fixture {
         let publisher = Publisher::connect(&server.url(), config.clone()).await.unwrap();
         let queue = connect(&server.url(), Arc::new(config)).await.unwrap();
         let (token, permit) = (OwnerToken::new(), Arc::new(Permit::new()));
-        let mut consumer = queue.open(&session(), token, Arc::clone(&permit)).await.unwrap();
+        let owners =
+            if waiting::is_shared() { Arc::clone(&queue).share() } else { Arc::clone(&queue) as Arc<dyn Queues> };
+        let mut consumer = owners.open(&session(), token, Arc::clone(&permit)).await.unwrap();
         consumer.claim().await.unwrap();
         let raw = server.connection().await;
-        Self { server, publisher, queue, token, permit, consumer, raw }
+        Self { server, publisher, queue, owners, token, permit, consumer, raw }
     }
 
     /// Another connection of the same owner.
     pub(crate) async fn reopen(&mut self) {
-        self.consumer = self.queue.open(&session(), self.token, Arc::clone(&self.permit)).await.unwrap();
+        self.consumer = self.owners.open(&session(), self.token, Arc::clone(&self.permit)).await.unwrap();
     }
 
     pub(crate) async fn push(&self, numbers: impl IntoIterator<Item = usize>) {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::{Config, Courier, Publisher};
+use mcp_courier::{Courier, Publisher};
 use redis::aio::MultiplexedConnection;
 
 use crate::eventually::{SOON, eventually};
 use crate::fixture::{QUEUE, note, session};
 use crate::redis_server::RedisServer;
 use crate::session::Recorder;
+use crate::waiting;
 
 /// Queues a notification as the version before did at a moment: both times by Redis's clock, as texts.
 async fn push_as_before(raw: &mut MultiplexedConnection, n: usize, at: Timestamp, life: Duration) -> String {
@@ -38,7 +39,7 @@ async fn g1_g5_messages_of_the_version_before_are_delivered_in_order_and_expire_
     let mut raw = server.connection().await;
     let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut raw).await.unwrap();
     let now = Timestamp(seconds * 1_000_000);
-    let config = Config::builder().dead_letters(10).build().unwrap();
+    let config = waiting::config().dead_letters(10).build().unwrap();
     let publisher = Publisher::connect(&server.url(), config.clone()).await.unwrap();
     let minute = Duration::from_secs(60);
     publisher.push(&session(), note(0)).await.unwrap();

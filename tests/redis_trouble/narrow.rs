@@ -12,6 +12,7 @@ use crate::forwarder::{Forwarder, Mode};
 use crate::log;
 use crate::redis_server::RedisServer;
 use crate::session::{Act, Recorder};
+use crate::waiting;
 
 /// Longer than the slowest of these takes on a busy machine.
 const SLOW: Duration = Duration::from_secs(120);
@@ -56,7 +57,7 @@ async fn drain(forwarder: &Forwarder, count: usize, config: ConfigBuilder) -> Du
 #[actix::test]
 async fn twelve_notifications_of_100_kb_pass_a_line_of_150_kb_a_second() {
     let (_redis, forwarder) = queued(12, 100_000, 150_000).await;
-    let took = drain(&forwarder, 12, Config::builder()).await;
+    let took = drain(&forwarder, 12, waiting::config()).await;
     println!("12 of 100 KB at 150 KB/s: {took:?}, of which the line needs 8 s");
     // One answer timed out, after 5 s.
     assert!(took < Duration::from_secs(25), "{took:?}");
@@ -67,7 +68,7 @@ async fn notifications_of_which_one_alone_needs_more_than_the_time_for_an_answer
     // At 20 KB/s each needs 5.1 s, which is more than an answer may take at first.
     let count = std::env::var("NARROW_COUNT").map_or(3, |count| count.parse().unwrap());
     let (_redis, forwarder) = queued(count, 100_000, 20_000).await;
-    let took = drain(&forwarder, count, Config::builder()).await;
+    let took = drain(&forwarder, count, waiting::config()).await;
     println!("{count} of 100 KB at 20 KB/s: {took:?}, of which the line needs {} s", 5 * count);
     assert!(took < Duration::from_secs(30) + Duration::from_secs(6) * count as u32, "{took:?}");
 }
@@ -76,7 +77,7 @@ async fn notifications_of_which_one_alone_needs_more_than_the_time_for_an_answer
 async fn g4_a_take_that_lasts_longer_than_a_lease_keeps_the_lease() {
     // Each needs 2 s: twice a lease.
     let (redis, forwarder) = queued(3, 100_000, 50_000).await;
-    let config = Config::builder().heartbeat(Duration::from_millis(500));
+    let config = waiting::config().heartbeat(Duration::from_millis(500));
     // Another, at a broad line, that would take the lease as soon as it is nobody's.
     let standing_by = connect(&redis.url(), Arc::new(config.clone().build().unwrap())).await.unwrap();
     let watch = async {
@@ -106,7 +107,7 @@ async fn g4_a_take_that_lasts_longer_than_a_lease_keeps_the_lease() {
 #[actix::test]
 async fn g2_what_expires_under_an_owner_that_is_held_up_is_counted_though_its_key_would_have_run_out() {
     let redis = RedisServer::start();
-    let config = Config::builder()
+    let config = waiting::config()
         .heartbeat(Duration::from_millis(300))
         .expiry_grace(Duration::ZERO)
         .hand_over_timeout(Duration::from_secs(3))
@@ -153,7 +154,7 @@ async fn what_did_not_pass_in_one_push_passes_when_it_is_pushed_again() {
         begun.elapsed()
     );
     forwarder.set(Mode::Pass);
-    drain(&forwarder, 12, Config::builder()).await;
+    drain(&forwarder, 12, waiting::config()).await;
 }
 
 #[actix::test]
@@ -185,7 +186,7 @@ async fn a_large_push_gets_more_time_and_holds_no_small_one_up() {
 async fn dead_letters_and_open_questions_are_read_over_a_narrow_line() {
     let redis = RedisServer::start();
     let forwarder = Forwarder::to(redis.port());
-    let kept = Arc::new(Config::builder().dead_letters(10).build().unwrap());
+    let kept = Arc::new(waiting::config().dead_letters(10).build().unwrap());
     let near = connect(&redis.url(), Arc::clone(&kept)).await.unwrap();
     let far = connect(&forwarder.url(), kept).await.unwrap();
     let fate = Fate { position: 0, discarded: Some(DiscardReason::Rejected("no".to_owned())), receipt: None };

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use mcp_courier::{Config, ConfigBuilder, Courier, Delivery, ListSubscribers, SessionId, SubscriberState};
+use mcp_courier::{ConfigBuilder, Courier, Delivery, ListSubscribers, SessionId, SubscriberState};
 
 use crate::eventually::{SOON, eventually};
 use crate::log;
 use crate::redis_server::RedisServer;
 use crate::session::Recorder;
+use crate::waiting;
 
 async fn courier(redis: &RedisServer, config: ConfigBuilder) -> Courier {
     log::begin();
@@ -26,7 +27,7 @@ async fn is(courier: &Courier, state: SubscriberState) -> bool {
 #[actix::test]
 async fn a_subscriber_that_pauses_after_a_failure_holds_no_connection() {
     let redis = RedisServer::start();
-    let pauses = Config::builder().backoff_initial(Duration::from_secs(600)).backoff_max(Duration::from_secs(600));
+    let pauses = waiting::config().backoff_initial(Duration::from_secs(600)).backoff_max(Duration::from_secs(600));
     let courier = courier(&redis, pauses).await;
     let before = redis.connected_clients().await;
     let id = SessionId::new("pauses").unwrap();
@@ -39,7 +40,7 @@ async fn a_subscriber_that_pauses_after_a_failure_holds_no_connection() {
 #[actix::test]
 async fn a_long_trouble_fills_no_log() {
     let redis = RedisServer::start();
-    let often = Config::builder().backoff_initial(Duration::from_millis(1)).backoff_max(Duration::from_millis(5));
+    let often = waiting::config().backoff_initial(Duration::from_millis(1)).backoff_max(Duration::from_millis(5));
     let courier = courier(&redis, often).await;
     let id = SessionId::new("troubled").unwrap();
     command(&redis, &["SET", "mcp-courier:notifications:troubled", "something else"]).await;
@@ -53,7 +54,7 @@ async fn a_long_trouble_fills_no_log() {
 async fn where_it_is_at_most_once_a_wait_that_ends_is_the_end_of_a_trouble_too() {
     let redis = RedisServer::start();
     // No wait is longer than a heartbeat.
-    let config = Config::builder().delivery(Delivery::AtMostOnce).heartbeat(Duration::from_secs(1));
+    let config = waiting::config().delivery(Delivery::AtMostOnce).heartbeat(Duration::from_secs(1));
     let courier = courier(&redis, config).await;
     let id = SessionId::new("atmost").unwrap();
     courier.ensure_subscriber(&id, Recorder::new()).await.unwrap();

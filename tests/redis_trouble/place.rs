@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    Config, Courier, ListSubscribers, Notification, Publisher, PushError, PushRefusal, SessionId, SubscriberInfo,
+    Courier, ListSubscribers, Notification, Publisher, PushError, PushRefusal, SessionId, SubscriberInfo,
     SubscriberState,
 };
 use redis::aio::MultiplexedConnection;
@@ -17,6 +17,7 @@ use crate::forwarder::Forwarder;
 use crate::log;
 use crate::redis_server::RedisServer;
 use crate::session::Recorder;
+use crate::waiting;
 
 /// How many subscribers are troubled at once.
 const SUBSCRIBERS: usize = 20;
@@ -65,7 +66,7 @@ impl Place {
         let alone = ALONE.lock().await;
         let forwarder = Forwarder::to(redis.port());
         let url = forwarder.url().replace("//", &format!("//{login}"));
-        let config = Config::builder().heartbeat(HEARTBEAT).backoff_max(BACKOFF).build().unwrap();
+        let config = waiting::config().heartbeat(HEARTBEAT).backoff_max(BACKOFF).build().unwrap();
         let publisher = Publisher::connect(&url, config.clone()).await.unwrap();
         let courier = Courier::start(&url, config).await.unwrap();
         let mut sessions = Vec::new();

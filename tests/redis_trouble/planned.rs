@@ -18,6 +18,7 @@ use crate::forwarder::Forwarder;
 use crate::log;
 use crate::redis_server::RedisServer;
 use crate::session::Recorder;
+use crate::waiting;
 
 /// Longer than a round of checks, and a pause besides.
 const FOUND: Duration = Duration::from_secs(15);
@@ -96,7 +97,7 @@ fn note(n: usize) -> Notification {
 #[actix::test]
 async fn sessions_begin_and_end_over_the_shared_connection_as_if_nothing_had_been() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder()).await;
+    let queue = pair.queue(waiting::config()).await;
     assert!(queue.remember(&session(), "{}").await.unwrap());
     pair.fail_over().await;
     // Each begins with the connection as it was left: single commands, scripts and pipelines.
@@ -113,7 +114,7 @@ async fn sessions_begin_and_end_over_the_shared_connection_as_if_nothing_had_bee
 async fn each_kind_of_request_over_the_shared_connection_notices_by_itself() {
     for kind in ["a write", "a pipeline", "a script that neither server knows", "a read", "a message"] {
         let pair = Pair::new().await;
-        let queue = pair.queue(Config::builder()).await;
+        let queue = pair.queue(waiting::config()).await;
         let publisher = pair.publisher().await;
         let process = ProcessId::new();
         assert!(queue.remember(&session(), "{}").await.unwrap());
@@ -153,7 +154,7 @@ async fn each_kind_of_request_over_the_shared_connection_notices_by_itself() {
 #[actix::test]
 async fn where_no_primary_can_be_had_connections_are_made_with_pauses_and_not_for_each_command() {
     let pair = Pair::new().await;
-    let (queue, publisher) = (pair.queue(Config::builder()).await, pair.publisher().await);
+    let (queue, publisher) = (pair.queue(waiting::config()).await, pair.publisher().await);
     pair.demote().await;
     let (made, begun, mut tries) = (pair.forwarder.made(), Instant::now(), 0);
     while begun.elapsed() < Duration::from_secs(3) {
@@ -175,7 +176,7 @@ async fn where_no_primary_can_be_had_connections_are_made_with_pauses_and_not_fo
 #[actix::test]
 async fn a_server_that_still_loads_or_has_lost_its_primary_is_left_as_well() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder()).await;
+    let queue = pair.queue(waiting::config()).await;
     pair.demote().await;
     // A replica that serves no stale data, and whose primary is not there: MASTERDOWN.
     let () = command(&pair.old, &["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
@@ -189,7 +190,7 @@ async fn a_server_that_still_loads_or_has_lost_its_primary_is_left_as_well() {
 #[actix::test]
 async fn a_worker_that_waits_gets_the_answer_that_its_user_gives_at_the_new_primary() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder()).await;
+    let queue = pair.queue(waiting::config()).await;
     let task = TaskKey::anonymous("a task").unwrap();
     let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
     assert!(matches!(queue.pose(&task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
@@ -213,7 +214,7 @@ async fn a_worker_that_waits_gets_the_answer_that_its_user_gives_at_the_new_prim
 #[actix::test]
 async fn a_question_that_begins_after_the_failover_is_answered_over_the_connection_from_before() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder()).await;
+    let queue = pair.queue(waiting::config()).await;
     let task = |n: usize| TaskKey::anonymous(format!("task {n}")).unwrap();
     let pose = async |n: usize| {
         let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
@@ -270,7 +271,7 @@ async fn a_receipt_that_is_awaited_is_settled_at_the_new_primary() {
 #[actix::test]
 async fn who_listens_for_news_hears_those_of_the_new_primary() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder()).await;
+    let queue = pair.queue(waiting::config()).await;
     let mut news = queue.listen(ProcessId::new());
     eventually("that it listens", SOON, async || {
         let channels: Vec<String> = command(&pair.old, &["PUBSUB", "CHANNELS"]).await;
@@ -289,7 +290,7 @@ async fn who_listens_for_news_hears_those_of_the_new_primary() {
 #[actix::test]
 async fn who_listens_for_news_makes_connections_with_pauses_where_no_primary_can_be_had() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder().backoff_initial(Duration::from_millis(500))).await;
+    let queue = pair.queue(waiting::config().backoff_initial(Duration::from_millis(500))).await;
     let _news = queue.listen(ProcessId::new());
     eventually("that it listens", SOON, async || pair.forwarder.made() > 1).await;
     let made = pair.forwarder.made();
@@ -309,7 +310,7 @@ async fn who_listens_for_news_makes_connections_with_pauses_where_no_primary_can
 #[actix::test]
 async fn who_waits_for_an_answer_makes_connections_with_pauses_until_a_primary_can_be_had() {
     let pair = Pair::new().await;
-    let queue = pair.queue(Config::builder().backoff_initial(Duration::from_millis(500))).await;
+    let queue = pair.queue(waiting::config().backoff_initial(Duration::from_millis(500))).await;
     let task = TaskKey::anonymous("a task").unwrap();
     let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
     assert!(matches!(queue.pose(&task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
@@ -339,7 +340,7 @@ async fn who_waits_for_an_answer_makes_connections_with_pauses_until_a_primary_c
 async fn drained(delivery: Delivery) {
     const ALL: usize = 3000;
     let pair = Pair::new().await;
-    let config = Config::builder().delivery(delivery).batch_messages(5).build().unwrap();
+    let config = waiting::config().delivery(delivery).batch_messages(5).build().unwrap();
     let courier = Courier::start(&pair.forwarder.url(), config).await.unwrap();
     let publisher = pair.publisher().await;
     for pushed in publisher.push_many((0..ALL).map(|n| (session(), note(n)))).await {
@@ -379,7 +380,7 @@ async fn at_most_once_a_subscriber_goes_on_at_the_new_primary() {
 #[actix::test]
 async fn a_subscriber_that_waits_goes_on_waiting_at_the_new_primary() {
     let pair = Pair::new().await;
-    let courier = Courier::start(&pair.forwarder.url(), Config::default()).await.unwrap();
+    let courier = Courier::start(&pair.forwarder.url(), waiting::config().build().unwrap()).await.unwrap();
     let recorder = Recorder::new();
     courier.ensure_subscriber(&session(), recorder.clone()).await.unwrap();
     eventually("a wait", SOON, async || pair.old.blocked_clients().await == 1).await;

@@ -8,6 +8,7 @@ use crate::eventually::eventually;
 use crate::forwarder::{Forwarder, Mode};
 use crate::place::{BACKOFF, HEARTBEAT, PATIENCE, Place, RECOVERY};
 use crate::redis_server::RedisServer;
+use crate::waiting;
 
 /// Longer than what is promised, for a busy machine.
 const BUSY: Duration = Duration::from_secs(3);
@@ -22,7 +23,7 @@ async fn down_at_start_is_an_error_at_once_and_silent_at_start_after_the_time_fo
         ConnectError::Backend(queue) => assert!(matches!(queue.kind, QueueErrorKind::Unreachable(_)), "{queue:?}"),
         other => panic!("{other:?}"),
     };
-    unreachable(Courier::start(&redis.url(), Config::default()).await.unwrap_err());
+    unreachable(Courier::start(&redis.url(), waiting::config().build().unwrap()).await.unwrap_err());
     unreachable(Publisher::connect(&redis.url(), Config::default()).await.unwrap_err());
     assert!(begun.elapsed() < BUSY);
     forwarder.set(Mode::Silent);

@@ -1,0 +1,23 @@
+//! The way in which the subscribers of a test wait for messages.
+//!
+//! `TEST_WAITING=shared cargo nextest run --test subscriber` runs a suite with shared waiting; without the variable, or with
+//! `dedicated`, each subscriber has an arbiter and a connection of its own. `scripts/test` runs each suite that uses this
+//! file in both ways. Processes that a test starts inherit the variable.
+
+use std::env::{VarError, var};
+
+use mcp_courier::{Config, ConfigBuilder};
+
+/// Returns whether subscribers share arbiters and connections.
+pub(crate) fn is_shared() -> bool {
+    match var("TEST_WAITING").as_deref() {
+        Err(VarError::NotPresent) | Ok("dedicated") => false,
+        Ok("shared") => true,
+        other => panic!("TEST_WAITING is {other:?}, neither dedicated nor shared"),
+    }
+}
+
+/// Returns the settings to begin with.
+pub(crate) fn config() -> ConfigBuilder {
+    if is_shared() { Config::builder().dedicated_limit(0) } else { Config::builder().shared_limit(0) }
+}
