@@ -53,6 +53,11 @@ impl Arrivals {
         // The queue's clock may have stepped back.
         let not_before = self.empty_at.map(|at| at.min(now));
         self.empty_at = if items.is_empty() { Some(now) } else { not_before };
+        // Most batches lack nothing.
+        if items.iter().filter_map(|item| item.envelope.as_ref().ok()).all(lacks_nothing) {
+            self.ahead.clear();
+            return None;
+        }
         let mut envelopes: Vec<_> = items.iter_mut().filter_map(|item| item.envelope.as_mut().ok()).collect();
         self.tell_apart(&mut envelopes);
         let seen_before = std::mem::take(&mut self.ahead);
@@ -111,6 +116,10 @@ impl Arrivals {
             }
         }
     }
+}
+
+fn lacks_nothing(envelope: &Envelope) -> bool {
+    envelope.is_stamped() && !envelope.has_derived_id()
 }
 
 #[cfg(test)]
