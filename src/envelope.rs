@@ -15,10 +15,9 @@
 //! `id` stands last, so that the last bytes of two messages differ: the acknowledgement compares them.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::time::Duration;
 
-#[cfg(feature = "testing")]
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -28,23 +27,20 @@ use crate::notification::{ID_KEY, InvalidNotification, NotificationId, check_met
 use crate::question::{Question, RELATED_TASK};
 
 mod draft;
+mod drafted;
+mod outbound;
 mod wire;
 
 pub use self::draft::Draft;
+use self::drafted::Drafted;
+pub use self::outbound::Outbound;
 use self::wire::{Wire, fields_of};
 pub use crate::timestamp::Timestamp;
 
 /// A notification as it came out of the queue.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// Its id for its whole life.
-    pub id: NotificationId,
-    /// Its method.
-    pub method: String,
-    /// Its params as the client gets them: see [`Outbound::params`](crate::Outbound::params).
-    pub params: Box<RawValue>,
-    /// How many attempts have failed.
-    pub attempt: u32,
+    outbound: Outbound,
     /// When it was queued, where that is known.
     pub enqueued_at: Option<Timestamp>,
     /// When it becomes worthless, where that is known.
@@ -98,6 +94,40 @@ impl Envelope {
     }
 
     fn read(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
+        match Drafted::read(raw).and_then(|drafted| Self::of_drafted(&drafted)) {
+            Some(envelope) => Ok(envelope),
+            None => Self::read_any(queue, raw, default_time_to_live),
+        }
+    }
+
+    /// Returns the notification of a draft, if it can be read from that form.
+    fn of_drafted(drafted: &Drafted<'_>) -> Option<Self> {
+        // A task's status is looked into.
+        if drafted.method == TASK_STATUS || check_method(drafted.method).is_err() {
+            return None;
+        }
+        let id = NotificationId(drafted.id);
+        let mut buffer = Uuid::encode_buffer();
+        let id_text: &str = drafted.id.as_hyphenated().encode_lower(&mut buffer);
+        let params = match drafted.traceparent {
+            None => drafted.params_with(&[(ID_KEY, id_text)]),
+            Some(traceparent) => drafted.params_with(&[("traceparent", traceparent), (ID_KEY, id_text)]),
+        };
+        Some(Self {
+            outbound: Outbound { id, method: drafted.method.to_owned(), params: params?, attempt: 0 },
+            enqueued_at: Some(drafted.queued_at),
+            expires_at: Some(drafted.queued_at.plus(drafted.time_to_live)),
+            last_error: None,
+            question: None,
+            receipt: drafted.receipt,
+            task_status: None,
+            is_stamped: true,
+            has_derived_id: false,
+            raw: Vec::new(),
+        })
+    }
+
+    fn read_any(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
         let wire = Wire::read(raw)?;
         check_method(&wire.method)?;
         let (id, has_derived_id) = match wire.id.as_deref().map(Uuid::parse_str) {
@@ -123,10 +153,7 @@ impl Envelope {
         }
         let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len())?;
         Ok(Self {
-            id,
-            method: method.into_owned(),
-            params,
-            attempt: wire.attempt,
+            outbound: Outbound { id, method: method.into_owned(), params, attempt: wire.attempt },
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),
@@ -137,6 +164,16 @@ impl Envelope {
             has_derived_id,
             raw: Vec::new(),
         })
+    }
+
+    /// Returns the notification as the client gets it.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// Counts one more failed attempt. What lies in the queue stays as it is.
+    pub(crate) fn count_attempt(&mut self) {
+        self.outbound.attempt = self.attempt.saturating_add(1);
     }
 
     /// Whether it must not be delivered any more.
@@ -163,7 +200,7 @@ impl Envelope {
         let meta = params.remove("_meta").and_then(|meta| Fields::of(meta).ok()).unwrap_or_default();
         // The params were written by the same function, so they can be written again.
         if let Ok(params) = delivered(params, meta, id, None, self.params.get().len()) {
-            (self.id, self.params) = (id, params);
+            (self.outbound.id, self.outbound.params) = (id, params);
         }
     }
 
@@ -202,15 +239,6 @@ impl Envelope {
         })
     }
 
-    /// Reads the params as a type, as [`Outbound::parse_params`](crate::Outbound::parse_params) does.
-    ///
-    /// # Errors
-    /// [`serde_json::Error`] where the params are not of that type.
-    #[cfg(feature = "testing")]
-    pub fn parse_params<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.params.get())
-    }
-
     /// As it lay in the queue.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
@@ -227,6 +255,15 @@ impl Envelope {
         fields.remove("id");
         fields.set("id", &id);
         fields.to_text().into_bytes()
+    }
+}
+
+/// An envelope is read as the notification in it.
+impl Deref for Envelope {
+    type Target = Outbound;
+
+    fn deref(&self) -> &Outbound {
+        &self.outbound
     }
 }
 

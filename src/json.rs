@@ -144,10 +144,14 @@ pub(crate) fn quoted(string: &str) -> String {
     text
 }
 
+/// Tells whether a string stands in JSON as it is, without an escape.
+pub(crate) fn is_plain(string: &str) -> bool {
+    string.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\')
+}
+
 /// Writes a JSON string to the end of a text.
 pub(crate) fn push_string(out: &mut String, string: &str) {
-    let is_plain = string.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
-    if is_plain {
+    if is_plain(string) {
         out.push('"');
         out.push_str(string);
         out.push('"');

@@ -143,7 +143,12 @@ pub mod testing {
 
         /// Returns a notification as the client gets it.
         pub fn outbound(envelope: &Envelope) -> crate::Outbound {
-            crate::Outbound::of(envelope)
+            envelope.outbound().clone()
+        }
+
+        /// Gives a notification another id, also in its params.
+        pub fn set_id(envelope: &mut Envelope, id: crate::NotificationId) {
+            envelope.set_id(id);
         }
     }
 

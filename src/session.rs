@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::envelope::Envelope;
-use crate::json;
-use crate::notification::{ID_KEY, NotificationId};
 use crate::question::{Answer, Question};
 
+pub use crate::envelope::Outbound;
 pub use crate::subscription::{HandOverError, SessionState};
 
 #[cfg(feature = "rmcp")]
@@ -62,56 +58,6 @@ pub trait McpSession: Send + Sync + 'static {
     /// Whether the client can be reached, now and later. Defaults to always.
     fn presence(&self) -> Presence {
         Presence::always()
-    }
-}
-
-/// A notification as the client gets it.
-#[derive(Debug, Clone)]
-pub struct Outbound {
-    /// Its id for its whole life; in `params._meta` as [`Outbound::ID_KEY`] too.
-    pub id: NotificationId,
-    /// Its method.
-    pub method: String,
-    /// Its params as JSON text, an object on one line, `_meta` included.
-    ///
-    /// Each value is the text that its producer pushed: its numbers have the same digits, its strings the same escapes,
-    /// and inner objects the same fields in the same order, also where a name occurs twice. The fields of the object itself
-    /// and of `_meta` keep their order, their names are written anew, and the space around them goes. A producer's
-    /// `_meta` stands at the end.
-    pub params: Box<RawValue>,
-    /// How many attempts to hand it over have failed before this one.
-    pub attempt: u32,
-}
-
-impl Outbound {
-    /// Where in `_meta` the id stands.
-    pub const ID_KEY: &str = ID_KEY;
-
-    pub(crate) fn of(envelope: &Envelope) -> Self {
-        let Envelope { id, method, params, attempt, .. } = envelope;
-        Self { id: *id, method: method.clone(), params: params.clone(), attempt: *attempt }
-    }
-
-    /// Reads the params as a type, or as a [`Value`](serde_json::Value).
-    ///
-    /// A `Value` holds whole numbers of 64 bits, and any other number as the nearest `f64`.
-    ///
-    /// # Errors
-    /// [`serde_json::Error`] where the params are not of that type; for a `Value` where a number is beyond any `f64`.
-    pub fn parse_params<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.params.get())
-    }
-
-    /// Returns the whole JSON-RPC message as text, on one line.
-    pub fn to_json(&self) -> String {
-        let params = self.params.get();
-        let mut text = String::with_capacity(params.len() + self.method.len() + 48);
-        text.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
-        json::push_string(&mut text, &self.method);
-        text.push_str(",\"params\":");
-        text.push_str(params);
-        text.push('}');
-        text
     }
 }
 

@@ -1,8 +1,11 @@
 //! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -17,7 +20,6 @@ use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::lock::lock;
 use crate::question::Question;
-use crate::session::Outbound;
 use crate::subscription::{Delivery, EndedTasks, HandOverError, Outcome, Permit, Step};
 
 /// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
@@ -128,30 +130,46 @@ async fn deliver(
     let mut delivery = Delivery::new(batch, read_at, permit);
     let mut turn = clock::now();
     loop {
-        if clock::now().saturating_duration_since(turn) > TURN {
+        let mut now = clock::now();
+        if now.saturating_duration_since(turn) > TURN {
             tokio::task::yield_now().await;
-            turn = clock::now();
+            now = clock::now();
+            turn = now;
         }
-        let step = delivery.next(clock::now(), &lock(&ended));
+        let step = delivery.next(now, &lock(&ended));
         match step {
             Step::HandOver(envelope) => {
-                let outbound = Outbound::of(envelope);
-                let answer = attempt(limit, async { session.hand_over(&outbound).await }).await;
+                let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
                 delivery.handed_over(answer, &config, &mut lock(&ended), fastrand::f64());
             }
-            Step::Confirm => delivery.confirmed(attempt(limit, async { session.confirm().await }).await),
+            Step::Confirm => delivery.confirmed(attempt(limit, || session.confirm()).await),
             Step::Done(outcome) => return outcome,
         }
     }
 }
 
-/// One call of the session's, which may take too long or panic.
-async fn attempt(limit: Duration, call: impl Future<Output = Result<(), HandOverError>>) -> Result<(), HandOverError> {
-    let mut call = Box::pin(AssertUnwindSafe(call).catch_unwind());
-    match tokio::time::timeout(limit, call.as_mut()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic)))),
-        Err(_) => {
+/// Call of the session's under way.
+type Call<'a> = Pin<Box<dyn Future<Output = Result<(), HandOverError>> + Send + 'a>>;
+
+/// Makes one call of the session's, which may take too long or panic.
+async fn attempt<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Result<(), HandOverError> {
+    let panicked = |panic: Box<dyn Any + Send>| {
+        Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic))))
+    };
+    let mut call = match catch_unwind(AssertUnwindSafe(begin)) {
+        Ok(call) => call,
+        Err(panic) => return panicked(panic),
+    };
+    let mut guarded = AssertUnwindSafe(call.as_mut()).catch_unwind();
+    // Most calls end at once, and need no timer.
+    let answer = match poll_fn(|context| Poll::Ready(guarded.poll_unpin(context))).await {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => tokio::time::timeout(limit, guarded).await.ok(),
+    };
+    match answer {
+        Some(Ok(answer)) => answer,
+        Some(Err(panic)) => panicked(panic),
+        None => {
             drop_guarded(call);
             Err(HandOverError::Transient(format!("no answer within {limit:?}")))
         }

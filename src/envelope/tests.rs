@@ -309,3 +309,50 @@ proptest! {
         prop_assert_eq!(arrived.get("m"), Fields::of(&meta).unwrap().get("m"));
     }
 }
+
+/// Everything that an envelope says, with the fields of its params and of `_meta`.
+fn meaning(envelope: &Envelope) -> impl PartialEq + std::fmt::Debug + use<> {
+    let fields = |object: &str| -> Vec<_> {
+        Fields::of(object).unwrap().each().map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+    };
+    let params = fields(envelope.params.get());
+    let meta = fields(&params.last().unwrap().1);
+    let Envelope { enqueued_at, expires_at, receipt, is_stamped, has_derived_id, .. } = envelope;
+    let times = (*enqueued_at, *expires_at, *is_stamped);
+    let said = (envelope.id, envelope.method.clone(), envelope.attempt, *receipt, *has_derived_id);
+    (said, times, params[..params.len() - 1].to_vec(), meta)
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_as_drafted_is_read_alike_in_any_form(
+        values in prop::collection::vec(json_text(), 0..4),
+        traceparent in prop::option::of(".{0,8}"),
+        receipt in any::<bool>(),
+        at in 0..i64::MAX / 2,
+        change in prop::option::of((any::<prop::sample::Index>(), 0..4_usize, prop::sample::select(vec![
+            "", "}", "{", "\"", ",", "0", "\\", "\n", " ", "}}", "\"},", "\":{", ",\"_meta\":{\"k\":1}", "\"b\":{}", "\"receipt\":true,",
+        ]))),
+    ) {
+        let params: Vec<String> = values.iter().enumerate().map(|(n, value)| format!("\"f{n}\": {value}")).collect();
+        let mut notification = Notification::new("notifications/x").unwrap()
+            .with_params_json(&format!("{{{}}}", params.join(","))).unwrap();
+        (notification.receipt, notification.traceparent) = (receipt, traceparent);
+        let mut text = String::from_utf8(Draft::new(&notification, NotificationId(Uuid::now_v7()), TTL).stamp(Timestamp(at))).unwrap();
+        let is_changed = change.is_some();
+        if let Some((index, length, piece)) = change {
+            let bounds: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            let from = index.index(bounds.len());
+            let end = bounds.get(from + length).copied().unwrap_or(text.len());
+            text.replace_range(bounds[from]..end, piece);
+        }
+        let drafted = Drafted::read(text.as_bytes()).and_then(|drafted| Envelope::of_drafted(&drafted));
+        let is_simple = !is_changed && !text.contains('\\') && text.matches(['{', '[']).count() < 50;
+        prop_assert!(drafted.is_some() || !is_simple, "{text} takes the longer way");
+        if let Some(drafted) = drafted {
+            let any = Envelope::read_any("q", text.as_bytes(), TTL);
+            prop_assert!(any.is_ok(), "{text}: {any:?}");
+            prop_assert_eq!(meaning(&drafted), meaning(&any.unwrap()), "{}", text);
+        }
+    }
+}

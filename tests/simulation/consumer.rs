@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_courier::testing::backend::{LeaseState, Taken};
+use mcp_courier::testing::envelope::set_id;
 use mcp_courier::testing::subscription::{Event as Happening, Operation};
 
 use super::messages::{any_id, number};
@@ -129,7 +130,7 @@ impl World {
             let Ok(envelope) = &mut item.envelope else { continue };
             let n = number(envelope.params.get().as_bytes());
             if self.settings.without == Some(Guard::SkipById) {
-                envelope.id = any_id(&mut self.rng);
+                set_id(envelope, any_id(&mut self.rng));
             }
             self.numbers.insert(envelope.id, n);
         }

@@ -54,7 +54,7 @@ impl Subscription {
             BatchEnd::Discarded(reason) => self.discard_in_hand(in_hand.envelope, reason),
             BatchEnd::Failed { error, pause, .. } => {
                 self.note_failed_attempt(&in_hand.envelope, error, pause);
-                in_hand.envelope.attempt = in_hand.envelope.attempt.saturating_add(1);
+                in_hand.envelope.count_attempt();
                 self.in_hand = Some(in_hand);
                 return Some(Then::Pause(pause));
             }
