@@ -18,11 +18,26 @@ fn chaos(args: &[&str]) -> Output {
     output
 }
 
+fn holds(waiting: &str) {
+    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| SEED.to_owned());
+    let sizes = ["--seconds", "15", "--clients", "8", "--drain", "60"];
+    let output = chaos(&[&sizes[..], &["--waiting", waiting, "--seed", &seed]].concat());
+    assert!(output.status.success(), "chaos with seed {seed}, {waiting} waiting");
+}
+
 #[test]
 fn g1_g2_g3_whatever_dies_all_that_was_pushed_arrives_in_order() {
-    let seed = std::env::var("CHAOS_SEED").unwrap_or_else(|_| SEED.to_owned());
-    let output = chaos(&["--seconds", "15", "--clients", "8", "--drain", "60", "--seed", &seed]);
-    assert!(output.status.success(), "chaos with seed {seed}");
+    holds("dedicated");
+}
+
+#[test]
+fn g1_g2_g3_whatever_dies_all_that_was_pushed_arrives_in_order_over_shared_connections() {
+    holds("shared");
+}
+
+#[test]
+fn g1_g2_g3_whatever_dies_sessions_that_move_between_both_ways_of_waiting_get_all_in_order() {
+    holds("both");
 }
 
 #[test]

@@ -9,10 +9,10 @@ use mcp_courier::Cause;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::Chaos;
 use crate::fleet::{Fleet, lock};
 use crate::record::Clock;
 use crate::run::unless_interrupted;
+use crate::{Chaos, Waiting};
 
 /// How long a client may go without.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ async fn run(rounds: u32) -> Result<(), Cause> {
         rate: 200,
         every: 1,
         drain: 0,
+        waiting: Waiting::Dedicated,
         at_most_once: false,
         keep: None,
     };

@@ -143,6 +143,9 @@ impl Fleet {
         if self.chaos.at_most_once {
             args.push("--at-most-once");
         }
+        if self.chaos.waiting.is_shared(server) {
+            args.push("--shared");
+        }
         let (process, mut says) = self.spawn(&format!("server-{server}"), &args)?;
         *self.servers[server].0.lock().await = Some(process);
         let line = tokio::time::timeout(PATIENCE, says.next_line()).await??.ok_or("a server ended at its start")?;

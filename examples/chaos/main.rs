@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcp_courier::{Cause, Config, ConfigBuilder};
 
 mod check;
@@ -68,12 +68,33 @@ struct Chaos {
     /// How many seconds all that was pushed may take to arrive once all is healed.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
+    /// How the servers' sessions wait for notifications.
+    #[arg(long, value_enum, default_value_t = Waiting::Dedicated)]
+    waiting: Waiting,
     /// Delivers at most once, which is allowed to lose: to see that the checker finds it.
     #[arg(long)]
     at_most_once: bool,
     /// Keeps the records in this directory. Without it they are kept, in a temporary one, only when something is wrong.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+}
+
+/// How the sessions of the fleet's servers wait for notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Waiting {
+    /// Each over a connection of its own.
+    Dedicated,
+    /// All of a server over a few connections.
+    Shared,
+    /// Of every second server dedicated, of the others shared.
+    Both,
+}
+
+impl Waiting {
+    /// Returns whether the sessions of this server share connections.
+    fn is_shared(self, server: usize) -> bool {
+        self == Self::Shared || self == Self::Both && server % 2 == 1
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,9 +31,9 @@ pub(crate) async fn unless_interrupted<T>(what: impl Future<Output = Result<T, C
 async fn run(chaos: Chaos) -> Result<bool, Cause> {
     let seed = chaos.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let faults = schedule(seed, &chaos);
-    let Chaos { seconds, servers, workers, clients, .. } = chaos;
+    let Chaos { seconds, servers, workers, clients, waiting, .. } = chaos;
     println!(
-        "seed {seed}: {} faults in {seconds} s; {servers} servers, {workers} workers, {clients} clients",
+        "seed {seed}: {} faults in {seconds} s; {servers} servers, {workers} workers, {clients} clients, {waiting:?} waiting",
         faults.len()
     );
     let temporary = TempDir::new()?;

@@ -9,12 +9,18 @@ use rmcp::model::ServerConfig;
 
 use crate::roles::{orders, say};
 
+/// Largest number of clients, each of which one server may have.
+const MOST_SESSIONS: usize = 1000;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
     #[arg(long)]
     redis: String,
     #[arg(long)]
     at_most_once: bool,
+    /// All sessions share connections.
+    #[arg(long)]
+    shared: bool,
 }
 
 #[derive(Clone)]
@@ -35,11 +41,13 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Cause> {
     actix_web::rt::System::new().block_on(serve(args))
 }
 
-async fn serve(ServerArgs { redis, at_most_once }: ServerArgs) -> Result<(), Cause> {
+async fn serve(ServerArgs { redis, at_most_once, shared }: ServerArgs) -> Result<(), Cause> {
     let _ends_with_its_parent = orders();
     let delivery = if at_most_once { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+    let dedicated = if shared { 0 } else { MOST_SESSIONS };
+    let config = crate::config().delivery(delivery).dedicated_limit(dedicated).build()?;
     let courier = loop {
-        match Courier::start(&redis, crate::config().delivery(delivery).build()?).await {
+        match Courier::start(&redis, config.clone()).await {
             Ok(courier) => break courier,
             // Redis may be down just now.
             Err(error) => tracing::warn!("{error}"),
