@@ -66,6 +66,20 @@ impl Keys {
         if self.prefix.contains('{') { (self.of_all(), "::dead") } else { (format!("{{{}", self.of_all()), "}:dead") }
     }
 
+    /// Returns the lease of a queue.
+    pub(crate) fn lease_of(&self, queue: &str) -> String {
+        self.companion(queue, "lease")
+    }
+
+    /// Returns the queue of a lease, if the key is that of a lease.
+    pub(crate) fn queue_of_lease<'a>(&self, key: &'a str) -> Option<&'a str> {
+        if self.prefix.contains('{') {
+            key.strip_suffix("::lease")
+        } else {
+            key.strip_prefix('{')?.strip_suffix("}:lease")
+        }
+    }
+
     /// The glob pattern of all lists of dead letters.
     pub(crate) fn all_dead(&self) -> String {
         let (before, after) = self.around_dead();

@@ -15,6 +15,7 @@ use self::key_watcher::KeyWatcher;
 use self::lease::lease_value;
 use self::link::{Command, Link, Pushes, Server};
 use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
+use self::shared::SharedQueues;
 use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
@@ -35,6 +36,7 @@ pub(crate) mod lua;
 mod push;
 mod questions;
 mod reply;
+mod shared;
 mod standing;
 mod take;
 pub(crate) mod url;
@@ -113,7 +115,7 @@ impl Backend for RedisBackend {
     }
 
     fn share(self: Arc<Self>) -> Arc<dyn Queues> {
-        self
+        Arc::new(SharedQueues::new(&self.server, &self.shown_url, Arc::clone(&self.config)))
     }
 
     async fn check(&self) -> Result<(), QueueError> {

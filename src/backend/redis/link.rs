@@ -18,7 +18,6 @@ use self::error::{is_broken, is_noscript, kind, no_answer};
 use self::inner::Inner;
 use self::line::LARGE;
 use self::primary::{is_no_primary, refuses};
-use self::request::size;
 use super::lua::Script;
 use crate::backend::LineLimit;
 use crate::config::Config;
@@ -28,7 +27,7 @@ pub(super) use self::connection::{ANSWER_TIMEOUT, Server};
 pub(super) use self::error::{is_timeout, read};
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
-pub(super) use self::request::{Command, Request};
+pub(super) use self::request::{Command, Request, size};
 pub(super) use self::watches::{LinkEvent, Watch};
 
 mod connection;
@@ -94,6 +93,16 @@ impl Link {
     /// answer to any later command, and must not block.
     pub(super) fn watch(&self, name: String, listener: impl Fn(LinkEvent<'_>) + Send + Sync + 'static) -> Watch {
         self.inner.watches.register(name, listener)
+    }
+
+    /// Registers for all keys, as [`watch`](Self::watch) does for one. The listener has no name of a key where all may have changed.
+    pub(super) fn observe(&self, listener: impl Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync + 'static) {
+        self.inner.watches.observe(listener);
+    }
+
+    /// Returns whether Redis tells of changed keys over the current connection, if it was asked to.
+    pub(super) fn is_tracking(&self) -> bool {
+        self.inner.is_tracking()
     }
 
     /// Sends one command.

@@ -1,5 +1,6 @@
 //! The connection of a link: made when it is wanted, dropped when it is lost or unfit, and made again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Inner {
     server: Server,
     pushes: Pushes,
     is_shared: bool,
+    /// Set where the current connection tells of changed keys.
+    is_tracking: AtomicBool,
     /// Sent beside a request when a check of the connection is due: a replica answers reads and `PUBLISH` too.
     pub(super) probe: Pipeline,
     pub(super) line: Line,
@@ -53,6 +56,7 @@ impl Inner {
             server,
             pushes,
             is_shared: home.is_some(),
+            is_tracking: AtomicBool::new(false),
             probe: primary::probe(&Keys::new(config.prefix())),
             line: Line::new(limit),
             watches: Arc::default(),
@@ -62,6 +66,10 @@ impl Inner {
 
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    pub(super) fn is_tracking(&self) -> bool {
+        self.is_tracking.load(Ordering::Relaxed)
     }
 
     /// Returns the number of the current connection, the attempt that makes it, and whether it is to be checked.
@@ -190,9 +198,13 @@ async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) 
             }
         }
     };
+    let connecting = inner.clone();
     let connected = async {
         let connection = server.connect(pushed).await?;
-        pushes.ask(&connection).await?;
+        let is_asked = pushes.ask(&connection).await?;
+        if let Some(inner) = connecting.upgrade() {
+            inner.is_tracking.store(is_asked, Ordering::Relaxed);
+        }
         Ok(connection)
     };
     let connected = connected.await;

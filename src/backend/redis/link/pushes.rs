@@ -15,6 +15,8 @@ pub(in crate::backend::redis) enum Pushes {
     Nothing,
     /// The next change of each key that is read over the link.
     Keys,
+    /// The next change of each key that is read, but for those that are read behind `CLIENT CACHING NO`.
+    KeysButThose,
     /// The next change of each key that is read behind `CLIENT CACHING YES`.
     ChosenKeys,
     /// The messages of these channels.
@@ -27,18 +29,19 @@ impl Pushes {
         if *self == Self::Nothing { Duration::ZERO } else { ANSWER_TIMEOUT }
     }
 
-    /// Asks for it over a new connection.
+    /// Asks for it over a new connection. Returns whether Redis will tell.
     ///
     /// # Errors
     /// Fails where the connection is broken or silent, or the channels are refused. Without tracking a link is of use all the
     /// same: its users look again by themselves.
-    pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<()> {
+    pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let asked = async {
             match self {
-                Self::Nothing => Ok(()),
+                Self::Nothing => Ok(false),
                 Self::Keys => track(connection, &["NOLOOP"]).await,
+                Self::KeysButThose => track(connection, &["OPTOUT", "NOLOOP"]).await,
                 Self::ChosenKeys => track(connection, &["OPTIN", "NOLOOP"]).await,
-                Self::Channels(channels) => connection.subscribe(channels).await,
+                Self::Channels(channels) => connection.subscribe(channels).await.map(|()| true),
             }
         };
         // As where no connection was made: no command of ours was sent.
@@ -48,16 +51,17 @@ impl Pushes {
 }
 
 /// Turns client tracking on. Our own writes are not told of.
-async fn track(connection: &Connection, options: &[&str]) -> RedisResult<()> {
+async fn track(connection: &Connection, options: &[&str]) -> RedisResult<bool> {
     let mut pipe = redis::pipe();
     pipe.cmd("CLIENT").arg(&["TRACKING", "ON"]).arg(options);
     match connection.send(&pipe).await?.into_iter().next() {
         Some(Value::ServerError(error)) if refuses(&Value::ServerError(error.clone())) => Err(error.into()),
         Some(Value::ServerError(error)) => {
             let error = RedisError::from(error);
-            tracing::warn!(%error, "Redis refuses CLIENT TRACKING: takeovers, answers and receipts are noticed late");
-            Ok(())
+            let consequence = "takeovers, answers, receipts and the messages of shared subscribers are noticed late";
+            tracing::warn!(%error, consequence, "Redis refuses CLIENT TRACKING");
+            Ok(false)
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }

@@ -60,6 +60,8 @@ pub(in crate::backend::redis) struct Request {
     commands: Pipeline,
     /// The script that each command calls, if it calls one.
     scripts: Vec<Option<&'static Script>>,
+    /// Number of the sequence that each command belongs to: it builds on those before it there.
+    sequences: Vec<usize>,
     is_sequence: bool,
     pub(super) is_probe: bool,
     time: Option<Duration>,
@@ -84,16 +86,30 @@ impl Request {
         Self { is_sequence: true, ..Self::default() }
     }
 
+    /// Adds commands that build on each other, and on none of the others.
+    pub(in crate::backend::redis) fn add_sequence(&mut self, commands: impl IntoIterator<Item = Command>) {
+        let sequence = self.len();
+        for Command { command, script } in commands {
+            self.push(command, script, sequence);
+        }
+    }
+
+    fn push(&mut self, command: Cmd, script: Option<&'static Script>, sequence: usize) {
+        self.commands.add_command(command);
+        self.scripts.push(script);
+        self.sequences.push(sequence);
+    }
+
     /// Makes the check of a server, which counts as the check of its connection.
     pub(super) fn probe(probe: &Pipeline) -> Self {
-        Self { commands: probe.clone(), scripts: vec![None], is_probe: true, ..Self::default() }
+        Self { commands: probe.clone(), scripts: vec![None], sequences: vec![0], is_probe: true, ..Self::default() }
     }
 
     /// Adds a command.
     pub(in crate::backend::redis) fn add(&mut self, command: impl Into<Command>) -> &mut Self {
         let Command { command, script } = command.into();
-        self.commands.add_command(command);
-        self.scripts.push(script);
+        let sequence = if self.is_sequence { 0 } else { self.len() };
+        self.push(command, script, sequence);
         self
     }
 
@@ -138,12 +154,14 @@ impl Request {
 
     /// Returns the positions of the commands to send again once their scripts are loaded.
     pub(super) fn without_script(&self, answers: &[Value]) -> Vec<usize> {
-        let unknown: Vec<usize> =
-            (0..self.len()).filter(|&i| self.scripts[i].is_some() && answers.get(i).is_some_and(is_noscript)).collect();
-        match unknown.first() {
-            Some(&first) if self.is_sequence => (first..self.len()).collect(),
-            _ => unknown,
+        let mut unknown: Vec<usize> = Vec::new();
+        for i in 0..self.len() {
+            let is_unknown = self.scripts[i].is_some() && answers.get(i).is_some_and(is_noscript);
+            if is_unknown || unknown.last().is_some_and(|&last| self.sequences[last] == self.sequences[i]) {
+                unknown.push(i);
+            }
         }
+        unknown
     }
 
     /// Returns the scripts at these positions, each once.
@@ -160,15 +178,15 @@ impl Request {
     /// Returns a request of the commands at these positions.
     pub(super) fn only(&self, positions: &[usize]) -> Self {
         let mut only = Self { is_sequence: self.is_sequence, time: self.time, ..Self::default() };
-        for (i, command) in self.commands.cmd_iter().enumerate().filter(|(i, _)| positions.contains(i)) {
-            only.add(Command { command: command.clone(), script: self.scripts[i] });
+        for (i, command) in self.commands.cmd_iter().enumerate().filter(|(i, _)| positions.binary_search(i).is_ok()) {
+            only.push(command.clone(), self.scripts[i], self.sequences[i]);
         }
         only
     }
 }
 
 /// Returns the number of bytes of an answer, about.
-pub(super) fn size(answer: &Value) -> usize {
+pub(in crate::backend::redis) fn size(answer: &Value) -> usize {
     match answer {
         Value::BulkString(bytes) => bytes.len(),
         Value::Array(answers) => answers.iter().map(size).sum(),
@@ -208,6 +226,17 @@ mod tests {
         assert_eq!(request.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(), ["push"]);
         assert_eq!(request.only(&unknown).len(), 2);
         assert_eq!(request.without_script(&[OK, OK, OK, OK].map(answer)), Vec::<usize>::new());
+
+        let mut request = Request::of(redis::cmd("TIME"));
+        let call = |key: &str| Command::call(&PUSH, &[key], &["a"]);
+        request.add_sequence([call("a"), redis::cmd("PING").into()]);
+        request.add_sequence([redis::cmd("PING").into(), call("b"), redis::cmd("PING").into()]);
+        let answers: Vec<Value> = [OK, OK, OK, OK, NOSCRIPT, OK].map(answer).into();
+        assert_eq!(request.without_script(&answers), [4, 5]);
+        let answers: Vec<Value> = [OK, NOSCRIPT, OK, OK, NOSCRIPT, OK].map(answer).into();
+        assert_eq!(request.without_script(&answers), [1, 2, 4, 5]);
+        let again = request.only(&[1, 2, 4, 5]);
+        assert_eq!(again.without_script(&[NOSCRIPT, OK, OK, OK].map(answer)), [0, 1]);
 
         let sequence = calls(Request::sequence()).within(Duration::from_secs(7));
         let unknown = sequence.without_script(&answers);

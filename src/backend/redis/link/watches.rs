@@ -1,7 +1,7 @@
 //! Registrations at a link, for its keys and channels.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::lock::lock;
 
@@ -19,10 +19,15 @@ pub(in crate::backend::redis) enum LinkEvent<'a> {
 /// Called in the task that reads the connection: before any answer that comes behind the news, and never for long.
 type Listener = Arc<dyn Fn(LinkEvent<'_>) + Send + Sync>;
 
+/// Called as a [`Listener`] is, with the news of all keys and channels; without a name where the news concerns all of them.
+type Observer = Box<dyn Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync>;
+
 /// Registered listeners, by the keys and channels that they hear of.
 #[derive(Default)]
 pub(super) struct Watches {
     state: Mutex<State>,
+    /// Listener of a link whose user keeps a register of its own.
+    observer: OnceLock<Observer>,
 }
 
 #[derive(Default)]
@@ -52,8 +57,16 @@ impl Watches {
         Watch { watches: Arc::clone(self), name, number }
     }
 
+    /// Registers for everything. Only the first call counts.
+    pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync + 'static) {
+        let _ = self.observer.set(Box::new(observer));
+    }
+
     /// Tells those who registered for a key or a channel.
     pub(super) fn tell(&self, name: &[u8], event: LinkEvent<'_>) {
+        if let Some(observer) = self.observer.get() {
+            observer(Some(name), event);
+        }
         let Ok(name) = std::str::from_utf8(name) else { return };
         let listeners: Vec<Listener> = match lock(&self.state).listeners.get(name) {
             Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
@@ -65,6 +78,9 @@ impl Watches {
 
     /// Tells all.
     pub(super) fn tell_all(&self, event: LinkEvent<'_>) {
+        if let Some(observer) = self.observer.get() {
+            observer(None, event);
+        }
         let listeners: Vec<Listener> =
             lock(&self.state).listeners.values().flatten().map(|(_, listener)| Arc::clone(listener)).collect();
         listeners.iter().for_each(|listener| listener(event));

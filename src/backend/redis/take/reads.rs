@@ -24,13 +24,14 @@ impl Reads {
         Self { count: FIRST }
     }
 
+    /// Returns the number of messages to ask for.
+    pub(in crate::backend::redis) fn count(&self, limit: LineLimit) -> usize {
+        self.count.min(limit.messages())
+    }
+
     /// Returns the command whose answer [`read`](Self::read) reads.
     pub(in crate::backend::redis) fn command(&self, queue: &str, limit: LineLimit) -> Cmd {
-        let mut command = Cmd::with_capacity(4, queue.len() + 16);
-        // Negative: positions from the tail.
-        let oldest = -i64::try_from(self.count.min(limit.messages())).unwrap_or(i64::MAX);
-        command.arg("LRANGE").arg(queue).arg(oldest).arg("-1");
-        command
+        oldest(queue, self.count(limit))
     }
 
     /// Returns the messages that lie within the bounds, the oldest first; at least one, if there is any.
@@ -44,7 +45,7 @@ impl Reads {
         answer: Value,
         limit: LineLimit,
     ) -> Result<Option<Vec<Vec<u8>>>, BadReply> {
-        let asked = self.count.min(limit.messages());
+        let asked = self.count(limit);
         // Redis answers with the newest first.
         let read = reply::list(answer)?.into_iter().rev().map(reply::bytes);
         let mut messages = read.collect::<Result<Vec<_>, _>>()?;
@@ -65,6 +66,15 @@ impl Reads {
         messages.truncate(fitting);
         Ok(is_whole.then_some(messages))
     }
+}
+
+/// Returns the command that reads the oldest messages of a queue, the newest of them first.
+pub(in crate::backend::redis) fn oldest(queue: &str, count: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(4, queue.len() + 16);
+    // Negative: positions from the tail.
+    let first = -i64::try_from(count).unwrap_or(i64::MAX);
+    command.arg("LRANGE").arg(queue).arg(first).arg("-1");
+    command
 }
 
 #[cfg(test)]

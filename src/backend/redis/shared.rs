@@ -1,0 +1,105 @@
+//! Queues of many sessions over one connection: what the shared subscribers of one arbiter have in common.
+//!
+//! ```text
+//!   SharedConsumer, one a session ── jobs ──►  Line  ── rounds, one at a time ──►  Link  ──►  Redis
+//!        ▲                 ▲                    ▲ │                                 │
+//!        │ permit suspended│ answers            │ └─────────────────────────────────┘
+//!        └─────────────────┴──── invalidations: of a queue, look again; of a lease, doubt
+//! ```
+//!
+//! Redis remembers the keys that were read over the line, and tells once of the next change to each (client tracking). A
+//! session that waits costs nothing until then. What Redis does not tell of, as where its table of tracked keys is full, the
+//! end of each wait finds: the queue is read then.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::consumer::SharedConsumer;
+use self::line::Line;
+use super::lease::{self, lease_value};
+use super::link::{Command, Link, Pushes, Server, read};
+use super::lua::{RELEASE, RENEW};
+use super::{consumer::member, reply};
+use crate::backend::{Consumer, LeaseState, OwnerToken, Permit, Queues};
+use crate::config::Config;
+use crate::failure::{QueueError, QueueErrorKind};
+use crate::keys::QueueKeys;
+use crate::question::Question;
+use crate::session_id::SessionId;
+
+mod consumer;
+mod line;
+mod round;
+
+/// Queues over one line.
+pub(super) struct SharedQueues {
+    line: Arc<Line>,
+    shown_url: String,
+}
+
+impl std::fmt::Debug for SharedQueues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedQueues({})", self.shown_url)
+    }
+}
+
+impl SharedQueues {
+    /// Makes a line on the runtime of the caller. Connects at the first job.
+    pub(super) fn new(server: &Server, shown_url: &str, config: Arc<Config>) -> Self {
+        let link = Link::shared(server, &config, Pushes::KeysButThose);
+        Self { line: Line::start(link, config), shown_url: shown_url.to_owned() }
+    }
+
+    fn failed(&self, doing: &str, error: impl Into<QueueErrorKind>) -> QueueError {
+        QueueError::new(format!("{doing} at {}", self.shown_url), error.into())
+    }
+}
+
+#[async_trait]
+impl Queues for SharedQueues {
+    async fn open(
+        &self,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> Result<Box<dyn Consumer>, QueueError> {
+        Ok(Box::new(SharedConsumer::new(Arc::clone(&self.line), session, owner, permit)))
+    }
+
+    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
+        const DOING: &str = "looking at a lease";
+        let QueueKeys { lease, queue, .. } = self.line.keys.of(session);
+        let arguments = lease::arguments(&self.line.config, owner, true);
+        let renew = Command::call(&RENEW, &[lease, queue], &arguments);
+        let answer = self.line.call(renew).await.map_err(|e| self.failed(DOING, e))?;
+        lease::renewed(answer).map(|(state, _)| state).map_err(|e| self.failed(DOING, e))
+    }
+
+    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
+        const DOING: &str = "releasing a lease";
+        let Line { config, keys, .. } = &*self.line;
+        let release = Command::call(&RELEASE, &[keys.of(session).lease], &[lease_value(owner, config)]);
+        let unlist = redis::cmd("ZREM").arg(keys.sessions()).arg(member(session, owner, config)).take();
+        let released = async {
+            let [released, unlisted] = self.line.send([release, unlist.into()]).await?.answers()?;
+            let released: i64 = reply::number(released?)?;
+            unlisted?;
+            Ok(released == 1)
+        };
+        released.await.map_err(|e: QueueErrorKind| self.failed(DOING, e))
+    }
+
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        // Nobody waits for a change to them: Redis need not remember that they were read. Without tracking it refuses to
+        // forget, which is as well.
+        let forget = redis::cmd("CLIENT").arg(&["CACHING", "NO"]).take();
+        let values = redis::cmd("HVALS").arg(self.line.keys.of(session).questions).take();
+        let open = async {
+            let [_, values] = self.line.send([forget.into(), values.into()]).await?.answers()?;
+            read::<Vec<Vec<u8>>>(values?)
+        };
+        let open = open.await.map_err(|e| self.failed("reading open questions", e))?;
+        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
+    }
+}

@@ -1,0 +1,281 @@
+//! [`SharedConsumer`]: the queue of one session, over a line that many share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::line::{Line, Place};
+use super::round::Reply;
+use crate::backend::redis::consumer::member;
+use crate::backend::redis::lease::{self, is_owner, lease_value};
+use crate::backend::redis::letters::not_kept;
+use crate::backend::redis::link::{Answer, Command};
+use crate::backend::redis::lua::{CLAIM, RENEW, Script};
+use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
+use crate::backend::redis::{reply, wrong_type};
+use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::config::Delivery;
+use crate::envelope::Timestamp;
+use crate::failure::{QueueError, QueueErrorKind};
+use crate::session_id::SessionId;
+use crate::subscription::DoubtMark;
+
+pub(super) struct SharedConsumer {
+    line: Arc<Line>,
+    place: Arc<Place>,
+    session: SessionId,
+    owner: OwnerToken,
+    reads: Reads,
+    /// Least life of the queue, for the messages that were read in it.
+    life: Duration,
+}
+
+impl SharedConsumer {
+    pub(super) fn new(line: Arc<Line>, session: &SessionId, owner: OwnerToken, permit: Arc<Permit>) -> Self {
+        let place = line.enter(line.keys.of(session).queue, permit);
+        Self { line, place, session: session.clone(), owner, reads: Reads::new(), life: Duration::ZERO }
+    }
+
+    fn permit(&self) -> &Permit {
+        &self.place.permit
+    }
+
+    /// Returns the bounds of a batch.
+    fn limit(&self) -> LineLimit {
+        let config = &self.line.config;
+        let messages = match config.delivery() {
+            Delivery::AtLeastOnce => config.batch_messages(),
+            Delivery::AtMostOnce => 1,
+        };
+        LineLimit::new(messages, config.batch_bytes().min(self.line.link.limit().bytes()))
+    }
+
+    /// Returns the commands of the next read.
+    fn read(&self) -> Vec<Command> {
+        self.line.commands_to_read(&self.place.queue, self.reads.count(self.limit()))
+    }
+
+    async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
+        if delivered.is_none() {
+            let mark = self.permit().mark();
+            let reply = self.line.read_by(&self.place, self.read()).await;
+            if let Some(taken) = self.looked(reply, mark).await? {
+                return Ok(taken);
+            }
+        }
+        self.acknowledge(delivered, true).await
+    }
+
+    async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
+        let end = tokio::time::Instant::now() + block;
+        loop {
+            let mark = self.permit().mark();
+            let reply = self.line.wait(&self.place, self.reads.count(self.limit()), end).await;
+            match self.looked(reply, mark).await? {
+                // A change that brought nothing, as another owner's acknowledgement.
+                Some(taken) if taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end => {
+                }
+                Some(taken) => return Ok(taken),
+                // It may run after its owner has gone, and takes no absent lease.
+                None => return self.acknowledge(None, false).await,
+            }
+        }
+    }
+
+    /// Reads the answer to a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
+    /// producer may have cut the life of the queue.
+    async fn looked(&mut self, reply: Reply, mark: DoubtMark) -> Result<Option<Taken>, QueueErrorKind> {
+        let answered = reply?;
+        let now = answered.now;
+        let [messages, lease] = answered.answers()?;
+        if lease.as_ref().is_ok_and(|lease| *lease == Value::Nil) {
+            return Ok(None);
+        }
+        let taken = self.read_behind(LeaseState::Held, false, now, messages, &lease?).await?;
+        if taken.lease.is_ours() {
+            self.permit().confirmed(mark);
+        }
+        // FastMCP sets 300 s whatever else waits.
+        let is_foreign = taken.items.iter().flat_map(|item| &item.envelope).any(|envelope| !envelope.is_stamped());
+        Ok((!is_foreign).then_some(taken))
+    }
+
+    /// Calls the script that acknowledges, and reads behind it.
+    async fn acknowledge(&mut self, delivered: Option<&Delivered>, reclaim: bool) -> Result<Taken, QueueErrorKind> {
+        let (sent, mark, config) = (Instant::now(), self.permit().mark(), &self.line.config);
+        let (keys, lease) = (self.line.keys.of(&self.session), lease_value(self.owner, config));
+        let call = Acknowledgement { keys: &keys, lease: &lease, delivered, reclaim, life: self.life }.call(config);
+        let mut commands = self.read();
+        commands.insert(0, call);
+        let answered = self.line.read_by(&self.place, commands).await?;
+        let read_at = answered.now;
+        let [acknowledged, messages, owner] = answered.answers()?;
+        let Acknowledged { lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
+        let now = at.unwrap_or(read_at);
+        not_kept(&self.session, &trouble);
+        if !lease.is_ours() {
+            self.permit().revoke();
+            return Ok(Taken { lease, changed, now, items: Vec::new() });
+        }
+        let taken = self.read_behind(lease, changed, now, messages, &owner?).await?;
+        match taken.lease {
+            LeaseState::Held => self.permit().confirmed(mark),
+            LeaseState::Reclaimed => {
+                if self.renewed(sent, mark).await? {
+                    self.announce(now.0 / 1000).await;
+                }
+            }
+            LeaseState::Absent | LeaseState::Lost => {}
+        }
+        Ok(taken)
+    }
+
+    /// Reads the messages of an answer, behind which the lease was read.
+    async fn read_behind(
+        &mut self,
+        lease: LeaseState,
+        changed: bool,
+        now: Timestamp,
+        mut messages: Answer,
+        owner: &Value,
+    ) -> Result<Taken, QueueErrorKind> {
+        let limit = self.limit();
+        let mut owner = owner.clone();
+        let messages = loop {
+            if !is_owner(self.owner, &owner) {
+                self.permit().revoke();
+                let lease = if owner == Value::Nil { LeaseState::Absent } else { LeaseState::Lost };
+                return Ok(Taken { lease, changed, now, items: Vec::new() });
+            }
+            if let Some(messages) = self.reads.read(messages?, limit)? {
+                break messages;
+            }
+            let [again, owner_then] = self.line.read_by(&self.place, self.read()).await?.answers()?;
+            (messages, owner) = (again, owner_then?);
+        };
+        let (items, life) = take::items(&self.line.config, &self.place.queue, messages, now);
+        self.life = life;
+        Ok(Taken { lease, changed, now, items })
+    }
+
+    /// Reads the lease, so that the next change to it is told. Returns whether it is this owner's.
+    async fn track(&self) -> Result<bool, QueueErrorKind> {
+        let read = redis::cmd("GET").arg(self.line.keys.lease_of(&self.place.queue)).take();
+        Ok(is_owner(self.owner, &self.line.call(read.into()).await?))
+    }
+
+    /// Calls a script that writes the lease and reads it last.
+    async fn write_lease(&self, script: &'static Script) -> Result<Value, QueueErrorKind> {
+        let queue = &*self.place.queue;
+        let keys = [self.line.keys.lease_of(queue), queue.to_owned()];
+        self.place.set_stale();
+        let arguments = lease::arguments(&self.line.config, self.owner, true);
+        self.line.call(Command::call(script, &keys, &arguments)).await
+    }
+
+    /// Tells the permit that the lease was written. Returns whether the lease is this owner's still.
+    async fn renewed(&self, sent: Instant, mark: DoubtMark) -> Result<bool, QueueErrorKind> {
+        self.permit().renewed(sent, self.line.config.lease(), mark);
+        if !self.permit().is_in_doubt() {
+            return Ok(true);
+        }
+        // A newer claim, or Redis before 6.2.6, which tells a connection of what its own scripts write.
+        let mark = self.permit().mark();
+        let is_ours = self.track().await?;
+        if is_ours {
+            self.permit().confirmed(mark);
+        } else {
+            // The next take says whether another has the lease, or nobody.
+            self.permit().revoke();
+        }
+        Ok(is_ours)
+    }
+
+    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit().mark());
+        let now: i64 = reply::number(self.write_lease(&CLAIM).await?)?;
+        if self.renewed(sent, mark).await? {
+            self.announce(now).await;
+        }
+        Ok(())
+    }
+
+    async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
+        let (sent, mark) = (Instant::now(), self.permit().mark());
+        let (state, now) = lease::renewed(self.write_lease(&RENEW).await?)?;
+        if !state.is_ours() {
+            self.permit().revoke();
+        } else if self.renewed(sent, mark).await? {
+            self.announce(now).await;
+        }
+        Ok(state)
+    }
+
+    async fn announce(&self, now_ms: i64) {
+        let config = &self.line.config;
+        let lease_ms = i64::try_from(config.lease().as_millis()).unwrap_or(i64::MAX / 2);
+        self.line.announce(member(&self.session, self.owner, config), now_ms + lease_ms).await;
+    }
+
+    async fn do_replace(&self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
+        let (queue, lease) = (self.place.queue.to_string(), self.line.keys.lease_of(&self.place.queue));
+        let replace = take::replacement(&self.line.config, self.owner, [&queue, &lease], oldest, replacement);
+        self.place.set_stale();
+        Ok(take::replaced(self.line.call(replace).await?)?)
+    }
+
+    /// Has the next wait read at once, unless this read says that the queue is empty and this owner's.
+    fn note_emptiness(&self, taken: &Result<Taken, QueueErrorKind>) {
+        if !taken.as_ref().is_ok_and(|taken| taken.lease.is_ours() && taken.items.is_empty()) {
+            self.place.set_stale();
+        }
+    }
+
+    async fn named<T>(&self, doing: &str, result: Result<T, QueueErrorKind>) -> Result<T, QueueError> {
+        match result {
+            Ok(done) => Ok(done),
+            failed => {
+                let keys = self.line.keys.of(&self.session);
+                wrong_type::named(&self.line.link, &keys, &self.session, doing, failed).await
+            }
+        }
+    }
+}
+
+impl Drop for SharedConsumer {
+    fn drop(&mut self) {
+        self.line.leave(&self.place);
+    }
+}
+
+#[async_trait]
+impl Consumer for SharedConsumer {
+    async fn claim(&mut self) -> Result<(), QueueError> {
+        let claimed = self.do_claim().await;
+        self.named("claiming the queue", claimed).await
+    }
+
+    async fn renew(&mut self) -> Result<LeaseState, QueueError> {
+        let renewed = self.do_renew().await;
+        self.named("renewing the lease", renewed).await
+    }
+
+    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
+        let taken = self.do_take(delivered).await;
+        self.note_emptiness(&taken);
+        self.named("reading the queue", taken).await
+    }
+
+    async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
+        let taken = self.do_wait(block).await;
+        self.note_emptiness(&taken);
+        self.named("waiting for the queue", taken).await
+    }
+
+    async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
+        let replaced = self.do_replace(oldest, replacement).await;
+        self.named("writing a failed attempt into the queue", replaced).await
+    }
+}

@@ -1,0 +1,127 @@
+//! [`Round`]: jobs of many sessions that go to Redis together, and the way of each answer back.
+
+use redis::Value;
+use tokio::sync::oneshot;
+
+use crate::backend::redis::link::{Answer, Command, Request, size};
+use crate::backend::redis::reply;
+use crate::envelope::Timestamp;
+use crate::failure::QueueErrorKind;
+
+/// Commands of one session that go together, in their order.
+pub(super) struct Job {
+    pub(super) commands: Vec<Command>,
+    pub(super) answer: oneshot::Sender<Reply>,
+}
+
+/// Announcement that a session is live.
+pub(super) struct Announcement {
+    pub(super) member: String,
+    /// Moment until which the session is live, in ms by Redis's clock.
+    pub(super) until: i64,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// Answer to a job.
+pub(super) type Reply = Result<Answered, QueueErrorKind>;
+
+/// Answers to the commands of a job.
+pub(super) struct Answered {
+    answers: Vec<Answer>,
+    /// Time by Redis's clock at the beginning of the round.
+    pub(super) now: Timestamp,
+}
+
+impl Answered {
+    /// Returns the answers of a job of this many commands.
+    pub(super) fn answers<const N: usize>(self) -> Result<[Answer; N], QueueErrorKind> {
+        self.answers.try_into().map_err(|_| broken("answers of an unexpected number"))
+    }
+}
+
+/// Commands that are sent together. The first reads Redis's clock.
+pub(super) struct Round {
+    pub(super) request: Request,
+    /// Number of commands of each job, and where its answers go.
+    jobs: Vec<(usize, oneshot::Sender<Reply>)>,
+    /// Dropped when the announcements were made.
+    announced: Vec<oneshot::Sender<()>>,
+}
+
+impl Round {
+    /// Begins a round that reads the clock only.
+    pub(super) fn new() -> Self {
+        Self { request: Request::of(redis::cmd("TIME")), jobs: Vec::new(), announced: Vec::new() }
+    }
+
+    /// Returns the number of jobs and announcements.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len() + self.announced.len()
+    }
+
+    /// Adds a job.
+    pub(super) fn add(&mut self, Job { commands, answer }: Job) {
+        self.jobs.push((commands.len(), answer));
+        self.request.add_sequence(commands);
+    }
+
+    /// Adds announcements to the sorted set of live sessions, which is kept for `life_ms`. Behind the jobs: their answers need
+    /// no reader.
+    pub(super) fn announce(&mut self, sessions: &str, announcements: Vec<Announcement>, now_ms: i64, life_ms: i64) {
+        let mut add = redis::cmd("ZADD");
+        add.arg(sessions);
+        for Announcement { member, until, done } in announcements {
+            add.arg(until).arg(member);
+            self.announced.push(done);
+        }
+        self.request.add(add);
+        self.request.add(redis::cmd("ZREMRANGEBYSCORE").arg(sessions).arg("-inf").arg(now_ms));
+        self.request.add(redis::cmd("PEXPIRE").arg(sessions).arg(life_ms));
+    }
+
+    /// Gives the answers to those who wait for them. Returns the number of bytes that came.
+    pub(super) fn answer(self, result: Result<Vec<Answer>, QueueErrorKind>) -> usize {
+        let Self { jobs, announced, .. } = self;
+        let mut bytes = 0;
+        let begun = result.and_then(|answers| {
+            bytes = answers.iter().flatten().map(size).sum();
+            let mut answers = answers.into_iter();
+            let now = reply::time(answers.next().unwrap_or(Ok(Value::Nil))?)?;
+            Ok((now, answers))
+        });
+        match begun {
+            Ok((now, mut answers)) => {
+                for (count, answer) in jobs {
+                    let answers = answers.by_ref().take(count).collect();
+                    // Who gave up meanwhile needs no answer.
+                    let _ = answer.send(Ok(Answered { answers, now }));
+                }
+                if let Some(error) = answers.find_map(Result::err) {
+                    // The announcements serve broadcasts and monitoring only; an owner without them still delivers.
+                    tracing::warn!(%error, count = announced.len(), "sessions could not be announced as live");
+                }
+            }
+            Err(error) => {
+                for (_, answer) in jobs {
+                    let _ = answer.send(Err(same(&error)));
+                }
+            }
+        }
+        drop(announced);
+        bytes
+    }
+}
+
+/// Returns an error of the same kind and text: a round that fails concerns all of its jobs.
+fn same(error: &QueueErrorKind) -> QueueErrorKind {
+    let cause = |cause: &dyn std::fmt::Display| cause.to_string().into();
+    match error {
+        QueueErrorKind::Unreachable(why) => QueueErrorKind::Unreachable(cause(why)),
+        QueueErrorKind::Broken(why) => QueueErrorKind::Broken(cause(why)),
+        QueueErrorKind::Refused(text) => QueueErrorKind::Refused(text.clone()),
+    }
+}
+
+pub(super) fn broken(why: &str) -> QueueErrorKind {
+    QueueErrorKind::Broken(why.into())
+}
