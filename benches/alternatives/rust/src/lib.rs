@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
-use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 /// Exit status that says that the package has no such thing.
@@ -38,8 +37,33 @@ impl std::fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Function that handles each job.
-pub type Handler = Arc<dyn Fn(Job) -> BoxFuture<'static, Result<(), Failed>> + Send + Sync>;
+/// Session that takes each job.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// File that each job is written to.
+    file: Option<File>,
+    to_fail: AtomicBool,
+    takes: Duration,
+    taken: AtomicUsize,
+}
+
+impl Session {
+    /// Takes a job.
+    pub async fn take(&self, job: Job) -> Result<(), Failed> {
+        if self.to_fail.swap(false, Ordering::Relaxed) {
+            return Err(Failed);
+        }
+        if !self.takes.is_zero() {
+            tokio::time::sleep(self.takes).await;
+        }
+        if let Some(mut file) = self.file.as_ref() {
+            let line = format!("{} {} {}\n", job.number, job.pushed, now());
+            file.write_all(line.as_bytes()).map_err(|_| Failed)?;
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
 
 /// A job queue.
 pub trait Package: Clone + Send + Sync + 'static {
@@ -47,7 +71,7 @@ pub trait Package: Clone + Send + Sync + 'static {
     /// Pushes jobs to one queue, with one call where there is such a call.
     fn push(&self, queue: &str, jobs: Vec<Job>) -> impl Future<Output = ()> + Send;
     /// Consumes a queue, for ever. In order, where that is asked for and possible.
-    fn consume(&self, queue: String, in_order: bool, handler: Handler) -> impl Future<Output = ()> + Send;
+    fn consume(&self, queue: String, in_order: bool, session: Arc<Session>) -> impl Future<Output = ()> + Send;
 }
 
 #[derive(Debug, Parser)]
@@ -109,7 +133,8 @@ pub async fn run<P: Package>() {
         }
         Command::Through { count, queues } => {
             let pushing = package.clone();
-            rate(Instant::now(), &package, count, queues, async move { push_to_all(&pushing, count, queues).await }).await;
+            rate(Instant::now(), &package, count, queues, async move { push_to_all(&pushing, count, queues).await })
+                .await;
         }
         Command::Other(_) => {}
     }
@@ -147,37 +172,26 @@ async fn push_to_all<P: Package>(package: &P, count: usize, queues: usize) {
 
 /// Consumes queues while `push` runs, and prints how many jobs were handled a second.
 async fn rate<P: Package>(begun: Instant, package: &P, count: usize, queues: usize, push: impl Future<Output = ()>) {
-    let handled = Arc::new(AtomicUsize::new(0));
+    let session = Arc::new(Session::default());
     for number in 0..queues {
-        let handled = Arc::clone(&handled);
-        let handler: Handler = Arc::new(move |_| {
-            handled.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(()) })
-        });
-        let package = package.clone();
-        tokio::spawn(async move { package.consume(queue(number), false, handler).await });
+        let (package, session) = (package.clone(), Arc::clone(&session));
+        tokio::spawn(async move { package.consume(queue(number), false, session).await });
     }
     push.await;
-    while handled.load(Ordering::Relaxed) < count {
+    while session.taken.load(Ordering::Relaxed) < count {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     println!("{{\"rate\": {}}}", count as f64 / begun.elapsed().as_secs_f64());
 }
 
 async fn serve<P: Package>(package: P, file: PathBuf, fail_first: bool, takes: u64) {
-    let file: Arc<File> = Arc::new(OpenOptions::new().create(true).append(true).open(file).unwrap());
-    let to_fail = Arc::new(AtomicBool::new(fail_first));
-    let handler: Handler = Arc::new(move |job: Job| {
-        let (file, to_fail) = (Arc::clone(&file), Arc::clone(&to_fail));
-        Box::pin(async move {
-            if to_fail.swap(false, Ordering::Relaxed) {
-                return Err(Failed);
-            }
-            tokio::time::sleep(Duration::from_millis(takes)).await;
-            let line = format!("{} {} {}\n", job.number, job.pushed, now());
-            (&*file).write_all(line.as_bytes()).map_err(|_| Failed)
-        })
-    });
+    let file = OpenOptions::new().create(true).append(true).open(file).unwrap();
+    let session = Session {
+        file: Some(file),
+        to_fail: AtomicBool::new(fail_first),
+        takes: Duration::from_millis(takes),
+        taken: AtomicUsize::new(0),
+    };
     println!("ready");
-    package.consume("session".to_owned(), true, handler).await;
+    package.consume("session".to_owned(), true, Arc::new(session)).await;
 }

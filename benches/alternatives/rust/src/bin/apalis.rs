@@ -1,6 +1,8 @@
 //! Side of apalis-redis in the comparison: a job queue of lists and hashes, at least once, with retries in the worker.
 
-use alternatives::{Handler, Job, Package, run};
+use std::sync::Arc;
+
+use alternatives::{Job, Package, Session, run};
 use apalis::prelude::*;
 use apalis_redis::{Config, ConnectionManager, RedisStorage};
 
@@ -24,18 +26,18 @@ impl Package for Apalis {
         self.storage(queue).push_bulk(jobs).await.unwrap();
     }
 
-    async fn consume(&self, queue: String, _in_order: bool, handler: Handler) {
+    async fn consume(&self, queue: String, _in_order: bool, session: Arc<Session>) {
         let worker = WorkerBuilder::new(format!("{queue}-worker-{}", std::process::id()))
             .backend(self.storage(&queue))
-            .data(handler)
+            .data(session)
             .retry(RetryPolicy::retries(3))
             .build(handle);
         worker.run().await.unwrap();
     }
 }
 
-async fn handle(job: Job, handler: Data<Handler>) -> Result<(), BoxDynError> {
-    Ok(handler(job).await?)
+async fn handle(job: Job, session: Data<Arc<Session>>) -> Result<(), BoxDynError> {
+    Ok(session.take(job).await?)
 }
 
 #[tokio::main]

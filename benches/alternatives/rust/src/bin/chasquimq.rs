@@ -1,11 +1,12 @@
 //! ChasquiMQ's side of the comparison: Redis streams with consumer groups, at least once, without an order among retries. It needs
 //! Redis 8.6 or newer.
 
-use alternatives::{Handler, Job, Package, run};
-use bytes::Bytes;
-use chasquimq::{Consumer, ConsumerConfig, HandlerError, Producer, ProducerConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use alternatives::{Job, Package, Session, run};
+use bytes::Bytes;
+use chasquimq::{Consumer, ConsumerConfig, HandlerError, Producer, ProducerConfig};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -36,14 +37,14 @@ impl Package for Chasqui {
         producer.add_bulk(jobs).await.unwrap();
     }
 
-    async fn consume(&self, queue: String, in_order: bool, handler: Handler) {
+    async fn consume(&self, queue: String, in_order: bool, session: Arc<Session>) {
         let default = ConsumerConfig::default();
         let concurrency = if in_order { 1 } else { default.concurrency };
         let config = ConsumerConfig { queue_name: queue, concurrency, ..default };
         let consumer = Consumer::<Job>::new(&self.redis, config);
         let handle = move |job: chasquimq::Job<Job>| {
-            let handled = handler(job.payload);
-            async move { handled.await.map(|()| Bytes::new()).map_err(HandlerError::new) }
+            let session = Arc::clone(&session);
+            async move { session.take(job.payload).await.map(|()| Bytes::new()).map_err(HandlerError::new) }
         };
         consumer.run(handle, CancellationToken::new()).await.unwrap();
     }
