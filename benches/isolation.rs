@@ -5,7 +5,6 @@ mod support;
 
 use std::time::Duration;
 
-use mcp_courier::Courier;
 use support::bare;
 use support::courier::{self, Mode};
 use support::figures::{Bench, Row, Wanted, per_mille, print_head, print_row};
@@ -42,22 +41,25 @@ fn main() {
 async fn measure(backlog: usize) -> (Vec<f64>, Vec<f64>) {
     let redis = RedisServer::start();
     let (stopwatch, counter) = (Stopwatch::new(), Counter::new());
-    // All subscribers run on this thread, so that they have one arbiter.
-    let config = Mode::Shared.settings().build().unwrap();
-    let courier: Courier = mcp_courier::testing::start_here(&redis.url(), config).await.unwrap();
-    courier::subscribe(&courier, NEIGHBOURS, stopwatch.clone()).await;
+    let courier = courier::start(&redis.url(), Mode::Shared).await;
+    // There is an arbiter for each core, and sessions go to them in turn: the neighbours are those of the first arbiter, where the
+    // session that drains comes too.
+    let arbiters = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = NEIGHBOURS * arbiters;
+    courier::subscribe(&courier, all, stopwatch.clone()).await;
+    let neighbours = (0..all).step_by(arbiters).cycle();
 
-    let pusher = Paced::start(redis.url(), PACE, (0..NEIGHBOURS).cycle().take(QUIET));
+    let pusher = Paced::start(redis.url(), PACE, neighbours.clone().take(QUIET));
     let quiet = stopwatch.times(QUIET).await;
     pusher.join();
 
-    let drains = session(NEIGHBOURS);
+    let drains = session(all);
     let mut connection = bare::connect(&redis.url()).await;
     for from in (0..backlog).step_by(1000) {
         let messages: Vec<_> = (from..backlog.min(from + 1000)).map(|_| message(300)).collect();
         bare::fill(&mut connection, &queue_of(&drains), &messages).await;
     }
-    let pusher = Paced::start(redis.url(), PACE, (0..NEIGHBOURS).cycle());
+    let pusher = Paced::start(redis.url(), PACE, neighbours);
     stopwatch.times(NEIGHBOURS).await;
     courier.ensure_subscriber(&drains, counter.clone()).await.unwrap();
     counter.until(backlog).await;

@@ -29,9 +29,11 @@ pub(crate) fn rows(bench: &Bench, sessions: &[usize]) -> Vec<Row> {
         row("20 pushed, subscriber stopped and started while sending: lost", Box::new(restarts), |given| {
             column(given, 0)
         }),
-        row("300 pushed, server killed with SIGKILL 5 times while sending: missing 5 s later", Box::new(kills), |given| {
-            format!("{} ({} came twice)", column(given, 0), column(given, 1))
-        }),
+        row(
+            "300 pushed, server killed with SIGKILL 5 times while sending: missing 5 s later",
+            Box::new(kills),
+            |given| format!("{} ({} came twice)", column(given, 0), column(given, 1)),
+        ),
         row(
             "time to live 2 s, one push a second; half a second after the fifth, a subscriber starts: delivered",
             Box::new(|side| Ok(vec![side.figure(&["expire"], "sent")?])),
