@@ -48,11 +48,11 @@ pub struct Envelope {
     /// What the last failed attempt said.
     pub last_error: Option<String>,
     /// The question that it brings, if it says that a task needs input.
-    pub question: Option<Question>,
+    pub question: Option<Box<Question>>,
     /// Whether its producer asked for a receipt.
     pub receipt: bool,
     /// Id of the task whose status the notification tells, and whether that status is its last.
-    task_status: Option<(String, bool)>,
+    task_status: Option<Box<(String, bool)>>,
     /// Whether the queue stamped the times. Otherwise they are of the producer's clock.
     is_stamped: bool,
     /// Whether the message carries no id, so that its equals derive the same.
@@ -157,9 +157,9 @@ impl Envelope {
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),
-            question,
+            question: question.map(Box::new),
             receipt: wire.receipt,
-            task_status,
+            task_status: task_status.map(Box::new),
             is_stamped: stamped.is_some(),
             has_derived_id,
             raw: Vec::new(),
@@ -215,7 +215,7 @@ impl Envelope {
 
     /// The task whose status it tells, and whether that is its end.
     pub(crate) fn task_status(&self) -> Option<(&str, bool)> {
-        self.task_status.as_ref().map(|(id, is_terminal)| (id.as_str(), *is_terminal))
+        self.task_status.as_deref().map(|(id, is_terminal)| (id.as_str(), *is_terminal))
     }
 
     /// The notification as it is queued anew: the same id and the same time to live from then on, no attempt made. What we

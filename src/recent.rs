@@ -5,16 +5,19 @@ use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
     capacity: usize,
     order: VecDeque<T>,
-    known: HashSet<T>,
+    /// Under a random key: foreign producers choose ids. A quick one, as each notification is looked up and remembered.
+    known: HashSet<T, RandomState>,
 }
 
 impl<T: Clone + Eq + Hash> Recent<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, order: VecDeque::new(), known: HashSet::new() }
+        Self { capacity, order: VecDeque::new(), known: HashSet::default() }
     }
 
     pub(crate) fn contains<Q: Eq + Hash + ?Sized>(&self, one: &Q) -> bool

@@ -111,7 +111,7 @@ enum Then {
 struct Sent {
     mark: Mark,
     id: NotificationId,
-    question: Option<Question>,
+    question: Option<Box<Question>>,
     receipt: Option<NotificationId>,
 }
 

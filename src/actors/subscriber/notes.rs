@@ -59,7 +59,7 @@ pub(in crate::actors) fn note(post: &Post, note: Note) {
         Note::Lost { envelope, why } => {
             tracing::warn!(?session, id = %envelope.id, why, "a notification that is in no queue any more is lost");
             if let Some(question) = envelope.question {
-                cancel(post, question, why.to_owned());
+                cancel(post, *question, why.to_owned());
             }
         }
     }

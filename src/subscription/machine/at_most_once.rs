@@ -48,7 +48,7 @@ impl Subscription {
                     self.record(None, &in_hand.envelope);
                 }
                 if let Some(question) = in_hand.envelope.question {
-                    self.actions.push_back(Action::Ask { questions: vec![question], read_at: in_hand.read_at });
+                    self.actions.push_back(Action::Ask { questions: vec![*question], read_at: in_hand.read_at });
                 }
             }
             BatchEnd::Discarded(reason) => self.discard_in_hand(in_hand.envelope, reason),
@@ -73,7 +73,8 @@ impl Subscription {
 
     pub(super) fn discard_in_hand(&mut self, envelope: Envelope, reason: DiscardReason) {
         self.record(Some(reason.clone()), &envelope);
-        self.note(Note::Discarded { id: Some(envelope.id), question: envelope.question, reason });
+        let (id, question) = (Some(envelope.id), envelope.question.map(|question| *question));
+        self.note(Note::Discarded { id, question, reason });
     }
 
     pub(super) fn record(&mut self, discarded: Option<DiscardReason>, envelope: &Envelope) {

@@ -1,11 +1,15 @@
 //! Delivery of a batch, and its outcome.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
 
 use super::{Sent, Subscription, Then};
 use crate::envelope::{Envelope, Undecodable};
 use crate::fate::DiscardReason;
+use crate::notification::NotificationId;
 use crate::subscription::batch::{Item, Mark};
 use crate::subscription::delivery::{BatchEnd, Outcome};
 use crate::subscription::event::{Action, Note};
@@ -14,20 +18,21 @@ use crate::subscription::state::{ExitReason, SubscriberState};
 impl Subscription {
     /// Delivers the batch as far as it goes. Messages that need no session are counted here: unreadable ones, and repeats.
     pub(super) fn deliver_next(&mut self, now: Instant) {
-        let mut batch: Vec<Envelope> = Vec::new();
+        let mut batch: Vec<Envelope> = Vec::with_capacity(self.items.len());
+        let mut ids: HashSet<NotificationId, RandomState> = HashSet::default();
+        ids.reserve(self.items.len());
         while let Some(Item { mark, envelope, unreadable }) = self.items.pop_front() {
+            let is_repeat = envelope.as_ref().is_ok_and(|envelope| self.recent.contains(&envelope.id));
             match envelope {
                 Err(why) if batch.is_empty() => self.discard_unreadable(mark, &why),
-                Ok(envelope) if batch.is_empty() && self.recent.contains(&envelope.id) => {
+                Ok(envelope) if is_repeat && batch.is_empty() => {
                     self.note(Note::Skipped(envelope.id));
                     self.arrivals.delivered(envelope.id);
                     let receipt = envelope.receipt.then_some(envelope.id);
-                    self.ack.deliver(mark, envelope.question, receipt);
+                    self.ack.deliver(mark, envelope.question.map(|question| *question), receipt);
                 }
                 // The same id twice in one batch: the second is skipped once the first is delivered.
-                Ok(envelope)
-                    if !self.recent.contains(&envelope.id) && self.sent.iter().all(|sent| sent.id != envelope.id) =>
-                {
+                Ok(envelope) if !is_repeat && ids.insert(envelope.id) => {
                     let (id, question) = (envelope.id, envelope.question.clone());
                     self.sent.push(Sent { mark, id, question, receipt: envelope.receipt.then_some(id) });
                     batch.push(envelope);
@@ -91,12 +96,13 @@ impl Subscription {
         for Sent { mark, id, question, receipt } in sent.by_ref().take(accepted) {
             self.recent.insert(id);
             self.arrivals.delivered(id);
-            self.ack.deliver(mark, question, receipt);
+            self.ack.deliver(mark, question.map(|question| *question), receipt);
         }
         let next = sent.next();
         let then = match (end, next) {
             (BatchEnd::AllAccepted, _) => return None,
             (BatchEnd::Discarded(reason), Some(Sent { mark, id, question, receipt })) => {
+                let question = question.map(|question| *question);
                 self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
                 self.ack.discard(mark, reason, receipt);
                 let rest = sent.map(|sent| sent.mark).zip(rest);

@@ -270,7 +270,7 @@ fn open_questions_of_an_earlier_owner_are_asked_by_a_new_connection() {
     rig.feed(Event::Opened);
     rig.feed(Event::Claimed);
     rig.feed(taken(LeaseState::Held, items(&[1])));
-    let question = asking(7).envelope.unwrap().question.unwrap();
+    let question = asking(7).envelope.unwrap().question.map(|question| *question).unwrap();
     let actions = rig.feed(Event::Questions(vec![question]));
     assert_eq!((asked(&actions), delivered_ids(&actions)), (vec!["q7".to_owned()], vec![1]));
     let mut rig = Rig::new(Delivery::AtMostOnce);
