@@ -103,18 +103,16 @@ fn strip(text: &mut &str, end: &str) -> bool {
 
 /// Splits an integer, as JSON writes it, off the end of a text.
 fn integer(text: &str) -> Option<(&str, u64)> {
-    let digits = text.bytes().rev().take_while(u8::is_ascii_digit).count();
-    let (before, integer) = text.split_at(text.len() - digits);
-    if digits > 1 && integer.starts_with('0') {
-        return None;
-    }
-    Some((before, integer.parse().ok()?))
+    let before = text.bytes().rposition(|b| !b.is_ascii_digit())?;
+    let (before, integer) = text.split_at_checked(before + 1)?;
+    let has_leading_zero = integer.len() > 1 && integer.starts_with('0');
+    if has_leading_zero { None } else { Some((before, integer.parse().ok()?)) }
 }
 
-/// Splits a time off the end of a text. Beside the queue's own it says nothing, so only its form matters.
+/// Splits a time off the end of a text. Beside the queue's own time it says nothing, so it may be any string of that length.
 fn time(text: &str) -> Option<&str> {
     let (before, time) = text.split_at_checked(text.len().checked_sub(TIME)?)?;
-    time.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b':' | b'T')).then_some(before)
+    json::is_plain(time).then_some(before)
 }
 
 /// Tells whether params may go to the client as they are but for `_meta`: they have none, are on one line, and neither nest
