@@ -71,15 +71,20 @@ impl Queues for SharedQueues {
         const DOING: &str = "looking at a lease";
         let QueueKeys { lease, queue, .. } = self.line.keys.of(session);
         let arguments = lease::arguments(&self.line.config, owner, true);
-        let renew = Command::call(&RENEW, &[lease, queue], &arguments);
-        let answer = self.line.call(renew).await.map_err(|e| self.failed(DOING, e))?;
-        lease::renewed(answer).map(|(state, _)| state).map_err(|e| self.failed(DOING, e))
+        let renew = Command::call(&RENEW, &[&lease, &queue], &arguments);
+        let state = async { Ok(lease::renewed(self.line.call(renew).await?)?.0) };
+        let state = state.await.map_err(|e: QueueErrorKind| self.failed(DOING, e));
+        if !state.as_ref().is_ok_and(|state| *state != LeaseState::Reclaimed) {
+            self.line.wrote_lease(&queue, None);
+        }
+        state
     }
 
     async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
         const DOING: &str = "releasing a lease";
         let Line { config, keys, .. } = &*self.line;
-        let release = Command::call(&RELEASE, &[keys.of(session).lease], &[lease_value(owner, config)]);
+        let QueueKeys { queue, lease, .. } = keys.of(session);
+        let release = Command::call(&RELEASE, &[lease], &[lease_value(owner, config)]);
         let unlist = redis::cmd("ZREM").arg(keys.sessions()).arg(member(session, owner, config)).take();
         let released = async {
             let [released, unlisted] = self.line.send([release, unlist.into()]).await?.answers()?;
@@ -87,7 +92,11 @@ impl Queues for SharedQueues {
             unlisted?;
             Ok(released == 1)
         };
-        released.await.map_err(|e: QueueErrorKind| self.failed(DOING, e))
+        let released = released.await.map_err(|e: QueueErrorKind| self.failed(DOING, e));
+        if !matches!(released, Ok(false)) {
+            self.line.wrote_lease(&queue, None);
+        }
+        released
     }
 
     async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {

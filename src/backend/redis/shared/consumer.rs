@@ -123,6 +123,7 @@ impl SharedConsumer {
         match taken.lease {
             LeaseState::Held => self.permit().confirmed(mark),
             LeaseState::Reclaimed => {
+                self.line.wrote_lease(&self.place.queue, Some(&self.place));
                 if self.renewed(sent, mark).await? {
                     self.announce(now.0 / 1000).await;
                 }
@@ -195,7 +196,9 @@ impl SharedConsumer {
 
     async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit().mark());
-        let now: i64 = reply::number(self.write_lease(&CLAIM).await?)?;
+        let claimed = self.write_lease(&CLAIM).await;
+        self.line.wrote_lease(&self.place.queue, Some(&self.place));
+        let now: i64 = reply::number(claimed?)?;
         if self.renewed(sent, mark).await? {
             self.announce(now).await;
         }
@@ -205,6 +208,9 @@ impl SharedConsumer {
     async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit().mark());
         let (state, now) = lease::renewed(self.write_lease(&RENEW).await?)?;
+        if state == LeaseState::Reclaimed {
+            self.line.wrote_lease(&self.place.queue, Some(&self.place));
+        }
         if !state.is_ours() {
             self.permit().revoke();
         } else if self.renewed(sent, mark).await? {

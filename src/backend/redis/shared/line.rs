@@ -159,6 +159,16 @@ impl Line {
         self.queue(commands, Some(Arc::clone(place))).await
     }
 
+    /// Puts the lease of a queue in doubt to all on this line but the one who wrote it: Redis does not tell a connection of what it
+    /// wrote itself. To be called before the answer to the write is made use of.
+    pub(super) fn wrote_lease(&self, queue: &str, writer: Option<&Arc<Place>>) {
+        let state = lock(&self.state);
+        let others = state.places.get(queue).into_iter().flatten();
+        others
+            .filter(|other| writer.is_none_or(|writer| !Arc::ptr_eq(other, writer)))
+            .for_each(|other| other.permit.suspend());
+    }
+
     /// Sends the [`commands_to_read`](Self::commands_to_read) when the queue may not be empty any more, and at the latest at
     /// `end`. Returns their answers.
     ///
@@ -178,6 +188,9 @@ impl Line {
             state.ends.insert(end, Arc::clone(place));
             if is_stale {
                 self.end_wait(&mut state, place);
+                self.work.notify_one();
+            } else if state.ends.first_key_value().is_some_and(|(first, _)| *first == end) {
+                // The rounds sleep until the first end that they know.
                 self.work.notify_one();
             }
             reply
