@@ -61,26 +61,32 @@ pub trait McpSession: Send + Sync + 'static {
     }
 }
 
-/// What a session knows of its client's presence, to be watched.
+/// A session's knowledge of its client's presence, to be watched.
 #[derive(Debug, Clone)]
-pub struct Presence(watch::Receiver<SessionState>);
+pub struct Presence(
+    /// `None` for a client that can always be reached: there is nothing to watch.
+    Option<watch::Receiver<SessionState>>,
+);
 
 impl Presence {
     /// A client that can always be reached.
     pub fn always() -> Self {
-        let (_, receiver) = watch::channel(SessionState::Ready { opened: 0 });
-        Self(receiver)
+        Self(None)
     }
 
     /// How it is now.
     pub fn now(&self) -> SessionState {
-        *self.0.borrow()
+        self.0.as_ref().map_or(SessionState::Ready { opened: 0 }, |watched| *watched.borrow())
     }
 
     /// Ends when it is no longer `seen`.
     pub async fn changed_from(&mut self, seen: SessionState) {
-        if self.0.wait_for(|state| *state != seen).await.is_err() {
-            // The session that would change it is gone, so it stays as it is.
+        let has_changed = match &mut self.0 {
+            Some(watched) => watched.wait_for(|state| *state != seen).await.is_ok(),
+            None => self.now() != seen,
+        };
+        if !has_changed {
+            // Nobody is there any more who would change it, so it stays as it is.
             std::future::pending::<()>().await;
         }
     }
@@ -98,7 +104,7 @@ impl PresenceSender {
 
     /// A view of it.
     pub fn presence(&self) -> Presence {
-        Presence(self.0.subscribe())
+        Presence(Some(self.0.subscribe()))
     }
 
     /// The client opened its `opened`-th stream, or the one with that number receives again.

@@ -1,10 +1,11 @@
 //! What one subscriber is given, what it remembers while its client is away, and what it says at its end.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::guarded::Guarded;
 use super::stats::Stats;
@@ -23,20 +24,24 @@ const RELEASE: Duration = Duration::from_secs(2);
 /// release it stays below the time after which a subscriber is stopped by force.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// All that one subscriber needs.
-#[derive(Clone)]
+/// All that one subscriber needs, shared by everything that runs for it.
 pub(super) struct Post {
     pub(super) session_id: SessionId,
     pub(super) session: Guarded,
-    pub(super) queue: Arc<dyn Backend>,
-    pub(super) config: Arc<Config>,
+    pub(super) common: Arc<Common>,
     pub(super) owner: OwnerToken,
     pub(super) epoch: u64,
     pub(super) stats: Arc<Stats>,
+    pub(super) stop: StopSignal,
+    /// Answers and cancellations on their way to workers. They run on the subscriber's arbiter and end with it.
+    pub(super) settling: Settling,
+}
+
+/// All that the subscribers of one supervisor have in common.
+pub(super) struct Common {
+    pub(super) queue: Arc<dyn Backend>,
+    pub(super) config: Arc<Config>,
     pub(super) supervisor: Recipient<Ended>,
-    pub(super) stop: Arc<StopSignal>,
-    /// Number of answers and cancellations on their way to workers. They run on the subscriber's arbiter and end with it.
-    pub(super) settling: watch::Sender<usize>,
 }
 
 impl Post {
@@ -59,7 +64,8 @@ impl Post {
     /// Where another process owns the queue nothing is done: the client goes on there, and the questions are that
     /// process's to ask.
     pub(super) async fn cancel_open_questions(&self) {
-        let Self { queue, session_id, owner, .. } = self;
+        let Self { session_id, owner, .. } = self;
+        let queue = &self.common.queue;
         if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_ours) {
             return;
         }
@@ -68,18 +74,11 @@ impl Post {
         }
     }
 
-    /// Counts an answer or a cancellation that is on its way to its worker, for as long as the returned guard lives.
-    pub(super) fn count_settling(&self) -> Settling {
-        self.settling.send_modify(|count| *count += 1);
-        Settling(self.settling.clone())
-    }
-
     /// Waits until no answer and no cancellation is on its way to its worker.
     pub(super) async fn settled(&self) {
         // An answer that has arrived is counted by its own task, which runs first.
         tokio::task::yield_now().await;
-        // This end holds a sender, so the wait does not fail.
-        let _ = self.settling.subscribe().wait_for(|count| *count == 0).await;
+        self.settling.none().await;
     }
 
     /// Waits as [`settled`](Self::settled) does, for a short time only.
@@ -91,12 +90,41 @@ impl Post {
     }
 }
 
-/// Guard that counts one answer or one cancellation on its way to its worker.
-pub(super) struct Settling(watch::Sender<usize>);
+/// Number of answers and cancellations on their way to workers.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    count: AtomicUsize,
+    none: Notify,
+}
 
-impl Drop for Settling {
+/// Guard that counts one answer or one cancellation on its way to its worker.
+pub(super) struct Counted(Arc<Post>);
+
+impl Settling {
+    /// Counts one of a subscriber's for as long as the returned guard lives.
+    pub(super) fn count(post: &Arc<Post>) -> Counted {
+        post.settling.count.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(post))
+    }
+
+    /// Waits until there are none.
+    pub(super) async fn none(&self) {
+        loop {
+            let none = self.none.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        let settling = &self.0.settling;
+        if settling.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            settling.none.notify_waiters();
+        }
     }
 }
 
@@ -115,16 +143,17 @@ pub(super) struct Memory {
 impl Memory {
     /// Memory of a subscriber that begins. Calls the session's code.
     pub(super) fn new(post: &Post) -> Self {
-        let messages = match post.config.delivery() {
-            Delivery::AtLeastOnce => post.config.batch_messages(),
+        let config = &post.common.config;
+        let messages = match config.delivery() {
+            Delivery::AtLeastOnce => config.batch_messages(),
             Delivery::AtMostOnce => 1,
         };
         Self {
-            machine: Subscription::new(Arc::clone(&post.config)),
+            machine: Subscription::new(Arc::clone(config)),
             presence: post.session.presence(),
             owner: post.owner,
             limit: Arc::new(Mutex::new(
-                LineLimit::new(messages, post.config.batch_bytes()).for_messages_of(post.config.message_max_bytes()),
+                LineLimit::new(messages, config.batch_bytes()).for_messages_of(config.message_max_bytes()),
             )),
             ended_tasks: Arc::default(),
         }
@@ -144,20 +173,20 @@ pub(super) struct Ended {
 
 /// Tells the supervisor however the subscriber ends, also where it is dropped.
 pub(super) struct EndNotice {
-    pub(super) post: Post,
+    pub(super) post: Arc<Post>,
     pub(super) reason: ExitReason,
     pub(super) memory: Option<Box<Memory>>,
 }
 
 impl EndNotice {
-    pub(super) fn new(post: Post) -> Self {
+    pub(super) fn new(post: Arc<Post>) -> Self {
         Self { post, reason: ExitReason::Dropped, memory: None }
     }
 }
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
-        self.post.supervisor.do_send(Ended {
+        self.post.common.supervisor.do_send(Ended {
             session: self.post.session_id.clone(),
             epoch: self.post.epoch,
             reason: self.reason.clone(),

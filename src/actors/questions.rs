@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::clock;
 use super::guarded::text_of;
-use super::post::Post;
+use super::post::{Post, Settling};
 use crate::backend::questions::{close, settle_open};
 use crate::envelope::Timestamp;
 use crate::question::{Answer, Question};
@@ -48,13 +48,13 @@ struct Task {
 /// What one question needs.
 #[derive(Clone)]
 struct Desk {
-    post: Post,
+    post: Arc<Post>,
     turns: Arc<Semaphore>,
 }
 
 impl Asking {
-    pub(super) fn new(post: &Post) -> Self {
-        let desk = Desk { post: post.clone(), turns: Arc::new(Semaphore::new(AT_ONCE)) };
+    pub(super) fn new(post: Arc<Post>) -> Self {
+        let desk = Desk { post, turns: Arc::new(Semaphore::new(AT_ONCE)) };
         Self { desk, tasks: HashMap::new() }
     }
 
@@ -95,13 +95,13 @@ impl Drop for Asking {
 impl Desk {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
-            Ok(Some(answer)) => answer.within(self.post.config.message_max_bytes()),
+            Ok(Some(answer)) => answer.within(self.post.common.config.message_max_bytes()),
             // Nobody waits for it any more.
-            Ok(None) => return close(&*self.post.queue, &self.post.session_id, question).await,
+            Ok(None) => return close(&*self.post.common.queue, &self.post.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
-        let _settling = self.post.count_settling();
+        let _settling = Settling::count(&self.post);
         let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so this is tried for as long as it is of use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
@@ -120,7 +120,7 @@ impl Desk {
         for failures in 0.. {
             let seen = presence.now();
             let turn = self.turns.acquire().await.ok()?;
-            match self.post.queue.is_waiting(&question.task, &question.request_id).await {
+            match self.post.common.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
                     let elicit = AssertUnwindSafe(async { self.post.session.elicit(question).await }).catch_unwind();
@@ -155,7 +155,7 @@ impl Desk {
     async fn until_over(&self, question: &Question) {
         for looks in 0.. {
             tokio::time::sleep(BACKOFF.pause(looks, fastrand::f64())).await;
-            if let Ok(false) = self.post.queue.is_waiting(&question.task, &question.request_id).await {
+            if let Ok(false) = self.post.common.queue.is_waiting(&question.task, &question.request_id).await {
                 return;
             }
         }
@@ -163,7 +163,7 @@ impl Desk {
 
     async fn settle(&self, question: &Question, answer: &Answer) {
         for failures in 0.. {
-            match settle_open(&*self.post.queue, &self.post.session_id, question, answer).await {
+            match settle_open(&*self.post.common.queue, &self.post.session_id, question, answer).await {
                 Ok(settled) => {
                     tracing::debug!(session = ?self.post.session_id, ?settled, "a question was answered");
                     return;

@@ -12,11 +12,9 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 
 use super::clock;
-use super::guarded::{Guarded, drop_guarded, text_of};
+use super::guarded::{drop_guarded, text_of};
 use super::post::Post;
 use super::questions::Asking;
-use super::stop::StopSignal;
-use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::lock::lock;
 use crate::question::Question;
@@ -32,11 +30,10 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
 pub(super) struct SessionActor {
-    session: Guarded,
-    config: Arc<Config>,
-    asking: Asking,
+    post: Arc<Post>,
+    /// Questions that the client is asked; `None` until the first.
+    asking: Option<Asking>,
     ended: Arc<Mutex<EndedTasks>>,
-    stop: Arc<StopSignal>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -46,15 +43,8 @@ impl std::fmt::Debug for SessionActor {
 }
 
 impl SessionActor {
-    pub(super) fn new(post: &Post, ended: &Arc<Mutex<EndedTasks>>) -> Self {
-        let Post { session, config, stop, .. } = post;
-        Self {
-            session: session.clone(),
-            config: Arc::clone(config),
-            asking: Asking::new(post),
-            ended: Arc::clone(ended),
-            stop: Arc::clone(stop),
-        }
+    pub(super) fn new(post: Arc<Post>, ended: Arc<Mutex<EndedTasks>>) -> Self {
+        Self { post, asking: None, ended }
     }
 }
 
@@ -91,14 +81,13 @@ impl Handler<Deliver> for SessionActor {
     type Result = ResponseFuture<Option<Outcome>>;
 
     fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let delivery = deliver(self.session.clone(), Arc::clone(&self.config), Arc::clone(&self.ended), message);
-        let stop = Arc::clone(&self.stop);
+        let (post, ended) = (Arc::clone(&self.post), Arc::clone(&self.ended));
         Box::pin(async move {
             tokio::select! {
                 biased;
                 // The call under way is dropped. Its subscriber was dropped before, and asks for no outcome.
-                () = stop.forced() => None,
-                outcome = delivery => Some(outcome),
+                () = post.stop.forced() => None,
+                outcome = deliver(&post, &ended, message) => Some(outcome),
             }
         })
     }
@@ -108,7 +97,8 @@ impl Handler<Ask> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, Ask { questions, read_at }: Ask, _: &mut Context<Self>) {
-        self.asking.ask(questions, read_at);
+        let asking = self.asking.get_or_insert_with(|| Asking::new(Arc::clone(&self.post)));
+        asking.ask(questions, read_at);
     }
 }
 
@@ -116,16 +106,14 @@ impl Handler<StopAsking> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, _: StopAsking, _: &mut Context<Self>) {
-        self.asking.stop();
+        if let Some(asking) = &mut self.asking {
+            asking.stop();
+        }
     }
 }
 
-async fn deliver(
-    session: Guarded,
-    config: Arc<Config>,
-    ended: Arc<Mutex<EndedTasks>>,
-    Deliver { batch, read_at, permit }: Deliver,
-) -> Outcome {
+async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
+    let (session, config) = (&post.session, &post.common.config);
     let limit = config.hand_over_timeout() + GRACE;
     let mut delivery = Delivery::new(batch, read_at, permit);
     let mut turn = clock::now();
@@ -136,11 +124,11 @@ async fn deliver(
             now = clock::now();
             turn = now;
         }
-        let step = delivery.next(now, &lock(&ended));
+        let step = delivery.next(now, &lock(ended));
         match step {
             Step::HandOver(envelope) => {
                 let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
-                delivery.handed_over(answer, &config, &mut lock(&ended), fastrand::f64());
+                delivery.handed_over(answer, config, &mut lock(ended), fastrand::f64());
             }
             Step::Confirm => delivery.confirmed(attempt(limit, || session.confirm()).await),
             Step::Done(outcome) => return outcome,

@@ -30,7 +30,7 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// Owns one session's queue, on a dedicated or a shared arbiter. Started by the [`SupervisorActor`](super::SupervisorActor).
 pub(super) struct SessionSubscriberActor {
-    post: Post,
+    post: Arc<Post>,
     /// Says that the subscriber ends, also where its arbiter drops it before it begins. `None` once it has begun.
     notice: Option<EndNotice>,
     /// What it kept while its client was away, where it was parked before.
@@ -47,8 +47,12 @@ impl std::fmt::Debug for SessionSubscriberActor {
 }
 
 impl SessionSubscriberActor {
-    pub(super) fn new(post: Post, memory: Option<Box<Memory>>, predecessors: Vec<oneshot::Receiver<Forced>>) -> Self {
-        Self { notice: Some(EndNotice::new(post.clone())), post, queues: None, memory, predecessors }
+    pub(super) fn new(
+        post: Arc<Post>,
+        memory: Option<Box<Memory>>,
+        predecessors: Vec<oneshot::Receiver<Forced>>,
+    ) -> Self {
+        Self { notice: Some(EndNotice::new(Arc::clone(&post))), post, queues: None, memory, predecessors }
     }
 }
 
@@ -64,7 +68,7 @@ impl Actor for SessionSubscriberActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let post = self.post.clone();
+        let post = Arc::clone(&self.post);
         let predecessors = std::mem::take(&mut self.predecessors);
         let memory = self.memory.take();
         let (Some(mut notice), Some(queues)) = (self.notice.take(), self.queues.take()) else { return ctx.stop() };
@@ -74,11 +78,10 @@ impl Actor for SessionSubscriberActor {
                 // Their ends, their being dropped, or the time: whatever comes first. For all at once: a client that came
                 // back many times must not wait for each of them.
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
-                let stop = Arc::clone(&post.stop);
                 let worked = tokio::select! {
                     biased;
-                    () = stop.forced() => return,
-                    worked = AssertUnwindSafe(work(post, queues, memory)).catch_unwind() => worked,
+                    () = post.stop.forced() => return,
+                    worked = AssertUnwindSafe(work(Arc::clone(&post), queues, memory)).catch_unwind() => worked,
                 };
                 (notice.reason, notice.memory) = match worked {
                     Ok((reason, memory)) => (reason, Some(memory)),
@@ -86,7 +89,7 @@ impl Actor for SessionSubscriberActor {
                 };
                 if notice.reason != ExitReason::Parked {
                     // The arbiter ends, and with it all that runs there. Who parks has waited already.
-                    notice.post.settled_soon().await;
+                    post.settled_soon().await;
                 }
             }
             .into_actor(self)
@@ -95,9 +98,9 @@ impl Actor for SessionSubscriberActor {
     }
 }
 
-async fn work(post: Post, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
+async fn work(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
     let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
-    let session = SessionActor::new(&post, &memory.ended_tasks).start();
+    let session = SessionActor::new(Arc::clone(&post), Arc::clone(&memory.ended_tasks)).start();
     Driver::new(post, queues, memory, Some(session)).run().await
 }
 
@@ -105,13 +108,14 @@ async fn work(post: Post, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) 
 mod tests {
     use async_trait::async_trait;
     use serde_json::json;
-    use tokio::sync::{mpsc, watch};
+    use tokio::sync::mpsc;
 
     use super::notes::note;
     use super::*;
     use crate::actors::guarded::Guarded;
-    use crate::actors::post::Ended;
+    use crate::actors::post::{Common, Ended, Settling};
     use crate::actors::stats::Stats;
+    use crate::actors::stop::StopSignal;
     use crate::backend::{OwnerToken, Posed};
     use crate::config::Config;
     use crate::connect::connect;
@@ -150,28 +154,32 @@ mod tests {
     }
 
     /// A subscriber's post, whose client has just opened its stream.
-    async fn post(name: &str) -> (Post, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
+    async fn post(name: &str) -> (Arc<Post>, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
         let (ended, ends) = mpsc::unbounded_channel();
         let session = Arc::new(Session(PresenceSender::new()));
         session.0.ready(1);
         let config = Arc::new(Config::default());
+        let common = Common {
+            queue: connect(&format!("memory://subscriber-{name}"), Arc::clone(&config)).await.unwrap(),
+            config,
+            supervisor: Supervisor(ended).start().recipient(),
+        };
         let post = Post {
             session_id: SessionId::new("s").unwrap(),
             session: Guarded::new(session.clone()),
-            queue: connect(&format!("memory://subscriber-{name}"), Arc::clone(&config)).await.unwrap(),
-            config,
+            common: Arc::new(common),
             owner: OwnerToken::new(),
             epoch: 1,
             stats: Arc::new(Stats::new()),
-            supervisor: Supervisor(ended).start().recipient(),
-            stop: Arc::default(),
-            settling: watch::Sender::new(0),
+            stop: StopSignal::default(),
+            settling: Settling::default(),
         };
-        (post, session, ends)
+        (Arc::new(post), session, ends)
     }
 
-    fn start(post: &Post) {
-        SessionSubscriberActor::new(post.clone(), None, Vec::new()).start_over(Arc::clone(&post.queue).share());
+    fn start(post: &Arc<Post>) {
+        let queues = Arc::clone(&post.common.queue).share();
+        SessionSubscriberActor::new(Arc::clone(post), None, Vec::new()).start_over(queues);
     }
 
     #[actix::test]
@@ -179,17 +187,17 @@ mod tests {
         let (post, ..) = post("discards").await;
         let task = TaskKey::anonymous("t").unwrap();
         let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
-        let posed = post.queue.pose(&task, "q", request.clone(), Duration::from_secs(60)).await.unwrap();
+        let posed = post.common.queue.pose(&task, "q", request.clone(), Duration::from_secs(60)).await.unwrap();
         assert!(matches!(posed, Posed::Done(_)));
         let elicitation = Elicitation::url("Go", "https://example.org", "e");
         let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
         let question =
             Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline: deadline.to_system() };
         note(&post, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
-        assert!(post.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
-        assert_eq!(*post.settling.borrow(), 1, "it is counted");
+        assert!(post.common.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
+        assert_eq!(post.settling.none().now_or_never(), None, "it is counted");
         post.settled().await;
-        assert!(!post.queue.is_waiting(&task, "q").await.unwrap());
+        assert!(!post.common.queue.is_waiting(&task, "q").await.unwrap());
     }
 
     #[actix::test]
@@ -197,7 +205,7 @@ mod tests {
         tokio::time::pause();
         for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Left, ExitReason::Closed] {
             let (post, session, mut ends) = post(&format!("{reason:?}")).await;
-            let settling = post.count_settling();
+            let settling = Settling::count(&post);
             start(&post);
             match reason {
                 ExitReason::Parked => session.0.away(),
@@ -216,7 +224,7 @@ mod tests {
     async fn a_subscriber_that_stops_waits_for_a_short_time_only() {
         tokio::time::pause();
         let (post, _session, mut ends) = post("patience").await;
-        let _settling = post.count_settling();
+        let _settling = Settling::count(&post);
         start(&post);
         post.stop.ask();
         assert_eq!(ends.recv().await, Some(ExitReason::Stopped));

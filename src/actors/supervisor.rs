@@ -4,23 +4,23 @@
 //! comes ([`Ended`]), and this actor decides: restart with backoff within a budget, or drop it from the registry.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::{oneshot, watch};
 
 use self::child::{Child, Ending, Runs};
+use self::endings::Endings;
 use self::host::{Host, SharedArbiters};
 use self::limits::{Limits, Place};
 use super::arbiters::Arbiters;
-use super::clock;
 use super::guarded::Guarded;
-use super::post::{Ended, Forced, Memory, Post};
+use super::post::{Common, Ended, Memory, Post, Settling};
 use super::stats::Stats;
+use super::stop::StopSignal;
 use super::subscriber::SessionSubscriberActor;
 use super::subscriber::driver::Driver;
-use super::{Placement, SubscriberInfo, SubscriberState};
+use super::{Placement, SubscriberInfo};
 use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
 use crate::retry::RestartBudget;
@@ -29,10 +29,12 @@ use crate::session_id::SessionId;
 use crate::subscription::ExitReason;
 
 mod child;
+mod endings;
 mod host;
 mod limits;
 mod parked;
 mod places;
+mod restarts;
 mod shutdown;
 
 pub use self::shutdown::{Shutdown, ShutdownReport};
@@ -41,8 +43,24 @@ pub use self::shutdown::{Shutdown, ShutdownReport};
 const RESTARTS: usize = 5;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How much longer than one hand-over may last a stopping subscriber may take before it is dropped.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Arbiter for one subscriber that is about to start.
+struct Room {
+    placement: Placement,
+    host: Host,
+}
+
+/// Properties of a subscriber that a restart does not change.
+struct Identity {
+    session_id: SessionId,
+    session: Guarded,
+    stats: Arc<Stats>,
+}
+
+impl Identity {
+    fn of(Post { session_id, session, stats, .. }: &Post) -> Self {
+        Self { session_id: session_id.clone(), session: session.clone(), stats: Arc::clone(stats) }
+    }
+}
 
 /// Keeps one subscriber per session of this process.
 ///
@@ -55,8 +73,9 @@ pub struct SupervisorActor {
     shared_arbiters: SharedArbiters,
     limits: Limits,
     children: HashMap<SessionId, Child>,
-    /// Those that were asked to stop, or were replaced, and have not ended yet.
-    ending: HashMap<u64, Ending>,
+    endings: Endings,
+    /// State that the subscribers share.
+    common: Weak<Common>,
     /// Parked ones whose clients are back and for whom there is no place, with their epochs; the longest waiting first.
     waiting: VecDeque<(SessionId, u64)>,
     /// Whether a timer runs at whose end those that wait are tried again, as there was no thread.
@@ -71,7 +90,7 @@ impl std::fmt::Debug for SupervisorActor {
         f.debug_struct("SupervisorActor")
             .field("queue", &self.queue)
             .field("subscribers", &self.children.len())
-            .field("ending", &self.ending.len())
+            .field("ending", &self.endings.len())
             .finish_non_exhaustive()
     }
 }
@@ -84,7 +103,7 @@ impl std::fmt::Debug for SupervisorActor {
 /// The subscriber is dedicated while fewer than [`Config::dedicated_limit`] run, and shared beyond, up to
 /// [`Config::shared_limit`]: see [`Placement`].
 ///
-/// A subscriber whose client is away ([`SubscriberState::Parked`]) holds no thread, no connection and no place in
+/// A subscriber whose client is away ([`SubscriberState::Parked`](super::SubscriberState::Parked)) holds no thread, no connection and no place in
 /// these limits. With the client back it is started again, by this message or by itself.
 ///
 /// # Errors
@@ -153,7 +172,8 @@ impl SupervisorActor {
             shared_arbiters: SharedArbiters::new(),
             limits: Limits::default(),
             children: HashMap::new(),
-            ending: HashMap::new(),
+            endings: Endings::default(),
+            common: Weak::new(),
             waiting: VecDeque::new(),
             retrying: false,
             epochs: 0,
@@ -161,8 +181,11 @@ impl SupervisorActor {
         }
     }
 
-    /// Chooses the placement of a subscriber that takes the place of `replaced`, if that has one, and finds its arbiter.
-    fn host(&mut self, replaced: Option<&SessionId>) -> Result<(Placement, Host), EnsureError> {
+    /// Finds an arbiter for a subscriber that takes the place of `replaced`, if that has one.
+    ///
+    /// # Errors
+    /// [`EnsureError`] where no place is free, or no arbiter can be started.
+    fn room(&mut self, replaced: Option<&SessionId>) -> Result<Room, EnsureError> {
         let place = replaced.and_then(|session_id| self.children.get(session_id)?.place.as_ref());
         let placement = self.limits.choose(&self.config, place)?;
         let host = match placement {
@@ -172,124 +195,50 @@ impl SupervisorActor {
             }
             Placement::Shared => Host::Shared(self.shared_arbiters.least_loaded(self.arbiters)?),
         };
-        Ok((placement, host))
+        Ok(Room { placement, host })
     }
 
-    #[allow(clippy::too_many_arguments)] // each is a part of one child
+    /// Starts a subscriber where there is room, as the next epoch of `identity`.
     fn start_child(
         &mut self,
-        session_id: SessionId,
-        session: Guarded,
-        stats: Arc<Stats>,
+        Room { placement, host }: Room,
+        identity: Identity,
         restarts: RestartBudget,
-        host: Host,
-        place: Place,
         memory: Option<Box<Memory>>,
         ctx: &Context<Self>,
     ) {
+        let Identity { session_id, session, stats } = identity;
         self.epochs += 1;
-        let post = Post {
+        let post = Arc::new(Post {
             session_id: session_id.clone(),
             session,
-            queue: Arc::clone(&self.queue),
-            config: Arc::clone(&self.config),
+            common: self.common(ctx),
             owner: memory.as_ref().map_or_else(OwnerToken::new, |memory| memory.owner),
             epoch: self.epochs,
             stats,
-            supervisor: ctx.address().recipient(),
-            stop: Arc::default(),
-            settling: watch::Sender::new(0),
-        };
-        // Whatever still ends under this id ends first, so that what it has in hand is put down.
-        let predecessors =
-            self.ending.values_mut().filter(|ending| ending.post.session_id == session_id).map(Ending::watch).collect();
-        let subscriber = SessionSubscriberActor::new(post.clone(), memory, predecessors);
+            stop: StopSignal::default(),
+            settling: Settling::default(),
+        });
+        // Whatever still ends under this id ends first, so that what it has under way is put down.
+        let predecessors = self.endings.of(&session_id).map(Ending::watch).collect();
+        let subscriber = SessionSubscriberActor::new(Arc::clone(&post), memory, predecessors);
         host.start(subscriber, &self.queue);
-        self.children.insert(session_id, Child { post, runs: Runs::On(host), place: Some(place), restarts });
+        let place = Some(self.limits.take(placement));
+        self.children.insert(session_id, Child { post, runs: Runs::On(host), place, restarts });
     }
 
-    /// Asks a child to stop, and what is told when it has.
-    fn stop_child(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Option<oneshot::Receiver<Forced>> {
-        let Child { post, runs, place: _, restarts: _ } = self.children.remove(session_id)?;
-        // It may have ended already: then its notice is on its way.
-        post.stop.ask();
-        let (ended, end) = oneshot::channel();
-        // One that pauses before a restart has ended: `ended` is dropped, which says so.
-        if matches!(runs, Runs::Pausing) {
-            return Some(end);
-        }
-        let epoch = post.epoch;
-        if matches!(runs, Runs::On(_)) {
-            // A parked one ends at once, or as soon as the queue answers: thousands of them need no timer each.
-            let patience = self.config.hand_over_timeout() + STOP_GRACE;
-            ctx.run_later(patience, move |supervisor, ctx| supervisor.end(epoch, true, ctx));
-        }
-        self.ending.insert(epoch, Ending { post, runs, waiters: vec![ended] });
-        Some(end)
-    }
-
-    /// Gives an ended subscriber's thread back. One that did not end by itself has its lease released for it.
-    fn end(&mut self, epoch: u64, by_force: bool, ctx: &mut Context<Self>) {
-        let Some(Ending { post, runs, waiters }) = self.ending.remove(&epoch) else { return };
-        if matches!(runs, Runs::Parked(_)) {
-            return;
-        }
-        let work = async move {
-            if by_force {
-                // Before the release: what still ran could take the lease again behind it.
-                runs.stop(&post);
-                let Post { session_id: session, queue, owner, .. } = post;
-                tracing::warn!(?session, "a subscriber did not stop in time; it is dropped");
-                if let Err(error) = queue.release(&session, owner).await {
-                    tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
-                }
-                // A thread that never comes to an await point would hold up its waiters for ever.
-                waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
-                runs.end().await;
-            } else {
-                runs.end().await;
-                drop(waiters);
-            }
-        };
-        ctx.spawn(work.into_actor(self));
-    }
-
-    /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
-    fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
-        let Some(child) = self.children.get_mut(session_id) else { return };
-        let Post { epoch, stats, .. } = &child.post;
-        let epoch = *epoch;
-        stats.set_error(&reason);
-        stats.set_state(SubscriberState::BackingOff);
-        let ran = std::mem::replace(&mut child.runs, Runs::Pausing);
-        let earlier = child.restarts.spend(clock::now());
-        ctx.spawn(ran.end().into_actor(self));
-        let Some(earlier) = earlier else {
-            tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
-            self.children.remove(session_id);
-            self.give_places(ctx);
-            return;
-        };
-        let pause = self.config.backoff().pause(earlier, fastrand::f64());
-        tracing::error!(session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
-        let session_id = session_id.clone();
-        ctx.run_later(pause, move |supervisor, ctx| supervisor.start_again(session_id, epoch, ctx));
-    }
-
-    fn start_again(&mut self, session_id: SessionId, epoch: u64, ctx: &mut Context<Self>) {
-        // Meanwhile it may have been stopped, or the client have come back with another object.
-        if self.children.get(&session_id).is_none_or(|child| child.post.epoch != epoch) {
-            return;
-        }
-        let (placement, host) = match self.host(Some(&session_id)) {
-            Ok(host) => host,
-            Err(error) => return self.restart(&session_id, &error.to_string(), ctx),
-        };
-        if let Some(Child { post, restarts, place, .. }) = self.children.remove(&session_id) {
-            drop(place);
-            let place = self.limits.take(placement);
-            self.start_child(session_id, post.session, post.stats, restarts, host, place, None, ctx);
-        }
+    /// Returns what the subscribers have in common. They alone keep it, and with it the supervisor alive: a supervisor that
+    /// held its own address would never end.
+    fn common(&mut self, ctx: &Context<Self>) -> Arc<Common> {
+        self.common.upgrade().unwrap_or_else(|| {
+            let common = Arc::new(Common {
+                queue: Arc::clone(&self.queue),
+                config: Arc::clone(&self.config),
+                supervisor: ctx.address().recipient(),
+            });
+            self.common = Arc::downgrade(&common);
+            common
+        })
     }
 }
 
@@ -314,11 +263,10 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
             None => Ensured::Started,
         };
         // Before the old one is stopped: where it cannot be replaced it goes on.
-        let (placement, host) = self.host(Some(&session_id))?;
+        let room = self.room(Some(&session_id))?;
         self.stop_child(&session_id, ctx);
-        let place = self.limits.take(placement);
-        let restarts = RestartBudget::new(RESTARTS, RESTARTS_WITHIN);
-        self.start_child(session_id, session, Arc::new(Stats::new()), restarts, host, place, None, ctx);
+        let identity = Identity { session_id, session, stats: Arc::new(Stats::new()) };
+        self.start_child(room, identity, RestartBudget::new(RESTARTS, RESTARTS_WITHIN), None, ctx);
         Ok(ensured)
     }
 }
@@ -372,12 +320,12 @@ impl Handler<Ended> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, Ended { session, epoch, reason, memory }: Ended, ctx: &mut Context<Self>) {
-        if let Some(ending) = self.ending.get(&epoch) {
+        if let Some(ending) = self.endings.get(&session, epoch) {
             // A stop came while it parked: the machine ends as a parked one does.
             if let (ExitReason::Parked, Some(memory)) = (reason, memory) {
-                actix_rt::spawn(Driver::parked(ending.post.clone(), memory).run());
+                actix_rt::spawn(Driver::parked(Arc::clone(&ending.post), memory).run());
             }
-            self.end(epoch, false, ctx);
+            self.end(&session, epoch, false);
             return;
         }
         if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
@@ -388,7 +336,7 @@ impl Handler<Ended> for SupervisorActor {
             (ExitReason::Closed | ExitReason::Left | ExitReason::Stopped, _) => {
                 tracing::debug!(?session, "a subscriber has ended");
                 if let Some(child) = self.children.remove(&session) {
-                    ctx.spawn(child.runs.end().into_actor(self));
+                    child.runs.end_then(|| {});
                 }
                 self.give_places(ctx);
             }

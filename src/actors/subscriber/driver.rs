@@ -23,7 +23,7 @@ type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 type Answer = (Option<Box<dyn Consumer>>, Event);
 
 pub(in crate::actors) struct Driver {
-    post: Post,
+    post: Arc<Post>,
     /// Queues that the subscriber takes from: the backend itself, or those that an arbiter shares.
     queues: Arc<dyn Queues>,
     memory: Box<Memory>,
@@ -38,7 +38,7 @@ pub(in crate::actors) struct Driver {
 
 impl Driver {
     pub(in crate::actors) fn new(
-        post: Post,
+        post: Arc<Post>,
         queues: Arc<dyn Queues>,
         memory: Box<Memory>,
         session: Option<Addr<SessionActor>>,
@@ -47,14 +47,14 @@ impl Driver {
     }
 
     /// Driver of a parked subscriber, which releases its lease over the backend's own connections.
-    pub(in crate::actors) fn parked(post: Post, memory: Box<Memory>) -> Self {
-        let queues = Arc::clone(&post.queue) as Arc<dyn Queues>;
+    pub(in crate::actors) fn parked(post: Arc<Post>, memory: Box<Memory>) -> Self {
+        let queues = Arc::clone(&post.common.queue) as Arc<dyn Queues>;
         Self::new(post, queues, memory, None)
     }
 
     /// Runs the machine, from the client's presence on, until the subscriber exits.
     pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<Memory>) {
-        let (mut presence, stop) = (self.memory.presence.clone(), Arc::clone(&self.post.stop));
+        let (mut presence, post) = (self.memory.presence.clone(), Arc::clone(&self.post));
         let permit = Arc::clone(self.memory.machine.permit());
         let (mut seen, mut is_stopping) = (presence.now(), false);
         let mut event = Event::Presence(seen);
@@ -72,7 +72,7 @@ impl Driver {
             let deadline = self.memory.machine.deadline();
             event = tokio::select! {
                 biased;
-                () = stop.asked(), if !is_stopping => {
+                () = post.stop.asked(), if !is_stopping => {
                     is_stopping = true;
                     Event::Stop
                 }
@@ -119,7 +119,7 @@ impl Driver {
     }
 
     fn begin(&mut self, operation: Operation) {
-        let (connection, post, queues) = (self.connection.take(), self.post.clone(), Arc::clone(&self.queues));
+        let (connection, post, queues) = (self.connection.take(), Arc::clone(&self.post), Arc::clone(&self.queues));
         let (permit, limit) = (Arc::clone(self.memory.machine.permit()), Arc::clone(&self.memory.limit));
         self.operation = Some(Box::pin(async move {
             perform(operation, connection, &post, &*queues, permit, limit)

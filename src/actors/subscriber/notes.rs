@@ -1,13 +1,15 @@
 //! Notes of a machine: for the log, the statistics, and the workers whose questions nobody will answer.
 
-use crate::actors::post::Post;
+use std::sync::Arc;
+
+use crate::actors::post::{Post, Settling};
 use crate::backend::questions::settle_open;
 use crate::fate::DiscardReason;
 use crate::question::{Answer, Question};
 use crate::subscription::{Fate, Note};
 
 /// Writes a note to the log and the statistics.
-pub(in crate::actors) fn note(post: &Post, note: Note) {
+pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
     let (session, stats) = (&post.session_id, &post.stats);
     match note {
         Note::Delivered(count) => stats.add_delivered(count),
@@ -66,11 +68,11 @@ pub(in crate::actors) fn note(post: &Post, note: Note) {
 }
 
 /// Settles a question that nobody will answer, beside the deliveries: its worker is told why, at once.
-fn cancel(post: &Post, question: Question, why: String) {
-    let (post, settling) = (post.clone(), post.count_settling());
+fn cancel(post: &Arc<Post>, question: Question, why: String) {
+    let (post, settling) = (Arc::clone(post), Settling::count(post));
     actix_rt::spawn(async move {
         let answer = Answer::cancelled(why);
-        if let Err(error) = settle_open(&*post.queue, &post.session_id, &question, &answer).await {
+        if let Err(error) = settle_open(&*post.common.queue, &post.session_id, &question, &answer).await {
             let consequence = "its worker waits until its time is over";
             tracing::warn!(session = ?post.session_id, %error, consequence, "cancelling a question failed");
         }
@@ -79,13 +81,13 @@ fn cancel(post: &Post, question: Question, why: String) {
 }
 
 /// Records the outcome of a notification that is in no queue any more, beside the deliveries, where an outcome is kept.
-pub(in crate::actors) fn record(post: &Post, fate: Fate, raw: Vec<u8>) {
-    if fate.receipt.is_none() && (fate.discarded.is_none() || post.config.dead_letters() == 0) {
+pub(in crate::actors) fn record(post: &Arc<Post>, fate: Fate, raw: Vec<u8>) {
+    if fate.receipt.is_none() && (fate.discarded.is_none() || post.common.config.dead_letters() == 0) {
         return;
     }
-    let (post, settling) = (post.clone(), post.count_settling());
+    let (post, settling) = (Arc::clone(post), Settling::count(post));
     actix_rt::spawn(async move {
-        if let Err(error) = post.queue.record(&post.session_id, &fate, &raw).await {
+        if let Err(error) = post.common.queue.record(&post.session_id, &fate, &raw).await {
             let consequence = "its receipt and its dead letter are lost";
             tracing::error!(session = ?post.session_id, %error, consequence, "recording an outcome failed");
         }

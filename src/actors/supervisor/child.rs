@@ -1,5 +1,8 @@
 //! State of each subscriber in the supervisor: its host, its place, and the waiters for its end.
 
+use std::sync::Arc;
+
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::host::Host;
@@ -10,7 +13,7 @@ use crate::retry::RestartBudget;
 
 /// One subscriber of the registry.
 pub(super) struct Child {
-    pub(super) post: Post,
+    pub(super) post: Arc<Post>,
     pub(super) runs: Runs,
     /// Place within the limits of the process; `None` while the client is away.
     pub(super) place: Option<Place>,
@@ -44,11 +47,20 @@ impl Runs {
             arbiter.end().await;
         }
     }
+
+    /// Ends, then calls `next`: at once, and without a task, where no arbiter is to be stopped.
+    pub(super) fn end_then(self, next: impl FnOnce() + 'static) {
+        if matches!(self, Self::On(Host::Dedicated(_))) {
+            actix_rt::spawn(self.end().map(|()| next()));
+        } else {
+            next();
+        }
+    }
 }
 
 /// A subscriber that was asked to stop, or was replaced, and has not ended yet.
 pub(super) struct Ending {
-    pub(super) post: Post,
+    pub(super) post: Arc<Post>,
     pub(super) runs: Runs,
     /// Answers to stops, successors and shutdowns that wait for the end. Dropped when it has ended by itself.
     pub(super) waiters: Vec<oneshot::Sender<Forced>>,

@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::prelude::*;
 use actix_rt::task::JoinHandle;
@@ -33,7 +34,7 @@ pub(super) struct Parked {
 }
 
 impl Parked {
-    pub(super) fn new(post: Post, memory: Box<Memory>, supervisor: Recipient<Returned>) -> Self {
+    pub(super) fn new(post: Arc<Post>, memory: Box<Memory>, supervisor: Recipient<Returned>) -> Self {
         let presence = memory.presence.clone();
         let memory = Rc::new(RefCell::new(Some(memory)));
         let watch = actix_rt::spawn(watch(post, presence.clone(), Rc::clone(&memory), supervisor));
@@ -61,12 +62,12 @@ pub(super) struct Returned {
 
 /// Waits for the client, for the end of its session, or for a stop. At the last two the subscriber ends.
 async fn watch(
-    post: Post,
+    post: Arc<Post>,
     mut presence: Presence,
     memory: Rc<RefCell<Option<Box<Memory>>>>,
     supervisor: Recipient<Returned>,
 ) {
-    let mut notice = EndNotice::new(post.clone());
+    let mut notice = EndNotice::new(Arc::clone(&post));
     let mut seen = SessionState::Away;
     loop {
         let deadline = memory.borrow().as_ref().and_then(|memory| memory.machine.deadline());
@@ -90,13 +91,13 @@ async fn watch(
     }
     let ended = memory.borrow_mut().take();
     if let Some(memory) = ended {
-        (notice.reason, _) = Driver::parked(post.clone(), memory).run().await;
+        (notice.reason, _) = Driver::parked(Arc::clone(&post), memory).run().await;
         post.settled_soon().await;
     }
 }
 
 /// Has a parked machine discard a notification whose time to live is over.
-fn pass_time(post: &Post, machine: &mut Subscription) {
+fn pass_time(post: &Arc<Post>, machine: &mut Subscription) {
     if let Err(defect) = machine.handle(Event::Timer, clock::now(), 0.0) {
         tracing::error!(session = ?post.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");
     }

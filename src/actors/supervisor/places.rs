@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::SupervisorActor;
 use super::child::{Child, Runs};
 use super::parked::{Parked, Returned};
+use super::{Identity, SupervisorActor};
 use crate::actors::post::Memory;
 use crate::session::{EnsureError, SessionState};
 use crate::session_id::SessionId;
@@ -16,10 +16,10 @@ impl SupervisorActor {
     /// Takes the arbiter and the place of a subscriber whose client is away.
     pub(super) fn park(&mut self, session_id: &SessionId, memory: Box<Memory>, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
-        let parked = Parked::new(child.post.clone(), memory, ctx.address().recipient());
+        let parked = Parked::new(Arc::clone(&child.post), memory, ctx.address().recipient());
         let ran = std::mem::replace(&mut child.runs, Runs::Parked(parked));
         child.place = None;
-        ctx.spawn(ran.end().into_actor(self));
+        ran.end_then(|| {});
         // First of all this one, where its client came back meanwhile: it was promised a subscriber.
         self.start_returned(session_id, ctx);
         self.give_places(ctx);
@@ -60,11 +60,10 @@ impl SupervisorActor {
             return Ok(());
         }
         let memory = Rc::clone(&parked.memory);
-        let (placement, host) = self.host(None)?;
+        let room = self.room(None)?;
         let memory = memory.borrow_mut().take();
         if let Some(Child { post, restarts, .. }) = self.children.remove(session_id) {
-            let place = self.limits.take(placement);
-            self.start_child(session_id.clone(), post.session, post.stats, restarts, host, place, memory, ctx);
+            self.start_child(room, Identity::of(&post), restarts, memory, ctx);
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl Handler<Shutdown> for SupervisorActor {
         self.waiting.clear();
         let mut report = ShutdownReport::default();
         let (mut ends, mut stats) = (Vec::new(), Vec::new());
-        for ending in self.ending.values_mut() {
+        for ending in self.endings.all() {
             stats.push(Arc::clone(&ending.post.stats));
             ends.push(ending.watch());
         }
@@ -71,7 +71,7 @@ impl Handler<Shutdown> for SupervisorActor {
             let _ = tokio::time::timeout(drain, all).await;
         };
         Box::pin(drained.into_actor(self).then(move |(), supervisor, _| {
-            let left: Vec<_> = supervisor.ending.drain().map(|(_, ending)| ending).collect();
+            let left: Vec<_> = supervisor.endings.take();
             report.forced = left.len() + forced.get();
             report.stopped = count.saturating_sub(report.forced);
             let queue = Arc::clone(&supervisor.queue);

@@ -1,0 +1,59 @@
+//! Restarting subscribers that failed: after a pause, within a budget.
+
+use actix::prelude::*;
+
+use super::child::{Child, Runs};
+use super::{Identity, SupervisorActor};
+use crate::actors::{SubscriberState, clock};
+use crate::session_id::SessionId;
+
+/// The pause of a subscriber that failed is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct StartAgain {
+    session: SessionId,
+    epoch: u64,
+}
+
+impl SupervisorActor {
+    /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
+    pub(super) fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
+        let Some(child) = self.children.get_mut(session_id) else { return };
+        let epoch = child.post.epoch;
+        child.post.stats.set_error(&reason);
+        child.post.stats.set_state(SubscriberState::BackingOff);
+        std::mem::replace(&mut child.runs, Runs::Pausing).end_then(|| {});
+        let Some(earlier) = child.restarts.spend(clock::now()) else {
+            tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
+            self.children.remove(session_id);
+            self.give_places(ctx);
+            return;
+        };
+        let pause = self.config.backoff().pause(earlier, fastrand::f64());
+        tracing::error!(session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
+        let (session, supervisor) = (session_id.clone(), ctx.address());
+        // Not in the context, which polls all that it has at each message: thousands may fail together.
+        actix_rt::spawn(async move {
+            tokio::time::sleep(pause).await;
+            supervisor.do_send(StartAgain { session, epoch });
+        });
+    }
+}
+
+impl Handler<StartAgain> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, StartAgain { session, epoch }: StartAgain, ctx: &mut Context<Self>) {
+        // Meanwhile it may have been stopped, or the client have come back with another object.
+        if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
+            return;
+        }
+        let room = match self.room(Some(&session)) {
+            Ok(room) => room,
+            Err(error) => return self.restart(&session, &error.to_string(), ctx),
+        };
+        if let Some(Child { post, restarts, .. }) = self.children.remove(&session) {
+            self.start_child(room, Identity::of(&post), restarts, None, ctx);
+        }
+    }
+}
