@@ -115,7 +115,7 @@ impl Handler<StopAsking> for SessionActor {
 async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
     let (session, config) = (&post.session, &post.common.config);
     let limit = config.hand_over_timeout() + GRACE;
-    let mut delivery = Delivery::new(batch, read_at, permit);
+    let mut delivery = Delivery::new(batch, read_at, Arc::clone(&permit));
     let mut turn = clock::now();
     loop {
         let mut now = clock::now();
@@ -129,6 +129,10 @@ async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_a
             Step::HandOver(envelope) => {
                 let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
                 delivery.handed_over(answer, config, &mut lock(ended), fastrand::f64());
+                if post.stop.is_asked() {
+                    // The machine does so too, but hears of the stop no sooner than this thread's other tasks have a turn.
+                    permit.close();
+                }
             }
             Step::Confirm => delivery.confirmed(attempt(limit, || session.confirm()).await),
             Step::Done(outcome) => return outcome,

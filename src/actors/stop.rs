@@ -25,6 +25,11 @@ impl StopSignal {
         self.raise(FORCED);
     }
 
+    /// Returns whether the subscriber is asked to stop.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is(ASKED)
+    }
+
     /// Ends when the subscriber is asked to stop.
     pub(super) async fn asked(&self) {
         self.reached(ASKED).await;
@@ -40,10 +45,14 @@ impl StopSignal {
         self.raised.notify_waiters();
     }
 
+    fn is(&self, level: u8) -> bool {
+        self.level.load(Ordering::Acquire) >= level
+    }
+
     async fn reached(&self, level: u8) {
         loop {
             let raised = self.raised.notified();
-            if self.level.load(Ordering::Acquire) >= level {
+            if self.is(level) {
                 return;
             }
             raised.await;
