@@ -1,5 +1,7 @@
 //! Names of the keys in Redis, FastMCP's and ours. Everything that says where something lies stands here.
 
+use std::fmt::Write;
+
 use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
@@ -51,7 +53,9 @@ impl Keys {
     }
 
     pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
-        let queue = format!("{}{session}", self.of_all());
+        let mut queue = self.of_all();
+        // Writing to a string does not fail.
+        let _ = write!(queue, "{session}");
         QueueKeys {
             lease: self.companion(&queue, "lease"),
             questions: self.companion(&queue, "questions"),
@@ -97,7 +101,7 @@ impl Keys {
 
     /// What the names of all queues begin with.
     pub(crate) fn of_all(&self) -> String {
-        format!("{}:notifications:", self.prefix)
+        [&self.prefix, ":notifications:"].concat()
     }
 
     /// The sorted set of the sessions that someone owns.
@@ -138,7 +142,7 @@ impl Keys {
     /// A key that hashes to the slot of its queue. A prefix with a hash tag decides the slot alone; without one the
     /// whole name of the queue is the tag. Two colons there: after one the session `lease` of a principal could follow.
     fn companion(&self, queue: &str, what: &str) -> String {
-        if self.prefix.contains('{') { format!("{queue}::{what}") } else { format!("{{{queue}}}:{what}") }
+        if self.prefix.contains('{') { [queue, "::", what].concat() } else { ["{", queue, "}:", what].concat() }
     }
 }
 
