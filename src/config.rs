@@ -101,8 +101,8 @@ settings! {
     /// How long a notification may wait. Defaults to 300 s; 1 ms to 365 days.
     time_to_live: Duration = Duration::from_secs(300);
     /// How long a key in Redis outlives the last notification in it, so that expired ones are counted by an owner that
-    /// comes a little late. While a queue has an owner, its key outlives the owner's lease by this time too. Defaults to 60 s;
-    /// up to 1 day.
+    /// comes a little late; a push may leave it a sixtieth less. While a queue has an owner, its key outlives the owner's lease
+    /// by this time too. Defaults to 60 s; up to 1 day.
     expiry_grace: Duration = Duration::from_secs(60);
     /// How many attempts to hand over one notification are made before it is discarded. Defaults to 3; 1 to 1000.
     max_attempts: u32 = 3;

@@ -1,8 +1,8 @@
 //! [`Envelope`]: a notification as it lies in the queue, in FastMCP's JSON with ours besides.
 //!
 //! ```json
-//! {"notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
-//!  "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…", "ttl": 300000000, "at": 1795428000000000,
+//! {"at": 1795428000000000, "ttl": 300000000, "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…",
+//!  "notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
 //!  "traceparent": "…", "receipt": true, "id": "…"}
 //! ```
 //!
@@ -32,6 +32,7 @@ mod outbound;
 mod wire;
 
 pub use self::draft::Draft;
+pub(crate) use self::draft::Times;
 use self::drafted::Drafted;
 pub use self::outbound::Outbound;
 use self::wire::{Wire, fields_of};
@@ -226,17 +227,13 @@ impl Envelope {
         for anew in ["attempt", "enqueued_at", "expires_at", "ttl", "at", "last_error", "id"] {
             fields.remove(anew);
         }
-        let rest = fields.listed();
+        let mut body = format!(",\"notification\":{notification},\"attempt\":0");
+        fields.append_to(&mut body);
         let time_to_live = match (self.enqueued_at, self.expires_at) {
             (Some(from), Some(to)) if time_to_live_is_possible(to.since(from)) => to.since(from),
             _ => default_time_to_live,
         };
-        Some(Draft {
-            head: format!("{{\"notification\":{notification},\"attempt\":0,"),
-            tail: format!(",{rest}\"id\":\"{}\"}}", self.id),
-            time_to_live,
-            receipt: self.receipt.then_some(self.id),
-        })
+        Some(Draft::ending(body, self.id, time_to_live, self.receipt))
     }
 
     /// As it lay in the queue.

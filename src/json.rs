@@ -90,14 +90,12 @@ impl<'a> Fields<'a> {
         text
     }
 
-    /// Returns the fields as they are written within an object: `"name":value,…`, each with a comma behind it.
-    pub(crate) fn listed(&self) -> String {
-        let mut text = String::new();
+    /// Writes the fields to the end of an object that is open: `,"name":value`, once for each.
+    pub(crate) fn append_to(&self, out: &mut String) {
         for (name, value) in &self.0 {
-            push_field(&mut text, name, value);
-            text.push(',');
+            out.push(',');
+            push_field(out, name, value);
         }
-        text
     }
 }
 

@@ -26,21 +26,21 @@ pub(super) struct Drafted<'a> {
     pub(super) id: Uuid,
 }
 
-/// Number of bytes of a time, as [`Timestamp`] writes it.
-const TIME: usize = "YYYY-MM-DDThh:mm:ss.uuuuuu+00:00".len();
-
 impl<'a> Drafted<'a> {
     /// Returns `None` where the message has another form, or more in it than a text of no interest here.
     pub(super) fn read(raw: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(raw).ok()?;
-        let text = text.strip_prefix("{\"notification\":{\"method\":\"")?;
+        let (at, text) = integer(text.strip_prefix("{\"at\":")?)?;
+        let (time_to_live, text) = integer(text.strip_prefix(",\"ttl\":")?)?;
+        let text = time(text.strip_prefix(",\"enqueued_at\":\"")?)?;
+        let text = time(text.strip_prefix("\",\"expires_at\":\"")?)?;
+        let text = text.strip_prefix("\",\"notification\":{\"method\":\"")?;
 
         let text = text.strip_suffix("\"}")?;
         let (text, id) = text.split_at_checked(text.len().checked_sub(36)?)?;
         let id = Uuid::try_parse(id).ok()?;
-        let mut text = text.strip_suffix("\"id\":\"")?;
-        let receipt = strip(&mut text, "\"receipt\":true,");
-        let mut text = text.strip_suffix(',')?;
+        let mut text = text.strip_suffix(",\"id\":\"")?;
+        let receipt = strip(&mut text, ",\"receipt\":true");
         let traceparent = if strip(&mut text, "\"") {
             let (before, traceparent) = text.rsplit_once('"')?;
             text = before.strip_suffix(",\"traceparent\":")?;
@@ -48,11 +48,7 @@ impl<'a> Drafted<'a> {
         } else {
             None
         };
-        let (text, at) = integer(text)?;
-        let (text, time_to_live) = integer(text.strip_suffix(",\"at\":")?)?;
-        let text = time(text.strip_suffix("\",\"ttl\":")?)?;
-        let text = time(text.strip_suffix("\",\"expires_at\":\"")?)?;
-        let text = text.strip_suffix("},\"attempt\":0,\"enqueued_at\":\"")?;
+        let text = text.strip_suffix("},\"attempt\":0")?;
 
         let (method, params) = text.split_once('"')?;
         let params = if params.is_empty() { "{" } else { params.strip_prefix(",\"params\":")?.strip_suffix('}')? };
@@ -101,18 +97,17 @@ fn strip(text: &mut &str, end: &str) -> bool {
     stripped.is_some()
 }
 
-/// Splits an integer, as JSON writes it, off the end of a text.
-fn integer(text: &str) -> Option<(&str, u64)> {
-    let before = text.bytes().rposition(|b| !b.is_ascii_digit())?;
-    let (before, integer) = text.split_at_checked(before + 1)?;
+/// Splits an integer, as JSON writes it, off the beginning of a text.
+fn integer(text: &str) -> Option<(u64, &str)> {
+    let (integer, behind) = text.split_at_checked(text.bytes().position(|b| !b.is_ascii_digit())?)?;
     let has_leading_zero = integer.len() > 1 && integer.starts_with('0');
-    if has_leading_zero { None } else { Some((before, integer.parse().ok()?)) }
+    if has_leading_zero { None } else { Some((integer.parse().ok()?, behind)) }
 }
 
-/// Splits a time off the end of a text. Beside the queue's own time it says nothing, so it may be any string of that length.
+/// Splits a time off the beginning of a text. Beside the queue's own time it says nothing, so it may be any string of that length.
 fn time(text: &str) -> Option<&str> {
-    let (before, time) = text.split_at_checked(text.len().checked_sub(TIME)?)?;
-    json::is_plain(time).then_some(before)
+    let (time, behind) = text.split_at_checked(Timestamp::LENGTH)?;
+    json::is_plain(time).then_some(behind)
 }
 
 /// Tells whether params may go to the client as they are but for `_meta`: they have none, are on one line, and neither nest

@@ -108,8 +108,7 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
 /// Returns a message as this crate wrote it before `at` and `ttl`: both times were of the queue's clock.
 fn in_the_previous_form(draft: &Draft, now: Timestamp) -> String {
     let expires_at = now.plus(draft.time_to_live);
-    let tail = draft.tail.strip_prefix(',').unwrap();
-    format!("{}\"enqueued_at\":\"{now}\",\"expires_at\":\"{expires_at}\",{tail}", draft.head)
+    format!("{{\"enqueued_at\":\"{now}\",\"expires_at\":\"{expires_at}\"{}", draft.body)
 }
 
 fn draft_for(time_to_live: Duration) -> Draft {
@@ -191,7 +190,7 @@ proptest! {
     ) {
         let time_to_live = Duration::from_micros(ttl_us);
         let draft = draft_for(time_to_live);
-        let raw = format!("{}{at}{}", draft.before_time(Timestamp(sent)), draft.tail);
+        let raw = format!("{{\"at\":{at}{}{}", Times::new(Timestamp(sent), time_to_live).text(), draft.body);
         let mut read = Envelope::decode("q", raw.into_bytes(), TTL).unwrap();
         // Failed attempts keep both.
         for failure in 0..3 {
@@ -224,7 +223,7 @@ proptest! {
         prop_assert_eq!((old.enqueued_at, old.expires_at), (new.enqueued_at, new.expires_at));
         prop_assert!(old.is_stamped() && new.is_stamped());
         // To a reader that does not know the two fields, the rest is the previous form to the byte.
-        prop_assert_eq!(this.replace(&format!("\"ttl\":{ttl_us},\"at\":{at},"), ""), previous);
+        prop_assert_eq!(this.replace(&format!("\"at\":{at},\"ttl\":{ttl_us},"), ""), previous);
         // Queued anew, it has this form.
         let again = old.again(TTL).unwrap().stamp(now);
         prop_assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(new.again(TTL).unwrap().stamp(now)).unwrap());

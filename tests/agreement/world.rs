@@ -407,8 +407,10 @@ impl<'a> World<'a> {
     }
 
     fn letter(&self, letter: &Letter, now: Timestamp) -> String {
-        let shown = &letter.raw[..letter.raw.len().min(60)];
-        let text = String::from_utf8_lossy(shown);
+        // The times before it differ: those who push have each their own clock.
+        let text = String::from_utf8_lossy(&letter.raw);
+        let text = &text[text.find("\"notification\"").unwrap_or_default()..];
+        let text: String = text.chars().take(60).collect();
         format!("{} {:?} {} B {text}", self.units(letter.at, now), letter.reason, letter.raw.len())
     }
 

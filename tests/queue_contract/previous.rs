@@ -75,5 +75,5 @@ pub(crate) async fn a_dead_letter_of_the_previous_form_is_redriven_in_this_form(
     // And it is marked by its end, which is its id.
     assert!(again.items[0].mark.last.ends_with(format!("\"id\":\"{id}\"}}").as_bytes()));
     let failed = String::from_utf8(envelope.after_failure("x")).unwrap();
-    assert!(failed.contains(&format!("\"ttl\":{},\"at\":{},", LIFE.as_micros(), at.0)), "{failed}");
+    assert!(failed.contains(&format!("\"at\":{},\"ttl\":{},", at.0, LIFE.as_micros())), "{failed}");
 }

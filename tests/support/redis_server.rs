@@ -170,6 +170,11 @@ impl RedisServer {
         self.number("clients", "connected_clients").await
     }
 
+    /// How often it has read from a connection.
+    pub(crate) async fn reads(&self) -> usize {
+        self.number("stats", "total_reads_processed").await
+    }
+
     async fn number(&self, section: &str, field: &str) -> usize {
         let info = self.info(section).await;
         let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

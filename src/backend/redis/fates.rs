@@ -182,12 +182,11 @@ impl Fates for RedisBackend {
         let keys = self.keys.of(session);
         let receipt = draft.receipt.map(|id| keys.receipt(id));
         let QueueKeys { queue, dead, .. } = keys;
-        let keys: Vec<String> = [queue].into_iter().chain(receipt).chain([dead]).collect();
+        let keys: Vec<String> = [queue, dead].into_iter().chain(receipt).collect();
         let sent = self.clock.at(Timestamp::of_this_host());
-        let arguments = push::arguments(&self.config, std::iter::once(draft), sent).into_iter().map(String::into_bytes);
-        let guard = [skip.to_string().into_bytes(), letter.length.to_string().into_bytes(), letter.last.clone()];
-        let arguments: Vec<_> = arguments.chain(guard).collect();
-        let answer = self.call(DOING, &REDRIVE, &keys, &arguments).await?;
+        let arguments = push::Arguments { config: &self.config, drafts: std::iter::once(draft), sent };
+        let arguments = (arguments, skip, letter.length, letter.last.as_slice());
+        let answer = self.call(DOING, &REDRIVE, &keys, &[arguments]).await?;
         push::redrove(&self.config, answer).map_err(|e| self.failed(DOING, e))
     }
 

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use self::error::{is_broken, is_noscript, kind, no_answer};
 use self::inner::Inner;
-use self::line::LARGE;
+use self::line::{LARGE, UnderWay};
 use self::primary::{is_no_primary, refuses};
 use super::lua::Script;
 use crate::backend::LineLimit;
@@ -87,6 +87,11 @@ impl Link {
     /// Learns from a request or an answer that moved this many messages and bytes.
     pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
         self.inner.line.learn(messages, bytes, took);
+    }
+
+    /// Begins requests of so many bytes together: while the guard lives, each of them has the time that all of them need.
+    pub(super) fn begin(&self, bytes: usize) -> UnderWay<'_> {
+        self.inner.line.begin(bytes >= LARGE)
     }
 
     /// Registers for a key or a channel. `listener` is called in the task that reads the connection, before that task hands over the

@@ -1,12 +1,15 @@
 //! Arguments and answers of the scripts that queue notifications of one session: the push, and the redrive of a dead letter.
 
-use redis::Value;
+use std::time::Duration;
+
+use redis::{RedisWrite, ToRedisArgs, Value};
 
 use super::reply::{self, BadReply};
 use crate::backend::{QueueLimit, Redrove};
 use crate::config::Config;
-use crate::envelope::{Draft, Timestamp};
+use crate::envelope::{Draft, Times, Timestamp};
 
+mod grouped;
 mod rounds;
 
 /// Most bytes of the notifications of one script call, so that the call does not block Redis for long, and of all calls that
@@ -15,6 +18,9 @@ pub(super) const CALL_BYTES: usize = 1024 * 1024;
 
 /// Most notifications of one script call. Fewer where the line to Redis is narrow.
 pub(super) const CALL_MESSAGES: usize = 100;
+
+/// Part of the grace in a queue's life by which a push lets the life be shorter, so that not each push writes the expiry.
+const SLACK: u64 = 60;
 
 /// Answer of the script.
 #[derive(Debug)]
@@ -27,38 +33,68 @@ pub(super) struct Answer {
     pub(super) now: Timestamp,
 }
 
-/// Returns the arguments of a push at `sent`, by the clock that people read.
-pub(super) fn arguments<'a>(
-    config: &Config,
-    drafts: impl Iterator<Item = &'a Draft> + Clone,
-    sent: Timestamp,
-) -> Vec<String> {
-    let mut arguments = vec![
-        config.queue_max_messages().to_string(),
-        config.queue_max_bytes().to_string(),
-        config.message_max_bytes().to_string(),
-        config.expiry_grace().as_millis().to_string(),
-        config.receipt_life().as_millis().to_string(),
-    ];
-    let wanted = drafts.clone().zip(1..).filter(|(draft, _)| draft.receipt.is_some());
-    arguments.extend(wanted.map(|(_, number): (_, usize)| number.to_string()));
-    for draft in drafts {
-        arguments.push(draft.before_time(sent));
-        arguments.push(draft.tail.clone());
-        arguments.push(draft.time_to_live.as_micros().to_string());
-    }
-    arguments
+/// Arguments of a push or a redrive: the settings, what receipts need, and the messages.
+pub(super) struct Arguments<'a, D> {
+    pub(super) config: &'a Config,
+    /// Notifications to queue, at least one.
+    pub(super) drafts: D,
+    /// Time of the push, by the clock that people read.
+    pub(super) sent: Timestamp,
 }
 
-pub(super) fn answer(config: &Config, value: Value) -> Result<Answer, BadReply> {
-    let [queued, length, stopped, owned, now] = reply::array(value)?;
-    Ok(Answer {
-        queued: reply::number(queued)?,
-        length: reply::number(length)?,
-        stopped: limit(config, stopped)?,
-        owned: reply::number::<i64>(owned)? != 0,
-        now: Timestamp(reply::number(now)?),
-    })
+impl<'a, D: Iterator<Item = &'a Draft> + Clone> ToRedisArgs for Arguments<'a, D> {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        let Self { config, sent, .. } = self;
+        let (most, most_bytes, grace) = (config.queue_max_messages(), config.queue_max_bytes(), config.expiry_grace());
+        let small = most_bytes / config.message_max_bytes();
+        most.min(small).write_redis_args(out);
+        out.write_arg_fmt(format_args!("{most} {most_bytes} {small} {}", millis(grace)));
+        let longest = self.longest();
+        let life = millis(longest) + millis(grace);
+        life.write_redis_args(out);
+        (life - millis(grace) / SLACK).write_redis_args(out);
+        for (draft, number) in self.drafts.clone().zip(1_usize..).filter(|(draft, _)| draft.receipt.is_some()) {
+            number.write_redis_args(out);
+            out.write_arg_fmt(draft.time_to_live.as_micros());
+            (millis(draft.time_to_live) + millis(grace) + millis(config.receipt_life())).write_redis_args(out);
+        }
+        let mut times = Times::new(*sent, longest);
+        for draft in self.drafts.clone() {
+            if !times.are_of(draft) {
+                times = Times::new(*sent, draft.time_to_live);
+            }
+            out.write_arg_fmt(format_args!("{}{}", times.text(), draft.body));
+        }
+    }
+}
+
+impl<'a, D: Iterator<Item = &'a Draft> + Clone> Arguments<'a, D> {
+    fn longest(&self) -> Duration {
+        self.drafts.clone().map(|draft| draft.time_to_live).max().unwrap_or_default()
+    }
+
+    /// Returns the rest of a lease's life, in ms, that neither exceeds what this process gives to leases, nor needs the queue to
+    /// live longer than its messages do.
+    pub(super) fn usual_lease(&self) -> u64 {
+        millis(self.config.lease().min(self.longest()))
+    }
+}
+
+/// Returns a time in whole milliseconds, so that nothing ends before the time is over.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+/// Reads the answer to a push of so many messages.
+pub(super) fn answer(config: &Config, pushed: usize, value: Value) -> Result<Answer, BadReply> {
+    let mut parts = reply::list(value)?.into_iter();
+    let mut next = || parts.next().unwrap_or(Value::Nil);
+    let (length, owned, now) = (reply::number(next())?, reply::number::<i64>(next())?, reply::decimal(next())?);
+    let (queued, stopped) = match next() {
+        Value::Nil => (pushed, None),
+        queued => (reply::number(queued)?, limit(config, next())?),
+    };
+    Ok(Answer { queued, length, stopped, owned: owned != 0, now: Timestamp(now) })
 }
 
 /// Reads the answer to a redrive.

@@ -57,10 +57,13 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
 
 /// Reads the answer to `TIME`: the seconds, and the microseconds within the second.
 pub(super) fn time(value: Value) -> Result<Timestamp, BadReply> {
-    let [seconds, micros] = array::<2>(value)?.map(|part| {
-        let part = bytes(part)?;
-        let number = std::str::from_utf8(&part).ok().and_then(|part| part.parse::<i64>().ok());
-        number.ok_or_else(|| BadReply("a part of the time that is no integer".to_owned()))
-    });
+    let [seconds, micros] = array::<2>(value)?.map(decimal);
     Ok(Timestamp(seconds?.saturating_mul(1_000_000).saturating_add(micros?)))
+}
+
+/// Reads an integer that was answered as text.
+pub(super) fn decimal(value: Value) -> Result<i64, BadReply> {
+    let text = bytes(value)?;
+    let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| BadReply("a text that is no integer".to_owned()))
 }

@@ -1,36 +1,44 @@
 //! Standing of sessions that no server owns: whether a session store of the fleet remembers them.
 
-use std::collections::HashMap;
+use redis::Cmd;
 
 use super::RedisBackend;
-use super::link::{Request, read};
+use super::link::{Answer, Request, read};
 use crate::session_id::{SessionId, SessionStatus};
 
 /// Number of sessions that are looked up in one pipeline.
 const PIPELINE: usize = 500;
 
 impl RedisBackend {
-    /// Reads the status of sessions without a lease. A failed read is no failure of the push before it.
-    ///
-    /// The key of a stored session lies in another slot than its queue, so the script that pushes cannot read it.
-    pub(super) async fn status_of_unowned(&self, sessions: Vec<SessionId>) -> HashMap<SessionId, SessionStatus> {
-        let mut found = HashMap::with_capacity(sessions.len());
+    /// Reads the status of sessions without a lease, in their order. A failed read is no failure of the push before it.
+    pub(super) async fn status_of_unowned(&self, sessions: &[&SessionId]) -> Vec<SessionStatus> {
+        let mut found = Vec::with_capacity(sessions.len());
         for some in sessions.chunks(PIPELINE) {
             let mut request = Request::new();
             for session in some {
-                request.add(redis::cmd("STRLEN").arg(self.keys.session(session)));
+                request.add(self.asking_for(session));
             }
-            let mut lengths = self.link.send(&request).await.unwrap_or_default().into_iter();
-            for session in some {
-                let status = match lengths.next().map(|length| length.and_then(read::<u64>)) {
-                    // The mark of a session that has ended is empty.
-                    Some(Ok(0)) => SessionStatus::Unknown,
-                    Some(Ok(_)) => SessionStatus::Known,
-                    Some(Err(_)) | None => SessionStatus::NotRead,
-                };
-                found.insert(session.clone(), status);
-            }
+            let answers = self.link.send(&request).await.unwrap_or_default();
+            let mut statuses = answers.into_iter().map(status);
+            found.extend(some.iter().map(|_| statuses.next().unwrap_or(SessionStatus::NotRead)));
         }
         found
+    }
+
+    /// Returns the command whose answer [`status`] reads.
+    ///
+    /// The key of a stored session lies in another slot than its queue, so the script that pushes cannot read it.
+    pub(super) fn asking_for(&self, session: &SessionId) -> Cmd {
+        redis::cmd("STRLEN").arg(self.keys.session(session)).take()
+    }
+}
+
+/// Reads the status of a session without a lease.
+pub(super) fn status(answer: Answer) -> SessionStatus {
+    match answer.and_then(read::<u64>) {
+        // The mark of a session that has ended is empty.
+        Ok(0) => SessionStatus::Unknown,
+        Ok(_) => SessionStatus::Known,
+        Err(_) => SessionStatus::NotRead,
     }
 }

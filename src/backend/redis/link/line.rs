@@ -21,7 +21,7 @@ pub(super) struct Line {
 }
 
 /// A request under way, until it is dropped.
-pub(super) struct UnderWay<'a> {
+pub(in crate::backend::redis) struct UnderWay<'a> {
     line: &'a Line,
     is_large: bool,
     is_behind_large: bool,

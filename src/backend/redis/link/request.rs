@@ -13,6 +13,7 @@ use crate::backend::redis::lua::{PUSH, RECORD, REDRIVE, Script};
 pub(in crate::backend::redis) struct Command {
     command: Cmd,
     script: Option<&'static Script>,
+    is_read: bool,
 }
 
 impl Command {
@@ -31,7 +32,12 @@ impl Command {
     pub(in crate::backend::redis) fn begin(script: &'static Script, keys: &[impl ToRedisArgs]) -> Self {
         let mut command = Cmd::with_capacity(16, 512);
         command.arg("EVALSHA").arg(script.hash()).arg(keys.len()).arg(keys);
-        Self { command, script: Some(script) }
+        Self { command, script: Some(script), is_read: false }
+    }
+
+    /// Makes a command that changes nothing, so that a request with it may be sent again where its other commands did nothing.
+    pub(in crate::backend::redis) fn read(command: Cmd) -> Self {
+        Self { command, script: None, is_read: true }
     }
 
     /// Adds an argument, or each of a list.
@@ -43,7 +49,7 @@ impl Command {
 
 impl From<Cmd> for Command {
     fn from(command: Cmd) -> Self {
-        Self { command, script: None }
+        Self { command, script: None, is_read: false }
     }
 }
 
@@ -62,6 +68,8 @@ pub(in crate::backend::redis) struct Request {
     scripts: Vec<Option<&'static Script>>,
     /// Number of the sequence that each command belongs to: it builds on those before it there.
     sequences: Vec<usize>,
+    /// Positions of the commands that change nothing.
+    reads: Vec<usize>,
     is_sequence: bool,
     pub(super) is_probe: bool,
     time: Option<Duration>,
@@ -89,12 +97,15 @@ impl Request {
     /// Adds commands that build on each other, and on none of the others.
     pub(in crate::backend::redis) fn add_sequence(&mut self, commands: impl IntoIterator<Item = Command>) {
         let sequence = self.len();
-        for Command { command, script } in commands {
-            self.push(command, script, sequence);
+        for command in commands {
+            self.push(command, sequence);
         }
     }
 
-    fn push(&mut self, command: Cmd, script: Option<&'static Script>, sequence: usize) {
+    fn push(&mut self, Command { command, script, is_read }: Command, sequence: usize) {
+        if is_read {
+            self.reads.push(self.len());
+        }
         self.commands.add_command(command);
         self.scripts.push(script);
         self.sequences.push(sequence);
@@ -107,9 +118,8 @@ impl Request {
 
     /// Adds a command.
     pub(in crate::backend::redis) fn add(&mut self, command: impl Into<Command>) -> &mut Self {
-        let Command { command, script } = command.into();
         let sequence = if self.is_sequence { 0 } else { self.len() };
-        self.push(command, script, sequence);
+        self.push(command.into(), sequence);
         self
     }
 
@@ -148,8 +158,8 @@ impl Request {
                 [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
             })
         };
-        let did_nothing = |answer: &Value| refuses(answer) || is_noscript(answer);
-        (self.len() == 1 && !once(self.scripts[0])) || answers.iter().all(did_nothing)
+        let did_nothing = |(i, answer)| self.reads.contains(&i) || refuses(answer) || is_noscript(answer);
+        (self.len() == 1 && !once(self.scripts[0])) || answers.iter().enumerate().all(did_nothing)
     }
 
     /// Returns the positions of the commands to send again once their scripts are loaded.
@@ -179,7 +189,8 @@ impl Request {
     pub(super) fn only(&self, positions: &[usize]) -> Self {
         let mut only = Self { is_sequence: self.is_sequence, time: self.time, ..Self::default() };
         for (i, command) in self.commands.cmd_iter().enumerate().filter(|(i, _)| positions.binary_search(i).is_ok()) {
-            only.push(command.clone(), self.scripts[i], self.sequences[i]);
+            let is_read = self.reads.contains(&i);
+            only.push(Command { command: command.clone(), script: self.scripts[i], is_read }, self.sequences[i]);
         }
         only
     }
@@ -266,6 +277,10 @@ mod tests {
         let push = Request::of(Command::call(&PUSH, &["k"], &["a"]));
         assert!(!push.is_repeatable(&[answer(OK)]), "it would be queued twice");
         assert!(push.is_repeatable(&[answer(READONLY)]));
+        let mut read = push;
+        read.add(Command::read(redis::cmd("STRLEN")));
+        assert!(read.is_repeatable(&[answer(READONLY), answer(":0\r\n")]), "a replica answers a read");
+        assert!(!read.is_repeatable(&[answer(OK), answer(READONLY)]));
     }
 
     #[test]

@@ -1,132 +1,208 @@
 //! Pushing many notifications: what goes together in one round, and what became of each.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
-use super::Answer;
+use futures_util::future::maybe_done;
+
+use super::grouped::{Call, Grouped};
+use super::{Answer, Arguments, answer};
 use crate::backend::redis::RedisBackend;
-use crate::backend::redis::link::{Command, Request};
+use crate::backend::redis::link::{self, Command, Request};
 use crate::backend::redis::lua::PUSH;
-use crate::backend::{Outgoing, PushRefusal, Queued};
+use crate::backend::redis::standing::status;
+use crate::backend::{LineLimit, Outgoing, PushRefusal, Queued};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueErrorKind, SharedCause};
-use crate::session_id::{SessionId, SessionStatus};
+use crate::session_id::SessionStatus;
+
+/// Most calls that are sent together. Redis works on them while those behind them are written.
+const PIECE: usize = 64;
+
+/// Outcome of one call, or of one request for the status of its session.
+type Called = Result<Answer, PushRefusal>;
+
+/// What became of the messages of a push, by their places in the batch.
+type Results = Vec<Result<Queued, PushRefusal>>;
 
 impl RedisBackend {
     /// Pushes what can go together: for each session its notifications in as many calls as their size needs, one call
     /// per session and round, so that a call that fails cannot be overtaken by a later one.
-    pub(in crate::backend::redis) async fn push_all(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
-        let limit = self.config.message_max_bytes();
-        let mut results: Vec<Option<Result<Queued, PushRefusal>>> = Vec::with_capacity(batch.len());
-        let mut sessions: HashMap<&SessionId, VecDeque<usize>> = HashMap::new();
-        let mut order: Vec<&SessionId> = Vec::new();
-        let mut unowned: HashSet<SessionId> = HashSet::new();
-        for (index, outgoing) in batch.iter().enumerate() {
-            let waiting = sessions.entry(&outgoing.session).or_insert_with(|| {
-                order.push(&outgoing.session);
-                Default::default()
-            });
-            waiting.push_back(index);
-            results.push(None);
-        }
-        let mut lost = None;
-        while lost.is_none() && sessions.values().any(|waiting| !waiting.is_empty()) {
-            let (line, mut round_bytes) = (self.link.limit(), 0);
-            let mut calls: Vec<(&SessionId, Vec<usize>)> = Vec::new();
-            for session in &order {
-                let Some(waiting) = sessions.get_mut(session) else { continue };
-                // All calls of a round travel together.
-                if round_bytes >= line.bytes() {
-                    break;
-                }
-                let (mut call, mut bytes) = (Vec::new(), 0);
-                while let Some(&index) = waiting.front() {
-                    let size = batch[index].draft.size();
-                    if size > limit {
-                        if call.is_empty() {
-                            results[index] = Some(Err(PushRefusal::TooLarge { bytes: size, limit }));
-                            waiting.pop_front();
-                            refuse_the_rest(waiting, &mut results);
-                        }
-                        break;
-                    }
-                    if call.len() >= line.messages() || (!call.is_empty() && bytes + size > line.bytes()) {
-                        break;
-                    }
-                    bytes += size;
-                    call.push(index);
-                    waiting.pop_front();
-                }
-                if !call.is_empty() {
-                    round_bytes += bytes;
-                    calls.push((session, call));
-                }
+    pub(in crate::backend::redis) async fn push_all(&self, batch: Vec<Outgoing>) -> Results {
+        // Whatever no call was made for was refused after another.
+        let mut results: Results = batch.iter().map(|_| Err(PushRefusal::AfterRefused)).collect();
+        let mut waiting = Grouped::new(&batch);
+        let mut unowned: Vec<(usize, Option<SessionStatus>)> = Vec::new();
+        let has_store = !self.config.fastmcp_servers();
+        loop {
+            let (calls, bytes) = self.next_calls(&batch, &mut waiting, self.link.limit(), &mut results);
+            if calls.is_empty() {
+                break;
             }
-            let sent = Instant::now();
-            let answers = self.push_round(&batch, &calls).await;
+            let begun = Instant::now();
+            // Where nothing else is pushed, the session store is asked at once: that saves the round trip afterwards.
+            let asks = has_store && waiting.len() == 1;
+            let (answers, status) = self.push_round(&batch, &waiting, &calls, bytes, asks).await;
             if answers.iter().all(Result::is_ok) {
-                let most = calls.iter().map(|(_, call)| call.len()).max().unwrap_or_default();
-                self.link.learn(most, round_bytes, sent.elapsed());
+                let most = calls.iter().map(Call::len).max().unwrap_or_default();
+                self.link.learn(most, bytes, begun.elapsed());
             }
-            lost = cause_of_loss(&answers);
-            for ((session, call), answer) in calls.iter().zip(answers) {
+            let lost = cause_of_loss(&answers);
+            for (call, answer) in calls.iter().zip(answers) {
                 if answer.as_ref().is_ok_and(|answer| !answer.owned && answer.queued > 0) {
-                    unowned.insert((*session).clone());
+                    unowned.push((call.group, status));
                 }
-                let failed = settle(call, answer, &mut results);
-                if let (true, Some(waiting)) = (failed, sessions.get_mut(session)) {
-                    refuse_the_rest(waiting, &mut results);
-                }
-            }
-        }
-        // Each round would wait for an answer as long as this one, and none of the rest was sent.
-        if let Some(cause) = &lost {
-            for index in sessions.into_values().flatten() {
-                results[index] = Some(Err(PushRefusal::Unreachable(Arc::clone(cause))));
-            }
-        }
-        if lost.is_none() && !unowned.is_empty() && !self.config.fastmcp_servers() {
-            let status = self.status_of_unowned(unowned.into_iter().collect()).await;
-            for (outgoing, result) in batch.iter().zip(&mut results) {
-                if let (Some(Ok(queued)), Some(status)) = (result, status.get(&outgoing.session)) {
-                    queued.session = *status;
+                if settle(waiting.places(call), answer, &mut results) {
+                    waiting.take_rest(call.group);
                 }
             }
+            // Each round would wait for an answer as long as this one, and none of the rest was sent.
+            if let Some(cause) = lost {
+                for group in 0..waiting.len() {
+                    for &place in waiting.take_rest(group) {
+                        results[place] = Err(PushRefusal::Unreachable(Arc::clone(&cause)));
+                    }
+                }
+                return results;
+            }
         }
-        results.into_iter().map(|result| result.unwrap_or(Err(PushRefusal::AfterRefused))).collect()
+        if has_store {
+            self.settle_standing(&waiting, unowned, &mut results).await;
+        }
+        results
     }
 
-    /// Sends a round of calls, each of another session, and returns what became of each.
+    /// Takes the calls of the next round, and returns them with their bytes: for each session the messages that fit into one call.
+    fn next_calls(
+        &self,
+        batch: &[Outgoing],
+        waiting: &mut Grouped<'_>,
+        line: LineLimit,
+        results: &mut Results,
+    ) -> (Vec<Call>, usize) {
+        let limit = self.config.message_max_bytes();
+        let (mut calls, mut round_bytes) = (Vec::new(), 0);
+        for group in 0..waiting.len() {
+            // All calls of a round travel together.
+            if round_bytes >= line.bytes() {
+                break;
+            }
+            let (mut count, mut bytes, mut too_large) = (0, 0, None);
+            for &place in waiting.rest(group) {
+                let size = batch[place].draft.size();
+                if size > limit {
+                    too_large = Some((place, size)).filter(|_| count == 0);
+                    break;
+                }
+                if count >= line.messages() || (count > 0 && bytes + size > line.bytes()) {
+                    break;
+                }
+                (count, bytes) = (count + 1, bytes + size);
+            }
+            if let Some((place, bytes)) = too_large {
+                results[place] = Err(PushRefusal::TooLarge { bytes, limit });
+                waiting.take_rest(group);
+            } else if count > 0 {
+                round_bytes += bytes;
+                calls.push(waiting.take(group, count));
+            }
+        }
+        (calls, round_bytes)
+    }
+
+    /// Sends a round of calls, each of another session, and returns what became of each. Where it `asks`, there is one session,
+    /// and the status of that session without a lease is returned as well.
     async fn push_round(
         &self,
         batch: &[Outgoing],
-        calls: &[(&SessionId, Vec<usize>)],
-    ) -> Vec<Result<Answer, PushRefusal>> {
-        if calls.is_empty() {
-            return Vec::new();
+        waiting: &Grouped<'_>,
+        calls: &[Call],
+        bytes: usize,
+        asks: bool,
+    ) -> (Vec<Called>, Option<SessionStatus>) {
+        // All pieces have the time that the whole needs.
+        let _under_way = self.link.begin(bytes);
+        let sent = Timestamp::of_this_host();
+        let mut sending = Vec::with_capacity(calls.len().div_ceil(PIECE));
+        for piece in calls.chunks(PIECE) {
+            let mut request = Request::new();
+            for call in piece {
+                request.add(self.call_push(batch, waiting, call, sent));
+            }
+            if asks {
+                request.add(Command::read(self.asking_for(waiting.session(piece[0].group))));
+            }
+            let mut piece = Box::pin(maybe_done(async move { self.link.send(&request).await }));
+            // The request is on its way once its future was polled, and the task of the connection has run.
+            if calls.len() > PIECE {
+                let _ = poll_fn(|context| Poll::Ready(piece.as_mut().poll(context))).await;
+                tokio::task::yield_now().await;
+            }
+            sending.push(piece);
         }
-        let (mut request, sent) = (Request::new(), Timestamp::of_this_host());
-        for (session, call) in calls {
-            let drafts = call.iter().map(|&index| &batch[index].draft);
-            let keys = self.keys.of(session);
-            let receipts = drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id));
-            let all: Vec<String> =
-                [keys.queue.clone()].into_iter().chain(receipts).chain([keys.lease.clone()]).collect();
-            request.add(Command::call(&PUSH, &all, &super::arguments(&self.config, drafts, self.clock.at(sent))));
+        let (mut answers, mut found) = (Vec::with_capacity(calls.len()), None);
+        for (mut sent_piece, piece) in sending.into_iter().zip(calls.chunks(PIECE)) {
+            sent_piece.as_mut().await;
+            match sent_piece.as_mut().take_output() {
+                Some(Ok(mut values)) => {
+                    if asks {
+                        found = values.pop().map(status);
+                    }
+                    answers.extend(piece.iter().zip(values).map(|(call, value)| self.read(call, value, sent)));
+                }
+                Some(Err(error)) => {
+                    let refusal = refusal(error);
+                    answers.extend(piece.iter().map(|_| Err(refusal.clone())));
+                }
+                None => {}
+            }
         }
-        match self.link.send(&request).await {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| {
-                    super::answer(&self.config, answer.map_err(refusal)?)
-                        .inspect(|answer| self.clock.learn(sent, answer.now))
-                        .map_err(|e| PushRefusal::Uncertain(Arc::new(e)))
-                })
-                .collect(),
-            Err(error) => {
-                let refusal = refusal(error);
-                calls.iter().map(|_| Err(refusal.clone())).collect()
+        (answers, found)
+    }
+
+    /// Makes a call of the script.
+    fn call_push(&self, batch: &[Outgoing], waiting: &Grouped<'_>, call: &Call, sent: Timestamp) -> Command {
+        let drafts = waiting.places(call).iter().map(|&place| &batch[place].draft);
+        let keys = self.keys.of(waiting.session(call.group));
+        let receipts: Vec<String> =
+            drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id)).collect();
+        let keys: Vec<String> = [keys.queue, keys.lease].into_iter().chain(receipts).collect();
+        let arguments = Arguments { config: &self.config, drafts, sent: self.clock.at(sent) };
+        let lease = arguments.usual_lease();
+        let mut command = Command::begin(&PUSH, &keys);
+        command.arg(arguments).arg(lease);
+        command
+    }
+
+    /// Reads the answer to a call.
+    fn read(&self, call: &Call, value: link::Answer, sent: Timestamp) -> Called {
+        let answer = answer(&self.config, call.len(), value.map_err(refusal)?)
+            .map_err(|error| PushRefusal::Uncertain(Arc::new(error)))?;
+        self.clock.learn(sent, answer.now);
+        Ok(answer)
+    }
+
+    /// Writes the standing of sessions without a lease into the results, and asks the session store where that is not known yet.
+    async fn settle_standing(
+        &self,
+        waiting: &Grouped<'_>,
+        unowned: Vec<(usize, Option<SessionStatus>)>,
+        results: &mut Results,
+    ) {
+        let mut unknown: Vec<usize> =
+            unowned.iter().filter(|(_, known)| known.is_none()).map(|(group, _)| *group).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        let sessions: Vec<_> = unknown.iter().map(|&group| waiting.session(group)).collect();
+        let found = self.status_of_unowned(&sessions).await;
+        let known = unowned.into_iter().filter_map(|(group, known)| Some((group, known?)));
+        for (group, status) in known.chain(unknown.into_iter().zip(found)) {
+            for &place in waiting.all(group) {
+                if let Ok(queued) = &mut results[place] {
+                    queued.session = status;
+                }
             }
         }
     }
@@ -144,26 +220,22 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
 }
 
 /// Writes one call's answer into the results, and says whether anything in it was refused.
-fn settle(
-    call: &[usize],
-    answer: Result<Answer, PushRefusal>,
-    results: &mut [Option<Result<Queued, PushRefusal>>],
-) -> bool {
+fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
     match answer {
         Ok(Answer { queued, length, stopped, owned, now: _ }) => {
             let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
-            for (i, &index) in call.iter().enumerate() {
-                results[index] = Some(match stopped {
+            for (i, &place) in places.iter().enumerate() {
+                results[place] = match stopped {
                     _ if i < queued => Ok(Queued { waiting: length - (queued - 1 - i), session }),
                     Some(limit) if i == queued => Err(PushRefusal::QueueFull(limit)),
                     _ => Err(PushRefusal::AfterRefused),
-                });
+                };
             }
             stopped.is_some()
         }
         Err(refusal) => {
-            for &index in call {
-                results[index] = Some(Err(refusal.clone()));
+            for &place in places {
+                results[place] = Err(refusal.clone());
             }
             true
         }
@@ -171,17 +243,11 @@ fn settle(
 }
 
 /// Returns why a round had no answer at all, or `None` where it had one.
-fn cause_of_loss(answers: &[Result<Answer, PushRefusal>]) -> Option<SharedCause> {
+fn cause_of_loss(answers: &[Called]) -> Option<SharedCause> {
     let mut causes = answers.iter().map(|answer| match answer {
         Err(PushRefusal::Unreachable(cause) | PushRefusal::Uncertain(cause)) => Some(cause),
         _ => None,
     });
     let cause = causes.next()??;
     causes.all(|cause| cause.is_some()).then(|| Arc::clone(cause))
-}
-
-fn refuse_the_rest(waiting: &mut VecDeque<usize>, results: &mut [Option<Result<Queued, PushRefusal>>]) {
-    for index in waiting.drain(..) {
-        results[index] = Some(Err(PushRefusal::AfterRefused));
-    }
 }

@@ -1,45 +1,50 @@
--- enqueue: adds the server's time to messages, and queues them within the bounds. Extends the life of the queue and never
--- shortens it: a short-lived message must not cut a long-lived one.
+-- enqueue: puts the server's time at the beginning of messages, and queues them within the bounds. Extends the life of the queue
+-- and never shortens it: a short-lived message must not cut a long-lived one.
 --
--- The keys and arguments are those of `push`, up to ARGV[last]. `lease_life` is what the lease has to live, in ms: the queue
--- outlives it, so that its owner discards and counts what expires.
--- Returns the number of queued messages, the length of the queue, and the bound that stopped the rest, or "",
--- and the time in µs.
+-- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0, the queue
+-- outlives a lease that has so many ms to live, so that its owner discards and counts what expires.
+-- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, or "", and the time in µs, as
+-- text.
 local function enqueue(last, lease_life)
-  local queue, most_messages, most_bytes, grace = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-  local first = #KEYS + 4
-  local time = redis.call('TIME')
-  local now = time[1] * 1000000 + time[2]
-  local at = string.format('%.0f', now)
-  local length = redis.call('LLEN', queue)
+  local call, queue, first = redis.call, KEYS[1], 3 * #KEYS - 1
+  local count, stopped, life, enough = last - first + 1, '', ARGV[3], ARGV[4]
+  local time = call('TIME')
+  local micros = time[2]
+  local at = time[1] .. (#micros == 6 and '' or string.rep('0', 6 - #micros)) .. micros
 
-  -- Counting bytes walks the list, so it is done only where the bound can be near.
-  local bytes
-  if (length + (last - first + 1) / 3) * tonumber(ARGV[3]) > most_bytes then
-    bytes = redis.call('MEMORY', 'USAGE', queue, 'SAMPLES', 0) or 0
-  end
-
-  local messages, stopped, longest = {}, '', lease_life + grace
-  for i = first, last, 3 do
-    local message = ARGV[i] .. at .. ARGV[i + 1]
-    if length + #messages >= most_messages then stopped = 'messages' break end
-    if bytes then
-      bytes = bytes + #message
-      if bytes > most_bytes then stopped = 'bytes' break end
+  local length = call('LLEN', queue)
+  if length + count > tonumber(ARGV[1]) then
+    local most, most_bytes, small = string.match(ARGV[2], '^(%d+) (%d+) (%d+)')
+    local wanted = length + count
+    if wanted > tonumber(most) then count, stopped = math.max(0, most - length), 'messages' end
+    -- Counting bytes walks the list, so it is done only where the bound can be near.
+    if wanted > tonumber(small) then
+      local bytes = call('MEMORY', 'USAGE', queue, 'SAMPLES', 0) or 0
+      for i = first, first + count - 1 do
+        bytes = bytes + 6 + #at + #ARGV[i]
+        if bytes > tonumber(most_bytes) then count, stopped = i - first, 'bytes' break end
+      end
     end
-    messages[#messages + 1] = message
-    longest = math.max(longest, math.ceil(ARGV[i + 2] / 1000) + grace)
+    if count == 0 then return 0, length, stopped, at end
+    last = first + count - 1
   end
-  if #messages == 0 then return 0, length, stopped, now end
+  if stopped ~= '' or lease_life > 0 then
+    local grace = string.match(ARGV[2], '%d+$')
+    life = lease_life + grace
+    for i = first, last do
+      life = math.max(life, math.ceil(string.match(ARGV[i], '^,"ttl":(%d+)') / 1000) + grace)
+    end
+    enough = life
+  end
 
-  length = redis.call('LPUSH', queue, unpack(messages))
-  if redis.call('PTTL', queue) < longest then redis.call('PEXPIRE', queue, longest) end
-  for i = 2, #KEYS - 1 do
-    local number = tonumber(ARGV[4 + i])
-    if number <= #messages then
-      local live = ARGV[first + 3 * number - 1]
-      tell(KEYS[i], string.format('queued %.0f', now + live), math.ceil(live / 1000) + grace + ARGV[5])
+  for i = first, last do ARGV[i] = '{"at":' .. at .. ARGV[i] end
+  length = call('LPUSH', queue, unpack(ARGV, first, last))
+  -- A new queue has no life, and most others live nearly long enough: that saves each push a call.
+  if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
+  for i = 3, #KEYS do
+    if tonumber(ARGV[3 * i - 4]) <= count then
+      tell(KEYS[i], string.format('queued %.0f', at + ARGV[3 * i - 3]), ARGV[3 * i - 2])
     end
   end
-  return #messages, length, stopped, now
+  return count, length, stopped, at
 end
