@@ -11,23 +11,24 @@
 -- include clock
 -- include lease_owner
 
-local time = redis.call('TIME')
+local call, lease, queue = redis.call, KEYS[1], KEYS[2]
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local owner, state = lease_owner(KEYS[1]), 'held'
-if owner == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif owner then
+local state = 'held'
+if call('GET', lease) == ARGV[1] then
+  call('PEXPIRE', lease, ARGV[2])
+elseif lease_owner(lease) then
   return {'lost', now}
 elseif ARGV[4] ~= '1' then
   return {'absent', now}
 else
-  redis.call('DEL', KEYS[1])
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  call('DEL', lease)
+  call('SET', lease, ARGV[1], 'PX', ARGV[2])
   state = 'reclaimed'
 end
 -- The queue outlives its owner's lease: what expires in it is discarded and counted by the owner, and not with the key.
-local life = redis.call('PTTL', KEYS[2])
-if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+local life = call('PTTL', queue)
+if life >= 0 and life < tonumber(ARGV[3]) then call('PEXPIRE', queue, ARGV[3]) end
 -- Last, so that a connection that tracks keys hears of the next change to the lease.
-redis.call('GET', KEYS[1])
+call('GET', lease)
 return {state, now}
