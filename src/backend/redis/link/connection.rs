@@ -1,6 +1,8 @@
 //! Connections to Redis. Only this file names the connection types of redis-rs.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -29,7 +31,11 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// A Redis server, as its URL names it.
 #[derive(Clone)]
-pub(in crate::backend::redis) struct Server(Client);
+pub(in crate::backend::redis) struct Server {
+    client: Client,
+    /// Set while the last connection was refused to be told of changes: all links fare alike, and the log says so once.
+    refuses_tracking: Arc<AtomicBool>,
+}
 
 impl Server {
     /// Reads a `redis://` or `unix://` URL. Connects to nothing.
@@ -47,7 +53,13 @@ impl Server {
         let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        Client::open(info).map(Self).map_err(|error| url::refused(url, "used", &error))
+        let client = Client::open(info).map_err(|error| url::refused(url, "used", &error))?;
+        Ok(Self { client, refuses_tracking: Arc::default() })
+    }
+
+    /// Notes whether a connection was refused to be told of changes. Returns whether the one before was too.
+    pub(super) fn note_tracking(&self, is_refused: bool) -> bool {
+        self.refuses_tracking.swap(is_refused, Ordering::Relaxed)
     }
 
     /// Makes a connection. `pushed` is called with what Redis tells by itself, before any answer that comes behind it.
@@ -65,7 +77,7 @@ impl Server {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        let connected = self.0.get_multiplexed_async_connection_with_config(&config).await;
+        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
         connected.map(Connection).map_err(|error| match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => error,
             // However the attempt failed, also where something else than Redis answered.

@@ -201,7 +201,7 @@ async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) 
     let connecting = inner.clone();
     let connected = async {
         let connection = server.connect(pushed).await?;
-        let is_asked = pushes.ask(&connection).await?;
+        let is_asked = pushes.ask(&server, &connection).await?;
         if let Some(inner) = connecting.upgrade() {
             inner.is_tracking.store(is_asked, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::connection::{ANSWER_TIMEOUT, Connection};
+use super::connection::{ANSWER_TIMEOUT, Connection, Server};
 use super::primary::refuses;
 
 /// Events of which Redis tells a link by itself.
@@ -34,13 +34,13 @@ impl Pushes {
     /// # Errors
     /// Fails where the connection is broken or silent, or the channels are refused. Without tracking a link is of use all the
     /// same: its users look again by themselves.
-    pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
+    pub(super) async fn ask(&self, server: &Server, connection: &Connection) -> RedisResult<bool> {
         let asked = async {
             match self {
                 Self::Nothing => Ok(false),
-                Self::Keys => track(connection, &["NOLOOP"]).await,
-                Self::KeysButThose => track(connection, &["OPTOUT", "NOLOOP"]).await,
-                Self::ChosenKeys => track(connection, &["OPTIN", "NOLOOP"]).await,
+                Self::Keys => track(server, connection, &["NOLOOP"]).await,
+                Self::KeysButThose => track(server, connection, &["OPTOUT", "NOLOOP"]).await,
+                Self::ChosenKeys => track(server, connection, &["OPTIN", "NOLOOP"]).await,
                 Self::Channels(channels) => connection.subscribe(channels).await.map(|()| true),
             }
         };
@@ -51,7 +51,7 @@ impl Pushes {
 }
 
 /// Turns client tracking on. Our own writes are not told of.
-async fn track(connection: &Connection, options: &[&str]) -> RedisResult<bool> {
+async fn track(server: &Server, connection: &Connection, options: &[&str]) -> RedisResult<bool> {
     let mut pipe = redis::pipe();
     pipe.cmd("CLIENT").arg(&["TRACKING", "ON"]).arg(options);
     match connection.send(&pipe).await?.into_iter().next() {
@@ -59,9 +59,14 @@ async fn track(connection: &Connection, options: &[&str]) -> RedisResult<bool> {
         Some(Value::ServerError(error)) => {
             let error = RedisError::from(error);
             let consequence = "takeovers, answers, receipts and the messages of shared subscribers are noticed late";
-            tracing::warn!(%error, consequence, "Redis refuses CLIENT TRACKING");
+            if !server.note_tracking(true) {
+                tracing::warn!(%error, consequence, "Redis refuses CLIENT TRACKING");
+            }
             Ok(false)
         }
-        _ => Ok(true),
+        _ => {
+            server.note_tracking(false);
+            Ok(true)
+        }
     }
 }
