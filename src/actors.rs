@@ -31,7 +31,6 @@ mod subscriber;
 mod supervisor;
 
 pub(crate) use self::arbiters::Arbiters;
-use self::session::SessionActor;
 pub use self::stats::{Placement, SubscriberInfo};
 pub use self::supervisor::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,

@@ -11,7 +11,8 @@ pub(super) fn now() -> Instant {
 /// Waits until a moment, or for ever where there is none.
 pub(super) async fn until(moment: Option<Instant>) {
     match moment {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        // Boxed: a timer is large, and whoever waits for ever has none.
+        Some(at) => Box::pin(tokio::time::sleep_until(at.into())).await,
         None => pending().await,
     }
 }

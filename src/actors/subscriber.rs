@@ -15,7 +15,6 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use self::driver::Driver;
-use super::SessionActor;
 use super::guarded::text_of;
 use super::post::{EndNotice, Forced, Memory, Post};
 use crate::backend::Queues;
@@ -23,6 +22,7 @@ use crate::subscription::ExitReason;
 
 pub(super) mod driver;
 pub(super) mod notes;
+mod operation;
 
 /// How long a subscriber that replaces others waits for them to put down what they have in hand. Longer only repeats
 /// less: order and ownership do not depend on it.
@@ -100,8 +100,7 @@ impl Actor for SessionSubscriberActor {
 
 async fn work(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
     let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
-    let session = SessionActor::new(Arc::clone(&post), Arc::clone(&memory.ended_tasks)).start();
-    Driver::new(post, queues, memory, Some(session)).run().await
+    Driver::new(post, queues, memory).run().await
 }
 
 #[cfg(test)]

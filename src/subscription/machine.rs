@@ -173,7 +173,12 @@ impl Subscription {
 
     /// Returns the next action to perform. All are performed, in their order, before the next event.
     pub fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() {
+            // An idle subscriber keeps no room for actions: there may be a hundred thousand.
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// Returns the moment at which [`Event::Timer`] is due, if any.

@@ -195,6 +195,8 @@ impl Subscription {
             self.serve(now);
         } else {
             self.state = SubscriberState::Waiting;
+            // Nor does it for the messages of the largest batch.
+            (self.items, self.sent) = Default::default();
             self.waiting_since = Some(now);
             let left = self.renewal_due().map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
             self.begin(Operation::Wait(left.max(SHORTEST_WAIT)));
