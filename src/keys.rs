@@ -229,6 +229,17 @@ mod tests {
         }
 
         #[test]
+        fn a_lease_names_its_queue_and_no_other_key_does(id in session_id(), prefix in "[a-z:]{1,5}|[a-z:]{0,5}\\{[a-z:]{1,5}\\}[a-z:]{0,5}") {
+            let keys = Keys::new(prefix);
+            let own = keys.of(&id);
+            prop_assert_eq!(keys.lease_of(&own.queue), own.lease.clone());
+            prop_assert_eq!(keys.queue_of_lease(&own.lease), Some(&*own.queue));
+            for other in [&own.queue, &own.questions, &own.dead, &keys.sessions(), &keys.session(&id), &keys.probe()] {
+                prop_assert_eq!(keys.queue_of_lease(other), None);
+            }
+        }
+
+        #[test]
         fn dead_letters_say_whose_they_are(id in session_id(), prefix in "[a-z*?:\\[]{1,5}|[a-z*:]{0,5}\\{[a-z?:]{1,5}\\}[a-z:]{0,5}") {
             let keys = Keys::new(prefix);
             let own = keys.of(&id);

@@ -90,7 +90,10 @@ impl RedisConsumer {
     /// Adds the commands of a take: the acknowledgement, the time, and the read of the oldest messages.
     fn add_take(&self, request: &mut Request, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) {
         let Self { keys, lease, life, .. } = self;
-        request.add(Acknowledgement { keys, lease, delivered, reclaim, life: *life }.call(&self.config));
+        let QueueKeys { queue, lease: lease_key, .. } = keys;
+        let all = || keys.clone();
+        let acknowledgement = Acknowledgement { queue, lease_key, keys: &all, lease, delivered, reclaim, life: *life };
+        request.add(acknowledgement.call(&self.config));
         request.add(redis::cmd("TIME"));
         request.add(self.reads.command(&keys.queue, limit));
     }

@@ -21,7 +21,11 @@ pub(super) use self::reads::{Reads, oldest};
 
 /// Acknowledgement of what was delivered, if anything was, by an owner that goes on with its lease.
 pub(super) struct Acknowledgement<'a> {
-    pub(super) keys: &'a QueueKeys,
+    pub(super) queue: &'a str,
+    /// Key of the lease.
+    pub(super) lease_key: &'a str,
+    /// Returns the other keys of the queue, which few acknowledgements need.
+    pub(super) keys: &'a dyn Fn() -> QueueKeys,
     /// Value of the owner's lease.
     pub(super) lease: &'a str,
     pub(super) delivered: Option<&'a Delivered>,
@@ -39,7 +43,7 @@ impl Acknowledgement<'_> {
                 self.call_with_fates(config, delivered)
             }
             _ => {
-                let mut call = Command::begin(&ACKNOWLEDGE, &[&self.keys.queue, &self.keys.lease]);
+                let mut call = Command::begin(&ACKNOWLEDGE, &[self.queue, self.lease_key]);
                 self.add_what_all_have(config, &mut call);
                 call
             }
@@ -47,9 +51,10 @@ impl Acknowledgement<'_> {
     }
 
     fn call_with_fates(&self, config: &Config, delivered: &Delivered) -> Command {
-        let QueueKeys { queue, lease, questions, dead, .. } = self.keys;
-        let receipts = delivered.fates.iter().filter_map(|fate| fate.receipt).map(|id| self.keys.receipt(id));
-        let keys: Vec<String> = [queue, lease, questions, dead].into_iter().cloned().chain(receipts).collect();
+        let all = (self.keys)();
+        let receipts = delivered.fates.iter().filter_map(|fate| fate.receipt).map(|id| all.receipt(id));
+        let always = [&all.queue, &all.lease, &all.questions, &all.dead].into_iter().cloned();
+        let keys: Vec<String> = always.chain(receipts).collect();
         let mut call = Command::begin(&ACKNOWLEDGE_FATES, &keys);
         self.add_what_all_have(config, &mut call);
         let last_deadline = delivered.questions.iter().map(|question| Timestamp::from_system(question.deadline)).max();

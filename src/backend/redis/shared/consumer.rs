@@ -97,18 +97,31 @@ impl SharedConsumer {
         if taken.lease.is_ours() {
             self.permit().confirmed(mark);
         }
-        // FastMCP sets 300 s whatever else waits.
-        let is_foreign = taken.items.iter().flat_map(|item| &item.envelope).any(|envelope| !envelope.is_stamped());
-        Ok((!is_foreign).then_some(taken))
+        // FastMCP sets 300 s whatever else waits, which may be too little for messages that are not its own.
+        let stamped = || taken.items.iter().flat_map(|item| &item.envelope).map(|envelope| envelope.is_stamped());
+        let is_mixed = stamped().any(|stamped| stamped) && stamped().any(|stamped| !stamped);
+        Ok((!is_mixed).then_some(taken))
+    }
+
+    fn acknowledgement(&self, delivered: Option<&Delivered>, reclaim: bool) -> Command {
+        let (config, queue) = (&self.line.config, &*self.place.queue);
+        let acknowledgement = Acknowledgement {
+            queue,
+            lease_key: &self.line.keys.lease_of(queue),
+            keys: &|| self.line.keys.of(&self.session),
+            lease: &lease_value(self.owner, config),
+            delivered,
+            reclaim,
+            life: self.life,
+        };
+        acknowledgement.call(config)
     }
 
     /// Calls the script that acknowledges, and reads behind it.
     async fn acknowledge(&mut self, delivered: Option<&Delivered>, reclaim: bool) -> Result<Taken, QueueErrorKind> {
-        let (sent, mark, config) = (Instant::now(), self.permit().mark(), &self.line.config);
-        let (keys, lease) = (self.line.keys.of(&self.session), lease_value(self.owner, config));
-        let call = Acknowledgement { keys: &keys, lease: &lease, delivered, reclaim, life: self.life }.call(config);
+        let (sent, mark) = (Instant::now(), self.permit().mark());
         let mut commands = self.read();
-        commands.insert(0, call);
+        commands.insert(0, self.acknowledgement(delivered, reclaim));
         let answered = self.line.read_by(&self.place, commands).await?;
         let read_at = answered.now;
         let [acknowledged, messages, owner] = answered.answers()?;
