@@ -52,12 +52,19 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
+    /// Returns the keys of a queue and of its lease, which are all that most pushes need.
+    pub(crate) fn queue_and_lease(&self, session: &SessionId) -> (String, String) {
         let mut queue = self.of_all();
         // Writing to a string does not fail.
         let _ = write!(queue, "{session}");
+        let lease = self.companion(&queue, "lease");
+        (queue, lease)
+    }
+
+    pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
+        let (queue, lease) = self.queue_and_lease(session);
         QueueKeys {
-            lease: self.companion(&queue, "lease"),
+            lease,
             questions: self.companion(&queue, "questions"),
             dead: self.companion(&queue, "dead"),
             receipts: self.companion(&queue, "receipt:"),

@@ -26,7 +26,7 @@ struct Group {
 impl<'a> Grouped<'a> {
     /// Groups a batch. The sessions are numbered by their first messages.
     pub(super) fn new(batch: &'a [Outgoing]) -> Self {
-        let (mut numbers, mut lengths) = (HashMap::new(), Vec::new());
+        let (mut numbers, mut lengths) = (HashMap::with_capacity(batch.len()), Vec::new());
         let group_of: Vec<usize> = batch
             .iter()
             .map(|outgoing| {

@@ -165,10 +165,13 @@ impl RedisBackend {
     /// Makes a call of the script.
     fn call_push(&self, batch: &[Outgoing], waiting: &Grouped<'_>, call: &Call, sent: Timestamp) -> Command {
         let drafts = waiting.places(call).iter().map(|&place| &batch[place].draft);
-        let keys = self.keys.of(waiting.session(call.group));
-        let receipts: Vec<String> =
-            drafts.clone().filter_map(|draft| draft.receipt).map(|id| keys.receipt(id)).collect();
-        let keys: Vec<String> = [keys.queue, keys.lease].into_iter().chain(receipts).collect();
+        let session = waiting.session(call.group);
+        let (queue, lease) = self.keys.queue_and_lease(session);
+        let mut keys = vec![queue, lease];
+        if drafts.clone().any(|draft| draft.receipt.is_some()) {
+            let all = self.keys.of(session);
+            keys.extend(drafts.clone().filter_map(|draft| draft.receipt).map(|id| all.receipt(id)));
+        }
         let arguments = Arguments { config: &self.config, drafts, sent: self.clock.at(sent) };
         let lease = arguments.usual_lease();
         let mut command = Command::begin(&PUSH, &keys);
