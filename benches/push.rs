@@ -92,7 +92,7 @@ async fn measure(bench: Bench) {
 impl Place {
     async fn open(count: usize) -> Self {
         let server = RedisServer::start();
-        let config = Config::default();
+        let config = Config::builder().queue_max_messages(2 * COUNT).build().unwrap();
         let life = (config.time_to_live() + config.expiry_grace()).as_millis().to_string();
         let publisher = Publisher::connect(&server.url(), config).await.unwrap();
         let mut connection = bare::connect(&server.url()).await;
