@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use self::lease::Renewal;
-use super::lease::lease_value;
+use super::lease::{lease_then, lease_value};
 use super::letters::not_kept;
 use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{ACKNOWLEDGE, RENEW};
@@ -87,7 +87,7 @@ impl RedisConsumer {
         })
     }
 
-    /// Adds the commands of a take: the acknowledgement, the time, and the read of the oldest messages.
+    /// Adds the commands of a take: the acknowledgement, the time, and the read.
     fn add_take(&self, request: &mut Request, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) {
         let Self { keys, lease, life, .. } = self;
         let QueueKeys { queue, lease: lease_key, .. } = keys;
@@ -95,7 +95,14 @@ impl RedisConsumer {
         let acknowledgement = Acknowledgement { queue, lease_key, keys: &all, lease, delivered, reclaim, life: *life };
         request.add(acknowledgement.call(&self.config));
         request.add(redis::cmd("TIME"));
-        request.add(self.reads.command(&keys.queue, limit));
+        self.add_read(request, limit);
+    }
+
+    /// Adds the read of the oldest messages, then of the lease: who owns it then owned the queue at the read. A claim between the
+    /// acknowledgement and the read is not told of behind a proxy that swallows what Redis tells.
+    fn add_read(&self, request: &mut Request, limit: LineLimit) {
+        request.add(self.reads.command(&self.keys.queue, limit));
+        request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
@@ -119,10 +126,11 @@ impl RedisConsumer {
         request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
         self.add_take(&mut request, None, false, limit);
         // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
-        let ([moved, acknowledged, time, read], renewal) = self.answer(request.within(block + limit.time())).await?;
+        let ([moved, acknowledged, time, read, owner], renewal) =
+            self.answer(request.within(block + limit.time())).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved?;
-        self.taken([acknowledged, time, read], limit, sent, mark, renewal).await
+        self.taken([acknowledged, time, read, owner], limit, sent, mark, renewal).await
     }
 
     /// Sends a request whose answer must come within the time of the limit, and teaches the limit where it does not.
@@ -141,25 +149,30 @@ impl RedisConsumer {
     /// Reads the answers to a take that was sent then, and to the renewal that was sent while they were on their way.
     async fn taken(
         &mut self,
-        [acknowledged, time, mut read]: [Answer; 3],
+        [acknowledged, time, mut read, mut owner]: [Answer; 4],
         limit: LineLimit,
         sent: Instant,
         mark: DoubtMark,
         mut renewal: Option<Renewal>,
     ) -> Result<Taken, QueueErrorKind> {
-        let Acknowledged { lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
+        let Acknowledged { mut lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         not_kept(&self.session, &trouble);
         let now = at.map_or_else(|| Ok(reply::time(time?)?), Ok::<_, QueueErrorKind>)?;
         let messages = loop {
+            if lease.is_ours() {
+                lease = lease_then(self.owner, lease, &owner?);
+            }
             if !lease.is_ours() {
                 break Vec::new();
             }
             if let Some(messages) = self.reads.read(read?, limit)? {
                 break messages;
             }
-            let again = Request::of(self.reads.command(&self.keys.queue, limit));
-            let ([answer], renewed) = self.answer_within(limit, again).await?;
-            (read, renewal) = (answer, renewed.or(renewal));
+            let mut again = Request::new();
+            self.add_read(&mut again, limit);
+            let renewed;
+            ([read, owner], renewed) = self.answer_within(limit, again).await?;
+            renewal = renewed.or(renewal);
         };
         // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();

@@ -45,3 +45,12 @@ pub(super) fn is_owner(owner: OwnerToken, lease: &Value) -> bool {
     // Behind the token stands the life of the lease.
     lease.split(|byte| *byte == b' ').next() == Some(owner.to_string().as_bytes())
 }
+
+/// Returns the state of a lease that was this owner's in `before`, and had this value when it was read afterwards.
+pub(super) fn lease_then(owner: OwnerToken, before: LeaseState, then: &Value) -> LeaseState {
+    match then {
+        Value::Nil => LeaseState::Absent,
+        then if is_owner(owner, then) => before,
+        _ => LeaseState::Lost,
+    }
+}

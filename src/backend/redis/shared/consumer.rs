@@ -9,7 +9,7 @@ use redis::Value;
 use super::line::{Line, Place};
 use super::round::Reply;
 use crate::backend::redis::consumer::member;
-use crate::backend::redis::lease::{self, is_owner, lease_value};
+use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
 use crate::backend::redis::letters::not_kept;
 use crate::backend::redis::link::{Answer, Command};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
@@ -156,18 +156,17 @@ impl SharedConsumer {
         owner: &Value,
     ) -> Result<Taken, QueueErrorKind> {
         let limit = self.limit();
-        let mut owner = owner.clone();
+        let mut lease = lease_then(self.owner, lease, owner);
         let messages = loop {
-            if !is_owner(self.owner, &owner) {
+            if !lease.is_ours() {
                 self.permit().revoke();
-                let lease = if owner == Value::Nil { LeaseState::Absent } else { LeaseState::Lost };
                 return Ok(Taken { lease, changed, now, items: Vec::new() });
             }
             if let Some(messages) = self.reads.read(messages?, limit)? {
                 break messages;
             }
-            let [again, owner_then] = self.line.read_by(&self.place, self.read()).await?.answers()?;
-            (messages, owner) = (again, owner_then?);
+            let [again, owner] = self.line.read_by(&self.place, self.read()).await?.answers()?;
+            (messages, lease) = (again, lease_then(self.owner, lease, &owner?));
         };
         let (items, life) = take::items(&self.line.config, &self.place.queue, messages, now);
         self.life = life;
