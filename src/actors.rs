@@ -22,6 +22,7 @@
 mod arbiters;
 mod clock;
 mod guarded;
+mod log_gate;
 mod post;
 mod questions;
 mod session;

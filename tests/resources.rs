@@ -79,3 +79,39 @@ async fn a_thousand_subscribers_give_their_threads_and_descriptors_back() {
     }
     until_given_back(before).await;
 }
+
+#[actix::test]
+async fn shared_subscribers_hold_a_thread_per_core_and_give_everything_back() {
+    let redis = redis_server::RedisServer::start();
+    let config = Config::builder().dedicated_limit(0).build().unwrap();
+    let courier = Courier::start(&redis.url(), config).await.unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let (before, connections) = (threads_and_descriptors(), redis.connected_clients().await);
+    let sessions: Vec<_> =
+        (0..500).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), session::Recorder::new())).collect();
+    for (id, session) in &sessions {
+        courier.ensure_subscriber(id, session.clone()).await.unwrap();
+    }
+    for (id, session) in &sessions {
+        let message = Notification::new("notifications/x").unwrap().with_params(json!({"n": 1})).unwrap();
+        courier.publisher().push(id, message).await.unwrap();
+        session.until_taken(1).await;
+    }
+    let during = threads_and_descriptors();
+    assert!(during.0 <= before.0 + cores, "before {before:?}, during {during:?}");
+    let opened = redis.connected_clients().await - connections;
+    // Two for each arbiter, and those of the process for pushes and the rest.
+    assert!(opened <= 2 * cores + 2, "{opened} connections");
+    let report = courier.shutdown(SOON).await;
+    assert_eq!((report.stopped, report.forced, report.delivered), (500, 0, 500));
+    eventually("no connection", SOON, async || redis.connected_clients().await <= connections + 2).await;
+    let mut after = threads_and_descriptors();
+    for _ in 0..600 {
+        if after.0 <= before.0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        after = threads_and_descriptors();
+    }
+    assert!(after.0 <= before.0, "before {before:?}, after {after:?}");
+}

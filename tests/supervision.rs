@@ -184,6 +184,32 @@ async fn a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_
     assert_eq!(courier.shutdown(SOON).await.stopped, 1);
 }
 
+#[actix::test]
+async fn a_fault_of_many_shared_subscribers_is_logged_a_few_times() {
+    log::begin_with("mcp_courier=warn");
+    let pause = Duration::from_millis(100);
+    let config = config().dedicated_limit(0).shared_limit(1000).backoff_initial(pause).backoff_max(pause);
+    let courier = courier("many-faults", config).await;
+    let broken: Vec<_> = (0..100).map(|_| Arc::new(Broken(Recorder::new(), true.into()))).collect();
+    for (n, session) in broken.iter().enumerate() {
+        let id = SessionId::new(format!("many-{n}")).unwrap();
+        courier.ensure_subscriber(&id, session.clone()).await.unwrap();
+    }
+    eventually("all have failed", SOON, async || {
+        let infos = courier.supervisor().send(ListSubscribers).await.unwrap();
+        infos.iter().all(|info| info.last_error.is_some())
+    })
+    .await;
+    broken.iter().for_each(|session| session.1.store(false, Ordering::Relaxed));
+    let logged = log::lines(&["a subscriber failed; it is started again"]).len();
+    assert!((1..=10).contains(&logged), "{logged} lines");
+    eventually("all are started again", SOON, async || {
+        let infos = courier.supervisor().send(ListSubscribers).await.unwrap();
+        infos.iter().all(|info| info.state == SubscriberState::Waiting)
+    })
+    .await;
+}
+
 /// A session that blocks its thread for as long as it is told to.
 struct Blocking(Arc<AtomicBool>);
 

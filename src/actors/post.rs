@@ -7,7 +7,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::Notify;
 
+use super::Placement;
 use super::guarded::Guarded;
+use super::log_gate::{LogGate, LogGates, log_through};
 use super::stats::Stats;
 use super::stop::StopSignal;
 use crate::backend::questions::cancel_open;
@@ -29,6 +31,7 @@ pub(super) struct Post {
     pub(super) session_id: SessionId,
     pub(super) session: Guarded,
     pub(super) common: Arc<Common>,
+    pub(super) placement: Placement,
     pub(super) owner: OwnerToken,
     pub(super) epoch: u64,
     pub(super) stats: Arc<Stats>,
@@ -42,19 +45,27 @@ pub(super) struct Common {
     pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Arc<Config>,
     pub(super) supervisor: Recipient<Ended>,
+    pub(super) gates: LogGates,
 }
 
 impl Post {
+    /// Returns whether the subscriber logs its trouble as such: a shared one only where the gate lets it pass.
+    pub(super) fn passes(&self, gate: impl FnOnce(&LogGates) -> &LogGate) -> bool {
+        self.placement == Placement::Dedicated || gate(&self.common.gates).passes()
+    }
+
     /// Gives the lease up, if it is this subscriber's.
     pub(super) async fn release(&self, queues: &dyn Queues) {
         let Self { session_id, owner, .. } = self;
         match tokio::time::timeout(RELEASE, queues.release(session_id, *owner)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(session = ?session_id, %error, "the lease was not released; it runs out by itself");
+                let passes = self.passes(|gates| &gates.not_released);
+                log_through!(passes, warn, session = ?session_id, %error, "the lease was not released; it runs out by itself");
             }
             Err(_) => {
-                tracing::warn!(session = ?session_id, "the lease was not released in time; it runs out by itself");
+                let passes = self.passes(|gates| &gates.not_released);
+                log_through!(passes, warn, session = ?session_id, "the lease was not released in time; it runs out by itself");
             }
         }
     }
@@ -84,7 +95,8 @@ impl Post {
     /// Waits as [`settled`](Self::settled) does, for a short time only.
     pub(super) async fn settled_soon(&self) {
         if tokio::time::timeout(SETTLE, self.settled()).await.is_err() {
-            tracing::warn!(session = ?self.session_id,
+            let passes = self.passes(|gates| &gates.not_settled);
+            log_through!(passes, warn, session = ?self.session_id,
                 "settling questions took too long at the end of a subscriber; their workers wait out their time");
         }
     }

@@ -111,7 +111,9 @@ mod tests {
 
     use super::notes::note;
     use super::*;
+    use crate::actors::Placement;
     use crate::actors::guarded::Guarded;
+    use crate::actors::log_gate::LogGates;
     use crate::actors::post::{Common, Ended, Settling};
     use crate::actors::stats::Stats;
     use crate::actors::stop::StopSignal;
@@ -162,11 +164,13 @@ mod tests {
             queue: connect(&format!("memory://subscriber-{name}"), Arc::clone(&config)).await.unwrap(),
             config,
             supervisor: Supervisor(ended).start().recipient(),
+            gates: LogGates::default(),
         };
         let post = Post {
             session_id: SessionId::new("s").unwrap(),
             session: Guarded::new(session.clone()),
             common: Arc::new(common),
+            placement: Placement::Dedicated,
             owner: OwnerToken::new(),
             epoch: 1,
             stats: Arc::new(Stats::new()),

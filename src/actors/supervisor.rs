@@ -15,6 +15,7 @@ use self::host::{Host, SharedArbiters};
 use self::limits::{Limits, Place};
 use super::arbiters::Arbiters;
 use super::guarded::Guarded;
+use super::log_gate::LogGates;
 use super::post::{Common, Ended, Memory, Post, Settling};
 use super::stats::Stats;
 use super::stop::StopSignal;
@@ -213,6 +214,7 @@ impl SupervisorActor {
             session_id: session_id.clone(),
             session,
             common: self.common(ctx),
+            placement,
             owner: memory.as_ref().map_or_else(OwnerToken::new, |memory| memory.owner),
             epoch: self.epochs,
             stats,
@@ -235,6 +237,7 @@ impl SupervisorActor {
                 queue: Arc::clone(&self.queue),
                 config: Arc::clone(&self.config),
                 supervisor: ctx.address().recipient(),
+                gates: LogGates::default(),
             });
             self.common = Arc::downgrade(&common);
             common

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::actors::Placement;
+use crate::actors::log_gate::log_through;
 use crate::actors::post::{Post, Settling};
 use crate::backend::questions::settle_open;
 use crate::fate::DiscardReason;
@@ -38,22 +40,30 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
         Note::QueueFailed { error, failures, pause } => {
             stats.set_error(&error);
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            // A thousand subscribers fail together, and for hours: the first failure is logged, and then each time that
-            // there have been twice as many.
-            if failures.is_power_of_two() {
-                tracing::warn!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
-            } else {
-                tracing::debug!(?session, %error, source, failures, ?pause, "the queue failed; trying again");
-            }
+            // Subscribers fail together, and for hours: the first failure is logged, and then each time that there have been
+            // twice as many, of a dedicated subscriber or of the shared ones together.
+            let passes = post.passes(|gates| &gates.queue_failed)
+                && (post.placement == Placement::Shared || failures.is_power_of_two());
+            log_through!(passes, warn, ?session, %error, source, failures, ?pause, "the queue failed; trying again");
         }
         Note::LeaseUnread(error) => stats.set_error(&error),
-        Note::Recovered(failures) => tracing::info!(?session, failures, "the subscriber is at work again"),
-        Note::Reclaimed => tracing::warn!(?session, "the lease had gone; it is claimed again"),
+        Note::Recovered(failures) => {
+            let passes = post.passes(|gates| &gates.recovered);
+            log_through!(passes, info, ?session, failures, "the subscriber is at work again");
+        }
+        Note::Reclaimed => {
+            let passes = post.passes(|gates| &gates.reclaimed);
+            log_through!(passes, warn, ?session, "the lease had gone; it is claimed again");
+        }
         Note::Changed => {
             let consequence = "nothing is removed, and delivered notifications are skipped";
-            tracing::warn!(?session, consequence, "the queue changed under its owner");
+            let passes = post.passes(|gates| &gates.changed);
+            log_through!(passes, warn, ?session, consequence, "the queue changed under its owner");
         }
-        Note::TakenOver => tracing::info!(?session, "another subscriber has taken the session over"),
+        Note::TakenOver => {
+            let passes = post.passes(|gates| &gates.taken_over);
+            log_through!(passes, info, ?session, "another subscriber has taken the session over");
+        }
         Note::WrongClock(off) => {
             let consequence = "its notifications expire by the times at which their owner read the queue";
             tracing::warn!(?session, ?off, consequence, "a producer's clock is wrong");

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::SupervisorActor;
 use super::child::{Child, Ending, Runs};
 use crate::actors::clock;
+use crate::actors::log_gate::log_through;
 use crate::actors::post::{Forced, Post};
 use crate::session_id::SessionId;
 
@@ -129,11 +130,16 @@ async fn end_by_force(post: Arc<Post>, runs: Runs, waiters: Vec<oneshot::Sender<
     // Before the release: what still ran could take the lease again behind it.
     runs.stop(&post);
     let session = post.session_id.clone();
-    tracing::warn!(?session, "a subscriber did not stop in time; it is dropped");
-    let (queue, owner) = (Arc::clone(&post.common.queue), post.owner);
+    log_through!(
+        post.passes(|gates| &gates.dropped),
+        warn,
+        ?session,
+        "a subscriber did not stop in time; it is dropped"
+    );
+    let (common, owner) = (Arc::clone(&post.common), post.owner);
     // The session is not kept for as long as its release takes.
     drop(post);
-    if let Err(error) = queue.release(&session, owner).await {
+    if let Err(error) = common.queue.release(&session, owner).await {
         tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
     }
     // A thread that never comes to an await point would hold up its waiters for ever.

@@ -1,9 +1,12 @@
 //! Restarting subscribers that failed: after a pause, within a budget.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 
 use super::child::{Child, Runs};
 use super::{Identity, SupervisorActor};
+use crate::actors::log_gate::log_through;
 use crate::actors::{SubscriberState, clock};
 use crate::session_id::SessionId;
 
@@ -19,18 +22,21 @@ impl SupervisorActor {
     /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
     pub(super) fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
-        let epoch = child.post.epoch;
-        child.post.stats.set_error(&reason);
-        child.post.stats.set_state(SubscriberState::BackingOff);
+        let post = Arc::clone(&child.post);
+        let epoch = post.epoch;
+        post.stats.set_error(&reason);
+        post.stats.set_state(SubscriberState::BackingOff);
         std::mem::replace(&mut child.runs, Runs::Pausing).end_then(|| {});
         let Some(earlier) = child.restarts.spend(clock::now()) else {
-            tracing::error!(session = ?session_id, reason, "a subscriber failed too often; it is given up");
+            let passes = post.passes(|gates| &gates.given_up);
+            log_through!(passes, error, session = ?session_id, reason, "a subscriber failed too often; it is given up");
             self.children.remove(session_id);
             self.give_places(ctx);
             return;
         };
         let pause = self.config.backoff().pause(earlier, fastrand::f64());
-        tracing::error!(session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
+        let passes = post.passes(|gates| &gates.restarted);
+        log_through!(passes, error, session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
         let (session, supervisor) = (session_id.clone(), ctx.address());
         // Not in the context, which polls all that it has at each message: thousands may fail together.
         actix_rt::spawn(async move {

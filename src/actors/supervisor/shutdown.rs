@@ -10,6 +10,7 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 
 use super::SupervisorActor;
+use crate::actors::log_gate::log_through;
 use crate::actors::post::Forced;
 
 /// How long leases may take to be released for those who did not end by themselves.
@@ -83,7 +84,8 @@ impl Handler<Shutdown> for SupervisorActor {
                     let release = queue.release(&ending.post.session_id, ending.post.owner);
                     async {
                         if let Err(error) = release.await {
-                            tracing::warn!(session = ?ending.post.session_id, %error,
+                            let passes = ending.post.passes(|gates| &gates.not_released);
+                            log_through!(passes, warn, session = ?ending.post.session_id, %error,
                                 "its lease was not released; it runs out by itself");
                         }
                     }

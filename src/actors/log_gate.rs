@@ -1,0 +1,89 @@
+//! Bounds of the log: one fault of Redis hits a hundred thousand shared subscribers at once, and each would say so.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::clock;
+use crate::lock::lock;
+
+/// Time without an event of its kind after which a gate begins anew.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Gates of the lines that shared subscribers log, one for each kind of trouble.
+#[derive(Debug, Default)]
+pub(super) struct LogGates {
+    pub(super) queue_failed: LogGate,
+    pub(super) recovered: LogGate,
+    pub(super) reclaimed: LogGate,
+    pub(super) changed: LogGate,
+    pub(super) taken_over: LogGate,
+    pub(super) not_released: LogGate,
+    pub(super) not_settled: LogGate,
+    pub(super) restarted: LogGate,
+    pub(super) given_up: LogGate,
+    pub(super) dropped: LogGate,
+}
+
+/// Lets the first, the second, the fourth, the eighth event of a row pass, and so on. The others are logged as details.
+#[derive(Debug, Default)]
+pub(super) struct LogGate(Mutex<Row>);
+
+#[derive(Debug, Default)]
+struct Row {
+    events: u64,
+    newest: Option<Instant>,
+}
+
+impl LogGate {
+    /// Counts an event, and returns whether it passes.
+    pub(super) fn passes(&self) -> bool {
+        self.passes_at(clock::now())
+    }
+
+    fn passes_at(&self, now: Instant) -> bool {
+        let mut row = lock(&self.0);
+        if row.newest.is_some_and(|newest| now.saturating_duration_since(newest) > QUIET) {
+            row.events = 0;
+        }
+        row.newest = Some(now);
+        row.events += 1;
+        row.events.is_power_of_two()
+    }
+}
+
+/// Logs a line at its level, or, where a gate does not let it pass, at the level debug.
+macro_rules! log_through {
+    ($passes:expr, $level:ident, $($line:tt)*) => {
+        if $passes {
+            tracing::$level!($($line)*);
+        } else {
+            tracing::debug!($($line)*);
+        }
+    };
+}
+
+pub(super) use log_through;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_events_of_a_row_are_logged_17_times() {
+        let (gate, now) = (LogGate::default(), Instant::now());
+        let passed = (0..100_000).filter(|_| gate.passes_at(now)).count();
+        assert_eq!(passed, 17);
+    }
+
+    #[test]
+    fn a_row_begins_anew_when_it_was_quiet() {
+        let (gate, mut now) = (LogGate::default(), Instant::now());
+        let mut passed = Vec::new();
+        for _ in 0..5 {
+            passed.push(gate.passes_at(now));
+        }
+        now += QUIET + Duration::from_millis(1);
+        passed.push(gate.passes_at(now));
+        assert_eq!(passed, [true, true, false, true, false, true]);
+    }
+}
