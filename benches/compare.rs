@@ -3,7 +3,7 @@
 //! Each row does the same to all sides, in rounds that alternate, each with a `redis-server` of its own. A side is a program that
 //! knows the commands of `compare/courier.rs`, which is this crate's side, or refuses a command with the status 3.
 //!
-//! `cargo bench --bench compare -- --side "FastMCP=python3 benches/alternatives/fastmcp.py"` adds a side.
+//! `cargo bench --bench compare -- --side "FastMCP=python3 benches/alternatives/fastmcp/side.py"` adds a side.
 
 #[path = "compare/courier.rs"]
 mod courier;

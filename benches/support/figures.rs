@@ -139,9 +139,9 @@ pub(crate) fn spread(figures: impl Iterator<Item = f64>) -> String {
     }
 }
 
-/// Returns a figure as text: whole numbers in groups of three digits, below ten with two decimals.
+/// Returns a figure as text: with two decimals below ten, else rounded, in groups of three digits.
 pub(crate) fn shown(figure: f64) -> String {
-    if figure.abs() < 10.0 {
+    if figure.abs() < 10.0 && figure.fract() != 0.0 {
         return format!("{figure:.2}");
     }
     let digits = format!("{figure:.0}");

@@ -106,7 +106,7 @@ enum Command {
         queues: usize,
     },
     #[command(external_subcommand)]
-    Other(Vec<String>),
+    Other(#[allow(dead_code, reason = "clap wants it")] Vec<String>),
 }
 
 /// Runs the command of this process.

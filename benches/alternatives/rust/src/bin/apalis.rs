@@ -1,10 +1,15 @@
 //! Side of apalis-redis in the comparison: a job queue of lists and hashes, at least once, with retries in the worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alternatives::{Job, Package, Session, run};
 use apalis::prelude::*;
 use apalis_redis::{Config, ConnectionManager, RedisStorage};
+
+/// Pause between two looks at an empty queue. In version 1.0.0 neither this nor the publications of `RedisStorageFactory` wake a
+/// worker that found nothing: the worker looks again with its next heartbeat, after 30 s.
+const INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Clone)]
 struct Apalis(ConnectionManager);
@@ -28,7 +33,7 @@ impl Package for Apalis {
 
     async fn consume(&self, queue: String, _in_order: bool, session: Arc<Session>) {
         let worker = WorkerBuilder::new(format!("{queue}-worker-{}", std::process::id()))
-            .backend(self.storage(&queue))
+            .backend(self.storage(&queue).poll_with_interval(INTERVAL))
             .data(session)
             .retry(RetryPolicy::retries(3))
             .build(handle);
