@@ -9,7 +9,7 @@ use mcp_courier::testing::subscription::{Event as Happening, Operation};
 
 use super::messages::{any_id, number};
 use super::network::{Command, Reply};
-use super::settings::Guard;
+use super::settings::{Guard, Waiting};
 use super::world::{OwnerId, World};
 
 impl World {
@@ -22,6 +22,7 @@ impl World {
         let permit = Arc::clone(owner.machine.permit());
         let sent = if without == Some(Guard::PermitFromSending) { now } else { under_way.sent };
         if let Reply::Failed(why) = reply {
+            owner.is_stale = true;
             // A connection that could not be opened is none.
             if let Operation::Open = under_way.operation {
                 self.hang_up(id);
@@ -36,20 +37,42 @@ impl World {
         }
         if let Reply::Read(taken, holder, at) = reply {
             let mark = if without == Some(Guard::DoubtsSinceSending) { permit.mark() } else { under_way.mark };
-            let is_ours = holder == LeaseState::Held || without == Some(Guard::LeaseBehindRead);
+            let is_trusted = without == Some(Guard::LeaseBehindRead);
+            let holder = if is_trusted { LeaseState::Held } else { holder };
             let is_wait = matches!(under_way.operation, Operation::Wait(_));
-            if !is_ours {
-                // The script decides. Behind a wait it takes no absent lease, as its owner may have gone meanwhile.
-                owner.under_way = Some(under_way);
-                let command = if is_wait { Command::Wait(Duration::ZERO) } else { Command::Take(None) };
-                return self.read(id, operation, command);
+            let (number, ends, is_empty) = (under_way.number, under_way.ends, taken.items.is_empty());
+            match holder {
+                LeaseState::Held => permit.confirmed(mark),
+                LeaseState::Absent => {
+                    // The script decides. Behind a wait it takes no absent lease, as its owner may have gone meanwhile.
+                    owner.under_way = Some(under_way);
+                    let command = if is_wait { Command::Wait(Duration::ZERO) } else { Command::Take(None) };
+                    return self.read(id, operation, command);
+                }
+                _ => permit.revoke(),
             }
-            permit.confirmed(mark);
+            let is_ours = holder == LeaseState::Held;
+            owner.is_stale |= !is_ours || !is_empty;
+            if is_wait && is_ours && is_empty && self.scheduler.now() < ends {
+                self.owner(id).under_way = Some(under_way);
+                return self.waits_on(id, number);
+            }
+            let items = if is_ours { taken.items } else { Vec::new() };
+            let taken = Taken { lease: holder, items, ..taken };
             let happening = self.happening(id, &under_way.operation, Reply::Taken(taken, at));
             return self.feed(id, happening);
         }
+        let is_shared = self.settings.waiting == Waiting::Shared;
+        if let Reply::Taken(taken, _) = &reply {
+            owner.is_stale |= !taken.lease.is_ours() || !taken.items.is_empty();
+        }
         let tracks = match (&under_way.operation, &reply, &under_way.answered) {
             (_, _, Some(_)) => false,
+            // The scripts that write a lease read it last, for a connection that tracks all keys.
+            (Operation::Claim, ..) if is_shared => {
+                permit.renewed(sent, lease, under_way.mark);
+                permit.is_in_doubt()
+            }
             (Operation::Claim, ..) => true,
             (Operation::Renew, Reply::Lease(state), _) => {
                 if state.is_ours() {

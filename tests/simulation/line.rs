@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::network::{Reply, Request, TIMEOUT};
+use super::network::{Command, Reply, Request, TIMEOUT};
 use super::settings::{Guard, up_to};
 use super::trace::trace;
 use super::tracking::Key;
@@ -21,8 +21,9 @@ pub(crate) struct Line {
     pub(crate) connection: Option<ConnectionId>,
     /// Commands of the next round.
     next: Vec<Request>,
-    /// Number of the round under way: there is one at a time.
+    /// Number of the round under way, and its operations: there is one at a time.
     round: Option<u64>,
+    sent: Vec<(OwnerId, u64)>,
 }
 
 impl Line {
@@ -74,6 +75,14 @@ impl World {
         self.next_operation += 1;
         let round = self.next_operation;
         line.round = Some(round);
+        line.sent = requests.iter().map(|request| (request.owner, request.operation)).collect();
+        for request in &requests {
+            // Whatever changes from now on may not be in the answer.
+            let reads = matches!(request.command, Command::Read | Command::Take(_) | Command::Wait(_));
+            if let Some(owner) = self.owners.get_mut(&request.owner).filter(|_| reads) {
+                owner.is_stale = false;
+            }
+        }
         let (now, id) = (self.scheduler.now(), self.line(server));
         self.scheduler.at(now + TIMEOUT, Event::RoundTimeout { server, connection: id, round });
         let (odds, there) = (self.odds(), self.delay());
@@ -137,6 +146,7 @@ impl World {
                     return;
                 }
                 self.servers[server.0].line.round = None;
+                self.servers[server.0].line.sent.clear();
                 for (owner, operation, reply) in answers {
                     let at = self.scheduler.now() + up_to(&mut self.rng, HAND_OFF);
                     self.scheduler.at(at, Event::Answer { owner, server, operation, reply });
@@ -170,23 +180,28 @@ impl World {
         }
     }
 
-    /// Fails all that is under way over a line. What was sent may be done, or not.
+    /// Makes a new connection in place of one that is lost, and doubts all that is known. What was sent fails: it may be done, or
+    /// not. What was not sent is sent anew.
     fn line_lost(&mut self, server: ServerId, id: ConnectionId) {
         trace!(self, None, "server {} hears that its connection is lost", server.0);
-        self.servers[server.0].line = Line::default();
+        let line = &mut self.servers[server.0].line;
+        (line.connection, line.round) = (None, None);
+        let sent = std::mem::take(&mut line.sent);
         self.disconnect(id);
-        let of_server = self.owners.iter().filter(|(_, owner)| owner.server == server);
-        for owner in of_server.map(|(owner, _)| *owner).collect::<Vec<_>>() {
-            let Some(it) = self.owners.get(&owner) else { continue };
-            if self.settings.without == Some(Guard::LossWakes) && it.is_idle() {
-                let line = self.line(server);
-                self.owner(owner).connection = Some(line);
-            } else if it.connection == Some(id) {
-                self.broken(owner, id);
-            } else if let Some(number) = it.under_way_by_line() {
-                self.answered(owner, number, Reply::Failed("the connection broke"));
-            }
+        let new = self.line(server);
+        let is_of_line = |owner: &&mut super::owner::Owner| owner.connection == Some(id);
+        self.owners.values_mut().filter(is_of_line).for_each(|owner| owner.connection = Some(new));
+        let failure_first = self.rng.bool();
+        if !failure_first && self.settings.without != Some(Guard::LossWakes) {
+            self.changed(server, new, |_| true);
         }
+        for (owner, operation) in sent {
+            self.answered(owner, operation, Reply::Failed("the connection broke"));
+        }
+        if failure_first && self.settings.without != Some(Guard::LossWakes) {
+            self.changed(server, new, |_| true);
+        }
+        self.scheduler.at(self.scheduler.now(), Event::RoundBegins { server });
     }
 
     /// Drops the line of a process that ends.

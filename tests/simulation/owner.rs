@@ -50,6 +50,8 @@ pub(crate) struct UnderWay {
     pub(crate) answered: Option<Reply>,
     /// Shared: the read that ends a wait is sent.
     pub(crate) is_read: bool,
+    /// Moment at which a wait ends.
+    pub(crate) ends: Time,
 }
 
 impl Owner {
@@ -57,18 +59,6 @@ impl Owner {
     pub(crate) fn awaits_change(&self) -> Option<u64> {
         let waits = |under_way: &&UnderWay| matches!(under_way.operation, Operation::Wait(_)) && !under_way.is_read;
         self.under_way.as_ref().filter(waits).map(|under_way| under_way.number)
-    }
-
-    /// Returns whether the owner has a connection and nothing under way over it but a wait.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.connection.is_some() && self.awaits_change().is_some()
-    }
-
-    /// Returns the operation under way, where a shared line has it.
-    pub(crate) fn under_way_by_line(&self) -> Option<u64> {
-        let is_by_line =
-            |under_way: &&UnderWay| !matches!(under_way.operation, Operation::CancelQuestions | Operation::Settle);
-        self.under_way.as_ref().filter(is_by_line).map(|under_way| under_way.number)
     }
 }
 
@@ -171,7 +161,7 @@ impl World {
     fn begin(&mut self, id: OwnerId, operation: Operation) {
         self.next_operation += 1;
         let number = self.next_operation;
-        let sent = self.instant();
+        let (sent, now) = (self.instant(), self.scheduler.now());
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let (session, server) = (owner.session, owner.server);
         let mark = owner.machine.permit().mark();
@@ -194,13 +184,16 @@ impl World {
             Operation::CancelQuestions => Command::CancelQuestions,
             Operation::Release => Command::Release,
             Operation::Settle => {
-                owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false });
+                owner.under_way =
+                    Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false, ends: now });
                 let at = self.scheduler.now() + Duration::from_micros(10);
                 self.scheduler.at(at, Event::Answer { owner: id, server, operation: number, reply: Reply::Done });
                 return;
             }
         };
-        owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false });
+        let block = if let Command::Wait(block) = command { block } else { Duration::ZERO };
+        let ends = now + block;
+        owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false, ends });
         let is_shared = self.settings.waiting == Waiting::Shared;
         if let Command::Open = command {
             let connection = if is_shared { self.line(server) } else { self.connect(Some((id, session)), server) };
@@ -214,9 +207,13 @@ impl World {
         }
         match command {
             Command::Wait(block) if is_shared => self.wait_for_change(id, number, block),
-            Command::Take(None) if is_shared && self.may_read_plainly(id) => self.read(id, number, Command::Read),
+            Command::Take(None) if is_shared => self.read(id, number, Command::Read),
             Command::Take(_) if is_shared => self.read(id, number, command),
-            _ => self.send_for(id, number, command),
+            _ => {
+                // What it writes is not told of, and ends the tracking.
+                self.owner(id).is_stale |= matches!(command, Command::Claim | Command::Renew | Command::Rewrite { .. });
+                self.send_for(id, number, command);
+            }
         }
     }
 
@@ -288,11 +285,7 @@ impl World {
             self.news(id, connection);
         }
         let Some(owner) = self.owners.get(&id).filter(|owner| owner.connection == Some(connection)) else { return };
-        let failing = match self.settings.waiting {
-            Waiting::Dedicated => owner.under_way.as_ref().filter(|u| is_on_connection(&u.operation)).map(|u| u.number),
-            // A wait costs nothing, and fails by the doubt.
-            Waiting::Shared => owner.under_way_by_line().filter(|_| owner.awaits_change().is_none()),
-        };
+        let failing = owner.under_way.as_ref().filter(|u| is_on_connection(&u.operation)).map(|u| u.number);
         if let Some(number) = failing {
             self.answered(id, number, Reply::Failed("the connection broke"));
         }

@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
+use mcp_courier::testing::subscription::Operation;
+
 use super::network::Command;
 use super::settings::Guard;
 use super::world::{Event, OwnerId, World};
 
 /// Pause between two reads of a queue that tells of no changes.
-pub(crate) const POLL: Duration = Duration::from_millis(200);
+pub(crate) const POLL: Duration = Duration::from_millis(250);
 
 impl World {
-    /// Returns whether an owner may read the queue without a script: nothing casts doubt on its lease.
-    pub(crate) fn may_read_plainly(&mut self, id: OwnerId) -> bool {
-        let now = self.instant();
-        let permit = self.owner(id).machine.permit();
-        permit.holds(now)
-    }
-
     /// Begins to wait: until a change is told of, or until the time is over, when the queue is read in any case.
     pub(crate) fn wait_for_change(&mut self, id: OwnerId, operation: u64, block: Duration) {
         let (now, server) = (self.scheduler.now(), self.owner(id).server);
@@ -49,19 +44,31 @@ impl World {
 
     /// Reads the queue for an owner that waits.
     pub(crate) fn read_awaited(&mut self, id: OwnerId, operation: u64) {
-        let command = if self.may_read_plainly(id) { Command::Read } else { Command::Wait(Duration::ZERO) };
-        self.read(id, operation, command);
+        self.read(id, operation, Command::Read);
     }
 
     /// Sends a command that reads the queue.
     pub(crate) fn read(&mut self, id: OwnerId, operation: u64, command: Command) {
         let sent = self.instant();
         let owner = self.owner(id);
-        owner.is_stale = false;
         let mark = owner.machine.permit().mark();
         if let Some(under_way) = &mut owner.under_way {
-            (under_way.sent, under_way.mark, under_way.is_read) = (sent, mark, true);
+            // A doubt that came up in a wait is not settled by the read at its end.
+            if !matches!(under_way.operation, Operation::Wait(_)) {
+                under_way.mark = mark;
+            }
+            (under_way.sent, under_way.is_read) = (sent, true);
         }
         self.send_for(id, operation, command);
+    }
+
+    /// Waits on, where a change brought nothing and the time is not over.
+    pub(crate) fn waits_on(&mut self, id: OwnerId, operation: u64) {
+        let now = self.scheduler.now();
+        if let Some(under_way) = &mut self.owner(id).under_way {
+            under_way.is_read = false;
+            let block = under_way.ends.since(now);
+            self.wait_for_change(id, operation, block);
+        }
     }
 }

@@ -25,6 +25,7 @@ impl World {
             (Command::Track, _) => (is_tracked, false),
             // It writes the lease, which ends the tracking, and reads it behind that.
             (Command::Renew, _) => (is_tracked, false),
+            (Command::Claim, _) if is_shared => (is_tracked, false),
             (Command::Read, _) => (is_tracked, true),
             (Command::Take(_) | Command::Wait(_), Reply::Taken(taken, _)) => {
                 let reads_last = without != Some(Guard::ReadLast) || !has_changed;
@@ -32,7 +33,7 @@ impl World {
             }
             _ => (false, false),
         };
-        if let Command::Renew = request.command {
+        if let Command::Renew | Command::Claim = request.command {
             self.redis.tracking.retain(|entry| *entry != (Key::Lease(session), connection));
         }
         // A dedicated connection chooses what it has tracked: the lease, where it asks for that.
