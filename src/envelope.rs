@@ -1,9 +1,9 @@
 //! [`Envelope`]: a notification as it lies in the queue, in FastMCP's JSON with ours besides.
 //!
 //! ```json
-//! {"at": 1795428000000000, "ttl": 300000000, "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…",
+//! {"ttl": 300000000, "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…",
 //!  "notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
-//!  "traceparent": "…", "receipt": true, "id": "…"}
+//!  "traceparent": "…", "receipt": true, "id": "…", "at": 1795428000000000}
 //! ```
 //!
 //! `at` is the time of the push by the queue's own clock, `ttl` the time to live, both in µs: the message expires at their sum.
@@ -12,7 +12,8 @@
 //!
 //! Values stay the text that their producer wrote: a number that passes through here is never read.
 //!
-//! `id` stands last, so that the last bytes of two messages differ: the acknowledgement compares them.
+//! `id` and `at` stand last, so that the last bytes of two messages differ, also of two copies of one notification: the
+//! acknowledgement compares them.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -249,8 +250,15 @@ impl Envelope {
         let (last_error, id) = (json::quoted(shortened(error)), json::quoted(&self.id.to_string()));
         fields.set("attempt", &attempt);
         fields.set("last_error", &last_error);
-        fields.remove("id");
+        let at = fields.get("at").map(ToOwned::to_owned);
+        for last in ["id", "at"] {
+            fields.remove(last);
+        }
+        // Last: an acknowledgement tells messages apart by their last bytes.
         fields.set("id", &id);
+        if let Some(at) = &at {
+            fields.set("at", at);
+        }
         fields.to_text().into_bytes()
     }
 }

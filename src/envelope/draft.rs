@@ -10,21 +10,18 @@ use crate::notification::{Notification, NotificationId};
 /// A notification that is about to be queued: everything but its times.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The message behind its times, from the comma on.
+    /// The message behind the pusher's times, from the comma on, up to the queue's time.
     pub(crate) body: String,
     pub(crate) time_to_live: Duration,
     /// The id under which its producer asked for a receipt, if it did.
     pub(crate) receipt: Option<NotificationId>,
 }
 
-/// Beginning of a message. The queue's time follows, an integer of µs, and then the [`Times`].
-const START: &str = "{\"at\":";
-
 /// Number of digits of the queue's time, until the year 2286.
 const DIGITS: usize = 16;
 
 /// Length of the text of [`Times`] without the digits of the time to live.
-const TIMES: usize = ",\"ttl\":,\"enqueued_at\":\"\",\"expires_at\":\"\"".len() + 2 * Timestamp::LENGTH;
+const TIMES: usize = "{\"ttl\":,\"enqueued_at\":\"\",\"expires_at\":\"\"".len() + 2 * Timestamp::LENGTH;
 
 /// Times of a message by the pusher's clock: for people, for FastMCP, and for servers of the version before. Nothing expires by
 /// them.
@@ -40,11 +37,11 @@ impl Times {
     /// Renders the times of messages that are sent at `sent`, and live for `time_to_live` from then on.
     pub(crate) fn new(sent: Timestamp, time_to_live: Duration) -> Self {
         let (micros, expires_at) = (time_to_live.as_micros(), sent.plus(time_to_live));
-        let text = format!(",\"ttl\":{micros},\"enqueued_at\":\"{sent}\",\"expires_at\":\"{expires_at}\"");
+        let text = format!("{{\"ttl\":{micros},\"enqueued_at\":\"{sent}\",\"expires_at\":\"{expires_at}\"");
         Self { time_to_live, text }
     }
 
-    /// Returns the text of a message between the queue's time and its body.
+    /// Returns the text of a message before its body.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -80,21 +77,22 @@ impl Draft {
         Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt)
     }
 
-    /// Ends a body with its id, by whose bytes an acknowledgement tells two messages apart.
+    /// Ends a body with its id, and for the queue's time: by both an acknowledgement tells two messages apart. A push that is
+    /// repeated queues the same id twice.
     pub(super) fn ending(mut body: String, id: NotificationId, time_to_live: Duration, receipt: bool) -> Self {
         // Writing to a string does not fail.
-        let _ = write!(body, ",\"id\":\"{id}\"}}");
+        let _ = write!(body, ",\"id\":\"{id}\",\"at\":");
         Self { body, time_to_live, receipt: receipt.then_some(id) }
     }
 
     /// Returns the size of the message in bytes, as it is queued at any time until the year 2286.
     pub fn size(&self) -> usize {
         let digits = self.time_to_live.as_micros().checked_ilog10().unwrap_or(0) as usize + 1;
-        START.len() + DIGITS + TIMES + digits + self.body.len()
+        TIMES + digits + self.body.len() + DIGITS + "}".len()
     }
 
     /// Returns the message as it is queued at `now`, which is also the time of the pusher's clock.
     pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
-        format!("{START}{}{}{}", now.0, Times::new(now, self.time_to_live).text, self.body).into_bytes()
+        format!("{}{}{}}}", Times::new(now, self.time_to_live).text, self.body, now.0).into_bytes()
     }
 }

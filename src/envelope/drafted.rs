@@ -30,13 +30,13 @@ impl<'a> Drafted<'a> {
     /// Returns `None` where the message has another form, or more in it than a text of no interest here.
     pub(super) fn read(raw: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(raw).ok()?;
-        let (at, text) = integer(text.strip_prefix("{\"at\":")?)?;
-        let (time_to_live, text) = integer(text.strip_prefix(",\"ttl\":")?)?;
+        let (time_to_live, text) = integer(text.strip_prefix("{\"ttl\":")?)?;
         let text = time(text.strip_prefix(",\"enqueued_at\":\"")?)?;
         let text = time(text.strip_prefix("\",\"expires_at\":\"")?)?;
         let text = text.strip_prefix("\",\"notification\":{\"method\":\"")?;
 
-        let text = text.strip_suffix("\"}")?;
+        let (text, at) = text.rsplit_once("\",\"at\":")?;
+        let (at, "}") = integer(at)? else { return None };
         let (text, id) = text.split_at_checked(text.len().checked_sub(36)?)?;
         let id = Uuid::try_parse(id).ok()?;
         let mut text = text.strip_suffix(",\"id\":\"")?;

@@ -75,13 +75,13 @@ fn what_is_no_envelope_says_so() {
 }
 
 #[test]
-fn the_id_ends_a_message_also_after_a_failure() {
+fn the_id_and_the_queues_time_end_a_message_also_after_a_failure() {
     let id = NotificationId(Uuid::now_v7());
     let notification = Notification::new("notifications/x").unwrap().with_traceparent("00-\"-01");
-    let fresh = Draft::new(&notification, id, TTL).stamp(Timestamp(0));
+    let fresh = Draft::new(&notification, id, TTL).stamp(Timestamp(7));
     let failed = Envelope::decode("q", fresh.clone(), TTL).unwrap().after_failure("e");
     for raw in [fresh, failed] {
-        assert!(String::from_utf8(raw).unwrap().ends_with(&format!("\"id\":\"{id}\"}}")));
+        assert!(String::from_utf8(raw).unwrap().ends_with(&format!("\"id\":\"{id}\",\"at\":7}}")));
     }
 }
 
@@ -101,14 +101,15 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
         assert_eq!(again.expires_at, Some(Timestamp(1_000_000_000).plus(Duration::from_secs(life))));
         let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(&e.raw).unwrap()).into();
         assert_eq!((&old["more"], &old["traceparent"]), (&new["more"], &new["traceparent"]));
-        assert!(again.raw.ends_with(format!("\"id\":\"{}\"}}", before.id).as_bytes()));
+        assert!(again.raw.ends_with(format!("\"id\":\"{}\",\"at\":1000000000}}", before.id).as_bytes()));
     }
 }
 
 /// Returns a message as this crate wrote it before `at` and `ttl`: both times were of the queue's clock.
 fn in_the_previous_form(draft: &Draft, now: Timestamp) -> String {
     let expires_at = now.plus(draft.time_to_live);
-    format!("{{\"enqueued_at\":\"{now}\",\"expires_at\":\"{expires_at}\"{}", draft.body)
+    let body = draft.body.strip_suffix(",\"at\":").unwrap();
+    format!("{{\"enqueued_at\":\"{now}\",\"expires_at\":\"{expires_at}\"{body}}}")
 }
 
 fn draft_for(time_to_live: Duration) -> Draft {
@@ -190,7 +191,7 @@ proptest! {
     ) {
         let time_to_live = Duration::from_micros(ttl_us);
         let draft = draft_for(time_to_live);
-        let raw = format!("{{\"at\":{at}{}{}", Times::new(Timestamp(sent), time_to_live).text(), draft.body);
+        let raw = format!("{}{}{at}}}", Times::new(Timestamp(sent), time_to_live).text(), draft.body);
         let mut read = Envelope::decode("q", raw.into_bytes(), TTL).unwrap();
         // Failed attempts keep both.
         for failure in 0..3 {
@@ -223,7 +224,8 @@ proptest! {
         prop_assert_eq!((old.enqueued_at, old.expires_at), (new.enqueued_at, new.expires_at));
         prop_assert!(old.is_stamped() && new.is_stamped());
         // To a reader that does not know the two fields, the rest is the previous form to the byte.
-        prop_assert_eq!(this.replace(&format!("\"at\":{at},\"ttl\":{ttl_us},"), ""), previous);
+        let rest = this.replace(&format!("\"ttl\":{ttl_us},"), "").replace(&format!(",\"at\":{at}"), "");
+        prop_assert_eq!(rest, previous);
         // Queued anew, it has this form.
         let again = old.again(TTL).unwrap().stamp(now);
         prop_assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(new.again(TTL).unwrap().stamp(now)).unwrap());

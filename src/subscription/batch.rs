@@ -14,7 +14,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Number of a message's last bytes that are compared. These bytes hold its id, or the time that FastMCP gave it.
+    /// Number of a message's last bytes that are compared. These bytes hold its id and the queue's time, or the time that FastMCP
+    /// gave it. Without the queue's time two copies of one notification, as a repeated push queues them, would be alike.
     pub const BYTES: usize = 256;
 
     /// Returns the mark of a message.
@@ -96,6 +97,8 @@ pub enum Replaced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Draft;
+    use crate::notification::{Notification, NotificationId};
 
     #[test]
     fn a_mark_matches_messages_of_its_length_and_its_last_bytes_only() {
@@ -106,5 +109,13 @@ mod tests {
         assert!(!mark.matches(format!("x{long}").as_bytes()), "a longer one that ends alike");
         assert!(!mark.matches(long.replace("end", "and").as_bytes()), "one of the same length");
         assert!(Mark::of(b"").matches(b"") && !Mark::of(b"").matches(b"x"));
+    }
+
+    #[test]
+    fn copies_of_a_notification_that_a_repeated_push_queues_have_marks_of_their_own() {
+        let notification = Notification::new("notifications/x").unwrap();
+        let draft = Draft::new(&notification, NotificationId(uuid::Uuid::from_u128(1)), Duration::from_secs(300));
+        let [first, second] = [1_795_428_000_000_000, 1_795_428_000_000_001].map(|at| draft.stamp(Timestamp(at)));
+        assert!(!Mark::of(&first).matches(&second));
     }
 }

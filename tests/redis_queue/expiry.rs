@@ -137,7 +137,7 @@ async fn what_lies_in_redis_is_what_the_envelope_promises() {
     let raw: String = f.redis(&["LINDEX", QUEUE, "0"]).await;
     let read: serde_json::Value = serde_json::from_str(&raw).unwrap();
     let fields: Vec<_> = read.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(fields, ["at", "ttl", "enqueued_at", "expires_at", "notification", "attempt", "traceparent", "id"]);
+    assert_eq!(fields, ["ttl", "enqueued_at", "expires_at", "notification", "attempt", "traceparent", "id", "at"]);
     assert_eq!(
         read["notification"],
         serde_json::json!({"method": "notifications/test", "params": {"n": 7}, "_meta": {"k": "é\n"}})

@@ -9,7 +9,7 @@
 -- ARGV[3]    life of the queue that the longest-lived message needs, in ms
 -- ARGV[4]    rest of a life that is left as it is, in ms
 -- ARGV[5..]  for each receipt the number of its message, the message's time to live in µs, and the life of the receipt in ms;
---            then each message from behind the server's time on, its time to live first; last, the rest of a lease's life that is
+--            then each message up to the server's time, its time to live first; last, the rest of a lease's life that is
 --            nothing unusual, in ms
 -- Reply      length of the queue; 1 where there is a lease; server's time in µs, as text; and where a bound stopped some: number of
 --            queued messages, and the bound ("messages", "bytes")

@@ -1,4 +1,4 @@
--- enqueue: puts the server's time at the beginning of messages, and queues them within the bounds. Extends the life of the queue
+-- enqueue: puts the server's time at the end of messages, and queues them within the bounds. Extends the life of the queue
 -- and never shortens it: a short-lived message must not cut a long-lived one.
 --
 -- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0, the queue
@@ -21,7 +21,7 @@ local function enqueue(last, lease_life)
     if wanted > tonumber(small) then
       local bytes = call('MEMORY', 'USAGE', queue, 'SAMPLES', 0) or 0
       for i = first, first + count - 1 do
-        bytes = bytes + 6 + #at + #ARGV[i]
+        bytes = bytes + #ARGV[i] + #at + 1
         if bytes > tonumber(most_bytes) then count, stopped = i - first, 'bytes' break end
       end
     end
@@ -32,12 +32,12 @@ local function enqueue(last, lease_life)
     local grace = string.match(ARGV[2], '%d+$')
     life = lease_life + grace
     for i = first, last do
-      life = math.max(life, math.ceil(string.match(ARGV[i], '^,"ttl":(%d+)') / 1000) + grace)
+      life = math.max(life, math.ceil(string.match(ARGV[i], '^{"ttl":(%d+)') / 1000) + grace)
     end
     enough = life
   end
 
-  for i = first, last do ARGV[i] = '{"at":' .. at .. ARGV[i] end
+  for i = first, last do ARGV[i] = ARGV[i] .. at .. '}' end
   length = call('LPUSH', queue, unpack(ARGV, first, last))
   -- A new queue has no life, and most others live nearly long enough: that saves each push a call.
   if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
