@@ -71,6 +71,6 @@ fn shown(row: &Row, given: Vec<Result<Vec<f64>, Kind>>) -> String {
     match given.into_iter().collect::<Result<Vec<_>, _>>() {
         Ok(figures) => (row.shown)(&figures),
         Err(Kind::Refused) => "–".to_owned(),
-        Err(Kind::Failed) => "fails".to_owned(),
+        Err(Kind::Failed) => "fails, or not within 40 s".to_owned(),
     }
 }
