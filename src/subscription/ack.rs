@@ -34,7 +34,7 @@ pub struct Fate {
 
 /// Counts the messages of a batch as they are delivered, skipped or discarded, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Ack(Option<Delivered>);
+pub(super) struct Ack(Option<Box<Delivered>>);
 
 impl Ack {
     /// Counts the next message as delivered, now or before.
@@ -51,14 +51,15 @@ impl Ack {
 
     /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
     pub(super) fn take(&mut self) -> Option<Delivered> {
-        self.0.take()
+        self.0.take().map(|delivered| *delivered)
     }
 
     /// Moves on by one message, and returns its position.
     fn count(&mut self, mark: Mark) -> usize {
         match &mut self.0 {
             None => {
-                self.0 = Some(Delivered { count: 1, last: mark, questions: Vec::new(), fates: Vec::new() });
+                let delivered = Delivered { count: 1, last: mark, questions: Vec::new(), fates: Vec::new() };
+                self.0 = Some(Box::new(delivered));
                 0
             }
             Some(delivered) => {

@@ -21,6 +21,17 @@ pub(crate) struct Arrivals {
     time_to_live: Duration,
     /// Moment, by the queue's clock, at which the queue was last seen empty.
     empty_at: Option<Timestamp>,
+    /// Number of ids to remember.
+    capacity: usize,
+    /// Knowledge of messages that lack an id or a time; `None` before the first of them.
+    foreign: Option<Box<Foreign>>,
+    /// Set once the operator was warned of a wrong clock.
+    has_warned: bool,
+}
+
+/// Knowledge of messages that lack an id or a time.
+#[derive(Debug)]
+struct Foreign {
     /// Messages that say to be younger than they can be, with the moment at which each was seen first. Only those of the
     /// newest batch.
     ahead: HashMap<NotificationId, Timestamp>,
@@ -29,21 +40,12 @@ pub(crate) struct Arrivals {
     /// Derived ids whose messages are known to be removed: a message that derives one of them now is another message.
     /// The list forgets no sooner than that of delivered ids does, as its capacity is the same.
     removed: Recent<NotificationId>,
-    /// Set once the operator was warned of a wrong clock.
-    has_warned: bool,
 }
 
 impl Arrivals {
     /// `capacity` is the number of delivered ids that their owner remembers.
     pub(crate) fn new(capacity: usize, time_to_live: Duration) -> Self {
-        Self {
-            time_to_live,
-            empty_at: None,
-            ahead: HashMap::new(),
-            unacknowledged: Vec::new(),
-            removed: Recent::new(capacity),
-            has_warned: false,
-        }
+        Self { time_to_live, empty_at: None, capacity, foreign: None, has_warned: false }
     }
 
     /// Gives the messages of a batch, which was read at `now`, the ids and the times that they lack.
@@ -55,29 +57,64 @@ impl Arrivals {
         self.empty_at = if items.is_empty() { Some(now) } else { not_before };
         // Most batches lack nothing.
         if items.iter().filter_map(|item| item.envelope.as_ref().ok()).all(lacks_nothing) {
-            self.ahead.clear();
+            if let Some(foreign) = &mut self.foreign {
+                foreign.ahead.clear();
+            }
             return None;
         }
         let mut envelopes: Vec<_> = items.iter_mut().filter_map(|item| item.envelope.as_mut().ok()).collect();
-        self.tell_apart(&mut envelopes);
-        let seen_before = std::mem::take(&mut self.ahead);
+        let time_to_live = self.time_to_live;
+        let foreign = self.foreign();
+        foreign.tell_apart(&mut envelopes);
+        let seen_before = std::mem::take(&mut foreign.ahead);
         let mut worst = Duration::ZERO;
         for envelope in envelopes {
             let Some(said) = envelope.enqueued_at.filter(|_| !envelope.is_stamped()) else { continue };
             let first_seen = seen_before.get(&envelope.id).map(|at| (*at).min(now));
             if said > now || first_seen.is_some() {
-                self.ahead.insert(envelope.id, first_seen.unwrap_or(now));
+                foreign.ahead.insert(envelope.id, first_seen.unwrap_or(now));
             }
             let latest = first_seen.unwrap_or(now);
             let at = said.min(latest).max(not_before.unwrap_or(said).min(latest));
             worst = worst.max(said.since(latest)).max(at.since(said));
-            envelope.set_enqueued_at(at, self.time_to_live);
+            envelope.set_enqueued_at(at, time_to_live);
         }
         let warns = worst > TOLERANCE && !self.has_warned;
         self.has_warned |= warns;
         warns.then_some(worst)
     }
 
+    /// The notification with this id, which is among those that the owner remembers, is delivered or was before.
+    pub(crate) fn delivered(&mut self, id: NotificationId) {
+        if id.is_derived() {
+            self.foreign().unacknowledged.push(id);
+        }
+    }
+
+    /// The acknowledgement of what was delivered is done, or its outcome is not known.
+    pub(crate) fn acknowledged(&mut self, is_known_to_be_removed: bool) {
+        let Some(foreign) = &mut self.foreign else { return };
+        let ids = foreign.unacknowledged.drain(..);
+        if is_known_to_be_removed {
+            for id in ids {
+                foreign.removed.insert(id);
+            }
+        }
+    }
+
+    fn foreign(&mut self) -> &mut Foreign {
+        let capacity = self.capacity;
+        self.foreign.get_or_insert_with(|| {
+            Box::new(Foreign { ahead: HashMap::new(), unacknowledged: Vec::new(), removed: Recent::new(capacity) })
+        })
+    }
+}
+
+fn lacks_nothing(envelope: &Envelope) -> bool {
+    envelope.is_stamped() && !envelope.has_derived_id()
+}
+
+impl Foreign {
     /// Gives equal messages ids of their own.
     fn tell_apart(&self, envelopes: &mut [&mut Envelope]) {
         if envelopes.iter().all(|envelope| !envelope.has_derived_id()) {
@@ -99,27 +136,6 @@ impl Arrivals {
             envelope.set_id(id);
         }
     }
-
-    /// The notification with this id, which is among those that the owner remembers, is delivered or was before.
-    pub(crate) fn delivered(&mut self, id: NotificationId) {
-        if id.is_derived() {
-            self.unacknowledged.push(id);
-        }
-    }
-
-    /// The acknowledgement of what was delivered is done, or its outcome is not known.
-    pub(crate) fn acknowledged(&mut self, is_known_to_be_removed: bool) {
-        let ids = self.unacknowledged.drain(..);
-        if is_known_to_be_removed {
-            for id in ids {
-                self.removed.insert(id);
-            }
-        }
-    }
-}
-
-fn lacks_nothing(envelope: &Envelope) -> bool {
-    envelope.is_stamped() && !envelope.has_derived_id()
 }
 
 #[cfg(test)]

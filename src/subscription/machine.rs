@@ -60,16 +60,16 @@ pub struct Subscription {
     /// Moment at which the wait began.
     waiting_since: Option<Instant>,
     /// Failure of the connection during the delivery under way.
-    lost: Option<QueueError>,
+    lost: Option<Box<QueueError>>,
     /// Outcome of a delivery that ended while the lease was being renewed.
-    outcome: Option<Option<Outcome>>,
+    outcome: Option<Box<Option<Outcome>>>,
     /// Ids that were delivered, by which repeats after an unknown outcome are recognised.
     recent: Recent<NotificationId>,
     arrivals: Arrivals,
     /// Set on a new connection: the open questions of the queue are to be read.
     is_to_read_questions: bool,
     /// Answer to the first read of a connection, until the open questions are read.
-    taken: Option<Taken>,
+    taken: Option<Box<Taken>>,
     /// Messages of the batch that were not handled yet, the oldest first.
     items: VecDeque<Item>,
     read_at: Option<(Timestamp, Instant)>,

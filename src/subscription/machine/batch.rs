@@ -50,7 +50,7 @@ impl Subscription {
 
     /// Takes the outcome of a delivery, at once or when the renewal under way has ended.
     pub(super) fn delivered(&mut self, outcome: Option<Outcome>, now: Instant, lot: f64) {
-        self.outcome = Some(outcome);
+        self.outcome = Some(Box::new(outcome));
         if self.operation.is_none() {
             self.outcome_after_renewal(now, lot);
         }
@@ -58,7 +58,7 @@ impl Subscription {
 
     pub(super) fn outcome_after_renewal(&mut self, now: Instant, lot: f64) {
         let Some(outcome) = self.outcome.take() else { return };
-        let Some(outcome) = outcome else {
+        let Some(outcome) = *outcome else {
             self.sent.clear();
             self.items.clear();
             let reason = ExitReason::Panicked("the session actor is gone".to_owned());
@@ -81,7 +81,7 @@ impl Subscription {
             // Nothing can be acknowledged over this connection. The messages come again, and are skipped.
             self.ack.take();
             self.items.clear();
-            return self.back_off(error, now, lot);
+            return self.back_off(*error, now, lot);
         }
         match then {
             None => self.deliver_next(now),

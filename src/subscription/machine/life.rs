@@ -87,7 +87,7 @@ impl Subscription {
             (SubscriberState::Delivering, Event::Failed(error)) => {
                 // The permit runs out by itself; the end of the delivery shows the failure.
                 self.close();
-                self.lost = Some(error);
+                self.lost = Some(Box::new(error));
                 self.outcome_after_renewal(now, lot);
             }
             (_, Event::Failed(error)) => self.back_off(error, now, lot),

@@ -94,7 +94,7 @@ impl Subscription {
             (_, Event::Questions(questions)) => {
                 if let Some(taken) = self.taken.take() {
                     self.ask(questions);
-                    self.read(taken, operation, now, lot);
+                    self.read(*taken, operation, now, lot);
                 }
             }
             (_, Event::Rewritten(Replaced::Done)) => {
@@ -119,7 +119,7 @@ impl Subscription {
                 // The questions are open questions of the queue now: should this process die, another asks them.
                 self.ask(questions);
                 if std::mem::take(&mut self.is_to_read_questions) {
-                    self.taken = Some(taken);
+                    self.taken = Some(Box::new(taken));
                     self.begin(Operation::ReadQuestions);
                 } else {
                     self.read(taken, OperationKind::Take, now, lot);

@@ -68,20 +68,21 @@ impl SharedConsumer {
         self.acknowledge(delivered, true).await
     }
 
-    async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
-        let end = tokio::time::Instant::now() + block;
-        loop {
-            let mark = self.permit().mark();
-            let reply = self.line.wait(&self.place, self.reads.count(self.limit()), end).await;
-            match self.looked(reply, mark).await? {
-                // A change that brought nothing, as another owner's acknowledgement.
-                Some(taken) if taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end => {
-                }
-                Some(taken) => return Ok(taken),
-                // It may run after its owner has gone, and takes no absent lease.
-                None => return self.acknowledge(None, false).await,
-            }
-        }
+    /// Goes on after a wait that has ended with this reply. Returns `None` where it goes on waiting until `end`.
+    async fn waited(
+        &mut self,
+        reply: Reply,
+        mark: DoubtMark,
+        end: tokio::time::Instant,
+    ) -> Result<Option<Taken>, QueueErrorKind> {
+        let taken = match self.looked(reply, mark).await? {
+            Some(taken) => taken,
+            // It may run after its owner has gone, and takes no absent lease.
+            None => self.acknowledge(None, false).await?,
+        };
+        // A change may bring nothing, as another owner's acknowledgement.
+        let goes_on = taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end;
+        Ok((!goes_on).then_some(taken))
     }
 
     /// Reads the answer to a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
@@ -287,9 +288,20 @@ impl Consumer for SharedConsumer {
     }
 
     async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
-        let taken = self.do_wait(block).await;
-        self.note_emptiness(&taken);
-        self.named("waiting for the queue", taken).await
+        let end = tokio::time::Instant::now() + block;
+        loop {
+            let mark = self.permit().mark();
+            let reply = self.line.wait(&self.place, self.reads.count(self.limit()), end).await;
+            // In a box: each idle session keeps a wait for as long as it is idle, and this part of it is large.
+            let ended = Box::pin(async {
+                let waited = self.waited(reply, mark, end).await.transpose()?;
+                self.note_emptiness(&waited);
+                Some(self.named("waiting for the queue", waited).await)
+            });
+            if let Some(taken) = ended.await {
+                return taken;
+            }
+        }
     }
 
     async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {
