@@ -47,9 +47,10 @@ impl Driver {
     pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<Memory>) {
         let (post, permit) = (Arc::clone(&self.post), Arc::clone(self.memory.machine.permit()));
         let presence = self.memory.presence.clone();
-        let mut event = Event::Presence(presence.now());
+        let seen = presence.now();
+        let mut event = Event::Presence(seen);
         // Both wait beside many events: what is made anew at each is only what changes with it.
-        let mut changed = pin!(changed(presence.now(), presence));
+        let mut changed = pin!(changed(seen, presence));
         let (mut asked, mut is_stopping) = (pin!(post.stop.asked()), false);
         loop {
             if let Err(defect) = self.memory.machine.handle(event, clock::now(), fastrand::f64()) {

@@ -26,6 +26,8 @@ impl SupervisorActor {
         let epoch = post.epoch;
         post.stats.set_error(&reason);
         post.stats.set_state(SubscriberState::BackingOff);
+        // What still runs for it, as a delivery, must not go on beside its successor.
+        child.runs.stop(&post);
         std::mem::replace(&mut child.runs, Runs::Pausing).end_then(|| {});
         let Some(earlier) = child.restarts.spend(clock::now()) else {
             let passes = post.passes(|gates| &gates.given_up);

@@ -207,6 +207,13 @@ impl RedisConsumer {
     }
 }
 
+impl Drop for RedisConsumer {
+    fn drop(&mut self) {
+        // From here on nobody tells the permit of a takeover.
+        self.permit.suspend();
+    }
+}
+
 #[async_trait]
 impl Consumer for RedisConsumer {
     fn share_limit(&mut self, limit: Arc<Mutex<LineLimit>>) {

@@ -13,14 +13,19 @@ use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
 use crate::backend::redis::letters::not_kept;
 use crate::backend::redis::link::{Answer, Command};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
+use crate::backend::redis::push::CALL_MESSAGES;
 use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
 use crate::backend::redis::{reply, wrong_type};
 use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Delivery;
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
+use crate::retry::Backoff;
 use crate::session_id::SessionId;
 use crate::subscription::DoubtMark;
+
+/// Pauses between reads that find nothing although Redis told of a change; the first follows the second such read.
+const FRUITLESS: Backoff = Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(250) };
 
 pub(super) struct SharedConsumer {
     line: Arc<Line>,
@@ -49,7 +54,9 @@ impl SharedConsumer {
             Delivery::AtLeastOnce => config.batch_messages(),
             Delivery::AtMostOnce => 1,
         };
-        LineLimit::new(messages, config.batch_bytes().min(self.line.link.limit().bytes()))
+        let line = self.line.link.limit();
+        let messages = if line.messages() < CALL_MESSAGES { messages.min(line.messages()) } else { messages };
+        LineLimit::new(messages, config.batch_bytes().min(line.bytes()))
     }
 
     /// Returns the commands of the next read.
@@ -58,7 +65,8 @@ impl SharedConsumer {
     }
 
     async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
-        if delivered.is_none() {
+        // Messages that were read before, and are not acknowledged yet, may need a longer life than a foreign producer left them.
+        if delivered.is_none() && self.life.is_zero() {
             let mark = self.permit().mark();
             let reply = self.line.read_by(&self.place, self.read()).await;
             if let Some(taken) = self.looked(reply, mark).await? {
@@ -265,6 +273,8 @@ impl SharedConsumer {
 
 impl Drop for SharedConsumer {
     fn drop(&mut self) {
+        // From here on nobody tells the permit of a takeover.
+        self.permit().suspend();
         self.line.leave(&self.place);
     }
 }
@@ -289,18 +299,27 @@ impl Consumer for SharedConsumer {
 
     async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
         let end = tokio::time::Instant::now() + block;
+        let mut fruitless = 0;
         loop {
             let mark = self.permit().mark();
             let reply = self.line.wait(&self.place, self.reads.count(self.limit()), end).await;
             // In a box: each idle session keeps a wait for as long as it is idle, and this part of it is large.
             let ended = Box::pin(async {
-                let waited = self.waited(reply, mark, end).await.transpose()?;
+                let Some(waited) = self.waited(reply, mark, end).await.transpose() else {
+                    // A full table of tracked keys tells of changes that are none, and each read may push out another's key.
+                    if fruitless > 0 {
+                        let pause = FRUITLESS.pause(fruitless - 1, 1.0);
+                        tokio::time::sleep_until(end.min(tokio::time::Instant::now() + pause)).await;
+                    }
+                    return None;
+                };
                 self.note_emptiness(&waited);
                 Some(self.named("waiting for the queue", waited).await)
             });
             if let Some(taken) = ended.await {
                 return taken;
             }
+            fruitless += 1;
         }
     }
 

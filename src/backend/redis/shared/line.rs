@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::round::{Announcement, Job, Reply, Round, broken};
+use super::round::{Announcement, Done, Job, Reply, Round, broken, same};
 use crate::backend::Permit;
 use crate::backend::redis::link::{CHECK_EVERY, Command, Link};
 use crate::backend::redis::take::oldest;
@@ -51,6 +51,8 @@ struct State {
     waits: u64,
     /// Most jobs of the next round.
     width: usize,
+    /// Number of rounds in a row whose sessions could not be announced.
+    unannounced: u32,
     /// When the next round is due though there is no job: so a dead connection is found.
     check: Instant,
 }
@@ -94,7 +96,8 @@ impl Line {
             announcements: Vec::new(),
             ends: BTreeMap::new(),
             waits: 0,
-            width: WIDEST,
+            width: NARROWEST,
+            unannounced: 0,
             check: Instant::now(),
         };
         let line = Arc::new(Self {
@@ -268,7 +271,7 @@ impl Line {
         }
         let State { jobs, announcements, places, width, check, ends, .. } = &mut *state;
         let mut round = Round::new();
-        while round.len() < *width {
+        while round.jobs() < *width {
             let Some((job, place)) = jobs.pop_front() else { break };
             // Nobody waits for its answer any more: what was given up is not done.
             if job.answer.is_closed() {
@@ -287,7 +290,7 @@ impl Line {
             let now = announcements.iter().map(|one| one.until).min().unwrap_or(0) - life;
             round.announce(&self.keys.sessions(), announcements, now, life * 2);
         }
-        if round.len() == 0 && (*check > now || places.is_empty()) {
+        if round.is_empty() && (*check > now || places.is_empty()) {
             let check = if places.is_empty() { now + CHECK_EVERY } else { *check };
             return Err(ends.first_key_value().map_or(check, |(end, _)| end.0.min(check)));
         }
@@ -295,13 +298,34 @@ impl Line {
         Ok(round)
     }
 
-    /// Learns the width of the next rounds from one that had so many jobs, and answers of so many bytes.
-    fn learn(&self, jobs: usize, bytes: usize) {
-        let width = &mut lock(&self.state).width;
+    /// Learns from a round that had so many jobs, above all the width of the next ones.
+    fn learn(&self, jobs: usize, Done { bytes, unannounced }: Done) {
+        let mut state = lock(&self.state);
+        state.unannounced = if unannounced.is_some() { state.unannounced.saturating_add(1) } else { 0 };
+        if let Some(error) = unannounced.filter(|_| state.unannounced.is_power_of_two()) {
+            // An owner delivers without.
+            let consequence = "broadcasts miss them, and they are not listed as live";
+            tracing::warn!(%error, consequence, rounds = state.unannounced, "shared sessions could not be announced");
+        }
+        let width = &mut state.width;
         if bytes > LARGE {
             *width = (jobs / 2).max(NARROWEST);
         } else if jobs >= *width && bytes < LARGE / 2 {
             *width = (*width * 2).min(WIDEST);
+        }
+    }
+
+    /// Takes note of a round that failed: its answers may have been too large for the line.
+    ///
+    /// Where no connection can be had, all jobs fail that came meanwhile: each of their rounds would try for as long again.
+    fn failed(&self, error: &QueueErrorKind) {
+        let mut state = lock(&self.state);
+        state.width = NARROWEST;
+        if matches!(error, QueueErrorKind::Unreachable(_)) {
+            state.announcements.clear();
+            for (job, _) in state.jobs.drain(..) {
+                let _ = job.answer.send(Err(same(error)));
+            }
         }
     }
 }
@@ -334,11 +358,13 @@ async fn run(line: Weak<Line>, link: Link, work: Arc<Notify>) {
         let Some(next) = line.upgrade().map(|line| line.next_round()) else { return };
         match next {
             Ok(round) => {
-                let jobs = round.len();
+                let jobs = round.jobs();
                 let answers = link.send(&round.request).await;
-                let bytes = round.answer(answers);
-                if let Some(line) = line.upgrade() {
-                    line.learn(jobs, bytes);
+                let answered = round.answer(answers);
+                let Some(line) = line.upgrade() else { return };
+                match answered {
+                    Ok(done) => line.learn(jobs, done),
+                    Err(error) => line.failed(&error),
                 }
             }
             Err(until) => {

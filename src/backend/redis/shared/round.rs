@@ -39,6 +39,14 @@ impl Answered {
     }
 }
 
+/// Outcome of a round that was answered.
+pub(super) struct Done {
+    /// Number of bytes that came.
+    pub(super) bytes: usize,
+    /// Reason for which sessions could not be announced.
+    pub(super) unannounced: Option<QueueErrorKind>,
+}
+
 /// Commands that are sent together. The first reads Redis's clock.
 pub(super) struct Round {
     pub(super) request: Request,
@@ -54,9 +62,14 @@ impl Round {
         Self { request: Request::of(redis::cmd("TIME")), jobs: Vec::new(), announced: Vec::new() }
     }
 
-    /// Returns the number of jobs and announcements.
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len() + self.announced.len()
+    /// Returns the number of jobs.
+    pub(super) fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Returns whether the round only reads the clock.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.announced.is_empty()
     }
 
     /// Adds a job.
@@ -79,41 +92,40 @@ impl Round {
         self.request.add(redis::cmd("PEXPIRE").arg(sessions).arg(life_ms));
     }
 
-    /// Gives the answers to those who wait for them. Returns the number of bytes that came.
-    pub(super) fn answer(self, result: Result<Vec<Answer>, QueueErrorKind>) -> usize {
+    /// Gives the answers to those who wait for them.
+    ///
+    /// # Errors
+    /// The failure of all of the round, which those who wait were given.
+    pub(super) fn answer(self, result: Result<Vec<Answer>, QueueErrorKind>) -> Result<Done, QueueErrorKind> {
         let Self { jobs, announced, .. } = self;
-        let mut bytes = 0;
         let begun = result.and_then(|answers| {
-            bytes = answers.iter().flatten().map(size).sum();
+            let bytes = answers.iter().flatten().map(size).sum();
             let mut answers = answers.into_iter();
             let now = reply::time(answers.next().unwrap_or(Ok(Value::Nil))?)?;
-            Ok((now, answers))
+            Ok((now, answers, bytes))
         });
         match begun {
-            Ok((now, mut answers)) => {
+            Ok((now, mut answers, bytes)) => {
                 for (count, answer) in jobs {
                     let answers = answers.by_ref().take(count).collect();
                     // Who gave up meanwhile needs no answer.
                     let _ = answer.send(Ok(Answered { answers, now }));
                 }
-                if let Some(error) = answers.find_map(Result::err) {
-                    // The announcements serve broadcasts and monitoring only; an owner without them still delivers.
-                    tracing::warn!(%error, count = announced.len(), "sessions could not be announced as live");
-                }
+                drop(announced);
+                Ok(Done { bytes, unannounced: answers.find_map(Result::err) })
             }
             Err(error) => {
                 for (_, answer) in jobs {
                     let _ = answer.send(Err(same(&error)));
                 }
+                Err(error)
             }
         }
-        drop(announced);
-        bytes
     }
 }
 
 /// Returns an error of the same kind and text: a round that fails concerns all of its jobs.
-fn same(error: &QueueErrorKind) -> QueueErrorKind {
+pub(super) fn same(error: &QueueErrorKind) -> QueueErrorKind {
     let cause = |cause: &dyn std::fmt::Display| cause.to_string().into();
     match error {
         QueueErrorKind::Unreachable(why) => QueueErrorKind::Unreachable(cause(why)),
