@@ -1,6 +1,7 @@
 //! Hosts of subscribers: an arbiter of its own for a dedicated one, an arbiter with many others for a shared one.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
@@ -20,6 +21,14 @@ pub(super) struct SharedArbiter {
     arbiter: Arbiter,
     /// Queues that its subscribers share, made on the arbiter by the first of them.
     queues: Arc<OnceLock<Arc<dyn Queues>>>,
+    /// Number of subscribers that were sent there and have not begun: they never begin where a session blocks the thread.
+    unbegun: Arc<AtomicUsize>,
+}
+
+impl SharedArbiter {
+    fn is_behind(&self) -> bool {
+        self.unbegun.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// Arbiters of all shared subscribers: one per core, each started when all before it have subscribers.
@@ -34,20 +43,20 @@ impl SharedArbiters {
         Self { running: Vec::new(), largest: cores() }
     }
 
-    /// Returns the arbiter with the fewest subscribers.
+    /// Returns the arbiter with the fewest subscribers among those that have begun all; where there is none, with the fewest.
     ///
     /// # Errors
     /// [`EnsureError::NoArbiter`] where none runs and none can be started.
     pub(super) fn least_loaded(&mut self, arbiters: Arbiters) -> Result<Rc<SharedArbiter>, EnsureError> {
         self.forget_ended();
-        let least = self.running.iter().min_by_key(|arbiter| Rc::strong_count(arbiter)).cloned();
+        let least = self.running.iter().min_by_key(|arbiter| (arbiter.is_behind(), Rc::strong_count(arbiter))).cloned();
         // Two references: one is kept by `running`, the other is `least` itself.
         if least.as_ref().is_some_and(|least| Rc::strong_count(least) <= 2) || self.running.len() >= self.largest {
             return least.ok_or_else(|| EnsureError::NoArbiter("there is no core".to_owned()));
         }
         match (arbiters.start(), least) {
             (Ok(arbiter), _) => {
-                let started = Rc::new(SharedArbiter { arbiter, queues: Arc::default() });
+                let started = Rc::new(SharedArbiter { arbiter, queues: Arc::default(), unbegun: Arc::default() });
                 self.running.push(Rc::clone(&started));
                 Ok(started)
             }
@@ -83,8 +92,12 @@ impl Host {
         match self {
             Self::Dedicated(arbiter) => arbiter.run(move || subscriber.start_over(backend)),
             Self::Shared(shared) => {
-                let queues = Arc::clone(&shared.queues);
-                shared.arbiter.run(move || subscriber.start_over(Arc::clone(queues.get_or_init(|| backend.share()))));
+                let (queues, unbegun) = (Arc::clone(&shared.queues), Arc::clone(&shared.unbegun));
+                unbegun.fetch_add(1, Ordering::Relaxed);
+                shared.arbiter.run(move || {
+                    unbegun.fetch_sub(1, Ordering::Relaxed);
+                    subscriber.start_over(Arc::clone(queues.get_or_init(|| backend.share())));
+                });
             }
         }
     }

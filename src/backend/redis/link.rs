@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::failure::QueueErrorKind;
 
 pub(super) use self::connection::{ANSWER_TIMEOUT, Server};
-pub(super) use self::error::{is_timeout, read};
+pub(super) use self::error::{is_timeout, read, same};
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
 pub(super) use self::request::{Command, Request, size};

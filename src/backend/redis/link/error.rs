@@ -22,6 +22,19 @@ pub(in crate::backend::redis) fn is_timeout(error: &QueueErrorKind) -> bool {
     matches!(error, QueueErrorKind::Broken(cause) if cause.is::<NoAnswer>())
 }
 
+/// Returns an error of the same kind and text: the failure of a request that many share concerns each of them.
+pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind {
+    let text = |cause: &dyn std::fmt::Display| cause.to_string().into();
+    match error {
+        QueueErrorKind::Unreachable(cause) => QueueErrorKind::Unreachable(text(cause)),
+        QueueErrorKind::Broken(cause) => match cause.downcast_ref() {
+            Some(NoAnswer(time)) => no_answer(*time),
+            None => QueueErrorKind::Broken(text(cause)),
+        },
+        QueueErrorKind::Refused(text) => QueueErrorKind::Refused(text.clone()),
+    }
+}
+
 /// Returns the meaning of an error of redis-rs.
 pub(super) fn kind(error: RedisError) -> QueueErrorKind {
     match error.kind() {

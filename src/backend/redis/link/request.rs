@@ -68,8 +68,8 @@ pub(in crate::backend::redis) struct Request {
     scripts: Vec<Option<&'static Script>>,
     /// Number of the sequence that each command belongs to: it builds on those before it there.
     sequences: Vec<usize>,
-    /// Positions of the commands that change nothing.
-    reads: Vec<usize>,
+    /// Set for each command that changes nothing.
+    reads: Vec<bool>,
     is_sequence: bool,
     pub(super) is_probe: bool,
     time: Option<Duration>,
@@ -103,9 +103,7 @@ impl Request {
     }
 
     fn push(&mut self, Command { command, script, is_read }: Command, sequence: usize) {
-        if is_read {
-            self.reads.push(self.len());
-        }
+        self.reads.push(is_read);
         self.commands.add_command(command);
         self.scripts.push(script);
         self.sequences.push(sequence);
@@ -113,7 +111,14 @@ impl Request {
 
     /// Makes the check of a server, which counts as the check of its connection.
     pub(super) fn probe(probe: &Pipeline) -> Self {
-        Self { commands: probe.clone(), scripts: vec![None], sequences: vec![0], is_probe: true, ..Self::default() }
+        Self {
+            commands: probe.clone(),
+            scripts: vec![None],
+            sequences: vec![0],
+            reads: vec![false],
+            is_probe: true,
+            ..Self::default()
+        }
     }
 
     /// Adds a command.
@@ -158,8 +163,8 @@ impl Request {
                 [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
             })
         };
-        let did_nothing = |(i, answer)| self.reads.contains(&i) || refuses(answer) || is_noscript(answer);
-        (self.len() == 1 && !once(self.scripts[0])) || answers.iter().enumerate().all(did_nothing)
+        let did_nothing = |(is_read, answer): (&bool, _)| *is_read || refuses(answer) || is_noscript(answer);
+        (self.len() == 1 && !once(self.scripts[0])) || self.reads.iter().zip(answers).all(did_nothing)
     }
 
     /// Returns the positions of the commands to send again once their scripts are loaded.
@@ -189,7 +194,7 @@ impl Request {
     pub(super) fn only(&self, positions: &[usize]) -> Self {
         let mut only = Self { is_sequence: self.is_sequence, time: self.time, ..Self::default() };
         for (i, command) in self.commands.cmd_iter().enumerate().filter(|(i, _)| positions.binary_search(i).is_ok()) {
-            let is_read = self.reads.contains(&i);
+            let is_read = self.reads[i];
             only.push(Command { command: command.clone(), script: self.scripts[i], is_read }, self.sequences[i]);
         }
         only

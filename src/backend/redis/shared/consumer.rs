@@ -1,6 +1,6 @@
 //! [`SharedConsumer`]: the queue of one session, over a line that many share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -11,15 +11,14 @@ use super::round::Reply;
 use crate::backend::redis::consumer::member;
 use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
 use crate::backend::redis::letters::not_kept;
-use crate::backend::redis::link::{Answer, Command};
+use crate::backend::redis::link::{Answer, Command, is_timeout};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
-use crate::backend::redis::push::CALL_MESSAGES;
 use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
 use crate::backend::redis::{reply, wrong_type};
 use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
-use crate::config::Delivery;
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
+use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::session_id::SessionId;
 use crate::subscription::DoubtMark;
@@ -33,6 +32,8 @@ pub(super) struct SharedConsumer {
     session: SessionId,
     owner: OwnerToken,
     reads: Reads,
+    /// Bounds of the next batch, and what the batches teach about the line to Redis.
+    limit: Arc<Mutex<LineLimit>>,
     /// Least life of the queue, for the messages that were read in it.
     life: Duration,
 }
@@ -40,23 +41,32 @@ pub(super) struct SharedConsumer {
 impl SharedConsumer {
     pub(super) fn new(line: Arc<Line>, session: &SessionId, owner: OwnerToken, permit: Arc<Permit>) -> Self {
         let place = line.enter(line.keys.of(session).queue, permit);
-        Self { line, place, session: session.clone(), owner, reads: Reads::new(), life: Duration::ZERO }
+        let config = &line.config;
+        let limit = LineLimit::new(config.batch_messages(), config.batch_bytes());
+        let limit = Arc::new(Mutex::new(limit.for_messages_of(config.message_max_bytes())));
+        Self { line, place, session: session.clone(), owner, reads: Reads::new(), limit, life: Duration::ZERO }
     }
 
     fn permit(&self) -> &Permit {
         &self.place.permit
     }
 
-    /// Returns the bounds of a batch.
+    /// Returns the bounds of the next batch.
     fn limit(&self) -> LineLimit {
-        let config = &self.line.config;
-        let messages = match config.delivery() {
-            Delivery::AtLeastOnce => config.batch_messages(),
-            Delivery::AtMostOnce => 1,
-        };
-        let line = self.line.link.limit();
-        let messages = if line.messages() < CALL_MESSAGES { messages.min(line.messages()) } else { messages };
-        LineLimit::new(messages, config.batch_bytes().min(line.bytes()))
+        *lock(&self.limit)
+    }
+
+    /// Teaches the limit where no answer came in time.
+    fn taught(&self, reply: Reply) -> Reply {
+        if reply.as_ref().is_err_and(is_timeout) {
+            lock(&self.limit).timed_out();
+        }
+        reply
+    }
+
+    /// Sends commands that read the queue last.
+    async fn read_by(&self, commands: Vec<Command>) -> Reply {
+        self.taught(self.line.read_by(&self.place, commands, self.limit().time()).await)
     }
 
     /// Returns the commands of the next read.
@@ -68,7 +78,7 @@ impl SharedConsumer {
         // Messages that were read before, and are not acknowledged yet, may need a longer life than a foreign producer left them.
         if delivered.is_none() && self.life.is_zero() {
             let mark = self.permit().mark();
-            let reply = self.line.read_by(&self.place, self.read()).await;
+            let reply = self.read_by(self.read()).await;
             if let Some(taken) = self.looked(reply, mark).await? {
                 return Ok(taken);
             }
@@ -97,12 +107,12 @@ impl SharedConsumer {
     /// producer may have cut the life of the queue.
     async fn looked(&mut self, reply: Reply, mark: DoubtMark) -> Result<Option<Taken>, QueueErrorKind> {
         let answered = reply?;
-        let now = answered.now;
+        let (sent, now) = (answered.sent, answered.now());
         let [messages, lease] = answered.answers()?;
         if lease.as_ref().is_ok_and(|lease| *lease == Value::Nil) {
             return Ok(None);
         }
-        let taken = self.read_behind(LeaseState::Held, false, now, messages, &lease?).await?;
+        let taken = self.read_behind(LeaseState::Held, false, (sent, now), messages, &lease?).await?;
         if taken.lease.is_ours() {
             self.permit().confirmed(mark);
         }
@@ -131,8 +141,8 @@ impl SharedConsumer {
         let (sent, mark) = (Instant::now(), self.permit().mark());
         let mut commands = self.read();
         commands.insert(0, self.acknowledgement(delivered, reclaim));
-        let answered = self.line.read_by(&self.place, commands).await?;
-        let read_at = answered.now;
+        let answered = self.read_by(commands).await?;
+        let (round_sent, read_at) = (answered.sent, answered.now());
         let [acknowledged, messages, owner] = answered.answers()?;
         let Acknowledged { lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         let now = at.unwrap_or(read_at);
@@ -141,7 +151,7 @@ impl SharedConsumer {
             self.permit().revoke();
             return Ok(Taken { lease, changed, now, items: Vec::new() });
         }
-        let taken = self.read_behind(lease, changed, now, messages, &owner?).await?;
+        let taken = self.read_behind(lease, changed, (round_sent, now), messages, &owner?).await?;
         match taken.lease {
             LeaseState::Held => self.permit().confirmed(mark),
             LeaseState::Reclaimed => {
@@ -160,7 +170,7 @@ impl SharedConsumer {
         &mut self,
         lease: LeaseState,
         changed: bool,
-        now: Timestamp,
+        (sent, now): (Instant, Timestamp),
         mut messages: Answer,
         owner: &Value,
     ) -> Result<Taken, QueueErrorKind> {
@@ -174,11 +184,13 @@ impl SharedConsumer {
             if let Some(messages) = self.reads.read(messages?, limit)? {
                 break messages;
             }
-            let [again, owner] = self.line.read_by(&self.place, self.read()).await?.answers()?;
+            let [again, owner] = self.read_by(self.read()).await?.answers()?;
             (messages, lease) = (again, lease_then(self.owner, lease, &owner?));
         };
         let (items, life) = take::items(&self.line.config, &self.place.queue, messages, now);
         self.life = life;
+        let bytes = items.iter().map(|item| item.mark.length).sum();
+        lock(&self.limit).succeeded(items.len(), bytes, sent.elapsed());
         Ok(Taken { lease, changed, now, items })
     }
 
@@ -281,6 +293,10 @@ impl Drop for SharedConsumer {
 
 #[async_trait]
 impl Consumer for SharedConsumer {
+    fn share_limit(&mut self, limit: Arc<Mutex<LineLimit>>) {
+        self.limit = limit;
+    }
+
     async fn claim(&mut self) -> Result<(), QueueError> {
         let claimed = self.do_claim().await;
         self.named("claiming the queue", claimed).await
@@ -302,10 +318,11 @@ impl Consumer for SharedConsumer {
         let mut fruitless = 0;
         loop {
             let mark = self.permit().mark();
-            let reply = self.line.wait(&self.place, self.reads.count(self.limit()), end).await;
+            let limit = self.limit();
+            let reply = self.line.wait(&self.place, (self.reads.count(limit), limit.time()), end).await;
             // In a box: each idle session keeps a wait for as long as it is idle, and this part of it is large.
             let ended = Box::pin(async {
-                let Some(waited) = self.waited(reply, mark, end).await.transpose() else {
+                let Some(waited) = self.waited(self.taught(reply), mark, end).await.transpose() else {
                     // A full table of tracked keys tells of changes that are none, and each read may push out another's key.
                     if fruitless > 0 {
                         let pause = FRUITLESS.pause(fruitless - 1, 1.0);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::round::{Announcement, Done, Job, Reply, Round, broken, same};
+use super::round::{Announcement, Done, Job, Reply, Round, broken};
 use crate::backend::Permit;
-use crate::backend::redis::link::{CHECK_EVERY, Command, Link};
+use crate::backend::redis::link::{ANSWER_TIMEOUT, CHECK_EVERY, Command, Link, same};
 use crate::backend::redis::take::oldest;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
@@ -20,7 +20,7 @@ use crate::lock::lock;
 const WIDEST: usize = 256;
 
 /// Fewest jobs of one round.
-const NARROWEST: usize = 8;
+const NARROWEST: usize = 1;
 
 /// Bytes of answers from which on the next rounds are narrower.
 const LARGE: usize = 1024 * 1024;
@@ -76,6 +76,7 @@ struct Reading {
 struct Wait {
     end: End,
     most: usize,
+    time: Duration,
     answer: oneshot::Sender<Reply>,
 }
 
@@ -154,12 +155,12 @@ impl Line {
 
     /// Sends commands together, and returns their answers. Errors and cancellation are as those of [`call`](Self::call).
     pub(super) async fn send(&self, commands: impl Into<Vec<Command>>) -> Reply {
-        self.queue(commands.into(), None).await
+        self.queue(commands.into(), ANSWER_TIMEOUT, None).await
     }
 
-    /// Sends commands that read the queue of this place last.
-    pub(super) async fn read_by(&self, place: &Arc<Place>, commands: Vec<Command>) -> Reply {
-        self.queue(commands, Some(Arc::clone(place))).await
+    /// Sends commands that read the queue of this place last, and whose answers may take this time.
+    pub(super) async fn read_by(&self, place: &Arc<Place>, commands: Vec<Command>, time: Duration) -> Reply {
+        self.queue(commands, time, Some(Arc::clone(place))).await
     }
 
     /// Puts the lease of a queue in doubt to all on this line but the one who wrote it: Redis does not tell a connection of what it
@@ -177,7 +178,7 @@ impl Line {
     ///
     /// # Cancellation
     /// Nothing is lost.
-    pub(super) async fn wait(&self, place: &Arc<Place>, most: usize, end: Instant) -> Reply {
+    pub(super) async fn wait(&self, place: &Arc<Place>, (most, time): (usize, Duration), end: Instant) -> Reply {
         let reply = {
             let (answer, reply) = oneshot::channel();
             let mut state = lock(&self.state);
@@ -185,7 +186,7 @@ impl Line {
             state.waits += 1;
             let end = (untold.map_or(end, |untold| untold.min(end)), state.waits);
             let mut reading = lock(&place.reading);
-            reading.wait = Some(Wait { end, most, answer });
+            reading.wait = Some(Wait { end, most, time, answer });
             let is_stale = reading.is_stale;
             drop(reading);
             state.ends.insert(end, Arc::clone(place));
@@ -211,9 +212,9 @@ impl Line {
         let _ = announced.await;
     }
 
-    async fn queue(&self, commands: Vec<Command>, place: Option<Arc<Place>>) -> Reply {
+    async fn queue(&self, commands: Vec<Command>, time: Duration, place: Option<Arc<Place>>) -> Reply {
         let (answer, reply) = oneshot::channel();
-        lock(&self.state).jobs.push_back((Job { commands, answer }, place));
+        lock(&self.state).jobs.push_back((Job { commands, time, answer }, place));
         self.work.notify_one();
         answered(reply.await)
     }
@@ -222,15 +223,15 @@ impl Line {
     /// the read.
     pub(super) fn commands_to_read(&self, queue: &str, most: usize) -> Vec<Command> {
         let lease = redis::cmd("GET").arg(self.keys.lease_of(queue)).take();
-        vec![oldest(queue, most).into(), lease.into()]
+        vec![Command::read(oldest(queue, most)), Command::read(lease)]
     }
 
     /// Has the queue read for which a place waits, if it does.
     fn end_wait(&self, state: &mut State, place: &Arc<Place>) {
-        let Some(Wait { end, most, answer }) = lock(&place.reading).wait.take() else { return };
+        let Some(Wait { end, most, time, answer }) = lock(&place.reading).wait.take() else { return };
         state.ends.remove(&end);
         let commands = self.commands_to_read(&place.queue, most);
-        state.jobs.push_back((Job { commands, answer }, Some(Arc::clone(place))));
+        state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(place))));
     }
 
     /// Takes note of what Redis tells, in the task that reads the connection: before any answer that came behind it.
@@ -299,7 +300,7 @@ impl Line {
     }
 
     /// Learns from a round that had so many jobs, above all the width of the next ones.
-    fn learn(&self, jobs: usize, Done { bytes, unannounced }: Done) {
+    fn learn(&self, jobs: usize, Done { bytes, took, unannounced }: Done) {
         let mut state = lock(&self.state);
         state.unannounced = if unannounced.is_some() { state.unannounced.saturating_add(1) } else { 0 };
         if let Some(error) = unannounced.filter(|_| state.unannounced.is_power_of_two()) {
@@ -308,9 +309,9 @@ impl Line {
             tracing::warn!(%error, consequence, rounds = state.unannounced, "shared sessions could not be announced");
         }
         let width = &mut state.width;
-        if bytes > LARGE {
+        if bytes > LARGE || took > ANSWER_TIMEOUT / 2 {
             *width = (jobs / 2).max(NARROWEST);
-        } else if jobs >= *width && bytes < LARGE / 2 {
+        } else if jobs >= *width && bytes < LARGE / 2 && took < ANSWER_TIMEOUT / 4 {
             *width = (*width * 2).min(WIDEST);
         }
     }
@@ -359,10 +360,9 @@ async fn run(line: Weak<Line>, link: Link, work: Arc<Notify>) {
         match next {
             Ok(round) => {
                 let jobs = round.jobs();
-                let answers = link.send(&round.request).await;
-                let answered = round.answer(answers);
+                let done = round.send(&link).await;
                 let Some(line) = line.upgrade() else { return };
-                match answered {
+                match done {
                     Ok(done) => line.learn(jobs, done),
                     Err(error) => line.failed(&error),
                 }

@@ -1,9 +1,11 @@
 //! [`Round`]: jobs of many sessions that go to Redis together, and the way of each answer back.
 
+use std::time::{Duration, Instant};
+
 use redis::Value;
 use tokio::sync::oneshot;
 
-use crate::backend::redis::link::{Answer, Command, Request, size};
+use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Link, Request, same, size};
 use crate::backend::redis::reply;
 use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
@@ -11,6 +13,8 @@ use crate::failure::QueueErrorKind;
 /// Commands of one session that go together, in their order.
 pub(super) struct Job {
     pub(super) commands: Vec<Command>,
+    /// Time that the answers may take.
+    pub(super) time: Duration,
     pub(super) answer: oneshot::Sender<Reply>,
 }
 
@@ -29,10 +33,17 @@ pub(super) type Reply = Result<Answered, QueueErrorKind>;
 pub(super) struct Answered {
     answers: Vec<Answer>,
     /// Time by Redis's clock at the beginning of the round.
-    pub(super) now: Timestamp,
+    began: Timestamp,
+    /// Moment at which the round was sent.
+    pub(super) sent: Instant,
 }
 
 impl Answered {
+    /// Returns the time by Redis's clock now: late by the way of the round to Redis at most, and never early.
+    pub(super) fn now(&self) -> Timestamp {
+        self.began.plus(self.sent.elapsed())
+    }
+
     /// Returns the answers of a job of this many commands.
     pub(super) fn answers<const N: usize>(self) -> Result<[Answer; N], QueueErrorKind> {
         self.answers.try_into().map_err(|_| broken("answers of an unexpected number"))
@@ -43,23 +54,27 @@ impl Answered {
 pub(super) struct Done {
     /// Number of bytes that came.
     pub(super) bytes: usize,
+    pub(super) took: Duration,
     /// Reason for which sessions could not be announced.
     pub(super) unannounced: Option<QueueErrorKind>,
 }
 
 /// Commands that are sent together. The first reads Redis's clock.
 pub(super) struct Round {
-    pub(super) request: Request,
+    request: Request,
     /// Number of commands of each job, and where its answers go.
     jobs: Vec<(usize, oneshot::Sender<Reply>)>,
     /// Dropped when the announcements were made.
     announced: Vec<oneshot::Sender<()>>,
+    /// Time that the answers may take.
+    time: Duration,
 }
 
 impl Round {
     /// Begins a round that reads the clock only.
     pub(super) fn new() -> Self {
-        Self { request: Request::of(redis::cmd("TIME")), jobs: Vec::new(), announced: Vec::new() }
+        let clock = Command::read(redis::cmd("TIME"));
+        Self { request: Request::of(clock), jobs: Vec::new(), announced: Vec::new(), time: ANSWER_TIMEOUT }
     }
 
     /// Returns the number of jobs.
@@ -73,7 +88,8 @@ impl Round {
     }
 
     /// Adds a job.
-    pub(super) fn add(&mut self, Job { commands, answer }: Job) {
+    pub(super) fn add(&mut self, Job { commands, time, answer }: Job) {
+        self.time = self.time.max(time);
         self.jobs.push((commands.len(), answer));
         self.request.add_sequence(commands);
     }
@@ -92,27 +108,29 @@ impl Round {
         self.request.add(redis::cmd("PEXPIRE").arg(sessions).arg(life_ms));
     }
 
-    /// Gives the answers to those who wait for them.
+    /// Sends the round, and gives the answers to those who wait for them.
     ///
     /// # Errors
     /// The failure of all of the round, which those who wait were given.
-    pub(super) fn answer(self, result: Result<Vec<Answer>, QueueErrorKind>) -> Result<Done, QueueErrorKind> {
-        let Self { jobs, announced, .. } = self;
+    pub(super) async fn send(self, link: &Link) -> Result<Done, QueueErrorKind> {
+        let Self { request, jobs, announced, time } = self;
+        let (sent, request) = (Instant::now(), request.within(time));
+        let result = link.send(&request).await;
         let begun = result.and_then(|answers| {
             let bytes = answers.iter().flatten().map(size).sum();
             let mut answers = answers.into_iter();
-            let now = reply::time(answers.next().unwrap_or(Ok(Value::Nil))?)?;
-            Ok((now, answers, bytes))
+            let began = reply::time(answers.next().unwrap_or(Ok(Value::Nil))?)?;
+            Ok((began, answers, bytes))
         });
         match begun {
-            Ok((now, mut answers, bytes)) => {
+            Ok((began, mut answers, bytes)) => {
                 for (count, answer) in jobs {
                     let answers = answers.by_ref().take(count).collect();
                     // Who gave up meanwhile needs no answer.
-                    let _ = answer.send(Ok(Answered { answers, now }));
+                    let _ = answer.send(Ok(Answered { answers, began, sent }));
                 }
                 drop(announced);
-                Ok(Done { bytes, unannounced: answers.find_map(Result::err) })
+                Ok(Done { bytes, took: sent.elapsed(), unannounced: answers.find_map(Result::err) })
             }
             Err(error) => {
                 for (_, answer) in jobs {
@@ -121,16 +139,6 @@ impl Round {
                 Err(error)
             }
         }
-    }
-}
-
-/// Returns an error of the same kind and text: a round that fails concerns all of its jobs.
-pub(super) fn same(error: &QueueErrorKind) -> QueueErrorKind {
-    let cause = |cause: &dyn std::fmt::Display| cause.to_string().into();
-    match error {
-        QueueErrorKind::Unreachable(why) => QueueErrorKind::Unreachable(cause(why)),
-        QueueErrorKind::Broken(why) => QueueErrorKind::Broken(cause(why)),
-        QueueErrorKind::Refused(text) => QueueErrorKind::Refused(text.clone()),
     }
 }
 
