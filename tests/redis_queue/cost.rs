@@ -18,6 +18,9 @@ async fn calls_since(f: &Fixture, before: &HashMap<String, u64>) -> HashMap<Stri
 
 #[tokio::test]
 async fn an_idle_wake_costs_one_round_trip() {
+    if crate::waiting::is_shared() {
+        return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
+    }
     const WAKES: u64 = 5;
     let mut f = Fixture::new().await;
     let before = f.server.calls().await;
@@ -49,6 +52,9 @@ async fn an_idle_wake_costs_one_round_trip() {
 
 #[tokio::test]
 async fn who_waits_sends_nothing() {
+    if crate::waiting::is_shared() {
+        return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
+    }
     let mut f = Fixture::new().await;
     let before = f.server.calls().await;
     let taken = f.consumer.wait(Duration::from_secs(1)).await.unwrap();
@@ -63,6 +69,9 @@ async fn who_waits_sends_nothing() {
 
 #[tokio::test]
 async fn a_consumer_that_is_dropped_while_it_waits_closes_its_connection() {
+    if crate::waiting::is_shared() {
+        return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
+    }
     let mut f = Fixture::new().await;
     let before = f.server.connected_clients().await;
     for _ in 0..10 {

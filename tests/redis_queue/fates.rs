@@ -265,6 +265,9 @@ async fn many_who_wait_for_receipts_share_one_connection() {
 
 #[tokio::test]
 async fn who_asks_for_nothing_pays_for_nothing() {
+    if crate::waiting::is_shared() {
+        return; // Counts the calls of a connection of its own.
+    }
     // Dead letters are on, and nothing is discarded. One goes before, so that the scripts are known.
     let mut f = Fixture::with(RedisServer::start(), keeping()).await;
     f.push([99]).await;

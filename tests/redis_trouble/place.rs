@@ -236,7 +236,8 @@ impl Place {
 
     /// Trouble was logged for a session, and then its end.
     pub(crate) async fn assert_logged(&self, error: &str) {
-        let id = format!("{:?}", self.id());
+        // A fault that many shared sessions meet is logged for a few of them, whichever these are and whatever each met.
+        let (id, error) = if waiting::is_shared() { (String::new(), "") } else { (format!("{:?}", self.id()), error) };
         let said = log::lines(&[&id, "WARN", "the queue failed; trying again", error]);
         assert!(!said.is_empty(), "{error:?} was not logged: {:?}", log::lines(&[&id]));
         eventually("a word of the end in the log", SOON, async || {

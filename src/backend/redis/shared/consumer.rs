@@ -116,10 +116,9 @@ impl SharedConsumer {
         if taken.lease.is_ours() {
             self.permit().confirmed(mark);
         }
-        // FastMCP sets 300 s whatever else waits, which may be too little for messages that are not its own.
-        let stamped = || taken.items.iter().flat_map(|item| &item.envelope).map(|envelope| envelope.is_stamped());
-        let is_mixed = stamped().any(|stamped| stamped) && stamped().any(|stamped| !stamped);
-        Ok((!is_mixed).then_some(taken))
+        // FastMCP sets 300 s whatever else waits, and its retry can leave no end at all.
+        let is_foreign = taken.items.iter().flat_map(|item| &item.envelope).any(|envelope| !envelope.is_stamped());
+        Ok((!is_foreign).then_some(taken))
     }
 
     fn acknowledgement(&self, delivered: Option<&Delivered>, reclaim: bool) -> Command {
