@@ -276,7 +276,8 @@ impl SharedConsumer {
             Ok(done) => Ok(done),
             failed => {
                 let keys = self.line.keys.of(&self.session);
-                wrong_type::named(&self.line.link, &keys, &self.session, doing, failed).await
+                // In a box: what all operations of all sessions hold while they wait is to be small.
+                Box::pin(wrong_type::named(&self.line.link, &keys, &self.session, doing, failed)).await
             }
         }
     }

@@ -25,6 +25,9 @@ const NARROWEST: usize = 1;
 /// Bytes of answers from which on the next rounds are narrower.
 const LARGE: usize = 1024 * 1024;
 
+/// Bytes of answers from which on their time says something of the line.
+const TELLING: usize = 16 * 1024;
+
 /// Shortest time between two reads of a queue whose changes Redis does not tell, and the part of it for each session.
 const POLL: Duration = Duration::from_millis(250);
 const POLL_EACH: Duration = Duration::from_micros(50);
@@ -309,9 +312,11 @@ impl Line {
             tracing::warn!(%error, consequence, rounds = state.unannounced, "shared sessions could not be announced");
         }
         let width = &mut state.width;
-        if bytes > LARGE || took > ANSWER_TIMEOUT / 2 {
+        // Less passes any line in time, and a slow answer of so few bytes says nothing of the line.
+        let slower_than = |time: Duration| bytes >= TELLING && took > time;
+        if bytes > LARGE || slower_than(ANSWER_TIMEOUT / 2) {
             *width = (jobs / 2).max(NARROWEST);
-        } else if jobs >= *width && bytes < LARGE / 2 && took < ANSWER_TIMEOUT / 4 {
+        } else if jobs >= *width && bytes < LARGE / 2 && !slower_than(ANSWER_TIMEOUT / 4) {
             *width = (*width * 2).min(WIDEST);
         }
     }
