@@ -19,5 +19,7 @@ pub(crate) fn is_shared() -> bool {
 
 /// Returns the settings to begin with.
 pub(crate) fn config() -> ConfigBuilder {
-    if is_shared() { Config::builder().dedicated_limit(0) } else { Config::builder().shared_limit(0) }
+    let config = Config::builder();
+    // More than any test has.
+    if is_shared() { config.dedicated_limit(0) } else { config.dedicated_limit(2000).shared_limit(0) }
 }
