@@ -99,6 +99,11 @@ async fn a_server_that_refuses_tracking_is_polled_and_the_log_says_so_once() {
     let (id, recorder) = place.sessions.pop().unwrap();
     let next = Recorder::new();
     other.ensure_subscriber(&id, next.clone()).await.unwrap();
+    eventually("the new owner has claimed", PROMPT, async || {
+        let infos = other.supervisor().send(ListSubscribers).await.unwrap();
+        infos.iter().all(|info| info.state == SubscriberState::Waiting)
+    })
+    .await;
     place.publisher().push(&id, numbered(3)).await.unwrap();
     next.until_taken(1).await;
     assert_eq!((recorder.taken(), next.taken()), (vec![0, 1, 2], vec![3]));
