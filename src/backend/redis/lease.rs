@@ -1,6 +1,6 @@
 //! Arguments and answers of the scripts that claim, renew and release a lease, and the value of a lease.
 
-use redis::Value;
+use redis::{Cmd, ToRedisArgs, Value};
 
 use super::reply::{self, BadReply};
 use crate::backend::{LeaseState, OwnerToken};
@@ -21,6 +21,20 @@ pub(super) fn arguments(config: &Config, owner: OwnerToken, reclaim: bool) -> Ve
         (config.lease() + config.expiry_grace()).as_millis().to_string().into_bytes(),
         vec![if reclaim { b'1' } else { b'0' }],
     ]
+}
+
+/// Returns the commands that say in the sorted set of live sessions that these members are live, each for a lease from its moment
+/// on, in ms by Redis's clock. The set lies in a slot of its own, so in no script.
+pub(super) fn announcement(config: &Config, sessions: &str, live: &[(i64, impl ToRedisArgs)]) -> [Cmd; 3] {
+    let lease_ms = i64::try_from(config.lease().as_millis()).unwrap_or(i64::MAX / 2);
+    let now_ms = live.iter().map(|(now_ms, _)| *now_ms).min().unwrap_or_default();
+    let mut add = redis::cmd("ZADD");
+    add.arg(sessions);
+    for (now_ms, member) in live {
+        add.arg(now_ms + lease_ms).arg(member);
+    }
+    let remove = redis::cmd("ZREMRANGEBYSCORE").arg(sessions).arg("-inf").arg(now_ms).take();
+    [add, remove, redis::cmd("PEXPIRE").arg(sessions).arg(lease_ms * 2).take()]
 }
 
 /// Reads the answer to a renewal: the state of the lease, and the time in ms.

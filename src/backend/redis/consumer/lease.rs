@@ -159,13 +159,12 @@ impl RedisConsumer {
         request
     }
 
-    /// Says in the sorted set until when the session is live. The set lies in a slot of its own, so in no script.
+    /// Says in the sorted set until when the session is live.
     pub(super) async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
-        let lease_ms = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX);
         let mut request = Request::new();
-        request.add(redis::cmd("ZADD").arg(&self.sessions).arg(now_ms + lease_ms).arg(&self.member));
-        request.add(redis::cmd("ZREMRANGEBYSCORE").arg(&self.sessions).arg("-inf").arg(now_ms));
-        request.add(redis::cmd("PEXPIRE").arg(&self.sessions).arg(lease_ms * 2));
+        for command in lease::announcement(&self.config, &self.sessions, &[(now_ms, &self.member)]) {
+            request.add(command);
+        }
         if let Some(Err(error)) = self.link.send(&request).await?.into_iter().find(Result::is_err) {
             // It serves broadcasts and monitoring only; an owner without it still delivers.
             tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");

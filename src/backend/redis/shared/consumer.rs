@@ -252,9 +252,7 @@ impl SharedConsumer {
     }
 
     async fn announce(&self, now_ms: i64) {
-        let config = &self.line.config;
-        let lease_ms = i64::try_from(config.lease().as_millis()).unwrap_or(i64::MAX / 2);
-        self.line.announce(member(&self.session, self.owner, config), now_ms + lease_ms).await;
+        self.line.announce(member(&self.session, self.owner, &self.line.config), now_ms).await;
     }
 
     async fn do_replace(&self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {

@@ -206,10 +206,10 @@ impl Line {
         answered(reply.await)
     }
 
-    /// Says in the sorted set of live sessions until when a session is live.
-    pub(super) async fn announce(&self, member: String, until: i64) {
+    /// Says in the sorted set of live sessions that a session is live for a lease from this moment on, in ms by Redis's clock.
+    pub(super) async fn announce(&self, member: String, now_ms: i64) {
         let (done, announced) = oneshot::channel();
-        lock(&self.state).announcements.push(Announcement { member, until, done });
+        lock(&self.state).announcements.push(Announcement { member, now_ms, done });
         self.work.notify_one();
         // The rounds end with their runtime only.
         let _ = announced.await;
@@ -289,10 +289,7 @@ impl Line {
         }
         let announcements: Vec<_> = announcements.drain(..announcements.len().min(WIDEST)).collect();
         if !announcements.is_empty() {
-            let life = i64::try_from(self.config.lease().as_millis()).unwrap_or(i64::MAX / 2);
-            // All of them were given the same life, from about now on.
-            let now = announcements.iter().map(|one| one.until).min().unwrap_or(0) - life;
-            round.announce(&self.keys.sessions(), announcements, now, life * 2);
+            round.announce(&self.config, &self.keys.sessions(), announcements);
         }
         if round.is_empty() && (*check > now || places.is_empty()) {
             let check = if places.is_empty() { now + CHECK_EVERY } else { *check };

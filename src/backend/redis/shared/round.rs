@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use tokio::sync::oneshot;
 
+use crate::backend::redis::lease::announcement;
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Link, Request, same, size};
 use crate::backend::redis::reply;
+use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
 
@@ -21,8 +23,8 @@ pub(super) struct Job {
 /// Announcement that a session is live.
 pub(super) struct Announcement {
     pub(super) member: String,
-    /// Moment until which the session is live, in ms by Redis's clock.
-    pub(super) until: i64,
+    /// Moment from which on the session is live for a lease, in ms by Redis's clock.
+    pub(super) now_ms: i64,
     pub(super) done: oneshot::Sender<()>,
 }
 
@@ -94,18 +96,16 @@ impl Round {
         self.request.add_sequence(commands);
     }
 
-    /// Adds announcements to the sorted set of live sessions, which is kept for `life_ms`. Behind the jobs: their answers need
-    /// no reader.
-    pub(super) fn announce(&mut self, sessions: &str, announcements: Vec<Announcement>, now_ms: i64, life_ms: i64) {
-        let mut add = redis::cmd("ZADD");
-        add.arg(sessions);
-        for Announcement { member, until, done } in announcements {
-            add.arg(until).arg(member);
+    /// Adds announcements to the sorted set of live sessions. Behind the jobs: their answers need no reader.
+    pub(super) fn announce(&mut self, config: &Config, sessions: &str, announcements: Vec<Announcement>) {
+        let mut live = Vec::with_capacity(announcements.len());
+        for Announcement { member, now_ms, done } in announcements {
+            live.push((now_ms, member));
             self.announced.push(done);
         }
-        self.request.add(add);
-        self.request.add(redis::cmd("ZREMRANGEBYSCORE").arg(sessions).arg("-inf").arg(now_ms));
-        self.request.add(redis::cmd("PEXPIRE").arg(sessions).arg(life_ms));
+        for command in announcement(config, sessions, &live) {
+            self.request.add(command);
+        }
     }
 
     /// Sends the round, and gives the answers to those who wait for them.
