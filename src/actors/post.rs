@@ -14,7 +14,7 @@ use super::stats::Stats;
 use super::stop::StopSignal;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken, Queues};
-use crate::config::{Config, Delivery};
+use crate::config::Config;
 use crate::session::Presence;
 use crate::session_id::SessionId;
 use crate::subscription::{EndedTasks, ExitReason, Subscription};
@@ -156,17 +156,11 @@ impl Memory {
     /// Memory of a subscriber that begins. Calls the session's code.
     pub(super) fn new(post: &Post) -> Self {
         let config = &post.common.config;
-        let messages = match config.delivery() {
-            Delivery::AtLeastOnce => config.batch_messages(),
-            Delivery::AtMostOnce => 1,
-        };
         Self {
             machine: Subscription::new(Arc::clone(config)),
             presence: post.session.presence(),
             owner: post.owner,
-            limit: Arc::new(Mutex::new(
-                LineLimit::new(messages, config.batch_bytes()).for_messages_of(config.message_max_bytes()),
-            )),
+            limit: Arc::new(Mutex::new(LineLimit::of_batches(config))),
             ended_tasks: Arc::default(),
         }
     }

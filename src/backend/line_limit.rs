@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use crate::config::{Config, Delivery};
+
 /// Bounds of the next take of one subscriber, or of the next pushes of one process, learned from those before. The limit
 /// outlives the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,15 @@ impl LineLimit {
             time: Self::SHORTEST,
             longest: Self::LONGEST,
         }
+    }
+
+    /// Begins with the largest batch of a subscriber.
+    pub(crate) fn of_batches(config: &Config) -> Self {
+        let messages = match config.delivery() {
+            Delivery::AtLeastOnce => config.batch_messages(),
+            Delivery::AtMostOnce => 1,
+        };
+        Self::new(messages, config.batch_bytes()).for_messages_of(config.message_max_bytes())
     }
 
     /// Allows so much time that one message of this many bytes passes a line of 13.2 KB/s.

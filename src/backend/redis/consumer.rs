@@ -77,10 +77,7 @@ impl RedisConsumer {
             owner,
             permit,
             renewed: Instant::now(),
-            limit: Arc::new(Mutex::new(
-                LineLimit::new(config.batch_messages(), config.batch_bytes())
-                    .for_messages_of(config.message_max_bytes()),
-            )),
+            limit: Arc::new(Mutex::new(LineLimit::of_batches(&config))),
             reads: Reads::new(),
             life: Duration::ZERO,
             config,
@@ -260,6 +257,6 @@ fn seconds(block: Duration) -> f64 {
 }
 
 /// Returns the answers to a request of this many commands.
-fn each<const N: usize>(answers: Vec<Answer>) -> Result<[Answer; N], QueueErrorKind> {
+pub(super) fn each<const N: usize>(answers: Vec<Answer>) -> Result<[Answer; N], QueueErrorKind> {
     answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
 }

@@ -41,9 +41,7 @@ pub(super) struct SharedConsumer {
 impl SharedConsumer {
     pub(super) fn new(line: Arc<Line>, session: &SessionId, owner: OwnerToken, permit: Arc<Permit>) -> Self {
         let place = line.enter(line.keys.of(session).queue, permit);
-        let config = &line.config;
-        let limit = LineLimit::new(config.batch_messages(), config.batch_bytes());
-        let limit = Arc::new(Mutex::new(limit.for_messages_of(config.message_max_bytes())));
+        let limit = Arc::new(Mutex::new(LineLimit::of_batches(&line.config)));
         Self { line, place, session: session.clone(), owner, reads: Reads::new(), limit, life: Duration::ZERO }
     }
 
