@@ -54,9 +54,7 @@ impl SessionSubscriberActor {
     ) -> Self {
         Self { notice: Some(EndNotice::new(Arc::clone(&post))), post, queues: None, memory, predecessors }
     }
-}
 
-impl SessionSubscriberActor {
     /// Starts it on this thread.
     pub(super) fn start_over(mut self, queues: Arc<dyn Queues>) {
         self.queues = Some(queues);

@@ -101,7 +101,7 @@ impl Link {
     }
 
     /// Registers for all keys, as [`watch`](Self::watch) does for one. The listener has no name of a key where all may have changed.
-    pub(super) fn observe(&self, listener: impl Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync + 'static) {
+    pub(super) fn observe(&self, listener: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
         self.inner.watches.observe(listener);
     }
 

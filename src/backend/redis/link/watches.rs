@@ -19,8 +19,9 @@ pub(in crate::backend::redis) enum LinkEvent<'a> {
 /// Called in the task that reads the connection: before any answer that comes behind the news, and never for long.
 type Listener = Arc<dyn Fn(LinkEvent<'_>) + Send + Sync>;
 
-/// Called as a [`Listener`] is, with the news of all keys and channels; without a name where the news concerns all of them.
-type Observer = Box<dyn Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync>;
+/// Called as a [`Listener`] is, with the name of each key or channel of which there is news; without one where the news concerns
+/// all of them.
+type Observer = Box<dyn Fn(Option<&[u8]>) + Send + Sync>;
 
 /// Registered listeners, by the keys and channels that they hear of.
 #[derive(Default)]
@@ -58,14 +59,14 @@ impl Watches {
     }
 
     /// Registers for everything. Only the first call counts.
-    pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>, LinkEvent<'_>) + Send + Sync + 'static) {
+    pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
     /// Tells those who registered for a key or a channel.
     pub(super) fn tell(&self, name: &[u8], event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
-            observer(Some(name), event);
+            observer(Some(name));
         }
         let Ok(name) = std::str::from_utf8(name) else { return };
         let listeners: Vec<Listener> = match lock(&self.state).listeners.get(name) {
@@ -79,7 +80,7 @@ impl Watches {
     /// Tells all.
     pub(super) fn tell_all(&self, event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
-            observer(None, event);
+            observer(None);
         }
         let listeners: Vec<Listener> =
             lock(&self.state).listeners.values().flatten().map(|(_, listener)| Arc::clone(listener)).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::round::{Announcement, Done, Job, Reply, Round, broken};
+use super::round::{Announcement, Done, Job, Reply, Round};
 use crate::backend::Permit;
 use crate::backend::redis::link::{ANSWER_TIMEOUT, CHECK_EVERY, Command, Link, same};
 use crate::backend::redis::take::oldest;
@@ -112,7 +112,7 @@ impl Line {
             work: Arc::default(),
         });
         let told = Arc::downgrade(&line);
-        line.link.observe(move |key, _| {
+        line.link.observe(move |key| {
             if let Some(line) = told.upgrade() {
                 line.tell(key);
             }
@@ -382,5 +382,5 @@ fn polling(sessions: usize) -> Duration {
 }
 
 fn answered(reply: Result<Reply, oneshot::error::RecvError>) -> Reply {
-    reply.unwrap_or_else(|_| Err(broken("the runtime of the connection has ended")))
+    reply.unwrap_or_else(|_| Err(QueueErrorKind::Broken("the runtime of the connection has ended".into())))
 }

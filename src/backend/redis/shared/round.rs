@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use tokio::sync::oneshot;
 
+use crate::backend::redis::consumer::each;
 use crate::backend::redis::lease::announcement;
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Link, Request, same, size};
 use crate::backend::redis::reply;
@@ -48,7 +49,7 @@ impl Answered {
 
     /// Returns the answers of a job of this many commands.
     pub(super) fn answers<const N: usize>(self) -> Result<[Answer; N], QueueErrorKind> {
-        self.answers.try_into().map_err(|_| broken("answers of an unexpected number"))
+        each(self.answers)
     }
 }
 
@@ -140,8 +141,4 @@ impl Round {
             }
         }
     }
-}
-
-pub(super) fn broken(why: &str) -> QueueErrorKind {
-    QueueErrorKind::Broken(why.into())
 }
