@@ -104,6 +104,19 @@ impl Place {
         self.all_is_in_order();
     }
 
+    /// Waits until all that was delivered is acknowledged: the next owner of a session does not deliver it again.
+    pub(crate) async fn until_all_acknowledged(&self) {
+        let raw = &self.raw;
+        eventually("all queues are empty", RECOVERY, async || {
+            let mut raw = raw.clone();
+            let mut keys = redis::cmd("KEYS");
+            let queues: Vec<String> =
+                keys.arg("mcp-courier:notifications:session-*").query_async(&mut raw).await.unwrap();
+            queues.is_empty()
+        })
+        .await;
+    }
+
     pub(crate) fn all_is_in_order(&self) {
         let expected: Vec<i64> = (0..self.pushed as i64).collect();
         for (id, recorder) in &self.sessions {

@@ -14,6 +14,7 @@ use crate::session::Recorder;
 async fn g4_a_takeover_is_noticed_through_the_lease_long_before_the_heartbeat() {
     let mut place = Place::new(20, shared().heartbeat(NEVER)).await;
     place.flows_at_once().await;
+    place.until_all_acknowledged().await;
     let other = Courier::start(&place.redis.url(), shared().heartbeat(NEVER).build().unwrap()).await.unwrap();
     let (id, recorder) = place.sessions.pop().unwrap();
     let next = Recorder::new();
@@ -95,6 +96,7 @@ async fn a_server_that_refuses_tracking_is_polled_and_the_log_says_so_once() {
     let said = log::lines(&["WARN", "tracking"]);
     assert_eq!(said.len(), 1, "{said:#?}");
     // A takeover shows by the next read.
+    place.until_all_acknowledged().await;
     let other = Courier::start(&url, config.build().unwrap()).await.unwrap();
     let (id, recorder) = place.sessions.pop().unwrap();
     let next = Recorder::new();
