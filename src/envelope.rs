@@ -29,12 +29,14 @@ use crate::question::{Question, RELATED_TASK};
 
 mod draft;
 mod drafted;
+mod message_id;
 mod outbound;
 mod wire;
 
 pub use self::draft::Draft;
 pub(crate) use self::draft::Times;
 use self::drafted::Drafted;
+pub use self::message_id::{InvalidMessageId, MessageId};
 pub use self::outbound::Outbound;
 use self::wire::{Wire, fields_of};
 pub use crate::timestamp::Timestamp;
@@ -116,7 +118,13 @@ impl Envelope {
             Some(traceparent) => drafted.params_with(&[("traceparent", traceparent), (ID_KEY, id_text)]),
         };
         Some(Self {
-            outbound: Outbound { id, method: drafted.method.to_owned(), params: params?, attempt: 0 },
+            outbound: Outbound {
+                id,
+                method: drafted.method.to_owned(),
+                params: params?,
+                attempt: 0,
+                message_id: MessageId::of(id, drafted.queued_at),
+            },
             enqueued_at: Some(drafted.queued_at),
             expires_at: Some(drafted.queued_at.plus(drafted.time_to_live)),
             last_error: None,
@@ -141,6 +149,8 @@ impl Envelope {
             Some((at, time_to_live)) => (Some(at), Some(at.plus(time_to_live))),
             None => [&wire.enqueued_at, &wire.expires_at].map(|at| at.as_deref().and_then(Timestamp::parse)).into(),
         };
+        // Equal messages share a derived id, and only their owner tells them apart.
+        let message_id = wire.stamp.filter(|_| !has_derived_id).and_then(|(at, _)| MessageId::of(id, at));
         let expires_at = stamped.or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
         let task_status = (method == TASK_STATUS).then(|| task_status(&params)).flatten();
         // Anything but an object says nothing.
@@ -155,7 +165,7 @@ impl Envelope {
         }
         let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len())?;
         Ok(Self {
-            outbound: Outbound { id, method: method.into_owned(), params, attempt: wire.attempt },
+            outbound: Outbound { id, method: method.into_owned(), params, attempt: wire.attempt, message_id },
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),

@@ -201,6 +201,7 @@ pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey
 #[cfg(feature = "rmcp")]
 pub use self::session::rmcp::{CourierSessionManager, CourierSessionStore, ManagerError, acting_as};
 pub use self::session::{
-    AskError, EnsureError, HandOverError, McpSession, Outbound, Presence, PresenceSender, SessionState,
+    AskError, EnsureError, HandOverError, InvalidMessageId, McpSession, MessageId, Outbound, Presence, PresenceSender,
+    SessionState,
 };
 pub use self::session_id::{InvalidSessionId, SessionId, SessionStatus};

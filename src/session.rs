@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::question::{Answer, Question};
 
-pub use crate::envelope::Outbound;
+pub use crate::envelope::{InvalidMessageId, MessageId, Outbound};
 pub use crate::subscription::{HandOverError, SessionState};
 
 #[cfg(feature = "rmcp")]
@@ -15,9 +15,10 @@ pub(crate) mod rmcp;
 
 /// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
 ///
-/// The calls of [`hand_over`](Self::hand_over) and [`confirm`](Self::confirm) come one after another, never two at once for
-/// one session. Each may take [`Config::hand_over_timeout`](crate::Config::hand_over_timeout); one that takes a second longer
-/// is dropped and counts as a failed attempt, as does one that panics. [`elicit`](Self::elicit) goes on beside them.
+/// The calls of [`hand_over`](Self::hand_over) come one after another. [`confirm`](Self::confirm) is called behind those of a
+/// batch, and may still wait while the next batch is handed over. Each call may take
+/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout). A call that takes a second longer is dropped, and counts as
+/// failed, as does one that panics. [`elicit`](Self::elicit) goes on beside them.
 ///
 /// # Cancellation
 /// All futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
@@ -29,11 +30,14 @@ pub trait McpSession: Send + Sync + 'static {
     /// [`HandOverError`] says what to do next: stop, wait, try again, or discard it.
     async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError>;
 
-    /// Makes sure that all that was handed over since the last call has arrived. Only then is it removed from the queue.
+    /// Makes sure that all that was handed over before this call has arrived. Only then is it removed from the queue.
     /// Defaults to believing `hand_over`.
     ///
+    /// The future is polled once before the next `hand_over`. While it waits, more may be handed over, up to
+    /// [`Config::window_messages`](crate::Config::window_messages), and confirmed by further calls, which end in their order.
+    ///
     /// # Errors
-    /// As above; everything handed over since the last `Ok` is then offered again.
+    /// As above; everything handed over since the last `Ok` is then offered again. Calls that wait besides should fail too.
     async fn confirm(&self) -> Result<(), HandOverError> {
         Ok(())
     }
@@ -76,7 +80,7 @@ impl Presence {
 
     /// How it is now.
     pub fn now(&self) -> SessionState {
-        self.0.as_ref().map_or(SessionState::Ready { opened: 0 }, |watched| *watched.borrow())
+        self.0.as_ref().map_or(SessionState::Ready { opened: 0, received: None }, |watched| *watched.borrow())
     }
 
     /// Ends when it is no longer `seen`.
@@ -109,7 +113,12 @@ impl PresenceSender {
 
     /// The client opened its `opened`-th stream, or the one with that number receives again.
     pub fn ready(&self, opened: u64) {
-        self.set(SessionState::Ready { opened });
+        self.set(SessionState::Ready { opened, received: None });
+    }
+
+    /// The client opened its `opened`-th stream, and said that it has all messages up to this one.
+    pub fn resumed(&self, opened: u64, received: Option<MessageId>) {
+        self.set(SessionState::Ready { opened, received });
     }
 
     /// The client has no stream any more.

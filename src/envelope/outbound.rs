@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::MessageId;
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
 
@@ -22,6 +23,9 @@ pub struct Outbound {
     pub params: Box<RawValue>,
     /// How many attempts to hand it over have failed before this one.
     pub attempt: u32,
+    /// Name of the queue's message, by which a client can say that it has it: [`SessionState::Ready`](crate::SessionState). `None` for
+    /// what FastMCP pushed, which has neither an id nor the queue's time: two equal ones could not be told apart.
+    pub message_id: Option<MessageId>,
 }
 
 impl Outbound {

@@ -22,6 +22,8 @@
 //!
 //! An operation or a delivery that is under way ends first. Only a wait is dropped, and at a stop a connecting.
 
+use crate::envelope::MessageId;
+
 /// State of a subscriber.
 ///
 /// Each state names the operations on the queue that may be under way in it. There is one at a time.
@@ -78,6 +80,9 @@ pub enum SessionState {
     Ready {
         /// Number of streams that the client has opened.
         opened: u64,
+        /// Newest message that the client said it has when it opened this stream (SSE's `Last-Event-ID`), if it did. All
+        /// messages up to that one are acknowledged without being sent again, where the next owner's first reads find it.
+        received: Option<MessageId>,
     },
     /// The client cannot be reached now, and may come back. Notifications stay queued.
     Away,

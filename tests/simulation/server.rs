@@ -69,7 +69,7 @@ impl Seat {
     fn presence(&self) -> SessionState {
         match (self.over, self.streams.last()) {
             (Some(over), _) => over,
-            (None, Some(newest)) => SessionState::Ready { opened: self.numbers[newest] },
+            (None, Some(newest)) => SessionState::Ready { opened: self.numbers[newest], received: None },
             (None, None) => SessionState::Away,
         }
     }

@@ -27,7 +27,7 @@ impl Subscription {
 
     /// Returns whether a stop is requested, or the stream that is served is no longer the client's newest.
     pub(super) fn has_changed(&self) -> bool {
-        self.is_stopping || self.presence != SessionState::Ready { opened: self.serving }
+        self.is_stopping || !matches!(self.presence, SessionState::Ready { opened, .. } if opened == self.serving)
     }
 
     /// Does what the client's presence, or a stop, demands, over a new connection if any.
@@ -38,7 +38,7 @@ impl Subscription {
             SessionState::Ended => self.leave(ExitReason::Closed),
             SessionState::Left => self.leave(ExitReason::Left),
             SessionState::Away => self.park(),
-            SessionState::Ready { opened } => {
+            SessionState::Ready { opened, .. } => {
                 self.serving = opened;
                 self.state = SubscriberState::Connecting;
                 self.begin(Operation::Open);

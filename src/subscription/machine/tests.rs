@@ -17,8 +17,8 @@ const TTL: Duration = Duration::from_secs(300);
 /// Any moment of the queue's clock: the tests know no other.
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 /// Presence of a client with its first stream, and with its second one.
-const FIRST: SessionState = SessionState::Ready { opened: 1 };
-const SECOND: SessionState = SessionState::Ready { opened: 2 };
+const FIRST: SessionState = SessionState::Ready { opened: 1, received: None };
+const SECOND: SessionState = SessionState::Ready { opened: 2, received: None };
 
 /// A machine, and a clock that only the test moves.
 struct Rig {

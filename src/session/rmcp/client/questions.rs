@@ -113,7 +113,7 @@ impl ClientSession {
         let mut presence = self.presence.presence();
         loop {
             let seen = presence.now();
-            if matches!(seen, SessionState::Ready { opened } if opened > number) {
+            if matches!(seen, SessionState::Ready { opened, .. } if opened > number) {
                 return;
             }
             presence.changed_from(seen).await;

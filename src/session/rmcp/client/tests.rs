@@ -28,7 +28,7 @@ async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
 async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), HandOverError> {
     let id = NotificationId(Uuid::now_v7());
     let params = RawValue::from_string(params.to_owned()).unwrap();
-    let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0 };
+    let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None };
     session.hand_over(&outbound).await
 }
 
