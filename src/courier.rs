@@ -151,13 +151,13 @@ mod rmcp {
     use crate::backend::Settled;
     use crate::failure::QueueError;
     use crate::question::Answer;
-    use crate::session::rmcp::{CourierSessionManager, Subscribers};
+    use crate::session::rmcp::{SessionManagerBuilder, Subscribers};
     use crate::session::{EnsureError, McpSession};
     use crate::session_id::SessionId;
 
     impl Courier {
-        /// Returns a session manager to mount in an rmcp server.
-        pub fn session_manager(&self) -> CourierSessionManager<LocalSessionManager> {
+        /// Begins a session manager to mount in an rmcp server.
+        pub fn session_manager(&self) -> SessionManagerBuilder<LocalSessionManager> {
             let mut inner = LocalSessionManager::default();
             // Our notifications do not pass through rmcp's worker, so they would not keep a session alive there: how long
             // an idle one is kept is ours to say.
@@ -165,9 +165,9 @@ mod rmcp {
             self.decorate(inner)
         }
 
-        /// Decorates a session manager of one's own. Switch off its idle timeout, if it has one.
-        pub fn decorate<M: SessionManager>(&self, inner: M) -> CourierSessionManager<M> {
-            CourierSessionManager::new(inner, Arc::clone(&self.queue), Arc::new(self.clone()), &self.config)
+        /// Begins a session manager that decorates another one. Switch off that one's idle timeout, if it has one.
+        pub fn decorate<M: SessionManager>(&self, inner: M) -> SessionManagerBuilder<M> {
+            SessionManagerBuilder::new(inner, Arc::clone(&self.queue), Arc::new(self.clone()), &self.config)
         }
     }
     #[async_trait]

@@ -199,7 +199,7 @@ pub use self::principal::{InvalidPrincipal, Principal};
 pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};
 #[cfg(feature = "rmcp")]
-pub use self::session::rmcp::{CourierSessionManager, CourierSessionStore, ManagerError, acting_as};
+pub use self::session::rmcp::{CourierSessionManager, ManagerError, SessionManagerBuilder, acting_as};
 pub use self::session::{
     AskError, EnsureError, HandOverError, InvalidMessageId, McpSession, MessageId, Outbound, Presence, PresenceSender,
     SessionState,

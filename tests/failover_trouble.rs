@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mcp_courier::{
-    ConfigBuilder, Courier, CourierSessionManager, ListSubscribers, Notification, Principal, Publisher, SessionId,
+    ConfigBuilder, Courier, ListSubscribers, Notification, Principal, Publisher, SessionId, SessionManagerBuilder,
     SubscriberState, acting_as,
 };
 use reqwest::StatusCode;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
-use rmcp::transport::streamable_http_server::session::store::SessionStore;
 use rmcp::transport::streamable_http_server::session::{RestoreOutcome, SessionManager};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -42,7 +41,7 @@ fn config() -> ConfigBuilder {
     waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))
 }
 
-async fn manager(redis: &RedisServer) -> (Courier, CourierSessionManager<LocalSessionManager>, Ended) {
+async fn manager(redis: &RedisServer) -> (Courier, SessionManagerBuilder<LocalSessionManager>, Ended) {
     let courier = Courier::start(&redis.url(), config().build().unwrap()).await.unwrap();
     let ended = Ended::default();
     let heard = Arc::clone(&ended);
@@ -102,6 +101,7 @@ async fn who_comes_while_anothers_session_is_restored_gets_nothing_of_it_and_dis
 async fn nothing_is_done_in_a_session_for_another_than_its_user() {
     let redis = RedisServer::start();
     let (_courier, manager, _) = manager(&redis).await;
+    let manager = manager.build();
     let user = |name: &str| Some(Principal::new(name).unwrap());
     let (id, _transport) = acting_as(user("alice"), manager.create_session()).await.unwrap();
     for who in [user("mallory"), None] {
@@ -127,13 +127,11 @@ async fn an_impossible_session_id_is_of_no_session() {
 #[actix::test]
 async fn where_the_store_is_not_mounted_unknown_sessions_hold_nobody_up() {
     let redis = RedisServer::start();
-    let (courier, manager, _) = manager(&redis).await;
-    let _store = manager.session_store();
-    let server = McpServer::start(courier, manager);
-    let client = RawClient::attach(&server.url, "unknown");
+    let (_courier, manager, _) = manager(&redis).await;
+    let manager = manager.store_sessions().build();
     let begun = Instant::now();
     for _ in 0..3 {
-        assert_eq!(client.send(&ping()).await, StatusCode::NOT_FOUND);
+        assert!(!manager.has_session(&"unknown".into()).await.unwrap());
     }
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
@@ -157,6 +155,7 @@ async fn a_restore_for_which_there_is_no_service_is_tried_again() {
 async fn a_request_that_comes_as_its_session_ends_leaves_nothing() {
     let redis = RedisServer::start();
     let (_courier, manager, _) = manager(&redis).await;
+    let manager = manager.build();
     let ended = "ended".into();
     assert!(manager.create_stream(&ended, serde_json::from_value(ping()).unwrap()).await.is_err());
     assert!(manager.create_standalone_stream(&ended).await.is_err());
@@ -198,7 +197,8 @@ async fn a_session_that_ends_while_it_is_restored_is_not_restored() {
     let redis = RedisServer::start();
     let (a, _) = server(&redis).await;
     let (_courier, b, ended) = manager(&redis).await;
-    let store = b.session_store();
+    let b = b.store_sessions().build();
+    let store = b.session_store().unwrap();
     let client = RawClient::connect(&a.url).await;
     let session = client.session_id().into();
     let other = RawClient::connect(&a.url).await;

@@ -79,7 +79,7 @@ fn each_file_uses_only_layers_above_it() {
     // By `super`, and by the re-export of a parent.
     for (file, used, name) in [
         ("session/rmcp/store.rs", "session/rmcp/gates.rs", "after_rmcp"),
-        ("courier.rs", "session/rmcp/manager.rs", "CourierSessionManager"),
+        ("courier.rs", "session/rmcp/builder.rs", "SessionManagerBuilder"),
     ] {
         let arrow = arrows.get(&(file.to_owned(), used.to_owned()));
         assert!(arrow.is_some_and(|names| names.contains(name)), "{name} of {used} was not seen in {file}");

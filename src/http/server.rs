@@ -17,7 +17,7 @@ use super::settings::{HttpSettings, Settings};
 use crate::config::ConfigError;
 use crate::courier::Courier;
 use crate::principal::Principal;
-use crate::session::rmcp::CourierSessionManager;
+use crate::session::rmcp::SessionManagerBuilder;
 use crate::session_id::SessionId;
 
 /// Settings of an MCP server over HTTP around rmcp's handler. [`Courier::mcp_server`] begins with the defaults.
@@ -60,7 +60,7 @@ use crate::session_id::SessionId;
 ///   the worker hears of the failure at once.
 #[must_use = "a server does nothing until it is served or built"]
 pub struct McpServer<S, M = LocalSessionManager> {
-    manager: CourierSessionManager<M>,
+    manager: SessionManagerBuilder<M>,
     settings: Settings<S>,
 }
 
@@ -161,27 +161,28 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
     }
 
     /// Sets how long a session without an open stream and without a request is kept: see
-    /// [`CourierSessionManager::idle_timeout`].
+    /// [`SessionManagerBuilder::idle_timeout`].
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.manager = self.manager.idle_timeout(idle_timeout);
         self
     }
 
-    /// Sets how long clients wait before they open their next stream: see [`CourierSessionManager::reconnect_delay`].
+    /// Sets how long clients wait before they open their next stream: see [`SessionManagerBuilder::reconnect_delay`].
     pub fn reconnect_delay(mut self, reconnect_delay: Duration) -> Self {
         self.manager = self.manager.reconnect_delay(reconnect_delay);
         self
     }
 
-    /// Sets what is called when a session has ended for good: see [`CourierSessionManager::on_session_end`].
+    /// Sets what is called when a session has ended for good: see [`SessionManagerBuilder::on_session_end`].
     pub fn on_session_end(mut self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.manager = self.manager.on_session_end(on_end);
         self
     }
 
     /// Replaces the session manager, and with it the three settings above: for one that
-    /// [decorates](Courier::decorate) a manager of one's own.
-    pub fn session_manager<N: SessionManager>(self, manager: CourierSessionManager<N>) -> McpServer<S, N> {
+    /// [decorates](Courier::decorate) a manager of one's own. [`store_sessions`](Self::store_sessions) of the server says
+    /// whether sessions are stored.
+    pub fn session_manager<N: SessionManager>(self, manager: SessionManagerBuilder<N>) -> McpServer<S, N> {
         McpServer { manager, settings: self.settings }
     }
 

@@ -12,14 +12,14 @@ use futures_util::future::BoxFuture;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
-use rmcp_actix_web::transport::{SessionStore, StreamableHttpService};
+use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
 
 use super::layer::Layer;
 use super::settings::{BeforeShutdown, HttpSettings, Settings};
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
-use crate::session::rmcp::CourierSessionManager;
+use crate::session::rmcp::{CourierSessionManager, SessionManagerBuilder};
 
 /// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`](super::McpServer::build). Cheap to clone.
 ///
@@ -75,13 +75,13 @@ impl<S, M> std::fmt::Debug for McpService<S, M> {
 }
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
-    pub(super) fn new(manager: CourierSessionManager<M>, settings: Settings<S>) -> Self {
-        let store = settings.is_stored.then(|| manager.session_store() as Arc<dyn SessionStore>);
-        let (manager, streams) = (Arc::new(manager), CancellationToken::new());
+    pub(super) fn new(manager: SessionManagerBuilder<M>, settings: Settings<S>) -> Self {
+        let manager = Arc::new(manager.stored(settings.is_stored).build());
+        let streams = CancellationToken::new();
         let rmcp = StreamableHttpService::builder()
             .service_factory(settings.factory)
             .session_manager(Arc::clone(&manager))
-            .maybe_session_store(store)
+            .maybe_session_store(manager.session_store())
             .cancellation_token(streams.clone())
             .stateful_mode(true)
             .sse_keep_alive(settings.sse_keep_alive)

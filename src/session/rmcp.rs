@@ -9,6 +9,7 @@
 //! No notification passes through rmcp's `Peer`: that type answers `Ok` although no stream is open, and keeps 16 messages.
 
 mod answers;
+mod builder;
 mod client;
 mod early_close;
 mod error;
@@ -21,16 +22,17 @@ mod news;
 mod pending_ends;
 mod principal;
 mod restoring;
+mod settings;
 mod shared;
 mod slot;
 mod store;
 mod stream;
 mod subscribers;
 
+pub use self::builder::SessionManagerBuilder;
 pub use self::error::ManagerError;
 pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
 pub use self::manager::CourierSessionManager;
 pub use self::principal::acting_as;
-pub use self::store::CourierSessionStore;
 pub(crate) use self::stream::Messages;
 pub(crate) use self::subscribers::Subscribers;

@@ -30,7 +30,7 @@ async fn a_manager_without_the_layer_delivers_and_has_the_delivery_confirmed() {
     let courier = courier().await;
     let service = StreamableHttpService::builder()
         .service_factory(Arc::new(|| Ok(Plain)))
-        .session_manager(Arc::new(courier.session_manager()))
+        .session_manager(Arc::new(courier.session_manager().build()))
         .stateful_mode(true)
         .build();
     let app = move || App::new().service(actix_web::web::scope("/mcp").service(service.clone().scope()));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpServer};
-use mcp_courier::{Courier, CourierSessionManager, McpServer as ServerSettings, McpService, Principal, SessionId};
+use mcp_courier::{Courier, McpServer as ServerSettings, McpService, Principal, SessionId, SessionManagerBuilder};
 use rmcp::ServerHandler;
 use rmcp::model::{JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -57,12 +57,12 @@ pub(crate) struct McpServer {
 
 impl McpServer {
     /// Serves with a manager of this courier's.
-    pub(crate) fn start(courier: Courier, manager: CourierSessionManager<LocalSessionManager>) -> Self {
+    pub(crate) fn start(courier: Courier, manager: SessionManagerBuilder<LocalSessionManager>) -> Self {
         Self::mount(courier, manager, false, |server| server)
     }
 
     /// Serves as one of a fleet. Who has a bearer token acts as the user of that name.
-    pub(crate) fn of_fleet(courier: Courier, manager: CourierSessionManager<LocalSessionManager>) -> Self {
+    pub(crate) fn of_fleet(courier: Courier, manager: SessionManagerBuilder<LocalSessionManager>) -> Self {
         Self::mount(courier, manager, true, |server| server)
     }
 
@@ -74,7 +74,7 @@ impl McpServer {
 
     fn mount(
         courier: Courier,
-        manager: CourierSessionManager<LocalSessionManager>,
+        manager: SessionManagerBuilder<LocalSessionManager>,
         is_stored: bool,
         set: impl FnOnce(Builder) -> Builder,
     ) -> Self {

@@ -1,12 +1,11 @@
 //! [`CourierSessionManager`]: rmcp's session manager, decorated.
 
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use futures_util::Stream;
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage, ServerResult};
 use rmcp::transport::streamable_http_server::session::{
-    EventStore, RestoreOutcome, ServerSseMessage, SessionId as RmcpSessionId, SessionManager,
+    EventStore, RestoreOutcome, ServerSseMessage, SessionId as RmcpSessionId, SessionManager, SessionStore,
 };
 
 use super::client::{Answered, ClientSession};
@@ -21,16 +20,13 @@ use super::shared::Shared;
 use super::slot::Slot;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, Messages, RequestStream};
-use super::subscribers::Subscribers;
-use crate::backend::Backend;
-use crate::config::Config;
 use crate::session::McpSession;
-use crate::session_id::SessionId;
 
 /// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
 ///
 /// [`Courier::session_manager`](crate::Courier::session_manager) decorates rmcp's own manager,
-/// [`Courier::decorate`](crate::Courier::decorate) another one. [`Courier::mcp_server`](crate::Courier::mcp_server) mounts the
+/// [`Courier::decorate`](crate::Courier::decorate) another one. Both begin a
+/// [`SessionManagerBuilder`](super::SessionManagerBuilder). [`Courier::mcp_server`](crate::Courier::mcp_server) mounts the
 /// manager in an HTTP server with the right settings.
 ///
 /// # Streams
@@ -73,42 +69,15 @@ impl<M> std::fmt::Debug for CourierSessionManager<M> {
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
-    pub(crate) fn new(inner: M, queue: Arc<dyn Backend>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
-        let shared = Shared::new(inner, queue, subscribers, config);
+    pub(super) fn new(shared: Shared<M>) -> Self {
         Self { shared: Arc::new(shared), kept: Once::new() }
     }
 
-    /// Sets how long a session without an open stream and without a request is kept here. Defaults to 300 s, as rmcp's
-    /// `keep_alive`, whose place it takes. What is queued for it stays queued, until it expires. Without a
-    /// [session store](Self::session_store) the session is over then, and the questions that its client was asked are
-    /// cancelled; with one it goes on wherever its client comes back.
-    pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
-        self.shared.set_idle_timeout(idle_timeout);
-        self
-    }
-
-    /// Sets how long a client waits, once its stream for notifications has ended, before it opens the next: SSE's `retry`.
-    /// Defaults to 3 s, as rmcp's `sse_retry`, whose place it takes for those streams. It should be longer than a balancer
-    /// needs to notice that a server has died: Python's clients give up when they come too early.
-    pub fn reconnect_delay(self, reconnect_delay: Duration) -> Self {
-        self.shared.set_reconnect_delay(reconnect_delay);
-        self
-    }
-
-    /// Sets what is called when a session has ended for good, which with a [session store](Self::session_store) is when its
-    /// client says so (DELETE), at whatever server: then it is called at each of the fleet that has served anything, for
-    /// each session, once or, where Redis is in trouble, perhaps not at all. It must not block; where it panics, that is
-    /// logged. Without a store nothing is called.
-    pub fn on_session_end(self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
-        self.shared.set_on_end(Arc::new(on_end));
-        self
-    }
-
-    /// The session store to mount beside this manager, in the builder of the server. With it a client whose server died,
-    /// or to whose server a balancer no longer sends it, goes on at another of the fleet with its session id.
-    pub fn session_store(&self) -> Arc<CourierSessionStore<M>> {
-        self.shared.set_stored();
-        Arc::new(CourierSessionStore(Arc::clone(&self.shared)))
+    /// Returns the session store to mount beside this manager, in the builder of the server. `None` unless the manager
+    /// [stores sessions](super::SessionManagerBuilder::store_sessions).
+    pub fn session_store(&self) -> Option<Arc<dyn SessionStore>> {
+        let store = || Arc::new(CourierSessionStore(Arc::clone(&self.shared)));
+        self.shared.is_stored().then(|| store() as Arc<dyn SessionStore>)
     }
 
     /// The first request starts what goes on by itself: only then is it sure that a runtime runs.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::gates::{Gates, after_rmcp};
 use super::pending_ends::{PendingEnd, PendingEnds};
+use super::settings::Settings;
 use super::subscribers::Subscribers;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, ProcessId, Remembered};
@@ -22,33 +23,20 @@ use crate::lock::lock;
 use crate::recent::Recent;
 use crate::session_id::SessionId;
 
-/// Default of the time that an idle session is kept: rmcp's own.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Default of the time that clients wait before they open another stream: rmcp's own.
-const RECONNECT_DELAY: Duration = Duration::from_secs(3);
-
 /// Number of sessions that are remembered here after their end: of those that ended for good, whose end may be heard of
 /// again, and of those that were served here.
 const ENDED: usize = 1024;
-
-/// Who is told that a session has ended.
-pub(super) type OnEnd = Arc<dyn Fn(&SessionId) + Send + Sync>;
 
 pub(super) struct Shared<M> {
     pub(super) inner: M,
     pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Config,
+    settings: Settings,
     pub(super) process: ProcessId,
     pub(super) gates: Gates,
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
     clients: Mutex<HashMap<RmcpSessionId, Arc<ClientSession>>>,
-    /// Whether sessions are remembered: then they end for all, or not at all.
-    is_stored: AtomicBool,
-    idle_timeout: Mutex<Duration>,
-    reconnect_delay: Mutex<Duration>,
-    on_end: Mutex<Option<OnEnd>>,
     /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
     /// Sessions that were closed here last, for good or not.
@@ -64,21 +52,24 @@ pub(super) struct Shared<M> {
 }
 
 impl<M: SessionManager> Shared<M> {
-    pub(super) fn new(inner: M, queue: Arc<dyn Backend>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+    pub(super) fn new(
+        inner: M,
+        queue: Arc<dyn Backend>,
+        subscribers: Arc<dyn Subscribers>,
+        config: Config,
+        settings: Settings,
+    ) -> Self {
         let epoch = if inner.event_store().is_some() { Epoch::of_event_store() } else { Epoch::new() };
         Self {
             inner,
             queue,
-            config: config.clone(),
+            config,
+            settings,
             process: ProcessId::new(),
             gates: Gates::default(),
             subscribers,
             epoch,
             clients: Mutex::default(),
-            is_stored: AtomicBool::new(false),
-            idle_timeout: Mutex::new(IDLE_TIMEOUT),
-            reconnect_delay: Mutex::new(RECONNECT_DELAY),
-            on_end: Mutex::default(),
             ended: Mutex::new(Recent::new(ENDED)),
             closed: Mutex::new(Recent::new(ENDED)),
             pending_ends: Mutex::default(),
@@ -153,31 +144,15 @@ impl<M: SessionManager> Shared<M> {
 
 impl<M> Shared<M> {
     pub(super) fn idle_timeout(&self) -> Duration {
-        *lock(&self.idle_timeout)
-    }
-
-    pub(super) fn set_idle_timeout(&self, idle_timeout: Duration) {
-        *lock(&self.idle_timeout) = idle_timeout;
+        self.settings.idle_timeout
     }
 
     pub(super) fn reconnect_delay(&self) -> Duration {
-        *lock(&self.reconnect_delay)
-    }
-
-    pub(super) fn set_reconnect_delay(&self, reconnect_delay: Duration) {
-        *lock(&self.reconnect_delay) = reconnect_delay;
-    }
-
-    pub(super) fn set_on_end(&self, on_end: OnEnd) {
-        *lock(&self.on_end) = Some(on_end);
-    }
-
-    pub(super) fn set_stored(&self) {
-        self.is_stored.store(true, Ordering::Relaxed);
+        self.settings.reconnect_delay
     }
 
     pub(super) fn is_stored(&self) -> bool {
-        self.is_stored.load(Ordering::Relaxed)
+        self.settings.is_stored
     }
 
     /// Returns a receiver that gets nothing, and whose wait for a change ends when this goes away.
@@ -225,8 +200,7 @@ impl<M> Shared<M> {
         if !lock(&self.ended).insert(session.clone()) {
             return;
         }
-        let on_end = lock(&self.on_end).clone();
-        if let Some(on_end) = on_end
+        if let Some(on_end) = &self.settings.on_end
             && catch_unwind(AssertUnwindSafe(|| on_end(session))).is_err()
         {
             tracing::error!(?session, "what is called at the end of a session has panicked");

@@ -12,18 +12,12 @@ use super::gates::after_rmcp;
 use super::principal::session_of;
 use super::shared::Shared;
 
-/// rmcp's session store in the queue's own Redis: a client whose server is gone goes on at another with its session id,
-/// without initialising again. Made by [`CourierSessionManager::session_store`](super::CourierSessionManager::session_store).
+/// rmcp's session store in the queue's own Redis: a client whose server is gone continues at another with its session id,
+/// without initialising again.
 ///
-/// It remembers the params of `initialize`, nothing else, under `{prefix}:session:{session}`, for
+/// The store keeps the params of `initialize`, nothing else, under `{prefix}:session:{session}`, for
 /// [`Config::session_time_to_live`](crate::Config::session_time_to_live) after the last use.
-pub struct CourierSessionStore<M>(pub(super) Arc<Shared<M>>);
-
-impl<M> std::fmt::Debug for CourierSessionStore<M> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CourierSessionStore")
-    }
-}
+pub(super) struct CourierSessionStore<M>(pub(super) Arc<Shared<M>>);
 
 /// Opens the gate when the request that restores goes no further, or is dropped. Where Redis does not say what there is, those
 /// who wait are told so: one after the other would wait for it as long.

@@ -1,0 +1,87 @@
+//! [`SessionManagerBuilder`]: the settings of a session manager, which are final once it is built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::transport::streamable_http_server::session::SessionManager;
+
+use super::manager::CourierSessionManager;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::subscribers::Subscribers;
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::session_id::SessionId;
+
+/// Settings of a [`CourierSessionManager`]. [`Courier::session_manager`](crate::Courier::session_manager) and
+/// [`Courier::decorate`](crate::Courier::decorate) begin with the defaults.
+#[must_use = "a session manager does nothing until it is built and mounted"]
+pub struct SessionManagerBuilder<M> {
+    inner: M,
+    queue: Arc<dyn Backend>,
+    subscribers: Arc<dyn Subscribers>,
+    config: Config,
+    settings: Settings,
+}
+
+impl<M> std::fmt::Debug for SessionManagerBuilder<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionManagerBuilder")
+            .field("idle_timeout", &self.settings.idle_timeout)
+            .field("reconnect_delay", &self.settings.reconnect_delay)
+            .field("is_stored", &self.settings.is_stored)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> SessionManagerBuilder<M> {
+    pub(crate) fn new(inner: M, queue: Arc<dyn Backend>, subscribers: Arc<dyn Subscribers>, config: &Config) -> Self {
+        Self { inner, queue, subscribers, config: config.clone(), settings: Settings::default() }
+    }
+
+    /// Sets how long a session without an open stream and without a request is kept here. Defaults to 300 s, as rmcp's
+    /// `keep_alive`, whose place it takes. Queued notifications of the session stay queued until they expire. Without
+    /// [stored sessions](Self::store_sessions) the session is over then, and the open questions of its client are
+    /// cancelled. With them the session continues wherever its client comes back.
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.settings.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Sets how long a client waits, once its stream for notifications has ended, before it opens the next: SSE's `retry`.
+    /// Defaults to 3 s, as rmcp's `sse_retry`, whose place it takes for those streams. It should be longer than a balancer
+    /// needs to notice that a server has died: Python's clients give up when they come too early.
+    pub fn reconnect_delay(mut self, reconnect_delay: Duration) -> Self {
+        self.settings.reconnect_delay = reconnect_delay;
+        self
+    }
+
+    /// Sets a function that is called when a session has ended for good. With [stored sessions](Self::store_sessions) a
+    /// session ends when its client says so (DELETE), at whatever server. The function is then called at each server of the
+    /// fleet that has served anything: once for each session, or, while Redis is in trouble, perhaps not at all. It must not
+    /// block. A panic of it is logged. Without stored sessions it is not called.
+    pub fn on_session_end(mut self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
+        self.settings.on_end = Some(Box::new(on_end));
+        self
+    }
+
+    /// Stores sessions in the queue's Redis. A client whose server died, or to whose server a balancer no longer sends it,
+    /// then continues at another server of the fleet with its session id. By default sessions are not stored. Mount
+    /// [`CourierSessionManager::session_store`] beside the manager.
+    pub fn store_sessions(self) -> Self {
+        self.stored(true)
+    }
+
+    pub(crate) fn stored(mut self, is_stored: bool) -> Self {
+        self.settings.is_stored = is_stored;
+        self
+    }
+}
+
+impl<M: SessionManager> SessionManagerBuilder<M> {
+    /// Builds the manager. Its settings are final.
+    pub fn build(self) -> CourierSessionManager<M> {
+        let Self { inner, queue, subscribers, config, settings } = self;
+        CourierSessionManager::new(Shared::new(inner, queue, subscribers, config, settings))
+    }
+}
