@@ -4,7 +4,26 @@ use rmcp::model::{ClientJsonRpcMessage, ClientRequest, InitializeRequestParams};
 use rmcp::transport::streamable_http_server::session::store::SessionState;
 
 use super::ClientSession;
-use super::questions::Modes;
+use crate::lock::lock;
+
+/// Introduction of a client, as far as it is kept.
+#[derive(Debug, Default)]
+pub(super) struct Introduction {
+    /// State from which another server restores the session; `None` before the client has introduced itself.
+    state: Option<String>,
+    /// The fleet remembers that state, as far as this process knows.
+    is_remembered: bool,
+    /// Protocol version that was negotiated.
+    version: Option<String>,
+    modes: Modes,
+}
+
+/// Modes of elicitation that a client has declared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Modes {
+    pub(super) form: bool,
+    pub(super) url: bool,
+}
 
 /// A client says more of itself than is kept of a session, even without what is left out first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,14 +48,48 @@ impl ClientSession {
             tracing::warn!(session = ?self.session_id, limit = self.state_max_bytes,
                 "a client says too much of itself; its icons, descriptions and experimental capabilities are dropped");
         }
-        let mut state = self.state();
-        (state.remembered, state.is_initialized) = ((Some(kept), is_restored), true);
+        let mut introduction = lock(&self.introduction);
+        (introduction.state, introduction.is_remembered) = (Some(kept), is_restored);
         if let Some(elicitation) = &initialize.params.capabilities.elicitation {
             let url = elicitation.url.is_some();
             // MCP: a client that names no mode means forms.
-            state.modes = Modes { form: elicitation.form.is_some() || !url, url };
+            introduction.modes = Modes { form: elicitation.form.is_some() || !url, url };
         }
         Ok(())
+    }
+
+    /// Returns the state that the fleet does not remember yet.
+    pub(in crate::session::rmcp) fn state_to_remember(&self) -> Option<String> {
+        let introduction = lock(&self.introduction);
+        if introduction.is_remembered { None } else { introduction.state.clone() }
+    }
+
+    /// Returns whether the client has said who it is.
+    pub(in crate::session::rmcp) fn is_initialized(&self) -> bool {
+        lock(&self.introduction).state.is_some()
+    }
+
+    /// Returns the protocol version that was negotiated.
+    pub(in crate::session::rmcp) fn version(&self) -> Option<String> {
+        lock(&self.introduction).version.clone()
+    }
+
+    pub(in crate::session::rmcp) fn set_version(&self, version: String) {
+        lock(&self.introduction).version = Some(version);
+    }
+
+    /// Returns whether the fleet remembers the session, as far as this process knows.
+    pub(in crate::session::rmcp) fn is_remembered(&self) -> bool {
+        lock(&self.introduction).is_remembered
+    }
+
+    pub(in crate::session::rmcp) fn set_remembered(&self, is_remembered: bool) {
+        lock(&self.introduction).is_remembered = is_remembered;
+    }
+
+    /// Returns the modes of elicitation that the client has declared.
+    pub(super) fn modes(&self) -> Modes {
+        lock(&self.introduction).modes
     }
 }
 

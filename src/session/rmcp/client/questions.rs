@@ -1,5 +1,7 @@
 //! Questions to a client's user, and what the client answers to anything of ours.
 
+use std::collections::HashMap;
+
 use rmcp::model::{ClientJsonRpcMessage, RequestId};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -7,16 +9,25 @@ use tokio::sync::oneshot;
 use super::{ClientSession, PING};
 use crate::backend::ProcessId;
 use crate::question::{Answer, Elicitation, Question};
-use crate::session::{AskError, SessionState};
+use crate::session::AskError;
 
-/// Modes of elicitation.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Modes {
-    pub(super) form: bool,
-    pub(super) url: bool,
+/// Questions that the client is asked now, by their ids: the stream that each went down, and who waits for the answer.
+#[derive(Debug, Default)]
+pub(super) struct Questions(HashMap<String, (u64, oneshot::Sender<Answer>)>);
+
+impl Questions {
+    /// Ends the wait for answers to questions on a stream that has ended, or on any where the client has a newer one.
+    /// Whoever asked is to ask again.
+    pub(super) fn withdraw(&mut self, stream: Option<u64>) {
+        self.0.retain(|_, (number, _)| stream.is_some_and(|stream| *number != stream));
+    }
+
+    fn remove(&mut self, question: &str) -> Option<oneshot::Sender<Answer>> {
+        self.0.remove(question).map(|(_, waiting)| waiting)
+    }
 }
 
-/// What an answer of the client's is to.
+/// Request that an answer of the client's is to.
 pub(in crate::session::rmcp) enum Answered {
     /// Nothing of ours.
     Other,
@@ -61,12 +72,12 @@ impl ClientSession {
     /// The question has its answer: whoever asks it here need not go on.
     pub(in crate::session::rmcp) fn settled(&self, question: &str) {
         // Its sender is dropped, which says so.
-        self.state().asked.remove(question);
+        drop(self.lines().questions.remove(question));
     }
 
-    /// Gives an answer to whoever asks here; whether anybody does.
+    /// Gives an answer to whoever asks here. Returns whether anybody does.
     pub(in crate::session::rmcp) fn hand_in(&self, question: &str, answer: Answer) -> bool {
-        let waiting = self.state().asked.remove(question);
+        let waiting = self.lines().questions.remove(question);
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
@@ -74,50 +85,34 @@ impl ClientSession {
     /// one may be long dead, and nothing say so.
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
         let away = || AskError::NotReady("no stream is open".to_owned());
+        let left = || AskError::NotReady("its stream has ended, or the client has a newer one".to_owned());
         let id = &question.request_id;
-        let (answered, answer) = oneshot::channel();
-        let (number, sender, mut open) = {
-            let mut state = self.state();
-            let allowed = match question.elicitation {
-                Elicitation::Form { .. } => state.modes.form,
-                Elicitation::Url { .. } => state.modes.url,
-            };
-            if !allowed {
-                let why = "the client has not declared this mode of elicitation";
-                return Err(AskError::Impossible(why.to_owned()));
-            }
-            let newest = state.streams.last().ok_or_else(away)?;
-            let stream = (newest.number, newest.sender.clone(), newest.open.subscribe());
-            state.asked.insert(id.clone(), answered);
-            stream
+        let modes = self.modes();
+        let allowed = match question.elicitation {
+            Elicitation::Form { .. } => modes.form,
+            Elicitation::Url { .. } => modes.url,
+        };
+        if !allowed {
+            let why = "the client has not declared this mode of elicitation";
+            return Err(AskError::Impossible(why.to_owned()));
+        }
+        let (answered, mut answer) = oneshot::channel();
+        let sender = {
+            let lines = &mut *self.lines();
+            let newest = lines.streams.newest().ok_or_else(away)?;
+            lines.questions.0.insert(id.clone(), (newest.number, answered));
+            newest.sender.clone()
         };
         let _asked = Asked { session: self, id };
         let (json_rpc_id, params) = (Question::json_rpc_id(id), question.to_params());
         let message = json!({"jsonrpc": "2.0", "id": json_rpc_id, "method": "elicitation/create", "params": params});
-        let ask = async {
-            sender.send(message.to_string()).await.map_err(|_| away())?;
-            // The sender is dropped where the same question is asked again, or has been answered: whoever asks looks.
-            answer.await.map_err(|_| away())
-        };
         tokio::select! {
-            // A client may well leave behind its answer.
+            // The sender is dropped where the stream is lost, and where the same question is asked again: whoever asks looks.
             biased;
-            answer = ask => answer,
-            _ = open.changed() => Err(AskError::NotReady("its stream has ended".to_owned())),
-            () = self.newer_than(number) => Err(AskError::NotReady("the client has a newer stream".to_owned())),
+            answer = &mut answer => return answer.map_err(|_| left()),
+            sent = sender.send(message.to_string()) => sent.map_err(|_| left())?,
         }
-    }
-
-    /// Ends when the client has a stream that is newer than this.
-    pub(super) async fn newer_than(&self, number: u64) {
-        let mut presence = self.presence.presence();
-        loop {
-            let seen = presence.now();
-            if matches!(seen, SessionState::Ready { opened, .. } if opened > number) {
-                return;
-            }
-            presence.changed_from(seen).await;
-        }
+        answer.await.map_err(|_| left())
     }
 }
 
@@ -129,10 +124,10 @@ struct Asked<'a> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let mut state = self.session.state();
+        let questions = &mut self.session.lines().questions;
         // The same question may have been asked again meanwhile, and then this place is another's.
-        if state.asked.get(self.id).is_some_and(oneshot::Sender::is_closed) {
-            state.asked.remove(self.id);
+        if questions.0.get(self.id).is_some_and(|(_, waiting)| waiting.is_closed()) {
+            questions.remove(self.id);
         }
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::notification::NotificationId;
-use crate::question::{Elicitation, Question, TaskKey};
+use crate::question::{Answer, Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
 use crate::session::rmcp::stream::{CourierStream, Messages};
 use crate::session::{AskError, HandOverError, McpSession, Outbound};

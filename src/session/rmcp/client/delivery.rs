@@ -1,0 +1,180 @@
+//! [`Delivery`]: state machine of what a client was handed and has not confirmed. No I/O, no clock.
+
+use std::collections::VecDeque;
+
+/// State of the deliveries to one client.
+///
+/// ```text
+///            handed_over                 confirm
+///    Idle ────────────────► Sending ─────────────────► Confirming ◄─┐ handed_over,
+///     ▲ ▲                    │   ▲                      │  │  │  └──┘ confirm, ping
+///     │ │                    │   └── answered, with ────┘  │  │
+///     │ │                    │       messages behind       │  │
+///     │ └────────────────────┼─── answered, with none ─────┘  │
+///     │                      │ break_off                      │ break_off
+///     │  all are told        ▼                                │
+///     └──────────────────── Broken ◄──────────────────────────┘
+/// ```
+///
+/// Everything in `Sending` and `Confirming` went down one stream. Confirmations are cumulative: the answer to a ping confirms
+/// all that was handed over before that ping. The end of the stream, and a newer stream, break all of it: the client may
+/// have got any part. Nothing more goes down then before each caller knows, or messages would overtake unconfirmed ones.
+///
+/// `W` waits for a confirmation.
+#[derive(Debug)]
+pub(super) enum Delivery<W> {
+    /// Nothing was handed over that is not confirmed.
+    Idle,
+    /// Messages were handed over, and no confirmation is awaited.
+    Sending {
+        /// Number of the stream that got them.
+        stream: u64,
+    },
+    /// Confirmations are awaited.
+    Confirming {
+        /// Number of the stream that got the messages and the pings.
+        stream: u64,
+        /// Confirmations that are awaited, the oldest first.
+        awaited: VecDeque<Awaited<W>>,
+        /// Messages were handed over behind the newest of them.
+        behind: bool,
+    },
+    /// The stream is lost to what was handed over.
+    Broken {
+        why: Break,
+        /// First pings of the confirmations whose callers have not returned yet.
+        untold: Vec<u128>,
+        /// Messages were handed over for whose confirmation nobody has asked: the next call tells the caller.
+        behind: bool,
+    },
+}
+
+/// Confirmation that is awaited.
+#[derive(Debug)]
+pub(super) struct Awaited<W> {
+    /// Nonces of the pings that were sent for it. The first one names the confirmation.
+    pings: Vec<u128>,
+    waiter: W,
+}
+
+/// Reason why a stream is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Break {
+    /// The client has opened a newer stream: this one may be long dead.
+    Superseded,
+    /// The stream has ended.
+    Ended,
+    /// The client does not read its stream.
+    Unread,
+    /// The client answers no ping.
+    Unanswered,
+}
+
+impl<W> Delivery<W> {
+    /// Returns the stream that the messages which are not confirmed went down.
+    pub(super) fn stream(&self) -> Option<u64> {
+        match self {
+            Self::Sending { stream } | Self::Confirming { stream, .. } => Some(*stream),
+            Self::Idle | Self::Broken { .. } => None,
+        }
+    }
+
+    /// Allows the next message, or tells its caller why what was handed over before is lost.
+    pub(super) fn admit(&mut self) -> Result<(), Break> {
+        match self {
+            Self::Broken { why, behind, .. } => {
+                let why = *why;
+                *behind = false;
+                self.settle();
+                Err(why)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a message has gone down a stream, which is the one of [`stream`](Self::stream) if there is one.
+    pub(super) fn handed_over(&mut self, stream: u64) {
+        match self {
+            Self::Confirming { behind, .. } => *behind = true,
+            _ => *self = Self::Sending { stream },
+        }
+    }
+
+    /// Begins to await a confirmation of everything that was handed over. Returns the stream for the ping. An error leaves
+    /// nothing to await.
+    pub(super) fn confirm(&mut self, ping: u128, waiter: W) -> Result<u64, Break> {
+        self.admit()?;
+        let next = Awaited { pings: vec![ping], waiter };
+        match self {
+            Self::Sending { stream } => {
+                let stream = *stream;
+                *self = Self::Confirming { stream, awaited: VecDeque::from([next]), behind: false };
+                Ok(stream)
+            }
+            Self::Confirming { stream, awaited, behind } => {
+                *behind = false;
+                awaited.push_back(next);
+                Ok(*stream)
+            }
+            // Nothing was handed over, or its caller was told that it is lost.
+            Self::Idle | Self::Broken { .. } => Err(Break::Ended),
+        }
+    }
+
+    /// Adds one more ping to a confirmation. Returns the stream for the ping, unless the confirmation is awaited no longer.
+    pub(super) fn ping_again(&mut self, first: u128, ping: u128) -> Option<u64> {
+        let Self::Confirming { stream, awaited, .. } = self else { return None };
+        let again = awaited.iter_mut().find(|awaited| awaited.pings[0] == first)?;
+        again.pings.push(ping);
+        Some(*stream)
+    }
+
+    /// Takes the answer to a ping. Returns who waited for it, and for earlier ones: all that is confirmed. The answer to any
+    /// other ping, late, repeated or invented, confirms nothing.
+    pub(super) fn answered(&mut self, ping: u128) -> Vec<W> {
+        let Self::Confirming { awaited, .. } = self else { return Vec::new() };
+        let Some(at) = awaited.iter().position(|awaited| awaited.pings.contains(&ping)) else { return Vec::new() };
+        let confirmed = awaited.drain(..=at).map(|awaited| awaited.waiter).collect();
+        self.settle();
+        confirmed
+    }
+
+    /// Forgets the confirmation that began with a ping: its caller has returned, or is gone.
+    pub(super) fn forget(&mut self, first: u128) {
+        match self {
+            Self::Confirming { awaited, .. } => awaited.retain(|awaited| awaited.pings[0] != first),
+            Self::Broken { untold, .. } => untold.retain(|untold| *untold != first),
+            Self::Idle | Self::Sending { .. } => {}
+        }
+        self.settle();
+    }
+
+    /// Gives up what was handed over and is not confirmed. Returns who waited for that.
+    pub(super) fn break_off(&mut self, why: Break) -> Vec<W> {
+        let (awaited, behind) = match std::mem::replace(self, Self::Idle) {
+            Self::Sending { .. } => (VecDeque::new(), true),
+            Self::Confirming { awaited, behind, .. } => (awaited, behind),
+            unchanged @ (Self::Idle | Self::Broken { .. }) => {
+                *self = unchanged;
+                return Vec::new();
+            }
+        };
+        let (untold, waiters) = awaited.into_iter().map(|awaited| (awaited.pings[0], awaited.waiter)).unzip();
+        *self = Self::Broken { why, untold, behind };
+        waiters
+    }
+
+    /// Leaves a state in which nothing is awaited any more.
+    fn settle(&mut self) {
+        match self {
+            Self::Confirming { stream, awaited, behind } if awaited.is_empty() => {
+                *self = if *behind { Self::Sending { stream: *stream } } else { Self::Idle };
+            }
+            Self::Broken { untold, behind: false, .. } if untold.is_empty() => *self = Self::Idle,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
