@@ -213,7 +213,7 @@ fn client_record(path: &Path) -> Result<Client, Cause> {
             }
             ["O", at] => client.opened.push(at.parse()?),
             ["N", _] => client.sessions_lost += 1,
-            ["S" | "E", ..] => {}
+            ["S" | "E" | "I", ..] => {}
             _ => return Err(format!("{}: {line:?}", path.display()).into()),
         }
     }

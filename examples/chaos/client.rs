@@ -1,5 +1,6 @@
 //! A client: MCP over HTTP. It keeps a stream open, at whatever server, and goes on with its session id when that ends. What
-//! its handler gets is written down before the ping behind it is answered.
+//! its handler gets is recorded before the ping behind it is answered, and together with the event id that says so: the
+//! client sends that id as `Last-Event-ID` with its next stream, also where it was killed meanwhile.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::record::Record;
+use crate::events::Events;
+use crate::record::{Record, last_event_id};
 use crate::roles::{orders, say};
 
 const VERSION: &str = "2025-11-25";
@@ -35,6 +37,9 @@ pub(crate) struct ClientArgs {
     /// The session to go on with.
     #[arg(long)]
     session: Option<String>,
+    /// Takes no event ids, and sends none.
+    #[arg(long)]
+    without_last_event_id: bool,
 }
 
 #[derive(Clone)]
@@ -42,18 +47,22 @@ struct Client {
     http: reqwest::Client,
     url: String,
     session: Option<String>,
+    /// Newest event id that is recorded, with all that came before it.
+    last_event_id: Option<String>,
+    takes_event_ids: bool,
 }
 
 pub(crate) fn run(args: ClientArgs) -> Result<(), Cause> {
     crate::block_on(false, live(args))
 }
 
-async fn live(ClientArgs { url, record, session }: ClientArgs) -> Result<(), Cause> {
+async fn live(ClientArgs { url, record, session, without_last_event_id }: ClientArgs) -> Result<(), Cause> {
     let _ends_with_its_parent = orders();
+    let last_event_id = last_event_id(&record)?;
     let record = Record::append(&record)?;
     // A connection for each request: one that is kept may be closed by the server just as it is used again.
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).tcp_nodelay(true).build()?;
-    let mut client = Client { http, url, session };
+    let mut client = Client { http, url, session, last_event_id, takes_event_ids: !without_last_event_id };
     loop {
         if client.session.is_none() {
             let Some(session) = client.initialize().await else {
@@ -72,7 +81,7 @@ async fn live(ClientArgs { url, record, session }: ClientArgs) -> Result<(), Cau
             }
             Err(Some(StatusCode::NOT_FOUND)) => {
                 record.write(&format!("N {}\n", record.clock.now()))?;
-                client.session = None;
+                (client.session, client.last_event_id) = (None, None);
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -98,7 +107,10 @@ impl Client {
 
     /// Opens the stream, or says how that is refused.
     async fn open(&self) -> Result<Response, Option<StatusCode>> {
-        let request = self.request(self.http.get(&self.url)).header(ACCEPT, "text/event-stream");
+        let mut request = self.request(self.http.get(&self.url)).header(ACCEPT, "text/event-stream");
+        if let Some(id) = &self.last_event_id {
+            request = request.header("last-event-id", id);
+        }
         let response = timeout(ANSWER, request.send()).await.map_err(|_| None)?.map_err(|_| None)?;
         match response.status() {
             StatusCode::OK => Ok(response),
@@ -107,8 +119,8 @@ impl Client {
     }
 
     /// Reads a stream to its end, and says what that was.
-    async fn read(&self, mut stream: Response, record: &Record) -> Result<&'static str, Cause> {
-        let mut rest = Vec::new();
+    async fn read(&mut self, mut stream: Response, record: &Record) -> Result<&'static str, Cause> {
+        let mut events = Events::default();
         loop {
             let chunk = match timeout(SILENCE, stream.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
@@ -116,14 +128,11 @@ impl Client {
                 Ok(Err(_)) => return Ok("cut"),
                 Err(_) => return Ok("silence"),
             };
-            rest.extend_from_slice(&chunk);
-            let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
-            let lines: Vec<u8> = rest.drain(..=end).collect();
-            let (mut got, mut pings) = (String::new(), Vec::new());
+            let (mut got, mut pings, mut newest) = (String::new(), Vec::new(), None);
             let now = record.clock.now();
-            // Each message is one line of data.
-            for data in String::from_utf8(lines)?.lines().filter_map(|line| line.strip_prefix("data:")) {
-                let Ok(message) = serde_json::from_str::<Value>(data.trim()) else { continue };
+            for event in events.push(&chunk)? {
+                newest = event.id.or(newest);
+                let Ok(message) = serde_json::from_str::<Value>(&event.data) else { continue };
                 let params = &message["params"];
                 match message["method"].as_str() {
                     Some("notifications/chaos") => {
@@ -135,8 +144,13 @@ impl Client {
                     _ => {}
                 }
             }
-            // Before the answer: what is confirmed does not come again.
+            let newest = newest.filter(|_| self.takes_event_ids);
+            if let Some(id) = &newest {
+                writeln!(got, "I {id}")?;
+            }
+            // Before the answer, and in one step with the id: what is confirmed does not come again.
             record.write(&got)?;
+            self.last_event_id = newest.or(self.last_event_id.take());
             for id in pings {
                 let client = self.clone();
                 tokio::spawn(async move { client.post(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await });

@@ -33,6 +33,9 @@ async fn run(rounds: u32) -> Result<(), Cause> {
         every: 1,
         drain: 0,
         waiting: Waiting::Dedicated,
+        without_last_event_id: 0,
+        leave_out_ids: None,
+        kill_every: None,
         at_most_once: false,
         keep: None,
     };

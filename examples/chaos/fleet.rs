@@ -12,8 +12,8 @@ use mcp_courier::Cause;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::Chaos;
 use crate::forwarder::{Forwarder, Route};
+use crate::{Chaos, LeftOut};
 
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,11 +79,12 @@ impl Fleet {
         };
         let (mut server_lines, mut worker_lines, mut client_lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..servers {
-            server_lines.push(Forwarder::start(Arc::clone(&to_redis)).await?);
+            server_lines.push(Forwarder::start(Arc::clone(&to_redis), false).await?);
         }
         for _ in 0..workers {
-            worker_lines.push(Forwarder::start(Arc::clone(&to_redis)).await?);
+            worker_lines.push(Forwarder::start(Arc::clone(&to_redis), false).await?);
         }
+        let without_ids = chaos.leave_out_ids == Some(LeftOut::Events);
         for client in 0..clients {
             let (addresses, homes) = (Arc::clone(&addresses), Arc::clone(&homes));
             let route: Route = Arc::new(move |is_stream, failed| {
@@ -100,7 +101,7 @@ impl Fleet {
                 }
                 Some(address)
             });
-            client_lines.push(Forwarder::start(route).await?);
+            client_lines.push(Forwarder::start(route, without_ids).await?);
         }
         let slots = |n| (0..n).map(|_| Slot::default()).collect();
         let fleet = Arc::new(Self {
@@ -180,6 +181,9 @@ impl Fleet {
         let session = lock(&self.sessions).get(&client).cloned();
         if let Some(session) = &session {
             args.extend(["--session", session]);
+        }
+        if !self.chaos.resumes(client) || self.chaos.leave_out_ids == Some(LeftOut::Header) {
+            args.push("--without-last-event-id");
         }
         let (process, mut says) = self.spawn(&format!("client-{client}"), &args)?;
         *self.clients[client].0.lock().await = Some(process);

@@ -31,7 +31,8 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) async fn start(route: Route) -> io::Result<Self> {
+    /// Starts a forwarder. Where it is `without_ids`, it leaves the ids out of the events that pass.
+    pub(crate) async fn start(route: Route, without_ids: bool) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (flow, cuts) = (watch::Sender::new(Flow::Open), watch::Sender::new(0));
@@ -43,7 +44,7 @@ impl Forwarder {
                 cut.mark_unchanged();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = forward(from, route, flows) => {}
+                        () = forward(from, route, flows, without_ids) => {}
                         _ = cut.changed() => {}
                     }
                 });
@@ -62,7 +63,7 @@ impl Forwarder {
     }
 }
 
-async fn forward(from: TcpStream, route: Route, mut flow: watch::Receiver<Flow>) {
+async fn forward(from: TcpStream, route: Route, mut flow: watch::Receiver<Flow>, without_ids: bool) {
     let mut first = [0; 4];
     let Ok(read) = from.peek(&mut first).await else { return };
     let is_stream = first[..read] == *b"GET ";
@@ -77,13 +78,19 @@ async fn forward(from: TcpStream, route: Route, mut flow: watch::Receiver<Flow>)
         }
         let ((read_from, write_from), (read_to, write_to)) = (from.into_split(), to.into_split());
         // The end of one direction is not the end of the other, but an error is.
-        let _ = tokio::try_join!(copy(read_from, write_to, flow.clone()), copy(read_to, write_from, flow));
+        let up = copy(read_from, write_to, flow.clone(), false);
+        let _ = tokio::try_join!(up, copy(read_to, write_from, flow, without_ids && is_stream));
         return;
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::Receiver<Flow>) -> io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut flow: watch::Receiver<Flow>,
+    without_ids: bool,
+) -> io::Result<()> {
+    let (mut buffer, mut last) = (vec![0; 16 * 1024], b'\n');
     loop {
         let read = from.read(&mut buffer).await?;
         let now = *flow.wait_for(|flow| *flow != Flow::Silent).await.map_err(io::Error::other)?;
@@ -93,6 +100,21 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::
         if read == 0 {
             return to.shutdown().await;
         }
+        if without_ids {
+            last = leave_out_ids(&mut buffer[..read], last);
+        }
         to.write_all(&buffer[..read]).await?;
     }
+}
+
+/// Makes comments of the ids of events. Returns the last byte, behind which the next piece begins.
+fn leave_out_ids(piece: &mut [u8], mut before: u8) -> u8 {
+    for byte in piece {
+        // No other line of an event stream, of its chunks or its head begins with this letter.
+        if before == b'\n' && *byte == b'i' {
+            *byte = b':';
+        }
+        before = *byte;
+    }
+    before
 }

@@ -16,6 +16,7 @@ use mcp_courier::{Cause, Config, ConfigBuilder};
 
 mod check;
 mod client;
+mod events;
 mod failover;
 mod faults;
 mod fleet;
@@ -71,6 +72,15 @@ struct Chaos {
     /// How the servers' sessions wait for notifications.
     #[arg(long, value_enum, default_value_t = Waiting::Dedicated)]
     waiting: Waiting,
+    /// How many of a hundred clients send no `Last-Event-ID`. To the others nothing may come twice.
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u16).range(..=100))]
+    without_last_event_id: u16,
+    /// Leaves the event ids out, from the header or from the events: to see that the checker finds what comes twice.
+    #[arg(long, value_enum, hide = true)]
+    leave_out_ids: Option<LeftOut>,
+    /// In place of the schedule, kills a server by SIGKILL each time that so many milliseconds have passed.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    kill_every: Option<u64>,
     /// Delivers at most once, which is allowed to lose: to see that the checker finds it.
     #[arg(long)]
     at_most_once: bool,
@@ -95,6 +105,23 @@ impl Waiting {
     fn is_shared(self, server: usize) -> bool {
         self == Self::Shared || self == Self::Both && server % 2 == 1
     }
+}
+
+impl Chaos {
+    /// Returns whether a client is to send `Last-Event-ID`. Those that are not are spread evenly.
+    fn resumes(&self, client: usize) -> bool {
+        let without = |clients: usize| clients * usize::from(self.without_last_event_id) / 100;
+        without(client) == without(client + 1)
+    }
+}
+
+/// Place from which event ids are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LeftOut {
+    /// The header `Last-Event-ID` of the clients.
+    Header,
+    /// The events of the servers.
+    Events,
 }
 
 #[derive(Debug, Subcommand)]

@@ -40,3 +40,12 @@ impl Record {
         (&self.file).write_all(lines.as_bytes())
     }
 }
+
+/// Returns the newest event id that a client recorded before it was killed.
+pub(crate) fn last_event_id(path: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().rev().find_map(|line| line.strip_prefix("I ")).map(str::to_owned)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

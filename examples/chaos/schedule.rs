@@ -105,7 +105,13 @@ const REDIS: &[(Kind, u32, u64, u64)] = &[
     (Kind::Kill, 1, 100, 1000),
 ];
 
+/// Time that a server which was killed stays away, where nothing else is done.
+const AWAY: Duration = Duration::from_millis(500);
+
 pub(crate) fn schedule(seed: u64, chaos: &Chaos) -> Vec<Fault> {
+    if let Some(every) = chaos.kill_every {
+        return kills(Duration::from_millis(every), chaos);
+    }
     let mut random = fastrand::Rng::with_seed(seed);
     let mut busy: HashMap<Part, Duration> = HashMap::new();
     let mut faults = Vec::new();
@@ -138,4 +144,11 @@ pub(crate) fn schedule(seed: u64, chaos: &Chaos) -> Vec<Fault> {
         at += Duration::from_millis(random.u64(1..=2 * chaos.every));
     }
     faults
+}
+
+/// Kills the servers one after the other.
+fn kills(every: Duration, chaos: &Chaos) -> Vec<Fault> {
+    let times = (1..).map(|n| every * n).take_while(|at| *at < Duration::from_secs(chaos.seconds));
+    let servers = (0..usize::from(chaos.servers)).cycle();
+    times.zip(servers).map(|(at, n)| Fault { at, part: Part::Server(n), kind: Kind::Kill, lasts: AWAY }).collect()
 }
