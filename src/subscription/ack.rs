@@ -49,6 +49,11 @@ impl Ack {
         self.add(None, Some(Fate { position, discarded: Some(reason), receipt }));
     }
 
+    /// Returns whether a discarded message was counted.
+    pub(super) fn has_discarded(&self) -> bool {
+        self.0.as_ref().is_some_and(|delivered| delivered.fates.iter().any(|fate| fate.discarded.is_some()))
+    }
+
     /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
     pub(super) fn take(&mut self) -> Option<Delivered> {
         self.0.take().map(|delivered| *delivered)

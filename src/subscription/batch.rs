@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::envelope::{Envelope, Timestamp, Undecodable};
+use crate::envelope::{Envelope, MessageId, Timestamp, Undecodable};
 
 /// Length and last bytes of a message, by which the message is recognised at the tail of its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Returns the name of the message, if it can be read and has one.
+    pub(super) fn message_id(&self) -> Option<MessageId> {
+        self.envelope.as_ref().ok()?.message_id
+    }
+
     pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
         let mark = Mark::of(&raw);
         match Envelope::decode_or_give_back(queue, raw, time_to_live) {

@@ -4,6 +4,9 @@
 //!   next() ──► HandOver ── handed_over(Ok) ──► next() … ──► Confirm ── confirmed(…) ──► Done
 //!                  └────── handed_over(Err), no permit, expired ──► Confirm, or Done where nothing was handed over
 //! ```
+//!
+//! Nothing is handed over behind a discarded notification. A client that comes back says what it has received last, and what
+//! is queued before that is taken for received: a discard has to be acknowledged, and so recorded, before that can be said.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -72,8 +75,6 @@ pub struct Outcome {
     pub accepted: usize,
     /// Reason for which no more were delivered.
     pub end: BatchEnd,
-    /// Notifications behind the one that `end` speaks of, untouched.
-    pub rest: Vec<Envelope>,
 }
 
 /// End of a batch, behind the notifications that were accepted.
@@ -82,8 +83,8 @@ pub struct Outcome {
 pub enum BatchEnd {
     /// All were accepted.
     AllAccepted,
-    /// The next one is discarded.
-    Discarded(DiscardReason),
+    /// The next ones are discarded, for these reasons; at least one.
+    Discarded(Vec<DiscardReason>),
     /// The next one failed and is tried again after a pause.
     Failed {
         /// The notification, as it was before this attempt.
@@ -125,6 +126,12 @@ pub struct Delivery {
     end: Option<BatchEnd>,
 }
 
+/// Reason for which the next notification is not handed over.
+enum Hindrance {
+    NotPermitted,
+    Discarded(DiscardReason),
+}
+
 impl Delivery {
     /// Begins the delivery of a batch that was read at `read_at`, by the queue's clock and by this host's.
     pub fn new(batch: Vec<Envelope>, read_at: (Timestamp, Instant), permit: Arc<Permit>) -> Self {
@@ -133,9 +140,7 @@ impl Delivery {
 
     /// Returns the next step. Each answer is given before the next call.
     pub fn next(&mut self, now: Instant, ended: &EndedTasks) -> Step<'_> {
-        if self.end.is_none() {
-            self.end = self.end_before_next(now, ended);
-        }
+        self.discard(now, ended);
         if self.end.is_none() && !self.waiting.is_empty() {
             return Step::HandOver(&self.waiting[0]);
         }
@@ -143,26 +148,41 @@ impl Delivery {
             return Step::Confirm;
         }
         let end = self.end.take().unwrap_or(BatchEnd::AllAccepted);
-        Step::Done(Outcome { accepted: self.handed_over, end, rest: self.waiting.drain(..).collect() })
+        Step::Done(Outcome { accepted: self.handed_over, end })
+    }
+
+    /// Discards the next notifications as long as they are to be discarded. Ends where the permit does not hold.
+    fn discard(&mut self, now: Instant, ended: &EndedTasks) {
+        while matches!(self.end, None | Some(BatchEnd::Discarded(_))) {
+            match (self.hindrance(now, ended), &mut self.end) {
+                (Some(Hindrance::Discarded(reason)), end) => {
+                    self.waiting.pop_front();
+                    match end {
+                        Some(BatchEnd::Discarded(reasons)) => reasons.push(reason),
+                        _ => self.end = Some(BatchEnd::Discarded(vec![reason])),
+                    }
+                }
+                (Some(Hindrance::NotPermitted), None) => self.end = Some(BatchEnd::NotPermitted),
+                _ => return,
+            }
+        }
     }
 
     /// Returns why the next notification must not be handed over, if it must not.
-    fn end_before_next(&mut self, now: Instant, ended: &EndedTasks) -> Option<BatchEnd> {
+    fn hindrance(&self, now: Instant, ended: &EndedTasks) -> Option<Hindrance> {
         let next = self.waiting.front()?;
         // Before each notification, not once a batch: a process that was paused, or displaced, stops here.
         if !self.permit.holds(now) {
-            return Some(BatchEnd::NotPermitted);
+            return Some(Hindrance::NotPermitted);
         }
         let (clock, read) = self.read_at;
-        let reason = if next.is_expired(clock.plus(now.saturating_duration_since(read))) {
-            DiscardReason::Expired
+        if next.is_expired(clock.plus(now.saturating_duration_since(read))) {
+            Some(Hindrance::Discarded(DiscardReason::Expired))
         } else if next.task_status().is_some_and(|(id, is_terminal)| !is_terminal && ended.contains(id)) {
-            DiscardReason::Superseded
+            Some(Hindrance::Discarded(DiscardReason::Superseded))
         } else {
-            return None;
-        };
-        self.waiting.pop_front();
-        Some(BatchEnd::Discarded(reason))
+            None
+        }
     }
 
     /// Takes the session's answer to a notification. `lot` is drawn by lot from 0 to 1, for the pause before a next attempt.
@@ -204,14 +224,14 @@ fn after(error: HandOverError, envelope: Envelope, config: &Config, lot: f64) ->
     match error {
         HandOverError::Closed => BatchEnd::Closed,
         HandOverError::NotReady(why) => BatchEnd::NotReady(why),
-        HandOverError::Rejected(why) => BatchEnd::Discarded(DiscardReason::Rejected(why)),
+        HandOverError::Rejected(why) => BatchEnd::Discarded(vec![DiscardReason::Rejected(why)]),
         HandOverError::Transient(error) => {
             match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), lot) {
                 Verdict::Retry(pause) => BatchEnd::Failed { envelope: Box::new(envelope), error, pause },
-                Verdict::Exhausted => BatchEnd::Discarded(DiscardReason::AttemptsExhausted {
+                Verdict::Exhausted => BatchEnd::Discarded(vec![DiscardReason::AttemptsExhausted {
                     attempts: envelope.attempt.saturating_add(1),
                     last_error: error,
-                }),
+                }]),
             }
         }
     }

@@ -193,6 +193,8 @@ pub enum Note {
         /// Reason for which it is discarded.
         reason: DiscardReason,
     },
+    /// A client that has opened a stream has so many of the oldest notifications; they are acknowledged and not sent again.
+    Received(usize),
     /// A notification was delivered before; it is acknowledged and not sent again.
     Skipped(NotificationId),
     /// An attempt failed, and is made again.

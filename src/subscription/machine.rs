@@ -16,7 +16,7 @@ use super::event::{Action, Event, IllegalTransition, OperationKind};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
 use crate::config::Config;
-use crate::envelope::{Envelope, Timestamp};
+use crate::envelope::{Envelope, MessageId, Timestamp};
 use crate::failure::QueueError;
 use crate::notification::NotificationId;
 use crate::question::Question;
@@ -49,6 +49,8 @@ pub struct Subscription {
     claimed: Option<u64>,
     /// Opening of the client's stream that is served.
     serving: u64,
+    /// Newest message that the client said it has when it opened that stream, until the first read.
+    received: Option<MessageId>,
     /// Failures in a row, for the backoff.
     failures: u32,
     /// Moment at which the last renewal or claim was sent; `None` where the lease must be renewed before all else.
@@ -139,6 +141,7 @@ impl Subscription {
             exit: None,
             claimed: None,
             serving: 0,
+            received: None,
             failures: 0,
             renewed: None,
             can_renew: false,

@@ -405,6 +405,7 @@ fn kind(note: &Note) -> &'static str {
         Note::Discarded { reason: DiscardReason::AttemptsExhausted { .. }, .. } => "attempts exhausted",
         Note::Discarded { reason: DiscardReason::Superseded, .. } => "superseded",
         Note::Discarded { .. } => "undecodable",
+        Note::Received(_) => "received",
         Note::Skipped(_) => "skipped",
         Note::AttemptFailed { .. } => "attempt failed",
         Note::NotReady(_) => "not ready",

@@ -29,6 +29,13 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
         Note::Skipped(id) => {
             tracing::debug!(?session, %id, "a notification was delivered before; it is acknowledged and not sent again");
         }
+        Note::Received(count) => {
+            tracing::debug!(
+                ?session,
+                count,
+                "a client has notifications that were not confirmed; they are acknowledged"
+            );
+        }
         Note::AttemptFailed { id, attempts, error, pause } => {
             stats.set_error(&error);
             tracing::warn!(?session, %id, %error, ?pause, attempts, "handing over a notification failed; trying again");

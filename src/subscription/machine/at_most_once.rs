@@ -51,7 +51,11 @@ impl Subscription {
                     self.actions.push_back(Action::Ask { questions: vec![*question], read_at: in_hand.read_at });
                 }
             }
-            BatchEnd::Discarded(reason) => self.discard_in_hand(in_hand.envelope, reason),
+            BatchEnd::Discarded(reasons) => {
+                for reason in reasons {
+                    self.discard_in_hand(in_hand.envelope.clone(), reason);
+                }
+            }
             BatchEnd::Failed { error, pause, .. } => {
                 self.note_failed_attempt(&in_hand.envelope, error, pause);
                 in_hand.envelope.count_attempt();

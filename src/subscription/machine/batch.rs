@@ -16,7 +16,33 @@ use crate::subscription::event::{Action, Note};
 use crate::subscription::state::{ExitReason, SubscriberState};
 
 impl Subscription {
-    /// Delivers the batch as far as it goes. Messages that need no session are counted here: unreadable ones, and repeats.
+    /// Counts what the client said it has: all that is queued up to that message was sent to it. Nothing in between was
+    /// discarded, as each discard is acknowledged before anything behind it is handed over.
+    pub(super) fn count_received(&mut self) {
+        let Some(received) = self.received.take() else { return };
+        let Some(last) = self.items.iter().position(|item| item.message_id() == Some(received)) else { return };
+        let items: Vec<Item> = self.items.drain(..=last).collect();
+        self.note(Note::Received(items.len()));
+        for Item { mark, envelope, .. } in items {
+            match envelope {
+                Ok(envelope) => {
+                    self.recent.insert(envelope.id);
+                    self.count_delivered(mark, envelope);
+                }
+                Err(why) => self.discard_unreadable(mark, &why),
+            }
+        }
+    }
+
+    /// Counts a message that was delivered before.
+    fn count_delivered(&mut self, mark: Mark, envelope: Envelope) {
+        self.arrivals.delivered(envelope.id);
+        let receipt = envelope.receipt.then_some(envelope.id);
+        self.ack.deliver(mark, envelope.question.map(|question| *question), receipt);
+    }
+
+    /// Delivers the batch as far as it goes. Messages that need no session are counted here: unreadable ones, and repeats. Discards
+    /// are acknowledged before anything behind them is delivered.
     pub(super) fn deliver_next(&mut self, now: Instant) {
         let mut batch: Vec<Envelope> = Vec::with_capacity(self.items.len());
         let mut ids: HashSet<NotificationId, RandomState> = HashSet::default();
@@ -27,12 +53,10 @@ impl Subscription {
                 Err(why) if batch.is_empty() => self.discard_unreadable(mark, &why),
                 Ok(envelope) if is_repeat && batch.is_empty() => {
                     self.note(Note::Skipped(envelope.id));
-                    self.arrivals.delivered(envelope.id);
-                    let receipt = envelope.receipt.then_some(envelope.id);
-                    self.ack.deliver(mark, envelope.question.map(|question| *question), receipt);
+                    self.count_delivered(mark, envelope);
                 }
                 // The same id twice in one batch: the second is skipped once the first is delivered.
-                Ok(envelope) if !is_repeat && ids.insert(envelope.id) => {
+                Ok(envelope) if !is_repeat && !self.ack.has_discarded() && ids.insert(envelope.id) => {
                     let (id, question) = (envelope.id, envelope.question.clone());
                     self.sent.push(Sent { mark, id, question, receipt: envelope.receipt.then_some(id) });
                     batch.push(envelope);
@@ -43,7 +67,10 @@ impl Subscription {
                 }
             }
         }
-        let Some(read_at) = self.read_at.filter(|_| !batch.is_empty()) else { return self.serve(now) };
+        let Some(read_at) = self.read_at.filter(|_| !batch.is_empty()) else {
+            self.items.clear();
+            return self.serve(now);
+        };
         self.state = SubscriberState::Delivering;
         self.actions.push_back(Action::Deliver { batch, read_at, permit: Arc::clone(&self.permit) });
     }
@@ -91,43 +118,39 @@ impl Subscription {
     }
 
     /// Counts the outcome of a batch. Returns what follows, or `None` where the rest of the batch does.
-    pub(super) fn after_batch(&mut self, Outcome { accepted, end, rest }: Outcome, lot: f64) -> Option<Then> {
+    pub(super) fn after_batch(&mut self, Outcome { accepted, end }: Outcome, lot: f64) -> Option<Then> {
         let mut sent = std::mem::take(&mut self.sent).into_iter();
         for Sent { mark, id, question, receipt } in sent.by_ref().take(accepted) {
             self.recent.insert(id);
             self.arrivals.delivered(id);
             self.ack.deliver(mark, question.map(|question| *question), receipt);
         }
-        let next = sent.next();
-        let then = match (end, next) {
-            (BatchEnd::AllAccepted, _) => return None,
-            (BatchEnd::Discarded(reason), Some(Sent { mark, id, question, receipt })) => {
-                let question = question.map(|question| *question);
-                self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
-                self.ack.discard(mark, reason, receipt);
-                let rest = sent.map(|sent| sent.mark).zip(rest);
-                let rest: Vec<_> = rest
-                    .map(|(mark, envelope)| Item { mark, envelope: Ok(envelope), unreadable: Vec::new() })
-                    .collect();
-                for item in rest.into_iter().rev() {
-                    self.items.push_front(item);
+        let then = match end {
+            BatchEnd::AllAccepted => return None,
+            BatchEnd::Discarded(reasons) => {
+                for (Sent { mark, id, question, receipt }, reason) in sent.zip(reasons) {
+                    let question = question.map(|question| *question);
+                    self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
+                    self.ack.discard(mark, reason, receipt);
                 }
-                return None;
+                Then::Serve
             }
-            (BatchEnd::Failed { envelope, error, pause }, Some(Sent { mark, .. })) => {
-                let replacement = envelope.after_failure(&error);
-                self.note_failed_attempt(&envelope, error, pause);
-                Then::Rewrite { oldest: mark, replacement, pause }
-            }
-            (BatchEnd::NotReady(why), _) => self.not_ready(why, lot),
-            (BatchEnd::Closed, _) => Then::Exit(ExitReason::Closed),
-            (BatchEnd::NotPermitted, _) => {
+            BatchEnd::Failed { envelope, error, pause } => match sent.next() {
+                Some(Sent { mark, .. }) => {
+                    let replacement = envelope.after_failure(&error);
+                    self.note_failed_attempt(&envelope, error, pause);
+                    Then::Rewrite { oldest: mark, replacement, pause }
+                }
+                // An outcome about a message that was not sent: a defect of the session's actor. The queue is read again.
+                None => Then::Serve,
+            },
+            BatchEnd::NotReady(why) => self.not_ready(why, lot),
+            BatchEnd::Closed => Then::Exit(ExitReason::Closed),
+            BatchEnd::NotPermitted => {
                 // In doubt, or out of time: the lease is renewed before all else.
                 self.renewed = None;
                 Then::Serve
             }
-            // An outcome about a message that was not sent: a defect of the session's actor. The queue is read again.
-            (BatchEnd::Discarded(_) | BatchEnd::Failed { .. }, None) => Then::Serve,
         };
         self.items.clear();
         Some(then)

@@ -38,8 +38,12 @@ impl Subscription {
             SessionState::Ended => self.leave(ExitReason::Closed),
             SessionState::Left => self.leave(ExitReason::Left),
             SessionState::Away => self.park(),
-            SessionState::Ready { opened, .. } => {
+            SessionState::Ready { opened, received } => {
                 self.serving = opened;
+                // What an older stream's client said is known, or was another owner's to hear.
+                if self.claimed.is_none_or(|claimed| claimed < opened) {
+                    self.received = received;
+                }
                 self.state = SubscriberState::Connecting;
                 self.begin(Operation::Open);
             }

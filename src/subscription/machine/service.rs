@@ -186,6 +186,7 @@ impl Subscription {
         if !taken.items.is_empty() {
             if self.is_at_least_once() {
                 self.items = taken.items.into();
+                self.count_received();
                 self.deliver_next(now);
             } else {
                 self.keep_next(taken);

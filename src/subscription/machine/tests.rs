@@ -82,7 +82,7 @@ impl Rig {
     }
 
     fn outcome(&mut self, accepted: usize, end: BatchEnd) -> Vec<Action> {
-        self.feed(Event::Delivered(Some(Outcome { accepted, end, rest: Vec::new() })))
+        self.feed(Event::Delivered(Some(Outcome { accepted, end })))
     }
 }
 
@@ -116,6 +116,13 @@ fn raw(n: u32) -> Vec<u8> {
     json!({"notification": notification, "attempt": 0, "enqueued_at": at, "expires_at": until, "id": id})
         .to_string()
         .into_bytes()
+}
+
+/// A message as this crate pushes it, with the queue's time.
+fn stamped(n: u32, at: i64) -> Item {
+    let notification = crate::Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap();
+    let draft = crate::envelope::Draft::new(&notification, id_of(n), TTL);
+    Item::decode("q", draft.stamp(Timestamp(NOW.0 + at)), TTL)
 }
 
 fn items(messages: &[u32]) -> Vec<Item> {
@@ -241,16 +248,14 @@ fn a_repeat_is_acknowledged_and_not_delivered_again() {
 }
 
 #[test]
-fn a_discarded_notification_is_counted_at_its_position_and_the_rest_follows() {
-    let mut rig = Rig::delivering(&[1, 2, 3]);
-    let rest = items(&[3]).into_iter().map(|item| item.envelope.unwrap()).collect();
-    let end = BatchEnd::Discarded(DiscardReason::Expired);
-    let actions = rig.feed(Event::Delivered(Some(Outcome { accepted: 1, end, rest })));
-    assert_eq!(delivered_ids(&actions), [3]);
-    let delivered = acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap();
+fn discards_are_acknowledged_at_their_positions_before_the_rest_is_delivered() {
+    let mut rig = Rig::delivering(&[1, 2, 3, 4]);
+    let actions = rig.outcome(1, BatchEnd::Discarded(vec![DiscardReason::Expired, DiscardReason::Superseded]));
+    let delivered = acknowledged(&actions).unwrap();
     assert_eq!((delivered.count, delivered.last), (3, Mark::of(&raw(3))));
-    assert_eq!(delivered.fates.len(), 1);
-    assert_eq!(delivered.fates[0].position, 1);
+    assert_eq!(delivered.fates.iter().map(|fate| fate.position).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(discarded(&actions).len(), 2);
+    assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[4])))), [4]);
 }
 
 #[test]

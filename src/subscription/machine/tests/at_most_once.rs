@@ -70,7 +70,7 @@ fn an_accepted_one_has_its_receipt_recorded_and_its_question_asked() {
 #[test]
 fn a_discarded_one_is_recorded_with_the_reason() {
     let reason = DiscardReason::Rejected("no".to_owned());
-    let actions = in_hand().outcome(0, BatchEnd::Discarded(reason.clone()));
+    let actions = in_hand().outcome(0, BatchEnd::Discarded(vec![reason.clone()]));
     assert_eq!(recorded(&actions), fate(Some(reason.clone())));
     assert_eq!(discarded(&actions), [(Some(id_of(1)), true, reason)]);
 }

@@ -11,10 +11,78 @@ fn an_unreadable_message_is_discarded_in_its_turn() {
     let actions = rig.feed(taken(LeaseState::Held, batch));
     assert_eq!((delivered_ids(&actions), discarded(&actions).len()), (vec![1], 0));
     let actions = rig.outcome(1, BatchEnd::AllAccepted);
-    assert_eq!((delivered_ids(&actions), discarded(&actions).len()), (vec![2], 2));
-    let delivered = acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap();
-    assert_eq!(delivered.count, 4);
+    let delivered = acknowledged(&actions).unwrap();
+    assert_eq!((delivered.count, discarded(&actions).len()), (3, 2));
     assert_eq!(delivered.fates.iter().map(|fate| fate.position).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[2])))), [2], "behind what is recorded");
+}
+
+/// A subscriber whose client has opened a stream, saying that it has this message, and whose first read returns these.
+fn resumed(received: Option<MessageId>, items: Vec<Item>) -> (Rig, Vec<Action>) {
+    let mut rig = Rig::new(Delivery::AtLeastOnce);
+    rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
+    rig.feed(Event::Opened);
+    rig.feed(Event::Claimed);
+    rig.feed(taken(LeaseState::Held, items));
+    let actions = rig.feed(Event::Questions(Vec::new()));
+    (rig, actions)
+}
+
+fn queued(messages: &[u32]) -> Vec<Item> {
+    messages.iter().map(|n| stamped(*n, 10 * i64::from(*n))).collect()
+}
+
+#[test]
+fn what_the_client_says_it_has_is_acknowledged_and_not_delivered_again() {
+    let has = |n: u32| queued(&[n])[0].message_id();
+    let (mut rig, actions) = resumed(has(2), queued(&[1, 2, 3]));
+    assert_eq!(delivered_ids(&actions), [3]);
+    assert!(notes(&actions).any(|note| matches!(note, Note::Received(2))));
+    assert_eq!(acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap().count, 3);
+    let (_, actions) = resumed(has(3), queued(&[1, 2, 3]));
+    let delivered = acknowledged(&actions).unwrap();
+    assert_eq!((delivered.count, &delivered.last), (3, &queued(&[3])[0].mark));
+    let (_, actions) = resumed(has(4), queued(&[1, 2, 3]));
+    assert_eq!(delivered_ids(&actions), [1, 2, 3], "an id that is not there says nothing");
+    let (_, actions) = resumed(None, queued(&[1, 2]));
+    assert_eq!(delivered_ids(&actions), [1, 2]);
+}
+
+#[test]
+fn a_letter_that_was_redriven_is_not_taken_for_the_message_that_the_client_has() {
+    let received = stamped(3, 0).message_id();
+    let (_, actions) = resumed(received, queued(&[1, 2, 3]));
+    assert_eq!(delivered_ids(&actions), [1, 2, 3]);
+}
+
+#[test]
+fn what_the_client_said_holds_for_the_first_read_only_and_over_broken_connections() {
+    let received = queued(&[1])[0].message_id();
+    let mut rig = Rig::new(Delivery::AtLeastOnce);
+    rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
+    rig.feed(Event::Opened);
+    rig.feed(Event::Claimed);
+    rig.feed(Event::Failed(failure()));
+    rig.timer();
+    rig.feed(Event::Opened);
+    rig.feed(Event::Renewed(LeaseState::Held));
+    rig.feed(taken(LeaseState::Held, queued(&[1, 2])));
+    assert_eq!(delivered_ids(&rig.feed(Event::Questions(Vec::new()))), [2]);
+    rig.outcome(1, BatchEnd::AllAccepted);
+    rig.feed(taken(LeaseState::Held, Vec::new()));
+    let actions = rig.feed(taken(LeaseState::Held, queued(&[3, 1])));
+    assert_eq!(delivered_ids(&actions), [3]);
+}
+
+#[test]
+fn questions_and_receipts_of_what_the_client_has_are_settled() {
+    let mut asking: serde_json::Value = serde_json::from_slice(&asking_raw(1)).unwrap();
+    (asking["ttl"], asking["at"]) = (json!(300_000_000), json!(NOW.0));
+    let asking = Item::decode("q", asking.to_string().into_bytes(), TTL);
+    let (_, actions) = resumed(queued(&[2])[0].message_id(), vec![asking, stamped(2, 20)]);
+    let Delivered { count, questions, fates, .. } = acknowledged(&actions).unwrap();
+    assert_eq!((count, questions.len(), fates.len()), (2, 1, 1));
+    assert_eq!((fates[0].receipt, &fates[0].discarded), (Some(id_of(1)), &None));
 }
 
 #[test]
@@ -65,7 +133,7 @@ fn a_repeat_brings_its_question_and_receipt_again() {
 fn a_discard_tells_the_worker_of_its_question() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, vec![asking(1)]));
-    let actions = rig.outcome(0, BatchEnd::Discarded(DiscardReason::Expired));
+    let actions = rig.outcome(0, BatchEnd::Discarded(vec![DiscardReason::Expired]));
     assert_eq!(discarded(&actions), [(Some(id_of(1)), true, DiscardReason::Expired)]);
     assert_eq!(acknowledged(&actions).unwrap().fates[0].receipt, Some(id_of(1)));
 }
@@ -121,7 +189,7 @@ fn a_session_actor_that_is_gone_is_a_panic() {
 #[test]
 fn an_outcome_about_a_message_that_was_not_sent_has_the_queue_read_again() {
     let mut rig = Rig::delivering(&[1]);
-    let actions = rig.outcome(1, BatchEnd::Discarded(DiscardReason::Expired));
+    let actions = rig.outcome(1, BatchEnd::Discarded(vec![DiscardReason::Expired]));
     assert_eq!(acknowledged(&actions).unwrap().count, 1);
     assert!(discarded(&actions).is_empty());
 }
