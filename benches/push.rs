@@ -211,7 +211,7 @@ fn made() -> Notification {
 
 /// Makes a message of the same size with an id, and nothing else that such a script can do without.
 fn made_beside() -> String {
-    let params = json!({"made": 1_000_000_000_000_u64 + support::messages::now(), "padding": "x".repeat(BYTES - 145)});
+    let params = json!({"made": support::messages::now(), "padding": "x".repeat(BYTES - 151)});
     let notification = json!({"method": "notifications/bench", "params": params});
     serde_json::to_string(&json!({"notification": notification, "id": Uuid::now_v7().to_string()})).unwrap()
 }

@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use super::support::bare;
 use super::support::courier::{self, Mode};
 use super::support::messages::{lease_of, message, queue_of, session};
-use super::support::process::{descriptors, most_resident, resident, threads};
+use super::support::process::Process;
 use super::support::sessions::Counter;
 
 /// Heartbeat where renewals are measured: longer than the start of 100,000 sessions, and shorter than an answer's time-out.
@@ -52,15 +52,16 @@ impl Case {
     async fn rest(&self) -> BTreeMap<&'static str, f64> {
         let courier = courier::start(&self.redis, self.mode()).await;
         let mut observer = bare::connect(&self.redis).await;
-        let (before, counter) = (resident(), Counter::new());
+        let (process, counter) = (Process::this(), Counter::new());
+        let before = process.resident();
         let kib = |bytes: f64| (bytes - before) / 1024.0 / self.sessions.max(1) as f64;
         let start = self.start(&courier, &counter, &mut observer).await;
         let mut figures = BTreeMap::from([
             ("start", start),
-            ("idle", kib(resident())),
-            ("threads", threads()),
-            // Without the observer's.
-            ("descriptors", descriptors() - 1.0),
+            ("idle", kib(process.resident())),
+            ("threads", process.threads()),
+            // Without the observer's, and that of the directory.
+            ("descriptors", process.descriptors() - 2.0),
             ("connections", info(&mut observer, "clients", "connected_clients").await - 1.0),
         ]);
         for from in (0..self.sessions).step_by(1000) {
@@ -72,7 +73,7 @@ impl Case {
         }
         counter.until(self.sessions).await;
         until_quiet(&mut observer).await;
-        figures.extend([("used", kib(resident())), ("most", kib(most_resident()))]);
+        figures.extend([("used", kib(process.resident())), ("most", kib(process.most_resident()))]);
         let begun = Instant::now();
         courier::stop(courier).await;
         figures.insert("stop", begun.elapsed().as_secs_f64());

@@ -1,18 +1,16 @@
 //! Messages of the benchmarks: as notifications, as they lie in a queue, and the queues they lie in.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
 use mcp_courier::{Config, Notification, SessionId};
 use serde_json::json;
 
-static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Returns the time since this process first asked, in nanoseconds.
+/// Returns the time in nanoseconds since 1970, in 19 digits: all processes of this host share that clock.
 pub(crate) fn now() -> u64 {
-    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap()
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
 /// Returns the session of a number.
@@ -58,8 +56,7 @@ pub(crate) fn made_at(text: &[u8]) -> u64 {
 static LEAST: LazyLock<usize> = LazyLock::new(|| stamped(&padded(0)).len());
 
 fn padded(padding: usize) -> Notification {
-    // The same number of digits for any process that ends within the hour.
-    let params = json!({"made": 1_000_000_000_000 + now(), "padding": "x".repeat(padding)});
+    let params = json!({"made": now(), "padding": "x".repeat(padding)});
     Notification::new("notifications/bench").unwrap().with_params(params).unwrap()
 }
 
@@ -70,5 +67,5 @@ fn stamped(notification: &Notification) -> Vec<u8> {
 
 /// Returns how long ago a notification or message was made.
 pub(crate) fn age(text: &[u8]) -> Duration {
-    Duration::from_nanos((1_000_000_000_000 + now()).saturating_sub(made_at(text)))
+    Duration::from_nanos(now().saturating_sub(made_at(text)))
 }
