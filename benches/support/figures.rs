@@ -16,6 +16,9 @@ pub(crate) struct Bench {
     /// Only the rows with this in their name.
     #[arg(long, default_value = "")]
     only: String,
+    /// Says on the error output where time went.
+    #[arg(long)]
+    pub(crate) verbose: bool,
     /// Sent by `cargo bench` itself.
     #[arg(long, hide = true)]
     bench: bool,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mcp_courier::{Config, Publisher};
+use mcp_courier::{Config, Publisher, SessionId};
 
 use super::bare;
 use super::messages::{message, notification, queue_of, session};
@@ -64,6 +64,22 @@ pub(crate) fn push_all(url: String, pusher: Pusher, sessions: Vec<usize>) -> Joi
     })
 }
 
+/// Queues so many messages for each session of these ids.
+pub(crate) async fn fill(url: &str, sessions: &[String], each: usize, message: impl Fn() -> Vec<u8>) {
+    let mut connection = bare::connect(url).await;
+    let queues: Vec<String> = sessions.iter().map(|id| queue_of(&SessionId::new(id.as_str()).unwrap())).collect();
+    for some in queues.chunks(1000) {
+        for from in (0..each).step_by(CHUNK) {
+            let mut pipe = redis::pipe();
+            for queue in some {
+                let messages: Vec<_> = (from..each.min(from + CHUNK)).map(|_| message()).collect();
+                pipe.lpush(queue, messages).ignore();
+            }
+            let () = pipe.query_async(&mut connection).await.unwrap();
+        }
+    }
+}
+
 /// Pusher at a steady pace, on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Paced {
@@ -104,7 +120,8 @@ async fn connect(url: &str) -> Publisher {
     Publisher::connect(url, anything.build().unwrap()).await.unwrap()
 }
 
-fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+/// Runs a future on a thread of its own.
+pub(crate) fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     std::thread::spawn(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
     })

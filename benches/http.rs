@@ -1,0 +1,59 @@
+//! Notifications over real HTTP to raw clients, confirmed, beside a null courier: `cargo bench --bench http`.
+//!
+//! A null courier has no queue, no rmcp and no Redis, and sends the same frames and pings: see `web/null.rs`. The queues are full
+//! when the clients open their streams, so that batches are full too.
+
+#[path = "http/calls.rs"]
+mod calls;
+#[path = "http/drain.rs"]
+mod drain;
+#[path = "http/latency.rs"]
+mod latency;
+mod support;
+mod web;
+
+use clap::Parser;
+use support::figures::{Bench, print_head};
+use support::messages::message;
+use support::redis_server::RedisServer;
+use web::{Client, Frames, Part, Server};
+
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    bench: Bench,
+    /// Part of this process, where it is one of those that the benchmark starts.
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+fn main() {
+    let Args { bench, part } = Args::parse();
+    if let Some(part) = part {
+        return part.run();
+    }
+    print_head("null courier");
+    actix::System::new().block_on(async {
+        let frames = frames().await;
+        drain::measure(&bench, &frames).await;
+        latency::measure(&bench, &frames).await;
+        calls::measure(&bench, &frames).await;
+    });
+}
+
+/// Returns what a courier writes into a stream.
+async fn frames() -> Frames {
+    let redis = RedisServer::start();
+    let server = Server::courier(&redis.url());
+    let (mut client, sessions) = Client::begin(server.address(), 1);
+    support::load::fill(&redis.url(), &sessions, 1, || message(support::load::SIZE)).await;
+    client.open();
+    client.until(1);
+    // The ping comes behind the message, perhaps in another piece.
+    loop {
+        let frames = client.frames();
+        if !frames.ping.is_empty() {
+            return frames;
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Ten thousand open streams in one server process: memory, and what a crash of the server costs its clients.
+//! `cargo bench --bench streams`.
+//!
+//! Memory is that of a courier's server, of rmcp's own, and of actix with nothing but open responses. After a crash all clients
+//! come at once to another server, with their session ids and their last event ids.
+
+#[path = "streams/failover.rs"]
+mod failover;
+#[path = "streams/memory.rs"]
+mod memory;
+mod support;
+mod web;
+
+use clap::Parser;
+use support::figures::Bench;
+use web::Part;
+
+/// Number of streams.
+const STREAMS: usize = 10_000;
+
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    bench: Bench,
+    /// Part of this process, where it is one of those that the benchmark starts.
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+fn main() {
+    let Args { bench, part } = Args::parse();
+    if let Some(part) = part {
+        return part.run();
+    }
+    actix::System::new().block_on(async {
+        memory::measure(&bench).await;
+        failover::measure(&bench).await;
+    });
+}
