@@ -4,6 +4,7 @@ mod body;
 mod escape;
 mod events;
 mod layer;
+mod limit;
 mod message;
 mod origin;
 mod server;

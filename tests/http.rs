@@ -18,6 +18,8 @@ mod answers;
 mod ending;
 #[path = "http/framing.rs"]
 mod framing;
+#[path = "http/limit.rs"]
+mod limit;
 #[path = "http/own_retry.rs"]
 mod own_retry;
 #[path = "http/serving.rs"]

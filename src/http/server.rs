@@ -20,6 +20,10 @@ use crate::principal::Principal;
 use crate::session::rmcp::SessionManagerBuilder;
 use crate::session_id::SessionId;
 
+/// Number of connections that may wait to be accepted. The kernel lowers it to what the host allows (`net.core.somaxconn`). One
+/// that finds no place comes again after a second.
+const BACKLOG: u32 = 65_535;
+
 /// Settings of an MCP server over HTTP around rmcp's handler. [`Courier::mcp_server`] begins with the defaults.
 ///
 /// [`serve`](Self::serve) runs the whole server; [`build`](Self::build) makes an [`McpService`] for an actix `App` of your own.
@@ -46,6 +50,8 @@ use crate::session_id::SessionId;
 /// | `Origin` header | 403 for all but pages of this server on loopback | MCP demands this |
 /// | `h1_allow_half_closed` | `false` | the server notices a closed stream in 6 ms, not in 30 s |
 /// | `tcp_nodelay` | `true` | an answer takes 1 ms, not 44 ms |
+/// | open streams | 12,500, and fewer where descriptors are few | one more gets 503, and not a connection that hangs |
+/// | connections that wait to be accepted | as many as the host allows | all clients of a server that died come at once |
 /// | keep-alive | 75 s | balancers reuse a connection within 60 s |
 /// | signals | SIGTERM, SIGINT | handled before the server answers; a second signal ends the process at once |
 /// | shutdown | drain, release leases, end streams, stop HTTP | takes 0.5 s with 50 clients, not 6.9 s |
@@ -221,6 +227,19 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
+    /// Sets how many streams (GET) may be open at once. Defaults to five quarters of
+    /// [`Config::session_limit`](crate::Config::session_limit), and where that is less, to three quarters of the descriptors that
+    /// the process may open. One more is refused by 503 with `Retry-After`; a balancer can then try another server.
+    ///
+    /// An open stream costs about 100 KB with its session, of which 20 are this crate's.
+    pub fn stream_limit(mut self, streams: usize) -> Self {
+        if streams == 0 {
+            self.refuse("stream_limit", "0", "at least 1");
+        }
+        self.settings.http.stream_limit = Some(streams);
+        self
+    }
+
     /// Sets how long a shutdown waits for what [`before_shutdown`](Self::before_shutdown) does, then as long for deliveries,
     /// and then as long for requests. Defaults to 5 s each.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
@@ -267,7 +286,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         let path = self.settings.path.clone();
         let service = self.build()?;
         let mounted = (service.clone(), path.clone());
-        let http = HttpServer::new(move || App::new().service(mounted.0.scope(&mounted.1)));
+        let http = HttpServer::new(move || App::new().service(mounted.0.scope(&mounted.1))).backlog(BACKLOG);
         BoundServer::new(service, http.bind(address).map_err(ServeError::Bind)?, path)
     }
 

@@ -16,6 +16,7 @@ use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
 
 use super::layer::Layer;
+use super::limit::StreamLimit;
 use super::settings::{BeforeShutdown, HttpSettings, Settings};
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
@@ -45,6 +46,7 @@ use crate::session::rmcp::{CourierSessionManager, SessionManagerBuilder};
 pub struct McpService<S, M = LocalSessionManager> {
     rmcp: StreamableHttpService<S, CourierSessionManager<M>>,
     layer: Arc<Layer>,
+    limit: Arc<StreamLimit>,
     courier: Courier,
     before_shutdown: Option<Arc<BeforeShutdown>>,
     http: HttpSettings,
@@ -57,6 +59,7 @@ impl<S, M> Clone for McpService<S, M> {
         Self {
             rmcp: self.rmcp.clone(),
             layer: Arc::clone(&self.layer),
+            limit: Arc::clone(&self.limit),
             courier: self.courier.clone(),
             before_shutdown: self.before_shutdown.clone(),
             http: self.http.clone(),
@@ -101,9 +104,11 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             question_prefix: JSON_RPC_ID,
             cancel_question: Box::new(cancel),
         };
+        let limit = StreamLimit::new(settings.http.stream_limit, settings.courier.config().session_limit());
         Self {
             rmcp,
             layer: Arc::new(layer),
+            limit: Arc::new(limit),
             courier: settings.courier,
             before_shutdown: settings.before_shutdown,
             http: settings.http,
@@ -119,13 +124,15 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
         + use<S, M>,
     > {
-        let layer = Arc::clone(&self.layer);
+        let (layer, limit) = (Arc::clone(&self.layer), Arc::clone(&self.limit));
         let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
-        web::scope(path).wrap(layer).service(self.rmcp.clone().scope())
+        let limit = from_fn(move |request, next| Arc::clone(&limit).serve(request, next));
+        web::scope(path).wrap(layer).wrap(limit).service(self.rmcp.clone().scope())
     }
 
     /// Sets on an HTTP server what MCP needs: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the keep-alive and the
-    /// shutdown timeout. [`run`](Self::run) does so by itself.
+    /// shutdown timeout. [`run`](Self::run) does so by itself. The server's `backlog` counts only before it is bound, so raise
+    /// that there where thousands of clients may come at once.
     pub fn apply_settings<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> HttpServer<F, I, A, B>
     where
         F: Fn() -> I + Send + Clone + 'static,

@@ -37,10 +37,12 @@ pub(super) struct Settings<S> {
 pub(super) struct HttpSettings {
     pub(super) keep_alive: Duration,
     pub(super) shutdown_timeout: Duration,
+    /// `None` where it follows from the number of sessions.
+    pub(super) stream_limit: Option<usize>,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { keep_alive: Duration::from_secs(75), shutdown_timeout: Duration::from_secs(5) }
+        Self { keep_alive: Duration::from_secs(75), shutdown_timeout: Duration::from_secs(5), stream_limit: None }
     }
 }
