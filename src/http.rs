@@ -1,7 +1,6 @@
 //! The HTTP server around rmcp's handler: [`McpServer`].
 
 mod body;
-mod escape;
 mod events;
 mod layer;
 mod limit;

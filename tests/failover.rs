@@ -30,6 +30,8 @@ mod pings;
 mod raw_client;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "failover/resuming.rs"]
+mod resuming;
 #[path = "support/waiting.rs"]
 mod waiting;
 

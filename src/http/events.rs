@@ -1,7 +1,7 @@
-//! Framing of everything that a server sends as `text/event-stream`.
+//! Framing of what rmcp itself writes as `text/event-stream`: the answers to requests, and early closes.
 //!
 //! rmcp writes events without an `event` field, and priming events without data, whatever version the client speaks. The
-//! framer rewrites those bytes in one pass, and frames the crate's own messages in the same form:
+//! framer rewrites those bytes in one pass, in the form of the standalone streams:
 //!
 //! ```text
 //!   data: {…}                     event: message
@@ -9,7 +9,7 @@
 //!                                 id: 7
 //! ```
 
-use super::escape::Escaper;
+use crate::session::rmcp::Escaper;
 
 /// Bytes of one event that are held back, at most, until its data begins. Events of rmcp need about 100.
 const HELD_MAX: usize = 4096;
@@ -19,8 +19,6 @@ const HELD_MAX: usize = 4096;
 pub(super) enum Priming {
     /// All pass.
     Pass,
-    /// All pass but the first of the stream's events: the layer has written a priming event in its place.
-    Replaced,
     /// None passes: clients of versions before 2025-11-25 report an error for each.
     Drop,
 }
@@ -62,11 +60,6 @@ impl Framer {
         self.escaper.finish(out);
     }
 
-    /// Returns whether a message can be inserted: no event has been written in part.
-    pub(super) fn is_between_events(&self) -> bool {
-        !self.passing
-    }
-
     /// Passes the current line on, or the part of it that is there. Returns the bytes behind it.
     fn pass<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
@@ -95,8 +88,6 @@ impl Framer {
             let is_event = lines(&self.held).any(|line| !line.is_empty() && !line.starts_with(b":"));
             if !is_event || self.priming == Priming::Pass {
                 out.append(&mut self.held);
-            } else if self.priming == Priming::Replaced {
-                self.priming = Priming::Pass;
             }
             self.held.clear();
             self.line = 0;
@@ -111,23 +102,9 @@ impl Framer {
     /// Lets the rest of the current event pass.
     fn release(&mut self, out: &mut Vec<u8>) {
         (self.passing, self.at_line_start, self.line) = (true, false, 0);
-        if self.priming == Priming::Replaced {
-            self.priming = Priming::Pass;
-        }
         let held = std::mem::take(&mut self.held);
         self.escaper.push(&held, out);
     }
-}
-
-/// Returns the event of one JSON-RPC message, which must be on one line.
-pub(super) fn message_event(json: &str) -> Vec<u8> {
-    let mut event = Vec::with_capacity(json.len() + 32);
-    event.extend_from_slice(b"event: message\ndata: ");
-    let mut escaper = Escaper::default();
-    escaper.push(json.as_bytes(), &mut event);
-    escaper.finish(&mut event);
-    event.extend_from_slice(b"\n\n");
-    event
 }
 
 /// Returns whether a line, or the beginning of a line, has data in it.
@@ -161,7 +138,7 @@ mod tests {
         let rmcp = "data: {\"a\":1}\nid: 3/7\n\nid: 4\nretry: 5\ndata:{}\n\nevent: other\ndata: x\n\n";
         let wanted = "event: message\ndata: {\"a\":1}\nid: 3/7\n\nevent: message\nid: 4\nretry: 5\ndata:{}\n\n\
                       event: other\ndata: x\n\n";
-        for priming in [Priming::Pass, Priming::Replaced, Priming::Drop] {
+        for priming in [Priming::Pass, Priming::Drop] {
             assert_eq!(framed(priming, [rmcp.as_bytes()]), wanted);
         }
     }
@@ -178,21 +155,7 @@ mod tests {
         let one = "event: message\ndata: 1\n\n";
         let passed = format!("data: \nid: 0\nretry: 3000\n\n:\n\n{one}data:\nid: 1\n\nretry: 5\n\n: x\n\n");
         assert_eq!(framed(Priming::Pass, [rmcp.as_bytes()]), passed);
-        assert_eq!(
-            framed(Priming::Replaced, [rmcp.as_bytes()]),
-            format!(":\n\n{one}data:\nid: 1\n\nretry: 5\n\n: x\n\n")
-        );
         assert_eq!(framed(Priming::Drop, [rmcp.as_bytes()]), format!(":\n\n{one}: x\n\n"));
-    }
-
-    #[test]
-    fn only_the_first_event_is_replaced() {
-        let (priming, later) = ("data:\nid: 0\nretry: 3000\n\n", "data:\nid: 1\nretry: 9000\n\n");
-        let rmcp = format!(":\n\n{priming}:\n\n{later}");
-        assert_eq!(framed(Priming::Replaced, [rmcp.as_bytes()]), format!(":\n\n:\n\n{later}"));
-        let one = "event: message\ndata: 1\n\n";
-        let rmcp = format!("data: 1\n\n{later}");
-        assert_eq!(framed(Priming::Replaced, [rmcp.as_bytes()]), format!("{one}{later}"));
     }
 
     #[test]
@@ -220,7 +183,7 @@ mod tests {
         fn every_split_gives_the_same(
             events in proptest::collection::vec(event(), 0..8),
             cuts in proptest::collection::vec(0usize..300, 0..20),
-            priming in prop_oneof![Just(Priming::Pass), Just(Priming::Replaced), Just(Priming::Drop)],
+            priming in prop_oneof![Just(Priming::Pass), Just(Priming::Drop)],
         ) {
             let stream = events.concat();
             let whole = framed(priming, [stream.as_bytes()]);

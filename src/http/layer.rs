@@ -12,12 +12,12 @@ use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 
-use super::body::RewrittenBody;
+use super::body::{RewrittenBody, StreamBody};
 use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
 use crate::principal::Principal;
-use crate::session::rmcp::{Handoff, acting_as, collect};
+use crate::session::rmcp::{acting_as, collect};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -178,15 +178,19 @@ impl Layer {
         let mut response = response?;
         let content_type =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let rewritten: fn(BoxBody, Handoff, bool) -> RewrittenBody = match content_type.split(';').next() {
-            Some("text/event-stream") => RewrittenBody::events,
-            Some("application/json") => |body, _, _| RewrittenBody::json(body),
+        let is_stream = match content_type.split(';').next() {
+            Some("text/event-stream") => true,
+            Some("application/json") => false,
             _ => return Ok(response),
         };
         let version = named.or_else(|| handoff.version.clone());
         let reads_priming = version.as_deref().unwrap_or(message::ASSUMED) >= message::FIRST_WITH_PRIMING;
         response.headers_mut().remove(CONTENT_LENGTH);
-        Ok(response.map_body(|_, body| rewritten(body, handoff, reads_priming).boxed()))
+        Ok(response.map_body(|_, body| match handoff.standalone {
+            Some(stream) if is_stream => StreamBody::new(stream, body, reads_priming).boxed(),
+            _ if is_stream => RewrittenBody::events(body, reads_priming).boxed(),
+            _ => RewrittenBody::json(body).boxed(),
+        }))
     }
 }
 

@@ -87,6 +87,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .maybe_session_store(manager.session_store())
             .cancellation_token(streams.clone())
             .stateful_mode(true)
+            // Its priming events all have the id 0, and ids must be unique within a session.
+            .disable_sse_retry()
             .sse_keep_alive(settings.sse_keep_alive)
             .max_request_body_bytes(settings.max_body_bytes)
             // The layer checks the host, and before everything else.

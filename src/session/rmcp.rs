@@ -1,9 +1,9 @@
 //! The adapter to rmcp's Streamable HTTP server: [`CourierSessionManager`] decorates rmcp's session manager.
 //!
 //! ```text
-//!   GET ──► create_standalone_stream ──► rmcp's own stream ──┐
-//!                                                            ├─ merged ──► HTTP body
-//!   the queue ──► ClientSession::hand_over ──► channel of 1 ─┘
+//!   GET ──► create_standalone_stream ──► rmcp's own stream ───┐
+//!                                                             ├─ Standalone ──► HTTP body
+//!   the queue ──► ClientSession::hand_over ──► Frames (bytes) ┘
 //! ```
 //!
 //! No notification passes through rmcp's `Peer`: that type answers `Ok` although no stream is open, and keeps 16 messages.
@@ -13,7 +13,9 @@ mod builder;
 mod client;
 mod early_close;
 mod error;
+mod escape;
 mod event_id;
+mod frames;
 mod gates;
 mod handoff;
 mod housekeeping;
@@ -25,14 +27,17 @@ mod restoring;
 mod settings;
 mod shared;
 mod slot;
+mod sse;
 mod store;
 mod stream;
 mod subscribers;
 
 pub use self::builder::SessionManagerBuilder;
 pub use self::error::ManagerError;
-pub(crate) use self::handoff::{Handoff, PrimingEvent, collect};
+pub(crate) use self::escape::Escaper;
+pub(crate) use self::handoff::collect;
 pub use self::manager::CourierSessionManager;
 pub use self::principal::acting_as;
-pub(crate) use self::stream::Messages;
+pub(crate) use self::sse::push_event;
+pub(crate) use self::stream::{Part, Standalone};
 pub(crate) use self::subscribers::Subscribers;

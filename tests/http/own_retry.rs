@@ -11,7 +11,7 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId as RmcpSessionId, SessionManager};
 
 use crate::courier;
-use crate::wire::{VERSION, Wire};
+use crate::wire::{VERSION, Wire, early_close};
 
 #[derive(Clone)]
 struct Plain;
@@ -106,8 +106,8 @@ async fn a_retry_of_the_servers_own_code_reaches_the_client() {
     let last = |text: &str| text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     let mut resumed = wire.get(Some(VERSION), Some(&last(&stream.text))).await;
     resumed.until(|text| text.contains("retry:") && text.ends_with("\n\n")).await;
-    if last(&resumed.text).starts_with("closed-") {
-        resumed = wire.get(Some(VERSION), Some(&last(&resumed.text))).await;
+    if let Some(closed) = early_close(&resumed.text) {
+        resumed = wire.get(Some(VERSION), Some(closed)).await;
         resumed.until(|text| text.contains("retry:") && text.ends_with("\n\n")).await;
     }
     close(8).await;

@@ -88,6 +88,12 @@ pub(crate) async fn text(response: Response) -> String {
     tokio::time::timeout(PATIENCE, response.text()).await.unwrap().unwrap()
 }
 
+/// The id for the real stream, where this one is an early close: its only event has a short `retry`.
+pub(crate) fn early_close(text: &str) -> Option<&str> {
+    text.lines().find(|line| *line == "retry: 10")?;
+    text.lines().find_map(|line| line.strip_prefix("id: "))
+}
+
 /// A stream as its bytes come.
 pub(crate) struct Stream {
     wire: Wire,

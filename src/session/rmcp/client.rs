@@ -1,16 +1,18 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use self::activity::Activity;
 use self::delivery::{Break, Delivery};
 use self::introduction::Introduction;
 use self::questions::Questions;
-use self::streams::Streams;
+use self::streams::{OpenStream, Streams};
 use super::early_close::EarlyCloses;
+use super::event_id::{EventId, EventIds};
+use super::frames::Frames;
 use super::slot::Slot;
 use crate::backend::ProcessId;
 use crate::config::{Config, DeliveryLevel};
@@ -91,19 +93,21 @@ impl ClientSession {
 
     /// Decides whether the stream of a client that comes back with this id is closed early: see
     /// [`early_close`](super::early_close).
-    pub(super) fn decide_early_close(&self, last_event_id: &str) -> bool {
+    pub(super) fn decide_early_close(&self, named: &EventId<'_>, last_event_id: &str) -> bool {
         self.activity.touch();
-        lock(&self.early_closes).decide(last_event_id, Instant::now())
+        lock(&self.early_closes).decide(named, last_event_id, Instant::now())
     }
 
-    /// Opens a stream, which is the newest then and receives. Returns its messages and its number, by which to
-    /// [close](Self::close) it. `is_layered` says that the HTTP layer writes its messages.
-    pub(super) fn open(&self, slot: Slot, is_layered: bool) -> (mpsc::Receiver<String>, u64) {
+    /// Opens a stream, which is the newest then and receives. Returns its number, by which to [close](Self::close) it, and the
+    /// events that its reader is to take. `resumed` is the id of the last event that the client has, if it named one, and
+    /// `is_layered` says that the HTTP layer writes the messages.
+    pub(super) fn open(&self, slot: Slot, resumed: Option<EventId<'_>>, is_layered: bool) -> (u64, Arc<Frames>) {
         let mut lines = self.lines();
-        let (receiver, number) = lines.streams.open(slot, is_layered);
+        let opened = lines.streams.open(slot, EventIds::behind(resumed), is_layered);
+        let (number, frames) = (opened.number, Arc::clone(&opened.frames));
         lines.break_off(None, Break::Superseded);
-        self.presence.ready(number);
-        (receiver, number)
+        self.presence.resumed(number, resumed.and_then(|id| id.received));
+        (number, frames)
     }
 
     /// A stream has ended, or must. The newest of the others goes on.
@@ -121,8 +125,7 @@ impl ClientSession {
             None => self.presence.away(),
         }
         drop(lines);
-        // rmcp's worker waits for a reader of its own stream: without one it goes on.
-        closed.slot.clear();
+        closed.close();
     }
 
     /// The session is over, or over here.
@@ -136,9 +139,7 @@ impl ClientSession {
         let streams = lines.streams.take();
         lines.break_off(None, Break::Ended);
         drop(lines);
-        for stream in streams {
-            stream.slot.clear();
-        }
+        streams.into_iter().for_each(OpenStream::close);
     }
 
     pub(super) fn request_began(&self) {

@@ -1,17 +1,38 @@
-//! SSE event ids that say which process issued them.
+//! SSE event ids: what a client that comes back says it has.
 //!
-//! rmcp numbers the events of a session from 0 in every process. A `Last-Event-ID` from elsewhere would so be resumed
-//! from another stream's events, or as an empty stream for ever.
+//! Each event of a standalone stream that has an id carries all of it, so a client loses nothing by whatever id it saw last:
+//!
+//! ```text
+//!   9d6c…-17          ~  e 4b825dc642cb6eb9 . 2f     ~  0191d4c0a1b27c3d8e4f5061728394a5.65a1b2c3d4e5f
+//!   position of rmcp     kind, stream and event         newest message of the courier
+//! ```
+//!
+//! - The *position* is the id of rmcp's last event. rmcp numbers the events of a session from 0 in every process, so each
+//!   process marks these ids with an [`Epoch`] of its own: a number from elsewhere would be resumed from other events. The ids of an
+//!   event store are the whole fleet's, and stay as they are. The position is empty before the first event of rmcp.
+//! - The *kind* is `e`, or `c` for an [early close](super::early_close). The random number of the stream, and the number of the event
+//!   in it, make each id unique, as MCP demands within a session. Both are hexadecimal.
+//! - The *message* is the newest that this stream, or a stream that it resumes, has carried. It may be empty.
+//!
+//! Any other id is read as a position alone: those of streams that answer requests, of earlier versions, and forged ones.
+
+use std::fmt;
 
 use uuid::Uuid;
 
-/// What marks the ids of this process.
+use crate::session::MessageId;
+
+/// Longest position that is carried on for a client, in bytes. A client may name a longer one, and gets no such id back: else
+/// a stream would repeat it with each event.
+const POSITION_MAX: usize = 512;
+
+/// Mark of the ids that rmcp gives events in this process.
 #[derive(Debug, Clone)]
 pub(super) struct Epoch(String);
 
 impl Epoch {
     pub(super) fn new() -> Self {
-        Self(format!("{}-", Uuid::now_v7().simple()))
+        Self(format!("{:016x}-", random()))
     }
 
     /// Marks nothing: an event store's ids are the whole fleet's.
@@ -19,39 +40,163 @@ impl Epoch {
         Self(String::new())
     }
 
-    /// An id of rmcp's as it goes out.
+    /// Returns an id of rmcp's as it goes out.
     pub(super) fn mark(&self, id: &str) -> String {
         format!("{}{id}", self.0)
     }
 
-    /// An id as it came back: rmcp's own, if it was this process that issued it.
-    pub(super) fn unmark<'a>(&self, id: &'a str) -> Option<&'a str> {
-        id.strip_prefix(&self.0)
+    /// Returns rmcp's own id of a position that this process issued.
+    pub(super) fn unmark<'a>(&self, position: &'a str) -> Option<&'a str> {
+        position.strip_prefix(&self.0)
     }
+}
+
+/// Id of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EventId<'a> {
+    /// Position of rmcp, marked.
+    pub(super) position: Option<&'a str>,
+    /// `None` for an id that is a position alone.
+    token: Option<Token>,
+    /// Newest message that the client has.
+    pub(super) received: Option<MessageId>,
+}
+
+/// Part that makes an id unique.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Token {
+    is_early_close: bool,
+    stream: u64,
+    event: u64,
+}
+
+impl<'a> EventId<'a> {
+    /// Reads a `Last-Event-ID`.
+    pub(super) fn parse(id: &'a str) -> Self {
+        Self::parse_typed(id).unwrap_or(Self {
+            position: Some(id).filter(|id| !id.is_empty()),
+            token: None,
+            received: None,
+        })
+    }
+
+    fn parse_typed(id: &'a str) -> Option<Self> {
+        // From the end: an event store's ids may have any character.
+        let (rest, received) = id.rsplit_once('~')?;
+        let (position, token) = rest.rsplit_once('~')?;
+        let received = if received.is_empty() { None } else { Some(received.parse().ok()?) };
+        let position = Some(position).filter(|position| !position.is_empty());
+        Some(Self { position, token: Some(Token::parse(token)?), received })
+    }
+
+    /// Returns whether the id is one of a standalone stream: those of other streams, and of earlier versions, are bare.
+    pub(super) fn is_typed(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Returns whether the id is that of an early close.
+    pub(super) fn is_early_close(&self) -> bool {
+        self.token.is_some_and(|token| token.is_early_close)
+    }
+
+    /// Returns the id of an early close that carries all of this one on.
+    pub(super) fn early_close(&self) -> Self {
+        let token = Token { is_early_close: true, stream: random(), event: 0 };
+        Self { position: self.position.filter(|position| may_be_carried(position)), token: Some(token), ..*self }
+    }
+}
+
+impl fmt::Display for EventId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, token, received } = self;
+        f.write_str(position.unwrap_or_default())?;
+        let Some(Token { is_early_close, stream, event }) = token else { return Ok(()) };
+        write!(f, "~{}{stream:016x}.{event:x}~", if *is_early_close { 'c' } else { 'e' })?;
+        received.map_or(Ok(()), |received| received.fmt(f))
+    }
+}
+
+impl Token {
+    fn parse(text: &str) -> Option<Self> {
+        let is_early_close = match text.as_bytes().first()? {
+            b'c' => true,
+            b'e' => false,
+            _ => return None,
+        };
+        let (stream, event) = text[1..].split_once('.')?;
+        if stream.len() != 16 || (event.len() > 1 && event.starts_with('0')) {
+            return None;
+        }
+        Some(Self { is_early_close, stream: hexadecimal(stream)?, event: hexadecimal(event)? })
+    }
+}
+
+/// Ids of the events of one stream, in the order in which the events are written.
+#[derive(Debug)]
+pub(super) struct EventIds {
+    position: Option<String>,
+    /// Number of the stream.
+    stream: u64,
+    /// Number of the next event.
+    next: u64,
+    received: Option<MessageId>,
+}
+
+impl EventIds {
+    /// Begins a stream that resumes behind an id, if there is one.
+    pub(super) fn behind(resumed: Option<EventId<'_>>) -> Self {
+        let position = resumed.and_then(|id| id.position).filter(|position| may_be_carried(position));
+        Self {
+            position: position.map(str::to_owned),
+            stream: random(),
+            next: 0,
+            received: resumed.and_then(|id| id.received),
+        }
+    }
+
+    /// Returns the newest message that the stream has carried.
+    pub(super) fn received(&self) -> Option<MessageId> {
+        self.received
+    }
+
+    /// Sets the newest message.
+    pub(super) fn set_received(&mut self, received: Option<MessageId>) {
+        self.received = received;
+    }
+
+    /// Sets the position of rmcp. An id that would break the framing is left out.
+    pub(super) fn set_position(&mut self, position: &str) {
+        if !position.contains(BREAKING) {
+            self.position = Some(position.to_owned());
+        }
+    }
+
+    /// Returns the id of the next event.
+    pub(super) fn next(&mut self) -> EventId<'_> {
+        let token = Token { is_early_close: false, stream: self.stream, event: self.next };
+        self.next += 1;
+        EventId { position: self.position.as_deref(), token: Some(token), received: self.received }
+    }
+}
+
+/// Characters that no field of an event can have.
+const BREAKING: [char; 3] = ['\n', '\r', '\0'];
+
+fn may_be_carried(position: &str) -> bool {
+    position.len() <= POSITION_MAX && !position.contains(BREAKING)
+}
+
+/// Returns 64 bits that no other stream or process has drawn.
+fn random() -> u64 {
+    // The lower half of a version 4 id has the two fixed bits of its variant, the upper half four of its version.
+    let (upper, lower) = Uuid::new_v4().as_u64_pair();
+    upper ^ lower
+}
+
+fn hexadecimal(digits: &str) -> Option<u64> {
+    let is_hexadecimal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hexadecimal { u64::from_str_radix(digits, 16).ok() } else { None }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_forged_id_is_none_of_ours(id in ".*|[0-9a-f]{32}-[0-9]{1,30}(/[0-9]{1,30})?") {
-            let ours = Epoch::new();
-            prop_assert_eq!(ours.unmark(&id), None);
-            let marked = ours.mark(&id);
-            prop_assert_eq!(ours.unmark(&marked), Some(id.as_str()));
-        }
-    }
-
-    #[test]
-    fn only_ids_of_this_process_are_recognised() {
-        let (ours, other) = (Epoch::new(), Epoch::new());
-        assert_eq!(ours.unmark(&ours.mark("3/7")), Some("3/7"));
-        for foreign in [other.mark("3"), "3".to_owned(), String::new()] {
-            assert_eq!(ours.unmark(&foreign), None);
-        }
-    }
-}
+mod tests;

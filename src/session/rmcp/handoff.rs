@@ -5,29 +5,17 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use super::stream::Messages;
+use super::stream::Standalone;
 use crate::lock::lock;
 
-/// What the session manager says about the response to one request.
+/// Parts of the response to one request that the session manager hands over.
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
     /// Protocol version that the session negotiated.
     pub(crate) version: Option<String>,
-    /// What the layer adds to rmcp's part of a standalone stream.
-    pub(crate) standalone: Option<(PrimingEvent, Messages)>,
-}
-
-/// First event of a standalone stream: it has no data.
-#[derive(Debug)]
-pub(crate) struct PrimingEvent {
-    /// Event id that the client sends back as `Last-Event-ID` when it has seen no other.
-    pub(crate) id: String,
-    /// Time that the client is to wait before it opens its next stream.
-    pub(crate) retry: Duration,
-    /// The event takes the place of the one that rmcp begins with: its own, or the last one again.
-    pub(crate) replaces: bool,
+    /// Standalone stream that the layer writes.
+    pub(crate) standalone: Option<Standalone>,
 }
 
 tokio::task_local! {

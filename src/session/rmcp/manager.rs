@@ -9,17 +9,18 @@ use rmcp::transport::streamable_http_server::session::{
 };
 
 use super::client::{Answered, ClientSession};
-use super::early_close::{early_close, original, resumed};
+use super::early_close::early_close;
 use super::error::ManagerError;
+use super::event_id::EventId;
 use super::gates::{Why, after_rmcp};
-use super::handoff::{PrimingEvent, hand, is_layered};
+use super::handoff::{hand, is_layered};
 use super::housekeeping;
 use super::principal::{acting, session_of};
 use super::restoring::{Restoring, is_restored};
 use super::shared::Shared;
 use super::slot::Slot;
 use super::store::CourierSessionStore;
-use super::stream::{CourierStream, Messages, RequestStream};
+use super::stream::{CourierStream, RequestStream, Standalone, WholeStream};
 use crate::session::McpSession;
 
 /// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
@@ -49,11 +50,12 @@ use crate::session::McpSession;
 ///
 /// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry: 10`.
 /// The real stream follows, at whatever server. Python's SDK gives up after two broken streams in a row without a clean end
-/// between them.
+/// between them. The id also says what the client has: see [`SessionState::Ready`](crate::SessionState::Ready).
 ///
 /// # Mounting by hand
 /// A manager that is mounted in rmcp's own service lacks the layer of [`McpServer`](crate::McpServer). Its events are written
-/// as rmcp writes them, and a number that neither 64 bits nor an `f64` hold becomes the nearest `f64`.
+/// as rmcp writes them. rmcp's first event has the id `0` in each stream, unless its `sse_retry` is off. A number that neither
+/// 64 bits nor an `f64` hold becomes the nearest `f64`.
 pub struct CourierSessionManager<M> {
     pub(super) shared: Arc<Shared<M>>,
     kept: Once,
@@ -99,28 +101,21 @@ impl<M: SessionManager> CourierSessionManager<M> {
         ManagerError::TooManySessions { limit: self.shared.config.session_limit() }
     }
 
+    /// Opens a standalone stream, behind the event that its client says it has.
     async fn open(
         &self,
         client: Arc<ClientSession>,
-        rmcp: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
-        last_event_id: Option<&str>,
-        replaces: bool,
+        rmcp: Slot,
+        resumed: Option<EventId<'_>>,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
         // Opened first, so that the subscriber finds it there and claims the session for it.
-        let retry = self.shared.reconnect_delay();
-        // Without any id a client that saw nothing else would not come back by `resume`: rmcp's priming event has this one.
-        let slot = Slot::new(rmcp, &self.shared.epoch);
-        let messages = Messages::open(&client, slot.clone(), is_layered());
+        let stream = Standalone::open(&client, rmcp, resumed, is_layered(), self.shared.reconnect_delay());
         let stream = if is_layered() {
-            let id = last_event_id.map_or_else(|| "0".to_owned(), resumed);
-            let event = PrimingEvent { id, retry, replaces };
-            hand(|handoff| handoff.standalone = Some((event, messages)));
-            CourierStream::new(None, slot, None)
+            hand(|handoff| handoff.standalone = Some(stream));
+            CourierStream::Layered
         } else {
-            let mut first = ServerSseMessage::retry(retry);
-            first.event_id = last_event_id.map(resumed);
-            CourierStream::new(Some(first), slot, Some(messages))
+            CourierStream::Whole(WholeStream::new(stream))
         };
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
@@ -250,7 +245,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        self.open(client, rmcp, None, true).await
+        self.open(client, Slot::new(rmcp, &self.shared.epoch), None).await
     }
 
     async fn resume(
@@ -259,13 +254,13 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
-        let (came_with, last_event_id) = (&last_event_id, original(&last_event_id));
-        // Another process's id, a forged one, or rmcp's priming "0": nothing of it can be resumed here, so a fresh
-        // stream is opened. What the client has not confirmed comes from the queue.
-        let ours = self.shared.epoch.unmark(last_event_id);
-        let of_request = ours.is_some_and(|ours| ours.contains('/'));
-        if !of_request && client.decide_early_close(came_with) {
-            return Ok(ResumedStream::ClosedEarly(Some(early_close(last_event_id))));
+        let named = EventId::parse(&last_event_id);
+        // Of another process's position, or a forged one, nothing can be resumed here, so a fresh stream is opened. What the
+        // client has not confirmed comes from the queue.
+        let ours = named.position.and_then(|position| self.shared.epoch.unmark(position));
+        let of_request = !named.is_typed() && ours.is_some_and(|ours| ours.contains('/'));
+        if !of_request && client.decide_early_close(&named, &last_event_id) {
+            return Ok(ResumedStream::ClosedEarly(Some(early_close(&named))));
         }
         if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {
@@ -273,15 +268,16 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Request(RequestStream::new(rmcp, client)));
                 }
-                // rmcp repeats the event of that id, which may be a priming event.
                 Ok(rmcp) => {
-                    return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id), true).await?));
+                    let rmcp = Slot::behind(Some(ours), rmcp, &self.shared.epoch);
+                    return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?));
                 }
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(last_event_id), false).await?))
+        let rmcp = Slot::new(rmcp, &self.shared.epoch);
+        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?))
     }
 
     async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {

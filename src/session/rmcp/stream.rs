@@ -1,8 +1,13 @@
-//! The decorated streams: rmcp's own, merged with what we hand over; and that of a request, counted.
+//! [`Standalone`]: a client's standalone stream, in which rmcp's own events and the courier's are merged.
+//!
+//! The HTTP layer writes the stream, past rmcp. Without the layer rmcp does so, and [`CourierStream`] makes events of rmcp's type
+//! of everything.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::Stream;
 use rmcp::model::{
@@ -10,71 +15,145 @@ use rmcp::model::{
 };
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::client::ClientSession;
+use super::event_id::EventId;
+use super::frames::Frames;
 use super::slot::Slot;
+use super::sse;
 
-/// The messages of one standalone stream that are not rmcp's: whole JSON-RPC messages as text. Dropping them closes the
-/// stream for its session.
-pub(crate) struct Messages {
-    receiver: mpsc::Receiver<String>,
+/// Next part of a stream.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Whole events of the courier, as they go out.
+    Frames(String),
+    /// Event of rmcp, or the first one of the stream, which has no data.
+    Event(ServerSseMessage),
+}
+
+/// A standalone stream. Dropping it closes the stream for its session.
+pub(crate) struct Standalone {
     session: Arc<ClientSession>,
     number: u64,
+    frames: Arc<Frames>,
+    rmcp: Slot,
+    /// Event that goes out before all others of either side.
+    next: Option<ServerSseMessage>,
+    /// Says whose turn it is, so that neither side starves the other.
+    ours_first: bool,
 }
 
-impl Messages {
-    /// Opens a stream of a session: see [`ClientSession::open`].
-    pub(super) fn open(session: &Arc<ClientSession>, slot: Slot, is_layered: bool) -> Self {
-        let (receiver, number) = session.open(slot, is_layered);
-        Self { receiver, session: Arc::clone(session), number }
+impl Standalone {
+    /// Opens a stream of a session, behind the event that its client says it has: see [`ClientSession::open`]. The client is to
+    /// wait for `retry` before it opens its next stream.
+    pub(super) fn open(
+        session: &Arc<ClientSession>,
+        rmcp: Slot,
+        resumed: Option<EventId<'_>>,
+        is_layered: bool,
+        retry: Duration,
+    ) -> Self {
+        let (number, frames) = session.open(rmcp.clone(), resumed, is_layered);
+        let next = Some(ServerSseMessage::priming(frames.first_id(), retry));
+        Self { session: Arc::clone(session), number, frames, rmcp, next, ours_first: true }
     }
 
-    /// Polls for the next message. After the last one the stream must end: it is cut, or its session has ended.
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
-        self.receiver.poll_recv(context)
+    /// Polls for the next part; `None` where the stream must end: it is cut, or its session is over.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(Part::Event(next)));
+        }
+        self.ours_first = !self.ours_first;
+        let first = if self.ours_first { self.poll_ours(context) } else { self.poll_rmcp(context) };
+        if first.is_ready() {
+            return first;
+        }
+        if self.ours_first { self.poll_rmcp(context) } else { self.poll_ours(context) }
+    }
+
+    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+        self.frames.poll_take(context).map(|frames| frames.map(Part::Frames))
+    }
+
+    fn poll_rmcp(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+        let Some(mut event) = ready!(self.rmcp.poll_next(context)) else { return Poll::Ready(None) };
+        let before = self.frames.insert(&mut event);
+        Poll::Ready(Some(if before.is_empty() {
+            Part::Event(event)
+        } else {
+            self.next = Some(event);
+            Part::Frames(before)
+        }))
     }
 }
 
-impl std::fmt::Debug for Messages {
+impl std::fmt::Debug for Standalone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Messages").field("session", self.session.session_id()).field("number", &self.number).finish()
+        f.debug_struct("Standalone").field("session", self.session.session_id()).field("number", &self.number).finish()
     }
 }
 
-impl Drop for Messages {
+impl Drop for Standalone {
     fn drop(&mut self) {
         self.session.close(self.number);
     }
 }
 
-/// A client's standalone stream, as rmcp gets it.
-pub(super) struct CourierStream {
-    first: Option<ServerSseMessage>,
-    rmcp: Slot,
-    /// `None` where the HTTP layer has them, and merges them itself.
-    ours: Option<Messages>,
-    /// Whose turn it is, so that neither starves the other.
-    ours_first: bool,
+/// A standalone stream as rmcp gets it.
+pub(super) enum CourierStream {
+    /// The HTTP layer has it. rmcp's part of the response is comments, and the end.
+    Layered,
+    /// rmcp writes all of it.
+    Whole(WholeStream),
 }
 
-impl CourierStream {
-    pub(super) fn new(first: Option<ServerSseMessage>, rmcp: Slot, ours: Option<Messages>) -> Self {
-        Self { first, rmcp, ours, ours_first: true }
-    }
+/// A standalone stream as events of rmcp's type.
+pub(super) struct WholeStream {
+    stream: Standalone,
+    /// Events that were taken together.
+    taken: VecDeque<ServerSseMessage>,
+}
 
-    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let Some(ours) = &mut self.ours else { return Poll::Pending };
-        ours.poll_next(context).map(|text| Some(ServerSseMessage::from_message(message(&text?)?)))
+impl WholeStream {
+    pub(super) fn new(stream: Standalone) -> Self {
+        Self { stream, taken: VecDeque::new() }
     }
 }
 
-/// Reads a message for rmcp, which holds numbers of 64 bits, and any other number as the nearest `f64`.
-fn message(text: &str) -> Option<ServerJsonRpcMessage> {
-    let message: Value = serde_json::from_str(text).ok()?;
+impl Stream for WholeStream {
+    type Item = ServerSseMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(event) = self.taken.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            match ready!(self.stream.poll_next(context)) {
+                None => return Poll::Ready(None),
+                Some(Part::Event(event)) => return Poll::Ready(Some(event)),
+                Some(Part::Frames(frames)) => self.taken.extend(sse::read(&frames).filter_map(event)),
+            }
+        }
+    }
+}
+
+impl Stream for CourierStream {
+    type Item = ServerSseMessage;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Self::Layered => Poll::Pending,
+            Self::Whole(stream) => Pin::new(stream).poll_next(context),
+        }
+    }
+}
+
+/// Makes an event for rmcp, which holds numbers of 64 bits, and any other number as the nearest `f64`.
+fn event((id, data): (Option<&str>, &str)) -> Option<ServerSseMessage> {
+    let message: Value = serde_json::from_str(data).ok()?;
     let (method, params) = (message["method"].as_str()?.to_owned(), message.get("params").cloned());
     // As custom messages, whatever their method: typed, rmcp would drop the fields that it does not know.
-    Some(match message["id"].as_str() {
+    let message = match message["id"].as_str() {
         Some(id) => {
             let request = ServerRequest::CustomRequest(CustomRequest::new(method, params));
             ServerJsonRpcMessage::request(request, RequestId::String(id.into()))
@@ -83,24 +162,10 @@ fn message(text: &str) -> Option<ServerJsonRpcMessage> {
             let notification = CustomNotification::new(method, params);
             ServerJsonRpcMessage::notification(ServerNotification::CustomNotification(notification))
         }
-    })
-}
-
-impl Stream for CourierStream {
-    type Item = ServerSseMessage;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
-        }
-        self.ours_first = !self.ours_first;
-        let first = if self.ours_first { self.poll_ours(context) } else { self.rmcp.poll_next(context) };
-        // Either's end ends it: ours is cut, or rmcp's session is over.
-        if first.is_ready() {
-            return first;
-        }
-        if self.ours_first { self.rmcp.poll_next(context) } else { self.poll_ours(context) }
-    }
+    };
+    let mut event = ServerSseMessage::from_message(message);
+    event.event_id = id.map(str::to_owned);
+    Some(event)
 }
 
 /// The stream that answers a request. While it is open the session is not idle.

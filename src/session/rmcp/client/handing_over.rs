@@ -1,18 +1,19 @@
 //! Handing over to a client: messages down one stream, and their confirmation on that same one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use serde_json::Value;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::delivery::Break;
-use super::streams::OpenStream;
 use super::{ClientSession, PING};
 use crate::config::DeliveryLevel;
 use crate::question::{Answer, Question};
-use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence, SessionState};
+use crate::session::rmcp::frames::{Frames, Full};
+use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
 
 /// Returns the nonce of a ping, with 122 random bits. No other ping ever has it: a session may end and be restored in the same
 /// process, and a late answer to a ping of the ended one must confirm nothing. Nobody can guess it: news are easily forged.
@@ -33,104 +34,115 @@ fn ping_pauses(limit: Duration) -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(first), |pause| Some(*pause * PING_BACKOFF))
 }
 
-/// Stream that gets a message.
-struct Line {
-    number: u64,
-    sender: mpsc::Sender<String>,
-    is_layered: bool,
-    open: watch::Receiver<()>,
+/// Call that awaits a confirmation.
+struct Confirming<'a> {
+    session: &'a ClientSession,
+    /// Nonce of its first ping.
+    first: u128,
+    waiting: oneshot::Receiver<Result<(), Break>>,
+    /// Stream that got the messages, and the place behind them.
+    stream: u64,
+    frames: Arc<Frames>,
+    place: u64,
 }
 
-impl Line {
-    fn to(stream: &OpenStream) -> Self {
-        let OpenStream { number, sender, is_layered, open, .. } = stream;
-        Self { number: *number, sender: sender.clone(), is_layered: *is_layered, open: open.subscribe() }
+impl Drop for Confirming<'_> {
+    fn drop(&mut self) {
+        self.session.lines().delivery.forget(self.first);
     }
 }
 
 impl ClientSession {
-    /// Returns the stream for the next message: the newest.
-    fn line(&self) -> Result<Line, HandOverError> {
-        let mut lines = self.lines();
-        lines.delivery.admit().map_err(|why| self.not_ready(why))?;
-        let newest = lines.streams.newest();
-        newest.map(Line::to).ok_or_else(|| HandOverError::NotReady("no stream is open".to_owned()))
-    }
-
-    /// Waits for room in a stream, within a time, while the stream is open and no newer one is. The client may have opened a
-    /// newer stream because this one is dead, so what was sent comes again down that one.
-    async fn room<'a>(&self, line: &'a Line, limit: Duration) -> Result<mpsc::Permit<'a, String>, HandOverError> {
-        let mut open = line.open.clone();
-        tokio::select! {
-            biased;
-            room = tokio::time::timeout(limit, line.sender.reserve()) => match room {
-                Ok(Ok(room)) => Ok(room),
-                Ok(Err(_)) => Err(self.not_ready(Break::Ended)),
-                Err(_) => Err(self.cut(line.number, Break::Unread)),
-            },
-            // Nothing is ever sent: the wait ends when the stream does.
-            _ = open.changed() => Err(self.not_ready(Break::Ended)),
-            () = self.newer_than(line.number) => Err(self.not_ready(Break::Superseded)),
+    async fn send(&self, notification: &Outbound) -> Result<(), HandOverError> {
+        let mut begun = None;
+        loop {
+            let (stream, frames) = {
+                let lines = &mut *self.lines();
+                lines.delivery.admit().map_err(|why| self.not_ready(why))?;
+                let no_stream = || HandOverError::NotReady("no stream is open".to_owned());
+                let newest = lines.streams.newest().ok_or_else(no_stream)?;
+                // Without the layer the message goes through rmcp, which cannot hold every number.
+                if !newest.is_layered {
+                    let _: Value = notification
+                        .parse_params()
+                        .map_err(|error| HandOverError::Rejected(format!("the params cannot be read: {error}")))?;
+                }
+                match newest.frames.hand_over(notification) {
+                    Ok(()) => {
+                        lines.delivery.handed_over(newest.number);
+                        return Ok(());
+                    }
+                    Err(Full) => (newest.number, Arc::clone(&newest.frames)),
+                }
+            };
+            let left = self.limit.saturating_sub(begun.get_or_insert_with(Instant::now).elapsed());
+            if tokio::time::timeout(left, frames.room()).await.is_err() {
+                return Err(self.cut(stream, Break::Unread));
+            }
         }
     }
 
-    async fn send_next(&self, notification: &Outbound) -> Result<(), HandOverError> {
-        let line = self.line()?;
-        // Without the layer the message goes through rmcp, which cannot hold every number.
-        if !line.is_layered {
-            let _: Value = notification
-                .parse_params()
-                .map_err(|error| HandOverError::Rejected(format!("the params cannot be read: {error}")))?;
-        }
-        let room = self.room(&line, self.limit).await?;
-        let mut lines = self.lines();
-        lines.delivery.admit().map_err(|why| self.not_ready(why))?;
-        if lines.streams.newest().is_none_or(|newest| newest.number != line.number) {
-            return Err(self.not_ready(Break::Superseded));
-        }
-        lines.delivery.handed_over(line.number);
-        room.send(notification.to_json());
-        Ok(())
-    }
-
-    /// Has a ping, and what was sent before it, confirmed.
-    async fn ping(&self) -> Result<(), HandOverError> {
+    /// Has a ping, and so what was sent before it, confirmed.
+    async fn await_answer(&self, confirming: &mut Confirming<'_>) -> Result<(), HandOverError> {
         // All of it has the time of one call, behind which the caller would drop this half-way.
         let begun = Instant::now();
-        let left = || self.limit.saturating_sub(begun.elapsed());
-        let (mut confirming, mut line) = self.begin_to_confirm()?;
-        let mut nonce = confirming.first;
         for pause in ping_pauses(self.limit) {
-            let id = format!("{PING}{}:{nonce}", self.process);
-            let ping = json!({"jsonrpc": "2.0", "id": id, "method": "ping"}).to_string();
-            self.room(&line, left()).await?.send(ping);
-            let is_last = pause >= left();
-            match tokio::time::timeout(pause.min(left()), &mut confirming.waiting).await {
-                Ok(Ok(confirmed)) => return confirmed.map_err(|why| self.not_ready(why)),
-                Err(_) if is_last => return Err(self.cut(line.number, Break::Unanswered)),
-                Err(_) => {}
-                // The same as where it is answered by none.
-                Ok(Err(_)) => break,
-            }
-            nonce = self::nonce();
-            let mut lines = self.lines();
-            let stream = lines.delivery.ping_again(confirming.first, nonce);
-            match lines.streams.newest().filter(|newest| Some(newest.number) == stream) {
-                Some(stream) => line = Line::to(stream),
-                None => continue,
+            let left = self.limit.saturating_sub(begun.elapsed());
+            match tokio::time::timeout(pause.min(left), &mut confirming.waiting).await {
+                Ok(answered) => return self.outcome(answered),
+                Err(_) if pause >= left => break,
+                Err(_) => self.ping_again(confirming.first),
             }
         }
-        Err(self.not_ready(Break::Ended))
+        Err(self.cut(confirming.stream, Break::Unanswered))
     }
 
-    fn begin_to_confirm(&self) -> Result<(Confirming<'_>, Line), HandOverError> {
+    /// Waits until the reader of the stream has taken all that was sent.
+    async fn await_reader(&self, confirming: &mut Confirming<'_>) -> Result<(), HandOverError> {
+        let Confirming { first, waiting, stream, frames, place, .. } = confirming;
+        let taken = async {
+            tokio::select! {
+                // Biased: what is dropped is not taken.
+                biased;
+                broken = waiting => self.outcome(broken),
+                () = frames.taken(*place) => {
+                    self.confirmed(*first);
+                    Ok(())
+                }
+            }
+        };
+        match tokio::time::timeout(self.limit, taken).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.cut(*stream, Break::Unread)),
+        }
+    }
+
+    /// Begins to await a confirmation of all that was handed over before, and has the reader of the stream take it.
+    fn begin_to_confirm(&self) -> Result<Confirming<'_>, HandOverError> {
         let (first, (waiter, waiting)) = (nonce(), oneshot::channel());
-        let mut lines = self.lines();
-        let stream = lines.delivery.confirm(first, waiter).map_err(|why| self.not_ready(why))?;
+        let lines = &mut *self.lines();
+        let confirmed = lines.delivery.confirm(first, waiter);
+        let stream = confirmed.map_err(|why| self.not_ready(why))?;
         let newest = lines.streams.newest().filter(|newest| newest.number == stream);
-        let line = newest.map(Line::to).ok_or_else(|| self.not_ready(Break::Ended))?;
-        drop(lines);
-        Ok((Confirming { session: self, first, waiting }, line))
+        let frames = Arc::clone(&newest.ok_or_else(|| self.not_ready(Break::Ended))?.frames);
+        let place = match self.level {
+            DeliveryLevel::Confirmed => frames.ping(&self.ping(first)),
+            DeliveryLevel::Pulled => frames.flush(),
+        };
+        Ok(Confirming { session: self, first, waiting, stream, frames, place })
+    }
+
+    fn ping_again(&self, first: u128) {
+        let nonce = nonce();
+        let lines = &mut *self.lines();
+        let stream = lines.delivery.ping_again(first, nonce);
+        if let Some(newest) = lines.streams.newest().filter(|newest| Some(newest.number) == stream) {
+            newest.frames.ping(&self.ping(nonce));
+        }
+    }
+
+    fn ping(&self, nonce: u128) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":"{PING}{}:{nonce}","method":"ping"}}"#, self.process)
     }
 
     /// Confirms what was handed over before a ping that the client has answered.
@@ -142,25 +154,8 @@ impl ClientSession {
         }
     }
 
-    async fn pulled(&self) -> Result<(), HandOverError> {
-        let (confirming, line) = self.begin_to_confirm()?;
-        // Room in a channel of capacity 1 says that the last one is out.
-        let room = self.room(&line, self.limit).await?;
-        drop(room);
-        self.confirmed(confirming.first);
-        Ok(())
-    }
-
-    /// Ends when the client has a stream that is newer than this.
-    async fn newer_than(&self, number: u64) {
-        let mut presence = self.presence.presence();
-        loop {
-            let seen = presence.now();
-            if matches!(seen, SessionState::Ready { opened, .. } if opened > number) {
-                return;
-            }
-            presence.changed_from(seen).await;
-        }
+    fn outcome(&self, answered: Result<Result<(), Break>, oneshot::error::RecvError>) -> Result<(), HandOverError> {
+        answered.unwrap_or(Err(Break::Ended)).map_err(|why| self.not_ready(why))
     }
 
     fn not_ready(&self, why: Break) -> HandOverError {
@@ -179,20 +174,6 @@ impl ClientSession {
     }
 }
 
-/// Call that awaits a confirmation.
-struct Confirming<'a> {
-    session: &'a ClientSession,
-    /// Nonce of its first ping.
-    first: u128,
-    waiting: oneshot::Receiver<Result<(), Break>>,
-}
-
-impl Drop for Confirming<'_> {
-    fn drop(&mut self) {
-        self.session.lines().delivery.forget(self.first);
-    }
-}
-
 #[async_trait]
 impl McpSession for ClientSession {
     async fn elicit(&self, question: &Question) -> Result<Answer, AskError> {
@@ -200,13 +181,14 @@ impl McpSession for ClientSession {
     }
 
     async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
-        self.send_next(notification).await
+        self.send(notification).await
     }
 
     async fn confirm(&self) -> Result<(), HandOverError> {
+        let mut confirming = self.begin_to_confirm()?;
         match self.level {
-            DeliveryLevel::Confirmed => self.ping().await,
-            DeliveryLevel::Pulled => self.pulled().await,
+            DeliveryLevel::Confirmed => self.await_answer(&mut confirming).await,
+            DeliveryLevel::Pulled => self.await_reader(&mut confirming).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Questions to a client's user, and what the client answers to anything of ours.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rmcp::model::{ClientJsonRpcMessage, RequestId};
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::{ClientSession, PING};
 use crate::backend::ProcessId;
 use crate::question::{Answer, Elicitation, Question};
 use crate::session::AskError;
+use crate::session::rmcp::frames::Full;
 
 /// Questions that the client is asked now, by their ids: the stream that each went down, and who waits for the answer.
 #[derive(Debug, Default)]
@@ -85,7 +87,6 @@ impl ClientSession {
     /// one may be long dead, and nothing say so.
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
         let away = || AskError::NotReady("no stream is open".to_owned());
-        let left = || AskError::NotReady("its stream has ended, or the client has a newer one".to_owned());
         let id = &question.request_id;
         let modes = self.modes();
         let allowed = match question.elicitation {
@@ -96,23 +97,29 @@ impl ClientSession {
             let why = "the client has not declared this mode of elicitation";
             return Err(AskError::Impossible(why.to_owned()));
         }
-        let (answered, mut answer) = oneshot::channel();
-        let sender = {
-            let lines = &mut *self.lines();
-            let newest = lines.streams.newest().ok_or_else(away)?;
-            lines.questions.0.insert(id.clone(), (newest.number, answered));
-            newest.sender.clone()
-        };
-        let _asked = Asked { session: self, id };
         let (json_rpc_id, params) = (Question::json_rpc_id(id), question.to_params());
         let message = json!({"jsonrpc": "2.0", "id": json_rpc_id, "method": "elicitation/create", "params": params});
-        tokio::select! {
-            // The sender is dropped where the stream is lost, and where the same question is asked again: whoever asks looks.
-            biased;
-            answer = &mut answer => return answer.map_err(|_| left()),
-            sent = sender.send(message.to_string()) => sent.map_err(|_| left())?,
-        }
-        answer.await.map_err(|_| left())
+        let message = message.to_string();
+        let answer = loop {
+            let frames = {
+                let lines = &mut *self.lines();
+                let newest = lines.streams.newest().ok_or_else(away)?;
+                match newest.frames.request(&message) {
+                    Ok(()) => {
+                        let (answered, answer) = oneshot::channel();
+                        lines.questions.0.insert(id.clone(), (newest.number, answered));
+                        break answer;
+                    }
+                    Err(Full) => Arc::clone(&newest.frames),
+                }
+            };
+            frames.room().await;
+        };
+        let _asked = Asked { session: self, id };
+        // The sender is dropped where the stream is lost, and where the same question is asked again: whoever asks looks.
+        answer.await.map_err(|_| {
+            AskError::NotReady("its stream has ended, or the client has a newer one, or it is asked again".to_owned())
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! [`Streams`]: the open streams of one client.
 
-use tokio::sync::{mpsc, watch};
+use std::sync::Arc;
 
+use crate::session::rmcp::event_id::EventIds;
+use crate::session::rmcp::frames::Frames;
 use crate::session::rmcp::slot::Slot;
 
 /// Open streams of a client.
@@ -16,27 +18,27 @@ pub(super) struct Streams {
 /// One open stream.
 pub(super) struct OpenStream {
     pub(super) number: u64,
-    pub(super) sender: mpsc::Sender<String>,
+    /// Events of the courier that wait for the stream's reader.
+    pub(super) frames: Arc<Frames>,
     /// The HTTP layer writes the messages, as the text that they are.
     pub(super) is_layered: bool,
     /// rmcp's own stream, to be dropped when ours is cut, even while nobody polls it.
-    pub(super) slot: Slot,
-    /// Dropped with this, which tells whoever waits for the client.
-    pub(super) open: watch::Sender<()>,
+    slot: Slot,
 }
 
 impl Streams {
-    /// Opens a stream, which is the newest then. Returns its messages and its number.
-    pub(super) fn open(&mut self, slot: Slot, is_layered: bool) -> (mpsc::Receiver<String>, u64) {
-        // Capacity 1: what is in here may still be lost with the stream, and comes again; more would come again too.
-        let (sender, receiver) = mpsc::channel(1);
+    /// Opens a stream, which is the newest then. What the one before has not been read of is dropped.
+    pub(super) fn open(&mut self, slot: Slot, ids: EventIds, is_layered: bool) -> &OpenStream {
+        if let Some(superseded) = self.open.last() {
+            superseded.frames.discard();
+        }
         self.opened += 1;
-        let (number, open) = (self.opened, watch::Sender::new(()));
-        self.open.push(OpenStream { number, sender, is_layered, slot, open });
-        (receiver, number)
+        let (number, frames) = (self.opened, Arc::new(Frames::new(ids)));
+        self.open.push(OpenStream { number, frames, is_layered, slot });
+        &self.open[self.open.len() - 1]
     }
 
-    /// Removes a stream, if it is open.
+    /// Removes a stream, if it is open, to be [closed](OpenStream::close).
     pub(super) fn remove(&mut self, number: u64) -> Option<OpenStream> {
         let at = self.open.iter().position(|stream| stream.number == number)?;
         Some(self.open.remove(at))
@@ -54,5 +56,14 @@ impl Streams {
 
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+}
+
+impl OpenStream {
+    /// Ends the stream.
+    pub(super) fn close(self) {
+        self.frames.close();
+        // rmcp's worker waits for a reader of its own stream: without one it goes on.
+        self.slot.clear();
     }
 }

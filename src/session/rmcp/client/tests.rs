@@ -8,17 +8,20 @@ use super::*;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
-use crate::session::rmcp::stream::{CourierStream, Messages};
+use crate::session::rmcp::stream::{Standalone, WholeStream};
 use crate::session::{AskError, HandOverError, McpSession, Outbound};
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
 fn client(config: &Config) -> Arc<ClientSession> {
     Arc::new(ClientSession::new(config, SessionId::new("s").unwrap(), ProcessId::new()))
 }
 
-fn open(session: &Arc<ClientSession>) -> CourierStream {
+fn open(session: &Arc<ClientSession>) -> WholeStream {
     let slot = Slot::new(stream::pending(), &Epoch::new());
-    let messages = Messages::open(session, slot.clone(), false);
-    CourierStream::new(None, slot, Some(messages))
+    let mut stream = WholeStream::new(Standalone::open(session, slot, None, false, Duration::from_secs(3)));
+    let first = stream.next().now_or_never().unwrap().unwrap();
+    assert!(first.message.is_none() && first.event_id.is_some());
+    stream
 }
 
 async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
@@ -32,8 +35,13 @@ async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), H
     session.hand_over(&outbound).await
 }
 
+/// Params that fill a stream.
+fn large() -> String {
+    format!(r#"{{"x":"{}"}}"#, "x".repeat(100_000))
+}
+
 #[tokio::test]
-async fn what_an_older_batch_left_in_a_stream_does_not_count_as_pulled_for_the_next() {
+async fn what_an_older_stream_was_not_read_of_goes_down_the_next_alone_and_is_confirmed_there() {
     let config = Config::builder().delivery_level(DeliveryLevel::Pulled).build().unwrap();
     let session = client(&config);
     let mut older = open(&session);
@@ -43,28 +51,66 @@ async fn what_an_older_batch_left_in_a_stream_does_not_count_as_pulled_for_the_n
     hand_over(&session).await.unwrap_err();
     session.confirm().await.unwrap_err();
     drop(newer);
-    // The older one goes on, with that first one still in it.
-    {
-        let next = hand_over(&session);
-        tokio::pin!(next);
-        assert!((&mut next).now_or_never().is_none(), "the channel is full");
-        older.next().await.unwrap();
-        next.await.unwrap();
-    }
+    // The older one goes on, without that first one.
+    hand_over(&session).await.unwrap();
     let confirmed = session.confirm();
     tokio::pin!(confirmed);
-    assert!((&mut confirmed).now_or_never().is_none(), "nobody has pulled the second");
+    assert!((&mut confirmed).now_or_never().is_none(), "nobody has pulled it");
     older.next().await.unwrap();
     confirmed.await.unwrap();
+    assert!(older.next().now_or_never().is_none(), "it was the only one");
 }
 
-/// Confirms what was handed over, as a client does that answers a ping at the end of this stream.
-async fn confirm(session: &ClientSession, stream: &mut CourierStream) -> Result<(), HandOverError> {
+#[tokio::test]
+async fn several_confirmations_are_awaited_at_once_and_the_last_ones_answer_is_enough() {
+    let session = client(&Config::default());
+    let mut stream = open(&session);
+    hand_over(&session).await.unwrap();
+    let mut first = session.confirm();
+    assert!((&mut first).now_or_never().is_none());
+    hand_over(&session).await.unwrap();
+    confirm(&session, &mut stream, 2).await.unwrap();
+    first.await.unwrap();
+    // A newer stream breaks all of them.
+    hand_over(&session).await.unwrap();
+    let mut first = session.confirm();
+    assert!((&mut first).now_or_never().is_none());
+    hand_over(&session).await.unwrap();
+    let mut second = session.confirm();
+    assert!((&mut second).now_or_never().is_none());
+    let mut newer = open(&session);
+    first.await.unwrap_err();
+    hand_over(&session).await.unwrap_err();
+    second.await.unwrap_err();
+    hand_over(&session).await.unwrap();
+    confirm(&session, &mut newer, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ping_is_behind_what_was_handed_over_before_even_where_the_stream_is_full() {
+    let session = client(&Config::default());
+    let mut stream = open(&session);
+    hand_over_params(&session, &large()).await.unwrap();
+    let mut confirmed = session.confirm();
+    assert!((&mut confirmed).now_or_never().is_none());
+    let mut next = Box::pin(hand_over(&session));
+    assert!((&mut next).now_or_never().is_none(), "there is no room");
+    let methods = |event: Option<ServerSseMessage>| {
+        serde_json::to_value(&*event.unwrap().message.unwrap()).unwrap()["method"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(methods(stream.next().await), "notifications/x");
+    assert_eq!(methods(stream.next().await), "ping");
+    next.await.unwrap();
+}
+
+/// Confirms what was handed over, as a client does that answers the last of so many pings on this stream.
+async fn confirm(session: &ClientSession, stream: &mut WholeStream, mut pings: usize) -> Result<(), HandOverError> {
     let answer = async {
         loop {
             let message = stream.next().await.unwrap().message.unwrap();
             let message = serde_json::to_value(&*message).unwrap();
-            if message["method"] == "ping" {
+            pings -= usize::from(message["method"] == "ping");
+            if pings == 0 {
                 let pong = serde_json::json!({"jsonrpc": "2.0", "id": message["id"], "result": {}});
                 session.answered(&serde_json::from_value(pong).unwrap());
                 return std::future::pending::<()>().await;
@@ -85,46 +131,44 @@ async fn a_rejected_message_does_not_keep_later_ones_from_a_newer_stream() {
     assert!(matches!(rejected, Err(HandOverError::Rejected(_))), "{rejected:?}");
     let mut newer = open(&session);
     hand_over(&session).await.unwrap();
-    confirm(&session, &mut newer).await.unwrap();
+    confirm(&session, &mut newer, 1).await.unwrap();
     assert!(older.next().now_or_never().is_none(), "it gets nothing");
     // What was sent before a rejected one is confirmed, and on its own stream.
     hand_over(&session).await.unwrap();
     hand_over_params(&session, "[1E400]").await.unwrap_err();
-    confirm(&session, &mut newer).await.unwrap();
+    confirm(&session, &mut newer, 1).await.unwrap();
     hand_over(&session).await.unwrap();
     hand_over_params(&session, "[1E400]").await.unwrap_err();
     let mut newest = open(&session);
-    confirm(&session, &mut newest).now_or_never().unwrap().unwrap_err();
+    confirm(&session, &mut newest, 1).now_or_never().unwrap().unwrap_err();
     hand_over(&session).await.unwrap();
-    confirm(&session, &mut newest).await.unwrap();
+    confirm(&session, &mut newest, 1).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_call_that_is_dropped_does_not_keep_later_ones_from_a_newer_stream() {
     let session = client(&Config::default());
-    let mut older = open(&session);
+    let _older = open(&session);
     hand_over(&session).await.unwrap();
-    older.next().await.unwrap();
     assert!(session.confirm().now_or_never().is_none(), "it waits for the answer to a ping");
     let mut newer = open(&session);
     hand_over(&session).await.unwrap();
-    confirm(&session, &mut newer).await.unwrap();
+    confirm(&session, &mut newer, 1).await.unwrap();
     // Dropped while it waits for room, behind another of its batch.
-    hand_over(&session).await.unwrap();
+    hand_over_params(&session, &large()).await.unwrap();
     assert!(hand_over(&session).now_or_never().is_none());
     let mut newest = open(&session);
     // Nobody asks for a confirmation of the first: the caller is gone. One failure says so to a caller who is not.
     hand_over(&session).await.unwrap_err();
     hand_over(&session).await.unwrap();
-    confirm(&session, &mut newest).await.unwrap();
+    confirm(&session, &mut newest, 1).await.unwrap();
 }
 
 #[tokio::test]
 async fn forged_news_and_pings_of_earlier_versions_confirm_nothing() {
     let session = client(&Config::default());
-    let mut stream = open(&session);
+    let _stream = open(&session);
     hand_over(&session).await.unwrap();
-    stream.next().await.unwrap();
     let confirmed = session.confirm();
     tokio::pin!(confirmed);
     assert!((&mut confirmed).now_or_never().is_none());

@@ -1,0 +1,227 @@
+//! [`Frames`]: the events that wait to be written into one stream, as the bytes that go out.
+
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use tokio::sync::Notify;
+
+use super::event_id::EventIds;
+use super::sse;
+use crate::lock::lock;
+use crate::session::{MessageId, Outbound};
+
+/// Number of bytes from which on a stream takes no more messages until its reader has taken these. One message more may be in.
+const CAPACITY: usize = 64 * 1024;
+
+/// Events of the courier that wait for the reader of a stream.
+///
+/// Messages are written here without waking the reader: [`flush`](Self::flush), a ping, a question and a full buffer do so,
+/// and then the reader takes all of them at once. A buffer takes memory only while something is in it.
+#[derive(Debug)]
+pub(super) struct Frames {
+    buffer: Mutex<Buffer>,
+    /// Wakes whoever waits for room, or for the reader.
+    moved: Notify,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    /// Whole events.
+    text: String,
+    ids: EventIds,
+    /// Newest message of what the reader has taken, or of what the stream resumed.
+    taken: Option<MessageId>,
+    /// Number of bytes that were ever written.
+    written: u64,
+    /// Length of what was taken last: what comes next is likely to be as long.
+    last: usize,
+    /// The reader is to take what is in.
+    is_flushed: bool,
+    /// The stream must end.
+    is_closed: bool,
+    reader: Option<Waker>,
+}
+
+/// The buffer of a stream is full.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Frames {
+    pub(super) fn new(ids: EventIds) -> Self {
+        let taken = ids.received();
+        let buffer = Buffer {
+            text: String::new(),
+            ids,
+            taken,
+            written: 0,
+            last: 0,
+            is_flushed: false,
+            is_closed: false,
+            reader: None,
+        };
+        Self { buffer: Mutex::new(buffer), moved: Notify::new() }
+    }
+
+    /// Writes a message, whose id names it as the newest from here on.
+    pub(super) fn hand_over(&self, notification: &Outbound) -> Result<(), Full> {
+        let mut buffer = self.room_in()?;
+        if notification.message_id.is_some() {
+            buffer.ids.set_received(notification.message_id);
+        }
+        let needed = notification.params.get().len() + 256;
+        buffer.write(needed, |text, ids| sse::push_notification(text, &ids.next(), notification));
+        Ok(())
+    }
+
+    /// Writes a request of the courier's, and has it taken at once.
+    pub(super) fn request(&self, json: &str) -> Result<(), Full> {
+        let buffer = self.room_in()?;
+        self.write_request(buffer, json);
+        Ok(())
+    }
+
+    /// Writes a ping, which has room in any case, behind all messages, and has all of it taken. Returns the place behind it.
+    pub(super) fn ping(&self, json: &str) -> u64 {
+        self.write_request(self.buffer(), json)
+    }
+
+    /// Has the reader take what is in. Returns the place behind that, for [`taken`](Self::taken).
+    pub(super) fn flush(&self) -> u64 {
+        flush(self.buffer())
+    }
+
+    /// Waits until there is room, or the stream must end.
+    pub(super) async fn room(&self) {
+        self.until(|buffer| buffer.is_closed || buffer.text.len() < CAPACITY).await;
+    }
+
+    /// Waits until the reader has taken all before a place, or the stream must end.
+    pub(super) async fn taken(&self, place: u64) {
+        self.until(|buffer| buffer.is_closed || buffer.written - buffer.text.len() as u64 >= place).await;
+    }
+
+    /// Drops what the reader has not taken: the client has a newer stream, which gets it.
+    pub(super) fn discard(&self) {
+        let mut buffer = self.buffer();
+        buffer.text = String::new();
+        buffer.is_flushed = false;
+        let taken = buffer.taken;
+        buffer.ids.set_received(taken);
+        drop(buffer);
+        self.moved.notify_waiters();
+    }
+
+    /// Has the stream end at once. What is not confirmed comes again.
+    pub(super) fn close(&self) {
+        let mut buffer = self.buffer();
+        (buffer.text, buffer.is_closed) = (String::new(), true);
+        let reader = buffer.reader.take();
+        drop(buffer);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        self.moved.notify_waiters();
+    }
+
+    /// Returns the id of the stream's first event, which has no data.
+    pub(super) fn first_id(&self) -> String {
+        self.buffer().ids.next().to_string()
+    }
+
+    /// Polls for what is flushed; `None` where the stream must end.
+    pub(super) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let mut buffer = self.buffer();
+        if buffer.is_closed {
+            return Poll::Ready(None);
+        }
+        if !buffer.is_flushed {
+            buffer.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let text = buffer.take();
+        drop(buffer);
+        self.moved.notify_waiters();
+        Poll::Ready(Some(text))
+    }
+
+    /// Gives an event of rmcp its id. Returns what must be written before the event, flushed or not: the id names that too.
+    pub(super) fn insert(&self, event: &mut ServerSseMessage) -> String {
+        let mut buffer = self.buffer();
+        let before = buffer.take();
+        if let Some(position) = &event.event_id {
+            buffer.ids.set_position(position);
+            event.event_id = Some(buffer.ids.next().to_string());
+        }
+        drop(buffer);
+        self.moved.notify_waiters();
+        before
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        lock(&self.buffer)
+    }
+
+    /// Returns the buffer if there is room in it; else has the reader make room.
+    fn room_in(&self) -> Result<MutexGuard<'_, Buffer>, Full> {
+        let buffer = self.buffer();
+        if buffer.text.len() < CAPACITY {
+            return Ok(buffer);
+        }
+        flush(buffer);
+        Err(Full)
+    }
+
+    fn write_request(&self, mut buffer: MutexGuard<'_, Buffer>, json: &str) -> u64 {
+        // No id of its own: a reader of the stream keeps the last one.
+        buffer.write(json.len() + 64, |text, _| sse::push_request(text, json));
+        flush(buffer)
+    }
+
+    async fn until(&self, is_so: impl Fn(&Buffer) -> bool) {
+        loop {
+            let mut moved = std::pin::pin!(self.moved.notified());
+            // Before the look, so that no move behind it is missed.
+            moved.as_mut().enable();
+            if is_so(&self.buffer()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+}
+
+impl Buffer {
+    fn write(&mut self, needed: usize, write: impl FnOnce(&mut String, &mut EventIds)) {
+        if self.text.capacity() == 0 {
+            self.text.reserve(needed.max(self.last));
+        }
+        let before = self.text.len();
+        write(&mut self.text, &mut self.ids);
+        self.written += (self.text.len() - before) as u64;
+    }
+
+    fn take(&mut self) -> String {
+        self.is_flushed = false;
+        if !self.text.is_empty() {
+            self.last = self.text.len().min(CAPACITY);
+        }
+        self.taken = self.ids.received();
+        std::mem::take(&mut self.text)
+    }
+}
+
+/// Has the reader take what is in. Returns the place behind that.
+fn flush(mut buffer: MutexGuard<'_, Buffer>) -> u64 {
+    let place = buffer.written;
+    let reader = if buffer.text.is_empty() { None } else { buffer.reader.take() };
+    buffer.is_flushed |= !buffer.text.is_empty();
+    drop(buffer);
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests;

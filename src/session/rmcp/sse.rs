@@ -1,0 +1,94 @@
+//! Framing of server-sent events.
+//!
+//! ```text
+//!   event: message
+//!   id: …
+//!   data: {…}
+//! ```
+
+use std::fmt::{Display, Write};
+
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+
+use super::escape::{Escaper, SEPARATORS};
+use crate::json;
+use crate::session::Outbound;
+
+/// Appends the event of a notification.
+pub(super) fn push_notification(out: &mut String, id: &impl Display, notification: &Outbound) {
+    push_message(out, Some(id), |out| {
+        out.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
+        json::push_string(out, &notification.method);
+        out.push_str(",\"params\":");
+        out.push_str(notification.params.get());
+        out.push('}');
+    });
+}
+
+/// Appends the event of a request that has no id of its own. The JSON must be on one line.
+pub(super) fn push_request(out: &mut String, json: &str) {
+    push_message(out, None::<&str>, |out| out.push_str(json));
+}
+
+/// Appends an event of rmcp.
+pub(crate) fn push_event(out: &mut String, event: &ServerSseMessage) {
+    let id = event.event_id.as_ref();
+    match &event.message {
+        Some(message) => match serde_json::to_string(&**message) {
+            Ok(json) => push_message(out, id, |out| out.push_str(&json)),
+            Err(error) => tracing::error!(%error, "writing a message of the server failed; the client does not get it"),
+        },
+        None => {
+            out.push_str("data: \n");
+            push_id(out, id);
+            if let Some(retry) = event.retry {
+                push_line(out, "retry", &retry.as_millis());
+            }
+            out.push('\n');
+        }
+    }
+}
+
+/// Reads events of messages back, as the functions above wrote them. Returns the id, if there is one, and the data of each.
+pub(super) fn read(events: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
+    events.split_terminator("\n\n").map(|event| {
+        let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+        (field("id: "), field("data: ").unwrap_or_default())
+    })
+}
+
+fn push_message(out: &mut String, id: Option<impl Display>, push_data: impl FnOnce(&mut String)) {
+    // Some readers need the name.
+    out.push_str("event: message\n");
+    push_id(out, id);
+    out.push_str("data: ");
+    let at = out.len();
+    push_data(out);
+    escape(out, at);
+    out.push_str("\n\n");
+}
+
+fn push_id(out: &mut String, id: Option<impl Display>) {
+    if let Some(id) = id {
+        push_line(out, "id", &id);
+    }
+}
+
+fn push_line(out: &mut String, name: &str, value: &dyn Display) {
+    // Writing to a text cannot fail.
+    let _ = writeln!(out, "{name}: {value}");
+}
+
+/// Escapes line separators behind a place. Most texts have none, and stay where they are.
+fn escape(out: &mut String, at: usize) {
+    let text = &out[at..];
+    if text.is_ascii() || !text.contains(SEPARATORS) {
+        return;
+    }
+    let (text, mut escaped, mut escaper) = (out.split_off(at), Vec::new(), Escaper::default());
+    escaper.push(text.as_bytes(), &mut escaped);
+    out.push_str(&String::from_utf8_lossy(&escaped));
+}
+
+#[cfg(test)]
+mod tests;
