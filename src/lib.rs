@@ -146,6 +146,11 @@ pub mod testing {
             envelope.outbound().clone()
         }
 
+        /// Returns a notification as it is queued anew, as when its dead letter is redriven.
+        pub fn again(envelope: &Envelope, default_time_to_live: std::time::Duration) -> Option<Draft> {
+            envelope.again(default_time_to_live)
+        }
+
         /// Gives a notification another id, also in its params.
         pub fn set_id(envelope: &mut Envelope, id: crate::NotificationId) {
             envelope.set_id(id);

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use mcp_courier::DiscardReason;
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier::testing::subscription::Delivered;
 
-use super::messages::Kind;
+use super::messages::{Kind, Queued};
+use super::resuming::Resuming;
 use super::scheduler::Time;
 use super::settings::Settings;
-use super::world::OwnerId;
+use super::world::{OwnerId, StreamId};
 
 /// A broken guarantee.
 #[derive(Debug, Clone)]
@@ -23,10 +25,9 @@ pub(crate) struct Violation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Pushed,
-    /// A command of this owner, which acknowledged so many messages.
+    /// A command of this owner.
     Command {
         owner: OwnerId,
-        acknowledged: usize,
     },
     RanOut,
     /// Redis forgot: a flush, or a failover to an older state.
@@ -53,8 +54,17 @@ pub(crate) struct Message {
     /// Earliest and latest time of its expiry by the queue's clock; the two differ where its producer's clock decides.
     expires: (Timestamp, Timestamp),
     pub(crate) queued_at: Time,
+    /// Queue's time of its last push.
+    pub(crate) pushed_at: u64,
     sent: Vec<(OwnerId, Known)>,
+    /// Number of times that its client has received it.
     pub(crate) received: u32,
+    /// The client has received it since it was queued, or redriven.
+    pub(crate) has_arrived: bool,
+    /// The session took it once, and said that the attempt failed.
+    pub(crate) failed_late: bool,
+    /// What was wrong with it is no more: it is redriven.
+    pub(crate) is_cured: bool,
     failures: u32,
     pub(crate) discarded: Option<DiscardReason>,
     /// Number of times that Redis lost it, or brought it back.
@@ -72,7 +82,7 @@ struct Tenure {
     /// Moment at which its process heard that it is displaced.
     told: Option<Time>,
     /// What it sent and the queue still has.
-    outstanding: BTreeSet<usize>,
+    outstanding: BTreeSet<Queued>,
 }
 
 /// What is known of a hand-over when its message goes out.
@@ -96,10 +106,11 @@ pub(crate) enum Hears {
 pub(crate) struct Checker {
     pub(crate) violation: Option<Violation>,
     pub(crate) messages: Vec<Message>,
-    /// Numbers of the messages in each queue, the oldest first.
-    pub(crate) queues: Vec<Vec<usize>>,
+    /// Messages in each queue, the oldest first.
+    pub(crate) queues: Vec<Vec<Queued>>,
     /// Newest message that each client has received, by its order.
     newest: Vec<Option<u64>>,
+    pub(crate) resuming: Resuming,
     tenures: BTreeMap<OwnerId, Tenure>,
     holders: Vec<Option<OwnerId>>,
     pushed: u64,
@@ -120,6 +131,7 @@ impl Checker {
             messages: Vec::new(),
             queues: vec![Vec::new(); sessions],
             newest: vec![None; sessions],
+            resuming: Resuming::default(),
             tenures: BTreeMap::new(),
             holders: vec![None; sessions],
             pushed: 0,
@@ -146,8 +158,12 @@ impl Checker {
             copies: 0,
             expires: (Timestamp(0), Timestamp(0)),
             queued_at: Time(0),
+            pushed_at: 0,
             sent: Vec::new(),
             received: 0,
+            has_arrived: false,
+            failed_late: false,
+            is_cured: false,
             failures: 0,
             discarded: None,
             forgotten: 0,
@@ -156,20 +172,44 @@ impl Checker {
         self.messages.len() - 1
     }
 
-    pub(crate) fn queued(&mut self, n: usize, now: Time, expires: (Timestamp, Timestamp)) {
+    /// Sees a push reach the queue. `at` is the queue's time, where the message has it.
+    pub(crate) fn queued(&mut self, n: usize, now: Time, at: Option<u64>, expires: (Timestamp, Timestamp)) {
+        self.resuming.queued(Queued { n, at }, self.pushed);
         let message = &mut self.messages[n];
+        message.pushed_at = at.unwrap_or_default();
         message.copies += 1;
         if message.order.is_none() {
             message.queued_at = now;
             message.expires = expires;
         }
-        message.expires.1 = message.expires.1.max(expires.1);
+        // Each copy has its own, and the queue's clock may jump between them.
+        message.expires = (message.expires.0.min(expires.0), message.expires.1.max(expires.1));
         message.order.get_or_insert(self.pushed);
         self.pushed += 1;
     }
 
+    /// Sees a dead letter be queued again.
+    pub(crate) fn redriven(
+        &mut self,
+        n: usize,
+        now: Time,
+        clock: Timestamp,
+        life: Duration,
+        is_alone: bool,
+        is_cured: bool,
+    ) {
+        let message = &mut self.messages[n];
+        message.is_cured |= is_cured;
+        // Where a copy of it is queued too, one may be skipped for the other.
+        if is_alone && message.copies == 1 {
+            (message.discarded, message.has_arrived) = (None, false);
+        }
+        let until = clock.plus(life);
+        self.queued(n, now, Some(clock.0 as u64), (until, until));
+    }
+
     /// Sees what is in a queue now. `clock` is the queue's; `is_owned` says whether anyone has the lease.
-    pub(crate) fn queue_is(&mut self, session: usize, now: Vec<usize>, cause: Cause, clock: Timestamp) {
+    pub(crate) fn queue_is(&mut self, session: usize, now: Vec<Queued>, cause: Cause, clock: Timestamp) {
         let before = std::mem::replace(&mut self.queues[session], now.clone());
         let mut left = now;
         let mut removed = Vec::new();
@@ -179,14 +219,18 @@ impl Checker {
                 None => removed.push(n),
             }
         }
-        for n in left.iter().filter(|_| cause == Cause::Forgot) {
-            self.messages[*n].forgotten += 1;
-        }
-        for n in removed {
-            for tenure in self.tenures.values_mut() {
-                tenure.outstanding.remove(&n);
+        if cause == Cause::Forgot {
+            self.resuming.forgot(session);
+            for queued in &left {
+                self.messages[queued.n].forgotten += 1;
             }
-            let Message { expires, received, discarded, .. } = &self.messages[n];
+        }
+        for queued in removed {
+            for tenure in self.tenures.values_mut() {
+                tenure.outstanding.remove(&queued);
+            }
+            let n = queued.n;
+            let Message { expires, has_arrived, discarded, .. } = &self.messages[n];
             match cause {
                 Cause::Forgot => self.messages[n].forgotten += 1,
                 // FastMCP sets a life of its own for the whole queue.
@@ -194,12 +238,28 @@ impl Checker {
                     self.fail("G5", session, format!("#{n} ran out with its queue before its time"));
                 }
                 Cause::RanOut => self.messages[n].ran_out = true,
-                Cause::Command { owner, .. } if *received == 0 && discarded.is_none() => {
-                    let text = format!("#{n} was removed by o{}, and nobody has received or discarded it", owner.0);
-                    self.fail("G2", session, text);
+                Cause::Command { owner } if !has_arrived && discarded.is_none() => {
+                    if !self.resuming.is_forged(session, n) {
+                        let text = format!("#{n} was removed by o{}, and nobody has received or discarded it", owner.0);
+                        self.fail("G2", session, text);
+                    }
                 }
                 Cause::Command { .. } | Cause::Pushed => {}
             }
+        }
+    }
+
+    /// Sees the oldest messages of a queue be acknowledged, each as delivered or as discarded.
+    pub(crate) fn acknowledged(&mut self, owner: OwnerId, session: usize, Delivered { count, fates, .. }: &Delivered) {
+        let discarded = |position| fates.iter().any(|fate| fate.position == position && fate.discarded.is_some());
+        let delivered = self.queues[session].iter().take(*count).enumerate().filter(|(at, _)| !discarded(*at));
+        let is_lost = |n: &usize| {
+            let Message { has_arrived, forgotten, .. } = &self.messages[*n];
+            !has_arrived && *forgotten == 0 && !self.resuming.is_forged(session, *n)
+        };
+        if let Some(n) = delivered.map(|(_, queued)| queued.n).find(is_lost) {
+            let text = format!("#{n} is acknowledged by o{} as delivered, and its client has not received it", owner.0);
+            self.fail("G2", session, text);
         }
     }
 
@@ -242,8 +302,16 @@ impl Checker {
     }
 
     /// Sees a notification go out.
-    pub(crate) fn sends(&mut self, owner: OwnerId, n: usize, handing: Handing, jumped: Option<Time>, hears: Hears) {
-        let Message { session, expires, kind, forgotten, copies, .. } = &self.messages[n];
+    pub(crate) fn sends(
+        &mut self,
+        owner: OwnerId,
+        queued: Queued,
+        handing: Handing,
+        jumped: Option<Time>,
+        hears: Hears,
+    ) {
+        let n = queued.n;
+        let Message { session, expires, kind, forgotten, .. } = &self.messages[n];
         let (session, expires) = (*session, *expires);
         // A message with its producer's time is as old as its owner believes, after a jump or a failover.
         let is_believed = *kind == Kind::FastMcp && (*forgotten > 0 || jumped.is_some());
@@ -251,9 +319,9 @@ impl Checker {
         let Some(tenure) = self.tenures.get_mut(&owner) else {
             return self.fail("G4", session, format!("o{} sends #{n} and never had the lease, or is gone", owner.0));
         };
-        // A failover may put what it brings back before what was sent; a repeated push queues another one behind.
-        if self.queues[session].contains(&n) && *forgotten == 0 && *copies == 1 {
-            tenure.outstanding.insert(n);
+        // A failover may put what it brings back before what was sent.
+        if self.queues[session].contains(&queued) && *forgotten == 0 {
+            tenure.outstanding.insert(queued);
         }
         let (outstanding, until, displaced, told) =
             (tenure.outstanding.clone(), tenure.until, tenure.displaced, tenure.told);
@@ -301,17 +369,22 @@ impl Checker {
     }
 
     /// Sees what a client receives.
-    pub(crate) fn receives(&mut self, n: usize) {
+    pub(crate) fn receives(&mut self, stream: StreamId, queued: Queued) {
         self.received += 1;
-        let Message { session, order, received, discarded, forgotten, ran_out, .. } = &mut self.messages[n];
+        let (n, order) = (queued.n, self.resuming.order(queued));
+        self.arrives_by(stream, queued);
+        let Message { session, received, has_arrived, discarded, forgotten, ran_out, pushed_at, .. } =
+            &mut self.messages[n];
         *received += 1;
+        let is_first = !std::mem::replace(has_arrived, true);
         self.repeats += u64::from(*received > 1);
         // A failover may bring back what was lost before later ones were delivered.
         // And a process that was paused in the middle of a hand-over ends it, whatever became of the message meanwhile.
-        let is_excused = discarded.is_some() || *forgotten > 0 || *ran_out;
-        let (session, order, is_first) = (*session, *order, *received == 1);
+        let is_older = queued.at.unwrap_or_default() != *pushed_at;
+        let is_excused = discarded.is_some() || *forgotten > 0 || *ran_out || is_older;
+        let session = *session;
         let newest = &mut self.newest[session];
-        if is_first && !is_excused && order < *newest {
+        if is_first && !is_excused && order < *newest && !self.resuming.is_forged(session, n) {
             self.fail("G1", session, format!("#{n} arrives after a later one"));
         } else {
             *newest = order.max(*newest);
@@ -331,8 +404,10 @@ impl Checker {
         }
     }
 
-    pub(crate) fn attempt_failed(&mut self, n: usize) {
+    /// Sees an attempt fail. `is_late` where the session had taken it.
+    pub(crate) fn attempt_failed(&mut self, n: usize, is_late: bool) {
         self.messages[n].failures += 1;
+        self.messages[n].failed_late |= is_late;
     }
 
     /// Sees an owner discard a notification. `clock` is the queue's when that was decided, `None` where it jumped since.
@@ -354,6 +429,12 @@ impl Checker {
         }
     }
 
+    /// Returns whether it is known what became of a message.
+    pub(crate) fn is_accounted_for(&self, n: usize) -> bool {
+        let Message { session, has_arrived, discarded, forgotten, ran_out, .. } = &self.messages[n];
+        *has_arrived || discarded.is_some() || *forgotten > 0 || *ran_out || self.resuming.is_forged(*session, n)
+    }
+
     /// Judges what has become of everything when all has had its time.
     pub(crate) fn at_the_end(&mut self, ended: &[bool]) {
         for (session, has_ended) in ended.iter().enumerate() {
@@ -363,10 +444,8 @@ impl Checker {
             }
         }
         for n in 0..self.messages.len() {
-            let Message { session, order, received, discarded, forgotten, ran_out, .. } = &self.messages[n];
-            let is_accounted = *received > 0 || discarded.is_some() || *forgotten > 0 || *ran_out;
-            if order.is_some() && !is_accounted && !ended[*session] {
-                let session = *session;
+            let Message { session, order, .. } = self.messages[n];
+            if order.is_some() && !self.is_accounted_for(n) && !ended[session] {
                 self.fail("G2", session, format!("#{n} was queued, and nobody knows what became of it"));
             }
         }

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use mcp_courier::MessageId;
 use mcp_courier::testing::subscription::SessionState;
 
+use super::messages::Queued;
+use super::resuming::Habit;
 use super::scheduler::Time;
 use super::settings::{about, up_to};
 use super::trace::trace;
 use super::world::{Event, OwnerId, Phase, ServerId, StreamId, World};
 
 /// One client and the streams that it has open, the newest last.
-#[derive(Default)]
 pub(crate) struct Client {
+    pub(crate) habit: Habit,
+    /// Names of the messages that it has received, in the order of their arrivals.
+    pub(crate) received: Vec<MessageId>,
     pub(crate) streams: Vec<StreamId>,
     /// The client has ended its session.
     pub(crate) has_ended: bool,
@@ -23,9 +28,25 @@ pub(crate) struct Client {
     pub(crate) reachable_since: Option<Time>,
 }
 
+impl Client {
+    pub(crate) fn new(habit: Habit) -> Self {
+        Self {
+            habit,
+            received: Vec::new(),
+            streams: Vec::new(),
+            has_ended: false,
+            deaf_until: Time(0),
+            away_until: Time(0),
+            reachable_since: None,
+        }
+    }
+}
+
 /// Stream of a client at a server.
 pub(crate) struct Stream {
     pub(crate) server: ServerId,
+    /// Newest message that the client said it has when it opened the stream.
+    pub(crate) named: Option<MessageId>,
     /// Arrival of the last message: a stream keeps the order.
     arrived: Time,
 }
@@ -35,8 +56,12 @@ impl World {
     pub(crate) fn open_stream(&mut self, session: usize, server: ServerId) {
         self.next_stream += 1;
         let stream = StreamId(self.next_stream);
-        trace!(self, Some(session), "client {session} opens stream {} at server {}", stream.0, server.0);
-        self.streams.insert(stream, Stream { server, arrived: Time(0) });
+        let named = self.says(session, stream);
+        if self.trace.is_kept() {
+            let said = named.map(|named| format!(" behind {}", self.shown(named))).unwrap_or_default();
+            trace!(self, Some(session), "client {session} opens stream {} at server {}{said}", stream.0, server.0);
+        }
+        self.streams.insert(stream, Stream { server, named, arrived: Time(0) });
         let now = self.scheduler.now();
         let client = &mut self.clients[session];
         client.streams.push(stream);
@@ -53,7 +78,7 @@ impl World {
         self.scheduler.at(at, event);
     }
 
-    pub(crate) fn arrives(&mut self, session: usize, stream: StreamId, n: usize) {
+    pub(crate) fn arrives(&mut self, session: usize, stream: StreamId, n: usize, id: Option<MessageId>) {
         let now = self.scheduler.now();
         let client = &self.clients[session];
         if !client.streams.contains(&stream) || now < client.deaf_until {
@@ -64,7 +89,8 @@ impl World {
             return;
         }
         trace!(self, Some(session), "client {session} receives #{n} from stream {}", stream.0);
-        self.checker.receives(n);
+        self.clients[session].received.extend(id);
+        self.checker.receives(stream, Queued { n, at: id.map(|id| id.at) });
     }
 
     pub(crate) fn pinged(&mut self, session: usize, stream: StreamId, owner: OwnerId, number: u64) {

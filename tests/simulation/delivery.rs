@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::envelope::{Envelope, Timestamp};
 use mcp_courier::testing::subscription::{Delivery, Event as Happening, Permit, Step};
-use mcp_courier::{DiscardReason, HandOverError};
+use mcp_courier::{DiscardReason, HandOverError, MessageId};
 
-use super::checker::{Handing, Hears};
-use super::messages::Kind;
+use super::checker::{Handing, Hears, Message};
+use super::messages::{Kind, Queued};
 use super::scheduler::Time;
 use super::settings::{Guard, up_to};
 use super::trace::trace;
@@ -27,10 +27,10 @@ pub(crate) struct Handover {
     /// Numbers of the messages that went out.
     sent: Vec<usize>,
     /// Message that is being handed over, and when that was decided.
-    current: Option<(usize, Handing)>,
-    /// Moment at which no further message was to follow, and the queue's clock then.
-    decided: Option<(Time, Timestamp)>,
+    current: Option<(usize, Option<MessageId>, Handing)>,
     read: (Time, Time),
+    /// Number of the client's stream that it is for.
+    opened: u64,
 }
 
 /// Confirmation under way.
@@ -72,8 +72,8 @@ impl World {
         let number = self.next_operation;
         let owner = self.owner(id);
         let delivery = Delivery::new(batch, read_at, permit);
-        let read = owner.read;
-        owner.handover = Some(Handover { number, delivery, sent: Vec::new(), current: None, decided: None, read });
+        let (read, opened) = (owner.read, owner.serving);
+        owner.handover = Some(Handover { number, delivery, sent: Vec::new(), current: None, read, opened });
         self.next_step(id);
     }
 
@@ -88,8 +88,10 @@ impl World {
         match handover.delivery.next(instant, &owner.ended_tasks) {
             Step::HandOver(envelope) => {
                 let n = super::messages::number(envelope.params.get().as_bytes());
-                handover.current = Some((n, Handing { decided: (now, clock), read: handover.read }));
-                match self.next_stream(server, session) {
+                let name = envelope.message_id;
+                handover.current = Some((n, name, Handing { decided: (now, clock), read: handover.read }));
+                let opened = handover.opened;
+                match self.next_stream(server, session, opened) {
                     Err(error) => {
                         self.servers[server.0].seats[session].batch = None;
                         self.handed_over(id, Err(error));
@@ -101,7 +103,6 @@ impl World {
                 }
             }
             Step::Confirm => {
-                handover.decided.get_or_insert((now, clock));
                 let seat = &mut self.servers[server.0].seats[session];
                 match seat.batch.take().filter(|stream| seat.streams.contains(stream)) {
                     None => self.confirmed(id, Err(gone())),
@@ -112,28 +113,28 @@ impl World {
                 }
             }
             Step::Done(outcome) => {
-                handover.decided.get_or_insert((now, clock));
                 let sent = std::mem::take(&mut handover.sent);
                 for (i, n) in sent.into_iter().enumerate() {
                     self.checker.learns(id, n, i < outcome.accepted);
                 }
                 let ended = self.owner(id).handover.take();
-                let decided =
-                    ended.and_then(|Handover { decided, read, .. }| Some(Handing { decided: decided?, read }));
-                self.settled = (id, decided);
+                let settled = ended.map(|Handover { read, .. }| Handing { decided: (now, clock), read });
+                self.settled = (id, settled);
                 self.feed(id, Happening::Delivered(Some(outcome)));
             }
         }
     }
 
-    /// Returns the stream for the next message: that of the batch, if it is still the newest.
-    fn next_stream(&mut self, server: ServerId, session: usize) -> Result<StreamId, HandOverError> {
+    /// Returns the stream for the next message: the one that it was read for, if that is still the newest. What was read for an
+    /// older stream may be what the client of the newest has.
+    fn next_stream(&mut self, server: ServerId, session: usize, opened: u64) -> Result<StreamId, HandOverError> {
         let seat = &self.servers[server.0].seats[session];
         if seat.is_over() {
             return Err(HandOverError::Closed);
         }
         match (seat.streams.last(), seat.batch) {
             (None, _) => Err(gone()),
+            (Some(newest), _) if seat.number(*newest) != opened => Err(gone()),
             (Some(newest), Some(batch)) if *newest != batch => Err(gone()),
             (Some(newest), _) => Ok(*newest),
         }
@@ -145,10 +146,10 @@ impl World {
         let odds = self.odds();
         let slow = self.hits(odds.slow_session);
         let takes = if slow { limit.mul_f64(self.rng.f64()) } else { up_to(&mut self.rng, Duration::from_millis(1)) };
-        let kind = self.checker.messages[n].kind;
+        let Message { kind, is_cured, .. } = self.checker.messages[n];
         let plan = match kind {
-            Kind::Rejected => Plan::Reject,
-            Kind::Failing => Plan::Fail,
+            Kind::Rejected if !is_cured => Plan::Reject,
+            Kind::Failing if !is_cured => Plan::Fail,
             _ if self.hits(odds.transient) => {
                 if self.rng.bool() {
                     Plan::Fail
@@ -167,17 +168,18 @@ impl World {
         let Some(owner) = self.owners.get(&id) else { return };
         let (server, session) = (owner.server, owner.session);
         let Some(handover) = owner.handover.as_ref().filter(|handover| handover.number == number) else { return };
-        let Some((n, handing)) = handover.current else { return };
+        let Some((n, name, handing)) = handover.current else { return };
         let seat = &mut self.servers[server.0].seats[session];
         let result = match plan {
             _ if seat.streams.last() != Some(&stream) => Err(gone()),
             Plan::Accept | Plan::AcceptAndFail => {
                 seat.batch = Some(stream);
                 let (jumped, hears) = (self.redis.jumped, self.hears(id));
-                self.checker.sends(id, n, handing, jumped, hears);
+                let queued = Queued { n, at: name.map(|name| name.at) };
+                self.checker.sends(id, queued, handing, jumped, hears);
                 self.owner(id).handover.as_mut().expect("under way").sent.push(n);
                 trace!(self, Some(session), "o{} sends #{n} down stream {}", id.0, stream.0);
-                self.down(stream, Event::Arrives { session, stream, n });
+                self.down(stream, Event::Arrives { session, stream, n, id: name });
                 if plan == Plan::Accept { Ok(()) } else { Err(HandOverError::Transient("it failed late".to_owned())) }
             }
             Plan::Fail => Err(HandOverError::Transient("it failed".to_owned())),
@@ -188,7 +190,7 @@ impl World {
             }
         };
         if let Err(HandOverError::Transient(_)) = result {
-            self.checker.attempt_failed(n);
+            self.checker.attempt_failed(n, plan == Plan::AcceptAndFail);
         }
         // Behind a failure a confirmation would be asked of the client's next stream.
         if !matches!(result, Ok(()) | Err(HandOverError::Rejected(_) | HandOverError::Transient(_))) {

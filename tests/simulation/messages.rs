@@ -29,8 +29,12 @@ pub(crate) enum Kind {
 /// Message on its way to the queue.
 #[derive(Debug, Clone)]
 pub(crate) enum Letter {
-    /// Ours, and its time to live.
-    Draft(Draft, Duration),
+    /// Ours.
+    Draft {
+        draft: Draft,
+        id: NotificationId,
+        time_to_live: Duration,
+    },
     Raw(Vec<u8>),
 }
 
@@ -67,7 +71,8 @@ pub(crate) fn letter(n: usize, kind: Kind, time_to_live: Duration, now: Timestam
     }
     let notification = Notification::new(method).expect("a method").with_params(params).expect("an object");
     let notification = notification.with_time_to_live(time_to_live).expect("a time to live");
-    Letter::Draft(Draft::new(&notification, any_id(rng), time_to_live), time_to_live)
+    let id = any_id(rng);
+    Letter::Draft { draft: Draft::new(&notification, id, time_to_live), id, time_to_live }
 }
 
 /// Returns an id that the seed decides.
@@ -83,6 +88,22 @@ pub(crate) fn any_id(rng: &mut Rng) -> NotificationId {
     );
     let message = json!({"notification": {"method": "notifications/x"}, "id": id}).to_string();
     Envelope::decode("any", message.into_bytes(), Duration::from_secs(1)).expect("an envelope").id
+}
+
+/// One message of a queue: the number of its notification, and the queue's time of its push, where that stands in the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Queued {
+    pub(crate) n: usize,
+    pub(crate) at: Option<u64>,
+}
+
+impl Queued {
+    /// Reads a message as it lies in a queue.
+    pub(crate) fn of(raw: &[u8]) -> Self {
+        let text = std::str::from_utf8(raw).unwrap_or_default();
+        let at = text.rsplit_once(",\"at\":").and_then(|(_, at)| at.trim_end_matches('}').parse().ok());
+        Self { n: number(raw), at }
+    }
 }
 
 /// Returns the number that stands in a message, or in its params.

@@ -31,6 +31,9 @@ pub(crate) struct Owner {
     /// Moments at which the last batch was read at the queue, and its answer was taken in.
     pub(crate) read: (Time, Time),
     timer: Option<Instant>,
+    /// Number of the client's newest stream that it was told of, and of the one that it serves.
+    told: u64,
+    pub(crate) serving: u64,
     /// Shared: the queue may have changed since its last read was sent, or is not tracked.
     pub(crate) is_stale: bool,
     /// Moment at which it began to wait for the last time.
@@ -78,6 +81,8 @@ impl World {
             ended_tasks: EndedTasks::default(),
             read: (Time(0), Time(0)),
             timer: None,
+            told: 0,
+            serving: 0,
             is_stale: true,
             waits_since: Time(0),
             is_parked: false,
@@ -196,6 +201,8 @@ impl World {
         owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false, ends });
         let is_shared = self.settings.waiting == Waiting::Shared;
         if let Command::Open = command {
+            let owner = self.owner(id);
+            owner.serving = owner.told;
             let connection = if is_shared { self.line(server) } else { self.connect(Some((id, session)), server) };
             self.owner(id).connection = Some(connection);
             self.owner(id).is_stale = true;
@@ -309,7 +316,7 @@ impl World {
         } else if let Note::Discarded { id: None, reason, .. } = note {
             // Its message could not be read: it is the oldest of them that the owner has not discarded yet.
             let queue = &self.checker.queues[session];
-            let next = queue.iter().copied().find(|n| {
+            let next = queue.iter().map(|queued| queued.n).find(|n| {
                 let message = &self.checker.messages[*n];
                 message.kind == super::messages::Kind::Garbage && message.discarded.is_none()
             });
@@ -361,6 +368,9 @@ impl World {
             return;
         }
         owner.is_parked = false;
+        if let SessionState::Ready { opened, .. } = presence {
+            owner.told = opened;
+        }
         self.feed(id, Happening::Presence(presence));
     }
 }
@@ -378,8 +388,9 @@ fn is_on_connection(operation: &Operation) -> bool {
 }
 
 /// Kinds of notes of which a short run must meet each.
-pub(crate) const KINDS: [&str; 16] = [
+pub(crate) const KINDS: [&str; 17] = [
     "delivered",
+    "received",
     "expired",
     "rejected",
     "attempts exhausted",

@@ -1,6 +1,6 @@
 //! The queue as all processes reach it: the pure store, its clock, who is told of a lease, and who waits.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use mcp_courier::SessionId;
@@ -10,7 +10,7 @@ use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::Delivered;
 
 use super::checker::Cause;
-use super::messages::number;
+use super::messages::Queued;
 use super::network::{Command, Reply, Request};
 use super::scheduler::Time;
 use super::settings::Guard;
@@ -31,14 +31,16 @@ pub(crate) struct Redis {
     /// Moment of the last jump.
     pub(crate) jumped: Option<Time>,
     snapshots: VecDeque<Store>,
-    /// Messages of each queue when it was seen last, and their numbers.
-    seen: Vec<Vec<(Vec<u8>, usize)>>,
+    /// Messages of each queue when it was seen last.
+    seen: Vec<Vec<(Vec<u8>, Queued)>>,
     /// Waits that are blocked.
     waiting: Vec<Request>,
     /// Connections that are told of the next change of a key, and of that alone.
     pub(crate) tracking: Vec<(Key, ConnectionId)>,
     /// Moments at which leases are looked at next, by session.
     looks: Vec<Option<Time>>,
+    /// Acknowledgements that are answered and not done, where the guard against that is removed.
+    pub(crate) put_off: HashMap<OwnerToken, Delivered>,
     pub(crate) down_until: Time,
 }
 
@@ -53,6 +55,7 @@ impl Redis {
             waiting: Vec::new(),
             tracking: Vec::new(),
             looks: vec![None; sessions],
+            put_off: HashMap::new(),
             down_until: Time(0),
         }
     }
@@ -79,8 +82,8 @@ impl Redis {
         self.store.messages(session).next().is_none()
     }
 
-    /// Returns the numbers of the messages in a queue where they have changed since the last call.
-    pub(crate) fn changed_queue(&mut self, session: usize, name: &SessionId) -> Option<Vec<usize>> {
+    /// Returns the messages in a queue where they have changed since the last call.
+    pub(crate) fn changed_queue(&mut self, session: usize, name: &SessionId) -> Option<Vec<Queued>> {
         let seen = &mut self.seen[session];
         if self.store.messages(name).eq(seen.iter().map(|(raw, _)| raw.as_slice())) {
             return None;
@@ -89,10 +92,10 @@ impl Redis {
         for raw in self.store.messages(name) {
             // What was there before stands in the same order, less what is removed.
             let known = old.as_slice().iter().position(|(other, _)| other == raw);
-            let n = known.and_then(|at| old.nth(at)).map_or_else(|| number(raw), |(_, n)| n);
-            seen.push((raw.to_vec(), n));
+            let queued = known.and_then(|at| old.nth(at)).map_or_else(|| Queued::of(raw), |(_, queued)| queued);
+            seen.push((raw.to_vec(), queued));
         }
-        Some(seen.iter().map(|(_, n)| *n).collect())
+        Some(seen.iter().map(|(_, queued)| *queued).collect())
     }
 }
 
@@ -125,34 +128,12 @@ impl World {
         }
     }
 
-    /// Removes the newest of several delivered messages alone, where an owner may acknowledge them; whether it did.
-    fn removes_newest_alone(
-        &mut self,
-        name: &SessionId,
-        token: OwnerToken,
-        delivered: &Delivered,
-        clock: Timestamp,
-    ) -> bool {
-        let newest = delivered.count - 1;
-        let mut messages: Vec<Vec<u8>> = self.redis.store.messages(name).map(<[u8]>::to_vec).collect();
-        let is_owner = self.redis.store.lease(name).is_some_and(|(holder, _)| holder == token);
-        if newest == 0 || !is_owner || !messages.get(newest).is_some_and(|message| delivered.last.matches(message)) {
-            return false;
-        }
-        messages.remove(newest);
-        let config = self.settings.config.clone();
-        let mut moment = self.redis.store.at(&config, clock);
-        moment.delete_queue(name);
-        messages.iter().for_each(|message| moment.push_raw(name, message));
-        true
-    }
-
-    fn perform(&mut self, request: Request) {
+    fn perform(&mut self, mut request: Request) {
         let (now, session) = (self.scheduler.now(), request.session);
         let (clock, config, name) = (self.redis.clock(now), self.settings.config.clone(), self.names[session].clone());
         let without = self.settings.without;
         let mut token = request.token;
-        let mut acknowledged = 0;
+        let put_off = self.put_off(&mut request, clock).unwrap_or_default();
         let mut moment = self.redis.store.at(&config, clock);
         let reply = match &request.command {
             Command::Open | Command::ReadQuestions | Command::CancelQuestions => Reply::Done,
@@ -192,9 +173,11 @@ impl World {
                     delivered =
                         delivered.filter(|delivered| !self.removes_newest_alone(&name, token, delivered, clock));
                 }
-                let taken = self.redis.store.at(&config, clock).take(&name, token, delivered.as_ref(), true);
-                acknowledged =
-                    if taken.changed || !taken.lease.is_ours() { 0 } else { delivered.map_or(0, |d| d.count) };
+                let mut taken = self.redis.store.at(&config, clock).take(&name, token, delivered.as_ref(), true);
+                taken.items.drain(..put_off.min(taken.items.len()));
+                if let Some(delivered) = delivered.filter(|_| !taken.changed && taken.lease.is_ours()) {
+                    self.checker.acknowledged(request.owner, session, &delivered);
+                }
                 Reply::Taken(taken, now)
             }
             Command::Wait(_) => {
@@ -241,7 +224,7 @@ impl World {
         if is_granted && self.owners.contains_key(&request.owner) {
             self.checker.granted(request.owner, session, now + config.lease());
         }
-        let has_changed = self.observe(session, Cause::Command { owner: request.owner, acknowledged });
+        let has_changed = self.observe(session, Cause::Command { owner: request.owner });
         self.tell(request.connection);
         if has_changed {
             self.tell_of(Key::Queue(session), request.connection);

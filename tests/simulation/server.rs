@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mcp_courier::MessageId;
 use mcp_courier::testing::subscription::{Event as Happening, SessionState};
 
 use super::delivery::Confirming;
@@ -51,9 +52,9 @@ pub(crate) enum Running {
 pub(crate) struct Seat {
     /// Number of streams that were opened here.
     opened: u64,
-    /// Open streams, the newest last, and the number of each.
+    /// Open streams, the newest last; the number of each, and the newest message that its client said it has.
     pub(crate) streams: Vec<StreamId>,
-    numbers: BTreeMap<StreamId, u64>,
+    numbers: BTreeMap<StreamId, (u64, Option<MessageId>)>,
     /// Stream that has what was handed over since the last confirmation.
     pub(crate) batch: Option<StreamId>,
     pub(crate) confirming: Option<Confirming>,
@@ -66,10 +67,18 @@ impl Seat {
         self.over.is_some()
     }
 
+    /// Returns the number of an open stream.
+    pub(crate) fn number(&self, stream: StreamId) -> u64 {
+        self.numbers[&stream].0
+    }
+
     fn presence(&self) -> SessionState {
         match (self.over, self.streams.last()) {
             (Some(over), _) => over,
-            (None, Some(newest)) => SessionState::Ready { opened: self.numbers[newest], received: None },
+            (None, Some(newest)) => {
+                let (opened, received) = self.numbers[newest];
+                SessionState::Ready { opened, received }
+            }
             (None, None) => SessionState::Away,
         }
     }
@@ -89,8 +98,10 @@ impl World {
             self.scheduler.at(at, Event::StreamEnds { session, stream });
             return;
         }
+        let received = self.heard(session, self.streams[&stream].named);
+        let seat = &mut self.servers[server.0].seats[session];
         seat.opened += 1;
-        seat.numbers.insert(stream, seat.opened);
+        seat.numbers.insert(stream, (seat.opened, received));
         seat.streams.push(stream);
         trace!(self, Some(session), "server {} takes stream {} in", server.0, stream.0);
         if self.servers[server.0].seats[session].owner.is_none() {

@@ -34,6 +34,12 @@ pub(crate) enum Guard {
     CumulativeAck,
     /// Each read gives every message another id, so that a repeat is not recognised.
     SkipById,
+    /// No server hears what a client says that it has.
+    Resume,
+    /// A client that names a message is taken to name any that brings the same notification.
+    ResumeByTime,
+    /// An acknowledgement of a discarded message is answered before it is done.
+    DiscardFirst,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
     /// Shared: a plain read counts though the lease behind it is not the reader's.
@@ -87,6 +93,9 @@ pub(crate) struct Settings {
     pub(crate) fault_every: Duration,
     pub(crate) act_every: Duration,
     pub(crate) odds: Odds,
+    /// Parts in a thousand of the pushes that are repeated a while later, or bring a dead letter back.
+    pub(crate) pushed_again: u32,
+    pub(crate) redriven: u32,
     /// Longest delay of a slow request or answer.
     pub(crate) slowest: Duration,
     /// FastMCP's workers, and others, push to the same queues.
@@ -116,6 +125,7 @@ impl Settings {
             .max_attempts(pick(rng, &[1, 2, 3, 5]))
             .batch_messages(pick(rng, &[1, 2, 4, 10]))
             .queue_max_messages(pick(rng, &[5, 30, 30, 100]))
+            .dead_letters(pick(rng, &[0, 3, 50]))
             .build()
             .expect("possible settings");
         // Faults that meet show more than faults alone.
@@ -140,6 +150,8 @@ impl Settings {
                 slow_session: pick(rng, &odds) * 4,
                 lost_ping: pick(rng, &odds) * 4,
             },
+            pushed_again: pick(rng, &[0, 0, 50, 150]),
+            redriven: pick(rng, &[0, 100, 300]),
             slowest: millis(pick(rng, &[500, 4000, 30_000])),
             is_foreign: rng.bool(),
             tracks: rng.usize(..4) > 0,

@@ -8,9 +8,9 @@ use fastrand::Rng;
 use mcp_courier::testing::backend::{Outgoing, OwnerToken};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::{SessionState, SubscriberState};
-use mcp_courier::{NotificationId, SessionId};
+use mcp_courier::{MessageId, NotificationId, SessionId};
 
-use super::checker::{Cause, Checker, Handing, Message, Violation};
+use super::checker::{Cause, Checker, Handing, Violation};
 use super::client::{Client, Stream};
 use super::delivery::Plan;
 use super::line::Wire;
@@ -18,9 +18,10 @@ use super::messages::{Kind, Letter, letter};
 use super::network::{Connection, Reply, Request};
 use super::owner::Owner;
 use super::redis::Redis;
+use super::resuming::Habit;
 use super::scheduler::{Scheduler, Time};
 use super::server::Server;
-use super::settings::{Guard, Settings, Waiting, about, pick};
+use super::settings::{Guard, Settings, Waiting, about, pick, up_to};
 use super::sharer::POLL;
 use super::trace::{Trace, trace};
 
@@ -72,7 +73,7 @@ pub(crate) enum Event {
     StreamCloses { server: ServerId, session: usize, stream: StreamId },
     SessionEnds { server: ServerId, session: usize, presence: SessionState },
     StreamEnds { session: usize, stream: StreamId },
-    Arrives { session: usize, stream: StreamId, n: usize },
+    Arrives { session: usize, stream: StreamId, n: usize, id: Option<MessageId> },
     Ping { session: usize, stream: StreamId, owner: OwnerId, number: u64 },
     ComesBack { session: usize },
     ClientActs { session: usize },
@@ -127,6 +128,9 @@ pub(crate) struct World {
     pub(crate) names: Vec<SessionId>,
     /// Numbers of the messages by their ids.
     pub(crate) numbers: HashMap<NotificationId, usize>,
+    /// Messages of ours by their numbers, and these numbers by their ids.
+    pub(crate) letters: HashMap<usize, Letter>,
+    pub(crate) ids: HashMap<NotificationId, usize>,
     pub(crate) tokens: HashMap<OwnerToken, OwnerId>,
     /// Owner whose delivery has just ended, when that was decided, and when its batch was read.
     pub(crate) settled: (OwnerId, Option<Handing>),
@@ -148,6 +152,7 @@ pub(crate) struct Run {
     pub(crate) events: u64,
     pub(crate) received: u64,
     pub(crate) repeats: u64,
+    pub(crate) resumed: u64,
     pub(crate) met: BTreeSet<&'static str>,
     pub(crate) trace: Trace,
 }
@@ -160,7 +165,7 @@ pub(crate) fn run(waiting: Waiting, seed: u64, without: Option<Guard>, trace: Tr
 }
 
 impl World {
-    fn new(settings: Settings, rng: Rng, trace: Trace) -> Self {
+    fn new(settings: Settings, mut rng: Rng, trace: Trace) -> Self {
         let Settings { servers, sessions, .. } = settings;
         let config = &settings.config;
         let names = (0..sessions).map(|n| SessionId::new(format!("session-{n}")).expect("an id")).collect();
@@ -168,7 +173,7 @@ impl World {
             checker: Checker::new(&settings),
             redis: Redis::new(config.prefix(), sessions),
             servers: (0..servers).map(|_| Server::new(sessions)).collect(),
-            clients: (0..sessions).map(|_| Client::default()).collect(),
+            clients: (0..sessions).map(|_| Client::new(Habit::draw(&mut rng))).collect(),
             rng,
             scheduler: Scheduler::new(),
             trace,
@@ -180,6 +185,8 @@ impl World {
             streams: BTreeMap::new(),
             names,
             numbers: HashMap::new(),
+            letters: HashMap::new(),
+            ids: HashMap::new(),
             tokens: HashMap::new(),
             settled: (OwnerId(0), None),
             met: BTreeSet::new(),
@@ -216,13 +223,14 @@ impl World {
             events += self.until(end);
         }
         let met = self.met;
-        let Checker { violation, received, repeats, .. } = self.checker;
+        let Checker { violation, received, repeats, resuming, .. } = self.checker;
         Run {
             violation,
             simulated: self.scheduler.now().since(Time(0)),
             events,
             received,
             repeats,
+            resumed: resuming.resumed,
             met,
             trace: self.trace,
         }
@@ -270,7 +278,7 @@ impl World {
             Event::StreamCloses { server, session, stream } => self.stream_closes(server, session, stream),
             Event::SessionEnds { server, session, presence } => self.session_ends(server, session, presence),
             Event::StreamEnds { session, stream } => self.stream_ends(session, stream),
-            Event::Arrives { session, stream, n } => self.arrives(session, stream, n),
+            Event::Arrives { session, stream, n, id } => self.arrives(session, stream, n, id),
             Event::Ping { session, stream, owner, number } => self.pinged(session, stream, owner, number),
             Event::ComesBack { session } => self.comes_back(session),
             Event::ClientActs { session } => self.client_acts(session),
@@ -294,6 +302,9 @@ impl World {
         if self.phase == Phase::Healing || self.clients[session].has_ended {
             return;
         }
+        if self.phase == Phase::Faulty && self.hits(self.settings.redriven) {
+            self.redrives(session);
+        }
         let count = if self.rng.usize(..10) == 0 { self.rng.i64(2..12) } else { 1 };
         let mut at = now;
         for i in 0..count {
@@ -310,6 +321,10 @@ impl World {
             // FastMCP's messages are told apart by their times, if their last bytes are alike.
             let said = Timestamp(self.redis.clock(now).0 + i);
             let letter = letter(n, kind, time_to_live, said, &mut self.rng);
+            if let Letter::Draft { id, .. } = &letter {
+                self.ids.insert(*id, n);
+                self.letters.insert(n, letter.clone());
+            }
             let odds = self.odds();
             if self.hits(odds.lost_request) {
                 trace!(self, Some(session), "a push of #{n} is lost");
@@ -317,8 +332,10 @@ impl World {
             }
             at = at.max(now + self.delay());
             // Equal messages without an id are two notifications.
-            if !foreign && self.hits(odds.repeated) {
-                let again = at + self.delay();
+            let pushed_again = if self.phase == Phase::Faulty { self.settings.pushed_again } else { 0 };
+            if !foreign && self.hits(odds.repeated + pushed_again) {
+                let most = if self.rng.bool() { every * 2 } else { Duration::ZERO };
+                let again = at + self.delay() + up_to(&mut self.rng, most);
                 self.scheduler.at(again, Event::Queued { session, n, letter: letter.clone() });
             }
             self.scheduler.at(at, Event::Queued { session, n, letter });
@@ -340,7 +357,7 @@ impl World {
                 let life = config.time_to_live();
                 (Timestamp(clock.0 - 60_000_000).plus(life), clock.plus(life))
             }
-            Letter::Draft(_, life) => (clock.plus(*life), clock.plus(*life)),
+            Letter::Draft { time_to_live, .. } => (clock.plus(*time_to_live), clock.plus(*time_to_live)),
         };
         self.run_out(session);
         self.intervene(session, Cause::Pushed, |store, clock| match letter {
@@ -350,7 +367,7 @@ impl World {
                 // As FastMCP does, whatever else waits.
                 moment.expire_queue(&name, config.time_to_live());
             }
-            Letter::Draft(draft, _) => {
+            Letter::Draft { draft, .. } => {
                 let outgoing = Outgoing { session: name.clone(), draft: draft.clone() };
                 is_queued = store.at(&config, clock).push(&[outgoing])[0].is_ok();
             }
@@ -360,7 +377,8 @@ impl World {
             return;
         }
         trace!(self, Some(session), "#{n} is queued: {:?}", self.checker.messages[n].kind);
-        self.checker.queued(n, now, expires);
+        let at = matches!(letter, Letter::Draft { .. }).then_some(clock.0 as u64);
+        self.checker.queued(n, now, at, expires);
         if self.phase == Phase::Calm {
             self.scheduler.at(now + self.patience(), Event::Late { n });
             self.scheduler.at(now + PROMPT * 2, Event::Overdue { n });
@@ -376,7 +394,7 @@ impl World {
         let Some(id) = self.servers[server.0].seats[session].owner else { return };
         let owner = self.owner(id);
         let waits = owner.machine.state() == SubscriberState::Waiting && now.since(owner.waits_since) > PROMPT;
-        if waits && self.settings.wakes() && self.checker.queues[session].contains(&n) {
+        if waits && self.settings.wakes() && self.checker.queues[session].iter().any(|queued| queued.n == n) {
             let text = format!("o{} waits, and #{n} stands in its queue for {:?}", id.0, PROMPT * 2);
             self.checker.fail("prompt", session, text);
         }
@@ -393,8 +411,7 @@ impl World {
     /// Judges a notification that was pushed in calm.
     fn is_it_late(&mut self, n: usize) {
         let session = self.checker.messages[n].session;
-        let Message { received, discarded, ran_out, forgotten, .. } = &self.checker.messages[n];
-        if *received > 0 || discarded.is_some() || *ran_out || *forgotten > 0 {
+        if self.checker.is_accounted_for(n) {
             return;
         }
         let Some(since) = self.clients[session].reachable_since else { return };
