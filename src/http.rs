@@ -2,6 +2,7 @@
 
 mod body;
 mod events;
+mod head;
 mod layer;
 mod limit;
 mod message;

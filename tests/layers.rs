@@ -78,7 +78,7 @@ fn each_file_uses_only_layers_above_it() {
     }
     // By `super`, and by the re-export of a parent.
     for (file, used, name) in [
-        ("session/rmcp/store.rs", "session/rmcp/gates.rs", "after_rmcp"),
+        ("session/rmcp/settings.rs", "session/rmcp/restorer.rs", "Restorer"),
         ("courier.rs", "session/rmcp/builder.rs", "SessionManagerBuilder"),
     ] {
         let arrow = arrows.get(&(file.to_owned(), used.to_owned()));

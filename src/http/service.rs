@@ -15,12 +15,13 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
 
+use super::head;
 use super::layer::Layer;
 use super::limit::StreamLimit;
 use super::settings::{BeforeShutdown, HttpSettings, Settings};
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
-use crate::session::rmcp::{CourierSessionManager, SessionManagerBuilder};
+use crate::session::rmcp::{CourierSessionManager, Restorer, SessionManagerBuilder};
 
 /// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`](super::McpServer::build). Cheap to clone.
 ///
@@ -79,8 +80,9 @@ impl<S, M> std::fmt::Debug for McpService<S, M> {
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
     pub(super) fn new(manager: SessionManagerBuilder<M>, settings: Settings<S>) -> Self {
-        let manager = Arc::new(manager.stored(settings.is_stored).build());
         let streams = CancellationToken::new();
+        let restorer = settings.is_stored.then(|| Restorer::new(Arc::clone(&settings.factory), streams.clone()));
+        let manager = Arc::new(manager.restorer(restorer).build());
         let rmcp = StreamableHttpService::builder()
             .service_factory(settings.factory)
             .session_manager(Arc::clone(&manager))
@@ -93,6 +95,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .max_request_body_bytes(settings.max_body_bytes)
             // The layer checks the host, and before everything else.
             .allowed_hosts(Vec::new())
+            .on_request_fn(|request, _| head::offer(request))
             .build();
         let cancel = move |session: String, question: String, reason: String| {
             let manager = Arc::clone(&manager);
@@ -129,7 +132,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         let (layer, limit) = (Arc::clone(&self.layer), Arc::clone(&self.limit));
         let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
         let limit = from_fn(move |request, next| Arc::clone(&limit).serve(request, next));
-        web::scope(path).wrap(layer).wrap(limit).service(self.rmcp.clone().scope())
+        let head = from_fn(head::scope);
+        web::scope(path).wrap(head).wrap(layer).wrap(limit).service(self.rmcp.clone().scope())
     }
 
     /// Sets on an HTTP server what MCP needs: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the keep-alive and the

@@ -181,7 +181,7 @@ async fn a_manager_that_is_dropped_listens_no_more() {
     let redis = RedisServer::start();
     let courier = Courier::start(&redis.url(), config().build().unwrap()).await.unwrap();
     let listening = async || redis_says::<Vec<String>>(&redis, &["PUBSUB", "CHANNELS", "*news*"]).await.len();
-    let manager = courier.session_manager().store_sessions().build();
+    let manager = courier.session_manager().store_sessions(|| Ok(mcp_server::Handler::default())).build();
     assert!(!manager.has_session(&"unknown".into()).await.unwrap());
     eventually("the manager listens", SOON, async || listening().await > 0).await;
     drop(manager);

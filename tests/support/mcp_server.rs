@@ -9,12 +9,13 @@ use actix_web::{App, HttpRequest, HttpServer};
 use mcp_courier::{Courier, McpServer as ServerSettings, McpService, Principal, SessionId, SessionManagerBuilder};
 use rmcp::ServerHandler;
 use rmcp::model::{JsonObject, ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool};
+use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 
 /// The settings of a server before it is built.
 pub(crate) type Builder = ServerSettings<Handler>;
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Handler {
     initialized: Arc<AtomicUsize>,
 }
@@ -44,7 +45,7 @@ impl ServerHandler for Handler {
     }
 }
 
-pub(crate) struct McpServer {
+pub(crate) struct McpServer<M = LocalSessionManager> {
     pub(crate) courier: Courier,
     pub(crate) url: String,
     /// How many sessions were initialised here, or restored.
@@ -52,31 +53,39 @@ pub(crate) struct McpServer {
     /// Whether there is no service for sessions that begin, or are restored.
     pub(crate) is_out_of_service: Arc<AtomicBool>,
     http: ServerHandle,
-    service: McpService<Handler>,
+    service: McpService<Handler, M>,
 }
 
 impl McpServer {
-    /// Serves with a manager of this courier's.
-    pub(crate) fn start(courier: Courier, manager: SessionManagerBuilder<LocalSessionManager>) -> Self {
-        Self::mount(courier, manager, false, |server| server)
-    }
-
-    /// Serves as one of a fleet. Who has a bearer token acts as the user of that name.
-    pub(crate) fn of_fleet(courier: Courier, manager: SessionManagerBuilder<LocalSessionManager>) -> Self {
-        Self::mount(courier, manager, true, |server| server)
-    }
-
     /// Serves with further settings.
     pub(crate) fn with(courier: Courier, set: impl FnOnce(Builder) -> Builder) -> Self {
         let manager = courier.session_manager();
-        Self::mount(courier, manager, false, set)
+        Self::mount(courier, manager, false, 1, set)
+    }
+}
+
+impl<M: SessionManager> McpServer<M> {
+    /// Serves with a manager of this courier's.
+    pub(crate) fn start(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
+        Self::mount(courier, manager, false, 1, |server| server)
+    }
+
+    /// Serves as one of a fleet. Who has a bearer token acts as the user of that name.
+    pub(crate) fn of_fleet(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
+        Self::mount(courier, manager, true, 1, |server| server)
+    }
+
+    /// Serves as one of a fleet, with several threads.
+    pub(crate) fn of_fleet_with(courier: Courier, manager: SessionManagerBuilder<M>, workers: usize) -> Self {
+        Self::mount(courier, manager, true, workers, |server| server)
     }
 
     fn mount(
         courier: Courier,
-        manager: SessionManagerBuilder<LocalSessionManager>,
+        manager: SessionManagerBuilder<M>,
         is_stored: bool,
-        set: impl FnOnce(Builder) -> Builder,
+        workers: usize,
+        set: impl FnOnce(ServerSettings<Handler, M>) -> ServerSettings<Handler, M>,
     ) -> Self {
         let initialized = Arc::new(AtomicUsize::new(0));
         let handler = Handler { initialized: Arc::clone(&initialized) };
@@ -90,7 +99,7 @@ impl McpServer {
         let service = set(server.authenticate(bearer)).build().unwrap();
         let mounted = service.clone();
         let http = HttpServer::new(move || App::new().service(mounted.scope("/mcp")));
-        let http = service.apply_settings(http).workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
+        let http = service.apply_settings(http).workers(workers).disable_signals().bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", http.addrs()[0]);
         let server = http.run();
         let http = server.handle();
@@ -111,7 +120,7 @@ async fn bearer(request: &HttpRequest) -> Result<Option<Principal>, actix_web::E
     Ok(token.map(|token| Principal::new(token).unwrap()))
 }
 
-impl Drop for McpServer {
+impl<M> Drop for McpServer<M> {
     fn drop(&mut self) {
         actix::spawn(self.http.stop(false));
     }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
+use tokio_util::sync::CancellationToken;
 
 use super::manager::CourierSessionManager;
+use super::restorer::Restorer;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::subscribers::Subscribers;
@@ -21,7 +24,7 @@ pub struct SessionManagerBuilder<M> {
     queue: Arc<dyn Backend>,
     subscribers: Arc<dyn Subscribers>,
     config: Config,
-    settings: Settings,
+    settings: Settings<M>,
 }
 
 impl<M> std::fmt::Debug for SessionManagerBuilder<M> {
@@ -29,7 +32,7 @@ impl<M> std::fmt::Debug for SessionManagerBuilder<M> {
         f.debug_struct("SessionManagerBuilder")
             .field("idle_timeout", &self.settings.idle_timeout)
             .field("reconnect_delay", &self.settings.reconnect_delay)
-            .field("is_stored", &self.settings.is_stored)
+            .field("is_stored", &self.settings.restorer.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -65,20 +68,28 @@ impl<M> SessionManagerBuilder<M> {
         self
     }
 
-    /// Stores sessions in the queue's Redis. A client whose server died, or to whose server a balancer no longer sends it,
-    /// then continues at another server of the fleet with its session id. By default sessions are not stored. Mount
-    /// [`CourierSessionManager::session_store`] beside the manager.
-    pub fn store_sessions(self) -> Self {
-        self.stored(true)
-    }
-
-    pub(crate) fn stored(mut self, is_stored: bool) -> Self {
-        self.settings.is_stored = is_stored;
+    pub(crate) fn restorer(mut self, restorer: Option<Restorer<M>>) -> Self {
+        self.settings.restorer = restorer;
         self
     }
 }
 
 impl<M: SessionManager> SessionManagerBuilder<M> {
+    /// Stores sessions in the queue's Redis, and restores those of other servers, each with a handler of `factory`. A client
+    /// whose server died, or to whose server a balancer no longer sends it, then continues at another server of the fleet
+    /// with its session id. By default sessions are not stored.
+    ///
+    /// Give `factory` to rmcp's service too, and mount [`CourierSessionManager::session_store`] there: rmcp tells the store
+    /// of a DELETE. Without it a DELETE ends nothing that was restored. At the `initialize` of a session that is restored
+    /// the handler does not find the head of the client's request, but where
+    /// [`Courier::mcp_server`](crate::Courier::mcp_server) serves.
+    pub fn store_sessions<S: ServerHandler>(
+        self,
+        factory: impl Fn() -> Result<S, std::io::Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.restorer(Some(Restorer::new(Arc::new(factory), CancellationToken::new())))
+    }
+
     /// Builds the manager. Its settings are final.
     pub fn build(self) -> CourierSessionManager<M> {
         let Self { inner, queue, subscribers, config, settings } = self;

@@ -70,7 +70,7 @@ fn end_idle<M: SessionManager>(shared: &Arc<Shared<M>>) {
     for (id, client) in shared.sessions() {
         if client.idle_since().is_some_and(|since| since.elapsed() >= timeout) {
             tracing::debug!(session = ?client.session_id(), "an idle session is ended here");
-            shared.close(&id, &client, true);
+            shared.close(&id, &client);
         }
     }
 }
@@ -132,7 +132,7 @@ async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions
 }
 
 /// Tells Redis again of sessions that their clients have ended.
-async fn announce_ends<M: SessionManager>(shared: &Shared<M>) {
+async fn announce_ends<M: SessionManager>(shared: &Arc<Shared<M>>) {
     let mut pending = shared.take_pending_ends().into_iter();
     while let Some((session, is_known)) = pending.next() {
         if let Err(error) = shared.forget(&session, is_known).await {

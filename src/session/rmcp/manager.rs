@@ -3,25 +3,29 @@
 use std::sync::{Arc, Once};
 
 use futures_util::Stream;
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage, ServerResult};
+use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_server::session::{
-    EventStore, RestoreOutcome, ServerSseMessage, SessionId as RmcpSessionId, SessionManager, SessionStore,
+    EventStore, ServerSseMessage, SessionId as RmcpSessionId, SessionManager, SessionStore,
 };
 
 use super::client::{Answered, ClientSession};
 use super::early_close::early_close;
 use super::error::ManagerError;
 use super::event_id::EventId;
-use super::gates::{Why, after_rmcp};
 use super::handoff::{hand, is_layered};
+use super::head::head;
 use super::housekeeping;
 use super::principal::{acting, session_of};
-use super::restoring::{Restoring, is_restored};
+use super::restore;
+use super::sessions::{Found, Moved, moved};
 use super::shared::Shared;
 use super::slot::Slot;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Standalone, WholeStream};
 use crate::session::McpSession;
+
+/// Number of times that a request waits at most until its session is closed or restored, before it is refused.
+const MOVES: usize = 8;
 
 /// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
 ///
@@ -128,15 +132,10 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
 
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
         self.start();
-        if !self.shared.make_room() {
-            return Err(self.too_many_sessions());
-        }
+        let place = self.shared.make_room().ok_or_else(|| self.too_many_sessions())?;
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
-        // Others may have taken the room meanwhile.
-        if self.shared.begin(&id, session_of(&id)?).is_none() {
-            self.shared.inner.close_session(&id).await.map_err(ManagerError::Inner)?;
-            return Err(self.too_many_sessions());
-        }
+        let client = self.shared.client(session_of(&id)?);
+        self.shared.sessions.add(&id, client, place);
         Ok((id, transport))
     }
 
@@ -145,67 +144,62 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
         mut message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
-        let mut restoring = is_restored(&message).then(|| Restoring::new(&self.shared, id, true));
         let client = self.client(id)?;
-        if let Err(error) = client.initialized(&mut message, restoring.is_some()) {
-            self.shared.close(id, &client, true);
+        if let Err(error) = client.initialized(&mut message, false) {
+            self.shared.close(id, &client);
             return Err(ManagerError::InitializeTooLarge(error.to_string()));
         }
         message.insert_extension(client.session_id().clone());
         let initialized = self.shared.inner.initialize_session(id, message).await.map_err(ManagerError::Inner)?;
-        if let ServerJsonRpcMessage::Response(response) = &initialized
-            && let ServerResult::InitializeResult(result) = &response.result
-        {
-            client.set_version(result.protocol_version.to_string());
-            hand(|handoff| handoff.version = client.version());
-        }
-        if let Some(restoring) = &mut restoring {
-            restoring.done();
-        }
+        client.negotiated(&initialized);
+        hand(|handoff| handoff.version = client.version());
         Ok(initialized)
     }
 
-    /// Whether the session is here, and the acting user's. Where it is not and may be restored, whoever is told so first
-    /// restores it, and all others wait for that.
+    /// Returns whether the session is here, and the acting user's. Where another server began it, it is restored first. All
+    /// requests for the session wait for the outcome of that.
     async fn has_session(&self, id: &RmcpSessionId) -> Result<bool, Self::Error> {
         self.start();
         let Ok(session) = session_of(id) else { return Ok(false) };
-        loop {
-            if !self.shared.gates.pass(id).await {
-                return Err(ManagerError::Unavailable);
-            }
-            let client = self.shared.known(id);
-            // Before anything is waited for, so that it does not end for being idle meanwhile.
-            client.iter().filter(|client| *client.session_id() == session).for_each(|client| client.touch());
-            match client {
-                Some(client) if *client.session_id() != session => return Ok(false),
-                Some(_) if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? => return Ok(true),
-                _ => {}
-            }
-            if !self.shared.is_stored() {
-                return Ok(false);
-            }
-            if self.shared.gates.shut(id, Why::Missing) {
-                let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
-                // rmcp may have no store, or its client may hang up before that is asked.
-                after_rmcp(async move { shared.gates.open_if_missing(&id) });
-                return Ok(false);
+        for _ in 0..MOVES {
+            let outcome = match self.shared.sessions.find(id, &session, self.shared.is_stored()) {
+                Found::Here(client) => {
+                    // Before anything is awaited, so that the session does not end for being idle meanwhile.
+                    client.touch();
+                    if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? {
+                        return Ok(true);
+                    }
+                    // The decorated manager has ended it by itself.
+                    self.shared.close(id, &client);
+                    continue;
+                }
+                Found::Moving(outcome) => outcome,
+                Found::Absent(Some(moving)) => restore::begin(&self.shared, id, session.clone(), head(), moving),
+                Found::Another | Found::Absent(None) => return Ok(false),
+            };
+            match moved(outcome).await {
+                Moved::Through => {}
+                Moved::Absent => return Ok(false),
+                Moved::NoPlace => return Err(self.too_many_sessions()),
+                Moved::Failed => return Err(ManagerError::Unavailable),
             }
         }
+        Err(ManagerError::Unavailable)
     }
 
+    /// Closes a session that rmcp's main service serves: its client has ended it, or rmcp no longer serves it. Those that
+    /// were restored here are closed by whoever knows which one ended: a session of the same id may have come since.
     async fn close_session(&self, id: &RmcpSessionId) -> Result<(), Self::Error> {
         self.start();
-        if let (Some(principal), Some(client)) = (acting(), self.shared.known(id))
-            && client.session_id().principal() != principal.as_ref()
-        {
+        let Some(client) = self.shared.sessions.created(id) else { return Ok(()) };
+        if acting().is_some_and(|principal| client.session_id().principal() != principal.as_ref()) {
             return Ok(());
         }
-        self.shared.end(id);
-        let closed = self.shared.inner.close_session(id).await.map_err(ManagerError::Inner);
-        let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
-        after_rmcp(async move { shared.gates.closed(&id) });
-        closed
+        if let Some(closed) = self.shared.close(id, &client) {
+            // Fails where the process ends.
+            let _ = closed.await;
+        }
+        Ok(())
     }
 
     async fn create_stream(
@@ -220,7 +214,6 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     }
 
     async fn accept_message(&self, id: &RmcpSessionId, mut message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
-        let mut restoring = is_restored(&message).then(|| Restoring::new(&self.shared, id, true));
         let client = self.client(id)?;
         client.touch();
         match client.answered(&message) {
@@ -230,13 +223,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
             Answered::Question(request_id, answer) => return self.answer(client, request_id, answer).await,
         }
         message.insert_extension(client.session_id().clone());
-        self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)?;
-        if let Some(restoring) = &mut restoring {
-            restoring.done();
-            let (shared, id) = (Arc::clone(&self.shared), Arc::clone(id));
-            after_rmcp(async move { shared.gates.open(&id) });
-        }
-        Ok(())
+        self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)
     }
 
     async fn create_standalone_stream(
@@ -278,32 +265,6 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
         let rmcp = Slot::new(rmcp, &self.shared.epoch);
         Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?))
-    }
-
-    async fn restore_session(&self, id: RmcpSessionId) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
-        let mut restoring = Restoring::new(&self.shared, &id, false);
-        // What may be left of one that the decorated manager has ended by itself.
-        self.shared.end(&id);
-        let session = session_of(&id)?;
-        let begun = if self.shared.make_room() { self.shared.begin(&id, session.clone()) } else { None };
-        let client = begun.ok_or_else(|| self.too_many_sessions())?;
-        // Its end was heard of since the store was asked.
-        if self.shared.has_ended(&session) {
-            self.shared.end(&id);
-            return Ok(RestoreOutcome::NotSupported);
-        }
-        let restored = self.shared.inner.restore_session(Arc::clone(&id)).await.map_err(ManagerError::Inner)?;
-        if matches!(restored, RestoreOutcome::Restored(_)) {
-            // What comes next comes at once, unless there is no service for it.
-            let shared = Arc::clone(&self.shared);
-            after_rmcp(async move {
-                if client.is_initialized() {
-                    restoring.done();
-                    shared.check_end(&id, &client).await;
-                }
-            });
-        }
-        Ok(restored)
     }
 
     fn event_store(&self) -> Option<Arc<dyn EventStore>> {

@@ -79,9 +79,5 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
 fn end<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) {
     // First, so that who restores the session at this moment sees that it has ended, or the session is seen here.
     shared.tell_of_end(session);
-    if let Some(client) = shared.known(session.as_str())
-        && client.session_id() == session
-    {
-        shared.ended_elsewhere(&session.as_str().into(), &client);
-    }
+    shared.close_known(session);
 }

@@ -1,22 +1,22 @@
 //! [`Shared`]: what the decorated manager, the session store and what goes on by itself share.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
-use super::gates::{Gates, after_rmcp};
 use super::pending_ends::{PendingEnd, PendingEnds};
+use super::sessions::{Moved, Place, Sessions};
 use super::settings::Settings;
 use super::subscribers::Subscribers;
 use crate::backend::questions::cancel_open;
-use crate::backend::{Backend, ProcessId, Remembered};
+use crate::backend::{Backend, ProcessId};
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::lock::lock;
@@ -27,16 +27,18 @@ use crate::session_id::SessionId;
 /// again, and of those that were served here.
 const ENDED: usize = 1024;
 
+/// Time that the decorated manager, or a handler that is restored, gets at most to do what it was asked for.
+pub(super) const STEP: Duration = Duration::from_secs(30);
+
 pub(super) struct Shared<M> {
-    pub(super) inner: M,
+    pub(super) inner: Arc<M>,
     pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Config,
-    settings: Settings,
+    pub(super) settings: Settings<M>,
     pub(super) process: ProcessId,
-    pub(super) gates: Gates,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
-    clients: Mutex<HashMap<RmcpSessionId, Arc<ClientSession>>>,
     /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
     /// Sessions that were closed here last, for good or not.
@@ -57,19 +59,19 @@ impl<M: SessionManager> Shared<M> {
         queue: Arc<dyn Backend>,
         subscribers: Arc<dyn Subscribers>,
         config: Config,
-        settings: Settings,
+        settings: Settings<M>,
     ) -> Self {
         let epoch = if inner.event_store().is_some() { Epoch::of_event_store() } else { Epoch::new() };
+        let sessions = Sessions::new(config.session_limit());
         Self {
-            inner,
+            inner: Arc::new(inner),
             queue,
             config,
             settings,
             process: ProcessId::new(),
-            gates: Gates::default(),
+            sessions,
             subscribers,
             epoch,
-            clients: Mutex::default(),
             ended: Mutex::new(Recent::new(ENDED)),
             closed: Mutex::new(Recent::new(ENDED)),
             pending_ends: Mutex::default(),
@@ -79,66 +81,78 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Closes a session here, as rmcp would: those that come for it wait until that is through. It may have been closed
-    /// already, and begun anew: that one stays. `is_served` says whether rmcp runs its worker, and so closes it once more
-    /// when that ends.
-    pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>, is_served: bool) {
-        if !self.known(id).is_some_and(|known| Arc::ptr_eq(&known, client)) {
-            return;
-        }
-        // At once, before rmcp can close it by its id: it does so as soon as its worker ends, which may be now.
-        self.gates.closing(id);
-        self.end(id);
+    /// Closes a session here. Requests for the session wait until the decorated manager has closed it too; the result is
+    /// for whoever waits besides. `None` where it is closed already: a session of the same id that began since stays.
+    pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Option<JoinHandle<()>> {
+        // First, so that at each moment the session is here or was.
+        lock(&self.closed).insert(client.session_id().clone());
+        let leaving = self.sessions.leave(id, client)?;
+        client.end(self.is_stored());
         let (shared, id, session) = (Arc::clone(self), Arc::clone(id), client.session_id().clone());
         // A task of its own: a worker that is stuck must not hold up what concerns others.
-        tokio::spawn(async move {
-            if let Err(error) = shared.inner.close_session(&id).await {
-                tracing::warn!(?session, %error, "a session could not be closed");
-            }
-            if !is_served {
-                after_rmcp(async move { shared.gates.closed(&id) });
-            }
-        });
+        Some(tokio::spawn(async move {
+            shared.close_inner(&id, &session).await;
+            leaving.end(Moved::Through);
+        }))
     }
-}
 
-impl<M: SessionManager> Shared<M> {
+    /// Has the decorated manager close a session.
+    pub(super) async fn close_inner(&self, id: &RmcpSessionId, session: &SessionId) {
+        match tokio::time::timeout(STEP, self.inner.close_session(id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(?session, %error, "the session manager failed to close a session"),
+            Err(_) => tracing::warn!(?session, limit = ?STEP, "the session manager did not close a session in time"),
+        }
+    }
+
     /// Closes a session that has ended for good at another server.
     pub(super) fn ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
-        self.close(id, client, true);
+        self.close(id, client);
         self.tell_of_end(client.session_id());
     }
 
-    /// Closes a session that was restored here and has ended meanwhile. Its end may have been heard of between the moment when
-    /// Redis gave its state and the moment when it became known here, and is not told twice.
-    pub(super) async fn check_end(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
-        match self.queue.look_up(std::slice::from_ref(client.session_id())).await.as_deref() {
-            Ok([Remembered::Ended]) => self.ended_elsewhere(id, client),
-            Ok(_) => {}
-            Err(_) => self.doubt.notify_one(),
+    /// Closes a session of this user, if it is here.
+    pub(super) fn close_known(self: &Arc<Self>, session: &SessionId) {
+        if let Some(client) = self.known(session.as_str())
+            && client.session_id() == session
+        {
+            self.close(&session.as_str().into(), &client);
         }
     }
 
-    /// Makes room for one more session: where there are as many as may be, the one that has been idle for longest is closed
-    /// here, as an idle timeout would. Returns whether there is room.
-    pub(super) fn make_room(self: &Arc<Self>) -> bool {
-        let longest_idle = {
-            let clients = self.clients();
-            if clients.len() < self.config.session_limit() {
-                return true;
+    /// Returns a place for one more session. Where there is none, the session that has been idle for longest is closed here,
+    /// as an idle timeout would. `None` where no session is idle.
+    pub(super) fn make_room(self: &Arc<Self>) -> Option<Place> {
+        loop {
+            if let Some(place) = self.sessions.place() {
+                return Some(place);
             }
-            let idle = clients.iter().filter(|(_, client)| client.is_initialized());
-            let idle = idle.filter_map(|(id, client)| Some((client.idle_since()?, id, client)));
-            idle.min_by_key(|(since, ..)| *since).map(|(_, id, client)| (Arc::clone(id), Arc::clone(client)))
-        };
-        let Some((id, client)) = longest_idle else { return false };
-        let so_far = self.made_room.fetch_add(1, Ordering::Relaxed) + 1;
-        if so_far.is_power_of_two() {
-            let limit = self.config.session_limit();
-            tracing::warn!(limit, so_far, "session_limit is reached; the longest idle session is ended here");
+            let (id, client) = self.sessions.longest_idle()?;
+            let so_far = self.made_room.fetch_add(1, Ordering::Relaxed) + 1;
+            if so_far.is_power_of_two() {
+                let limit = self.config.session_limit();
+                tracing::warn!(limit, so_far, "session_limit is reached; the longest idle session is ended here");
+            }
+            self.close(&id, &client);
         }
-        self.close(&id, &client, true);
-        true
+    }
+
+    /// Ends a session for all. Where Redis does not take that, housekeeping tries again.
+    pub(super) async fn forget(self: &Arc<Self>, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
+        let forgotten = async {
+            if self.queue.forget(session, self.process, is_known).await? {
+                self.tell_of_end(session);
+                // A request may have had it restored before Redis forgot it.
+                self.close_known(session);
+                cancel_open(&*self.queue, session, "the session has ended").await?;
+            }
+            Ok(())
+        };
+        let forgotten = forgotten.await;
+        if forgotten.is_err() {
+            self.add_pending_end((session.clone(), is_known));
+        }
+        forgotten
     }
 }
 
@@ -152,7 +166,7 @@ impl<M> Shared<M> {
     }
 
     pub(super) fn is_stored(&self) -> bool {
-        self.settings.is_stored
+        self.settings.restorer.is_some()
     }
 
     /// Returns a receiver that gets nothing, and whose wait for a change ends when this goes away.
@@ -160,33 +174,19 @@ impl<M> Shared<M> {
         self.alive.subscribe()
     }
 
-    /// The sessions of this process.
+    /// Returns the sessions of this process.
     pub(super) fn sessions(&self) -> Vec<(RmcpSessionId, Arc<ClientSession>)> {
-        self.clients().iter().map(|(id, client)| (Arc::clone(id), Arc::clone(client))).collect()
+        self.sessions.all()
     }
 
-    /// One of them.
+    /// Returns the session of an id, if it is here.
     pub(super) fn known(&self, id: &str) -> Option<Arc<ClientSession>> {
-        self.clients().get(id).map(Arc::clone)
+        self.sessions.known(id)
     }
 
-    /// Adds a session that is new here; `None` where there are too many.
-    pub(super) fn begin(&self, id: &RmcpSessionId, session: SessionId) -> Option<Arc<ClientSession>> {
-        let mut clients = self.clients();
-        if clients.len() >= self.config.session_limit() && !clients.contains_key(id) {
-            return None;
-        }
-        let new = || Arc::new(ClientSession::new(&self.config, session, self.process));
-        Some(Arc::clone(clients.entry(Arc::clone(id)).or_insert_with(new)))
-    }
-
-    /// Ends a session in this process: its subscriber sees that, and stops.
-    pub(super) fn end(&self, id: &RmcpSessionId) {
-        let ended = self.clients().remove(id);
-        if let Some(client) = ended {
-            lock(&self.closed).insert(client.session_id().clone());
-            client.end(self.is_stored());
-        }
+    /// Makes the object of a session.
+    pub(super) fn client(&self, session: SessionId) -> Arc<ClientSession> {
+        Arc::new(ClientSession::new(&self.config, session, self.process))
     }
 
     /// Returns whether a session is served here, or was not long ago.
@@ -212,22 +212,6 @@ impl<M> Shared<M> {
         lock(&self.ended).contains(session)
     }
 
-    /// Ends a session for all. Where Redis does not take that, housekeeping tries again.
-    pub(super) async fn forget(&self, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
-        let forgotten = async {
-            if self.queue.forget(session, self.process, is_known).await? {
-                self.tell_of_end(session);
-                cancel_open(&*self.queue, session, "the session has ended").await?;
-            }
-            Ok(())
-        };
-        let forgotten = forgotten.await;
-        if forgotten.is_err() {
-            self.add_pending_end((session.clone(), is_known));
-        }
-        forgotten
-    }
-
     /// Has the end of a session published later.
     pub(super) fn add_pending_end(&self, end: PendingEnd) {
         lock(&self.pending_ends).add(end);
@@ -249,9 +233,5 @@ impl<M> Shared<M> {
         let is_remembered = self.queue.remember(client.session_id(), &state).await?;
         client.set_remembered(is_remembered);
         Ok(is_remembered)
-    }
-
-    fn clients(&self) -> MutexGuard<'_, HashMap<RmcpSessionId, Arc<ClientSession>>> {
-        lock(&self.clients)
     }
 }

@@ -1,6 +1,6 @@
 //! The introduction of a client: what it says of itself in `initialize`, and how much of that is kept.
 
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, InitializeRequestParams};
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, ServerJsonRpcMessage, ServerResult};
 use rmcp::transport::streamable_http_server::session::store::SessionState;
 
 use super::ClientSession;
@@ -74,8 +74,13 @@ impl ClientSession {
         lock(&self.introduction).version.clone()
     }
 
-    pub(in crate::session::rmcp) fn set_version(&self, version: String) {
-        lock(&self.introduction).version = Some(version);
+    /// Notes the protocol version that was negotiated, as the answer to `initialize` says.
+    pub(in crate::session::rmcp) fn negotiated(&self, answer: &ServerJsonRpcMessage) {
+        if let ServerJsonRpcMessage::Response(response) = answer
+            && let ServerResult::InitializeResult(result) = &response.result
+        {
+            lock(&self.introduction).version = Some(result.protocol_version.to_string());
+        }
     }
 
     /// Returns whether the fleet remembers the session, as far as this process knows.

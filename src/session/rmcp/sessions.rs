@@ -1,0 +1,201 @@
+//! [`Sessions`]: the sessions that this process holds, and those that are restored or closed here at the moment.
+//!
+//! A session is in at most one of three states here, and leaves none of them half way:
+//!
+//! ```text
+//!            create_session                       close
+//!   absent ──────────────────────────► here ─────────────────► moving ──► absent
+//!     │                                 ▲                     (closed)
+//!     └──► moving (restored) ───────────┘
+//! ```
+//!
+//! While a session moves, its requests wait for the outcome. A session that is restored is here only once rmcp serves it and
+//! its client has been introduced, so nothing can be asked of half a session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rmcp::transport::streamable_http_server::session::SessionId as RmcpSessionId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::client::ClientSession;
+use crate::lock::lock;
+use crate::session_id::SessionId;
+
+/// Sessions of this process, bounded in number.
+pub(super) struct Sessions {
+    state: Mutex<State>,
+    /// One permit for each session that may be here.
+    places: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    here: HashMap<RmcpSessionId, Entry>,
+    moving: HashMap<SessionId, Outcome>,
+}
+
+struct Entry {
+    client: Arc<ClientSession>,
+    /// Whether the session was restored here. rmcp's handler serves the others, and closes them by their id.
+    is_restored: bool,
+    /// Released with the entry.
+    _place: Place,
+}
+
+/// Permission to hold one more session.
+pub(super) type Place = OwnedSemaphorePermit;
+
+/// State of a session, as a request finds it.
+pub(super) enum Found {
+    /// The session is here, and the acting user's.
+    Here(Arc<ClientSession>),
+    /// The session is restored or closed at the moment.
+    Moving(Outcome),
+    /// The session of this id is another user's.
+    Another,
+    /// The session is not here. Where sessions are restored, the caller begins with that.
+    Absent(Option<Move>),
+}
+
+/// Outcome of a move, once there is one.
+pub(super) type Outcome = watch::Receiver<Option<Moved>>;
+
+/// End of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// The session is restored, or closed.
+    Through,
+    /// There is no such session to be restored.
+    Absent,
+    /// The process holds as many sessions as it may.
+    NoPlace,
+    /// Redis does not say whether there is such a session, or restoring it failed.
+    Failed,
+}
+
+/// Returns how a move ends.
+pub(super) async fn moved(mut outcome: Outcome) -> Moved {
+    // Without a word whoever moved the session panicked, or its thread has ended.
+    outcome.wait_for(Option::is_some).await.map_or(Moved::Failed, |moved| moved.unwrap_or(Moved::Failed))
+}
+
+/// Session that moves. Dropping this ends the move as failed.
+pub(super) struct Move {
+    sessions: Arc<Sessions>,
+    session: SessionId,
+    outcome: watch::Sender<Option<Moved>>,
+    has_ended: bool,
+}
+
+impl Sessions {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { state: Mutex::default(), places })
+    }
+
+    /// Returns the permission to hold one more session, if there is room.
+    pub(super) fn place(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Returns all sessions that are here.
+    pub(super) fn all(&self) -> Vec<(RmcpSessionId, Arc<ClientSession>)> {
+        self.state().here.iter().map(|(id, entry)| (Arc::clone(id), Arc::clone(&entry.client))).collect()
+    }
+
+    /// Returns the session that has been idle for longest, if any is.
+    pub(super) fn longest_idle(&self) -> Option<(RmcpSessionId, Arc<ClientSession>)> {
+        let state = self.state();
+        let initialized = state.here.iter().filter(|(_, entry)| entry.client.is_initialized());
+        let idle = initialized.filter_map(|(id, entry)| Some((entry.client.idle_since()?, id, entry)));
+        idle.min_by_key(|(since, ..)| *since).map(|(_, id, entry)| (Arc::clone(id), Arc::clone(&entry.client)))
+    }
+
+    /// Returns the session of an id, if it is here.
+    pub(super) fn known(&self, id: &str) -> Option<Arc<ClientSession>> {
+        self.state().here.get(id).map(|entry| Arc::clone(&entry.client))
+    }
+
+    /// Returns the session of an id, if it is here and was not restored here.
+    pub(super) fn created(&self, id: &str) -> Option<Arc<ClientSession>> {
+        let state = self.state();
+        state.here.get(id).filter(|entry| !entry.is_restored).map(|entry| Arc::clone(&entry.client))
+    }
+
+    /// Finds the session of an id. Where the session is not here, and sessions are restored, the caller begins with that.
+    pub(super) fn find(self: &Arc<Self>, id: &str, session: &SessionId, are_restored: bool) -> Found {
+        let mut state = self.state();
+        let of_id = state.here.get(id).map(|entry| &entry.client);
+        if let Some(client) = of_id.filter(|client| client.session_id() == session) {
+            return Found::Here(Arc::clone(client));
+        }
+        if let Some(outcome) = state.moving.get(session) {
+            return Found::Moving(outcome.clone());
+        }
+        if of_id.is_some() {
+            return Found::Another;
+        }
+        Found::Absent(are_restored.then(|| self.begin(&mut state, session)))
+    }
+
+    /// Adds a session that was created here.
+    pub(super) fn add(&self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
+        let entry = Entry { client, is_restored: false, _place: place };
+        self.state().here.insert(Arc::clone(id), entry);
+    }
+
+    /// Begins to close a session. `None` where the session of this id is no longer this one.
+    pub(super) fn leave(self: &Arc<Self>, id: &str, client: &Arc<ClientSession>) -> Option<Move> {
+        let mut state = self.state();
+        state.here.get(id).filter(|entry| Arc::ptr_eq(&entry.client, client))?;
+        state.here.remove(id);
+        Some(self.begin(&mut state, client.session_id()))
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, session: &SessionId) -> Move {
+        let (sender, outcome) = watch::channel(None);
+        state.moving.insert(session.clone(), outcome);
+        Move { sessions: Arc::clone(self), session: session.clone(), outcome: sender, has_ended: false }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Move {
+    /// Returns the outcome, to be awaited.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome.subscribe()
+    }
+
+    /// Ends the move: the session was restored, and is here. From now on its requests are served.
+    pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
+        let entry = Entry { client, is_restored: true, _place: place };
+        self.end_with(Moved::Through, |state| drop(state.here.insert(Arc::clone(id), entry)));
+    }
+
+    /// Ends the move.
+    pub(super) fn end(self, moved: Moved) {
+        self.end_with(moved, |_| {});
+    }
+
+    /// In one step: after the lock the session may be here, and leave again.
+    fn end_with(mut self, moved: Moved, change: impl FnOnce(&mut State)) {
+        let mut state = self.sessions.state();
+        state.moving.remove(&self.session);
+        change(&mut state);
+        drop(state);
+        self.has_ended = true;
+        self.outcome.send_replace(Some(moved));
+    }
+}
+
+impl Drop for Move {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.sessions.state().moving.remove(&self.session);
+        }
+    }
+}
