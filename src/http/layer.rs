@@ -17,7 +17,7 @@ use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
 use crate::principal::Principal;
-use crate::session::rmcp::{acting_as, collect};
+use crate::session::rmcp::{FIRST_WITH_PRIMING, acting_as, collect};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -184,7 +184,7 @@ impl Layer {
             _ => return Ok(response),
         };
         let version = named.or_else(|| handoff.version.clone());
-        let reads_priming = version.as_deref().unwrap_or(message::ASSUMED) >= message::FIRST_WITH_PRIMING;
+        let reads_priming = version.as_deref().unwrap_or(message::ASSUMED) >= FIRST_WITH_PRIMING;
         response.headers_mut().remove(CONTENT_LENGTH);
         Ok(response.map_body(|_, body| match handoff.standalone {
             Some(stream) if is_stream => StreamBody::new(stream, body, reads_priming).boxed(),

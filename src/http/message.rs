@@ -7,9 +7,6 @@ use serde::Deserialize;
 /// First protocol version without sessions. Notifications are addressed to sessions, so it is not served.
 pub(super) const FIRST_WITHOUT_SESSIONS: &str = "2026-07-28";
 
-/// First protocol version whose clients can read events without data.
-pub(super) const FIRST_WITH_PRIMING: &str = "2025-11-25";
-
 /// Version that MCP assumes where a request names none.
 pub(super) const ASSUMED: &str = "2025-03-26";
 

@@ -35,6 +35,7 @@ mod stream;
 mod subscribers;
 
 pub use self::builder::SessionManagerBuilder;
+pub(crate) use self::client::FIRST_WITH_PRIMING;
 pub use self::error::ManagerError;
 pub(crate) use self::escape::Escaper;
 pub(crate) use self::handoff::collect;

@@ -75,6 +75,37 @@ async fn clients_older_than_2025_11_25_get_no_events_without_data_and_others_one
 }
 
 #[actix_web::test]
+async fn clients_older_than_2025_11_25_that_resume_get_ids_by_pings() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let version = "2025-06-18";
+    let wire = Wire::connect(&server.url, version).await;
+    let ids = |text: &str| text.lines().filter_map(|l| l.strip_prefix("id: ")).map(str::to_owned).collect::<Vec<_>>();
+    let mut stream = wire.stream().await;
+    push(&server, &wire, "1").await;
+    let seen = stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+    let last = ids(seen).pop().unwrap();
+    drop(stream);
+    let mut closed = wire.get(Some(version), Some(&last)).await;
+    closed.until_end().await;
+    assert!(closed.messages().iter().all(|message| message["method"] == "ping"));
+    let id = early_close(&closed.text).unwrap().to_owned();
+    let mut stream = wire.get(Some(version), Some(&id)).await;
+    let begun = stream.until(|text| text.contains("\"ping\"") && text.ends_with("\n\n")).await.to_owned();
+    assert!(begun.contains("retry: "), "{begun:?}");
+    push(&server, &wire, "2").await;
+    stream.until(|text| text.contains("notifications/message") && text.ends_with("\n\n")).await;
+    for text in [&closed.text, &stream.text] {
+        assert!(text.split("\n\n").all(|event| event.is_empty() || has_data(event)), "{text:?}");
+    }
+    // Each of them names the first message.
+    let message = |id: &str| id.rsplit_once('~').unwrap().1.to_owned();
+    assert_eq!(message(&id), message(&last));
+    assert_eq!(message(&ids(&begun)[0]), message(&last));
+    assert_ne!(message(ids(&stream.text).last().unwrap()), message(&last));
+}
+
+#[actix_web::test]
 async fn a_resumed_stream_begins_with_one_priming_event_too() {
     let courier = courier().await;
     let server = McpServer::start(courier.clone(), courier.session_manager());

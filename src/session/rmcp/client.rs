@@ -24,14 +24,12 @@ mod activity;
 mod delivery;
 mod handing_over;
 mod introduction;
+mod pings;
 mod questions;
 mod streams;
 
+pub(crate) use self::introduction::FIRST_WITH_PRIMING;
 pub(super) use self::questions::Answered;
-
-/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
-/// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.
-const PING: &str = "mcp-courier:ping:";
 
 pub(super) struct ClientSession {
     session_id: SessionId,

@@ -9,27 +9,20 @@
 //!   Last-Event-ID: …~c…~…  ─► the real stream, whose events have the kind e
 //! ```
 //!
-//! Some clients ignore the ids of events without data, and some are sent no such events. They come back with the very same
-//! id. For them each session remembers the last id that was answered by an early close, for a short time.
+//! The event has no data, or is a ping for clients that cannot read such events. Some clients ignore the ids of events
+//! without data, and come back with the very same id. For them each session remembers the last id that was answered by an early close, for a short time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use rmcp::transport::streamable_http_server::session::ServerSseMessage;
-
 use super::event_id::EventId;
 
 /// Time that a client waits after an early close before it opens the real stream.
-const MOMENT: Duration = Duration::from_millis(10);
+pub(super) const MOMENT: Duration = Duration::from_millis(10);
 
 /// Time for which a session remembers the id that it answered by an early close. Longer than a client needs to try several
 /// servers of a fleet in turn, and shorter than proxies let a silent stream live.
 const MEMORY: Duration = Duration::from_secs(10);
-
-/// Returns the only event of an early close, for a client that named this id.
-pub(super) fn early_close(named: &EventId<'_>) -> ServerSseMessage {
-    ServerSseMessage::priming(named.early_close().to_string(), MOMENT)
-}
 
 /// Decides for one session which streams are closed early.
 #[derive(Debug, Default)]
@@ -70,7 +63,7 @@ mod tests {
             let event_id = match fleet[n % servers].decide(&named, &last, now) {
                 true => {
                     (cuts, now) = (0, now + Duration::from_secs(1));
-                    early_close(&named).event_id.unwrap()
+                    named.early_close().to_string()
                 }
                 false => {
                     (cuts, now) = (cuts + 1, now + each_stream_lasts);

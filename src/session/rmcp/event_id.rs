@@ -17,6 +17,7 @@
 //! Any other id is read as a position alone: those of streams that answer requests, of earlier versions, and forged ones.
 
 use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -28,16 +29,16 @@ const POSITION_MAX: usize = 512;
 
 /// Mark of the ids that rmcp gives events in this process.
 #[derive(Debug, Clone)]
-pub(super) struct Epoch(String);
+pub(super) struct Epoch(Arc<str>);
 
 impl Epoch {
     pub(super) fn new() -> Self {
-        Self(format!("{:016x}-", random()))
+        Self(format!("{:016x}-", random()).into())
     }
 
     /// Marks nothing: an event store's ids are the whole fleet's.
     pub(super) fn of_event_store() -> Self {
-        Self(String::new())
+        Self("".into())
     }
 
     /// Returns an id of rmcp's as it goes out.
@@ -47,7 +48,7 @@ impl Epoch {
 
     /// Returns rmcp's own id of a position that this process issued.
     pub(super) fn unmark<'a>(&self, position: &'a str) -> Option<&'a str> {
-        position.strip_prefix(&self.0)
+        position.strip_prefix(&*self.0)
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use tokio::sync::Notify;
 
-use super::event_id::EventIds;
+use super::event_id::{EventId, EventIds};
 use super::sse;
 use crate::lock::lock;
 use crate::session::{MessageId, Outbound};
@@ -124,9 +124,9 @@ impl Frames {
         self.moved.notify_waiters();
     }
 
-    /// Returns the id of the stream's first event, which has no data.
-    pub(super) fn first_id(&self) -> String {
-        self.buffer().ids.next().to_string()
+    /// Makes the first event of the stream, which has an id and nothing for the client to do.
+    pub(super) fn first(&self, make: impl FnOnce(&EventId<'_>) -> ServerSseMessage) -> ServerSseMessage {
+        make(&self.buffer().ids.next())
     }
 
     /// Polls for what is flushed; `None` where the stream must end.

@@ -9,7 +9,7 @@ use rmcp::transport::streamable_http_server::session::{
 };
 
 use super::client::{Answered, ClientSession};
-use super::early_close::early_close;
+use super::early_close::MOMENT;
 use super::error::ManagerError;
 use super::event_id::EventId;
 use super::handoff::{hand, is_layered};
@@ -247,7 +247,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let ours = named.position.and_then(|position| self.shared.epoch.unmark(position));
         let of_request = !named.is_typed() && ours.is_some_and(|ours| ours.contains('/'));
         if !of_request && client.decide_early_close(&named, &last_event_id) {
-            return Ok(ResumedStream::ClosedEarly(Some(early_close(&named))));
+            return Ok(ResumedStream::ClosedEarly(Some(client.priming(&named.early_close(), MOMENT))));
         }
         if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {

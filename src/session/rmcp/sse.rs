@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
@@ -16,7 +17,7 @@ use crate::session::Outbound;
 
 /// Appends the event of a notification.
 pub(super) fn push_notification(out: &mut String, id: &impl Display, notification: &Outbound) {
-    push_message(out, Some(id), |out| {
+    push_message(out, Some(id), None, |out| {
         out.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
         json::push_string(out, &notification.method);
         out.push_str(",\"params\":");
@@ -27,23 +28,20 @@ pub(super) fn push_notification(out: &mut String, id: &impl Display, notificatio
 
 /// Appends the event of a request that has no id of its own. The JSON must be on one line.
 pub(super) fn push_request(out: &mut String, json: &str) {
-    push_message(out, None::<&str>, |out| out.push_str(json));
+    push_message(out, None::<&str>, None, |out| out.push_str(json));
 }
 
 /// Appends an event of rmcp.
 pub(crate) fn push_event(out: &mut String, event: &ServerSseMessage) {
-    let id = event.event_id.as_ref();
+    let (id, retry) = (event.event_id.as_ref(), event.retry);
     match &event.message {
         Some(message) => match serde_json::to_string(&**message) {
-            Ok(json) => push_message(out, id, |out| out.push_str(&json)),
+            Ok(json) => push_message(out, id, retry, |out| out.push_str(&json)),
             Err(error) => tracing::error!(%error, "writing a message of the server failed; the client does not get it"),
         },
         None => {
             out.push_str("data: \n");
-            push_id(out, id);
-            if let Some(retry) = event.retry {
-                push_line(out, "retry", &retry.as_millis());
-            }
+            push_id(out, id, retry);
             out.push('\n');
         }
     }
@@ -57,10 +55,15 @@ pub(super) fn read(events: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
     })
 }
 
-fn push_message(out: &mut String, id: Option<impl Display>, push_data: impl FnOnce(&mut String)) {
+fn push_message(
+    out: &mut String,
+    id: Option<impl Display>,
+    retry: Option<Duration>,
+    push_data: impl FnOnce(&mut String),
+) {
     // Some readers need the name.
     out.push_str("event: message\n");
-    push_id(out, id);
+    push_id(out, id, retry);
     out.push_str("data: ");
     let at = out.len();
     push_data(out);
@@ -68,15 +71,14 @@ fn push_message(out: &mut String, id: Option<impl Display>, push_data: impl FnOn
     out.push_str("\n\n");
 }
 
-fn push_id(out: &mut String, id: Option<impl Display>) {
-    if let Some(id) = id {
-        push_line(out, "id", &id);
-    }
-}
-
-fn push_line(out: &mut String, name: &str, value: &dyn Display) {
+fn push_id(out: &mut String, id: Option<impl Display>, retry: Option<Duration>) {
     // Writing to a text cannot fail.
-    let _ = writeln!(out, "{name}: {value}");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    if let Some(retry) = retry {
+        let _ = writeln!(out, "retry: {}", retry.as_millis());
+    }
 }
 
 /// Escapes line separators behind a place. Most texts have none, and stay where they are.

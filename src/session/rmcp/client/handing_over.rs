@@ -1,38 +1,19 @@
 //! Handing over to a client: messages down one stream, and their confirmation on that same one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
+use super::ClientSession;
 use super::delivery::Break;
-use super::{ClientSession, PING};
+use super::pings::{self, nonce, ping_pauses};
 use crate::config::DeliveryLevel;
 use crate::question::{Answer, Question};
 use crate::session::rmcp::frames::{Frames, Full};
 use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
-
-/// Returns the nonce of a ping, with 122 random bits. No other ping ever has it: a session may end and be restored in the same
-/// process, and a late answer to a ping of the ended one must confirm nothing. Nobody can guess it: news are easily forged.
-fn nonce() -> u128 {
-    Uuid::new_v4().as_u128()
-}
-
-/// Longest time until the first ping of a confirmation is repeated: its answer may get lost on the way here.
-const PING_AGAIN: Duration = Duration::from_secs(1);
-
-/// Factor from the pause behind one ping to the pause behind the next.
-const PING_BACKOFF: u32 = 3;
-
-/// Returns how long an answer is awaited behind each ping of a confirmation that may take `limit`: 1 s, 3 s, 9 s and so on,
-/// and the rest of the time behind the last. Where the limit is short the pauses are a tenth of it and more.
-fn ping_pauses(limit: Duration) -> impl Iterator<Item = Duration> {
-    let first = PING_AGAIN.min(limit / 10).max(Duration::from_millis(1));
-    std::iter::successors(Some(first), |pause| Some(*pause * PING_BACKOFF))
-}
 
 /// Call that awaits a confirmation.
 struct Confirming<'a> {
@@ -142,7 +123,7 @@ impl ClientSession {
     }
 
     fn ping(&self, nonce: u128) -> String {
-        format!(r#"{{"jsonrpc":"2.0","id":"{PING}{}:{nonce}","method":"ping"}}"#, self.process)
+        format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, pings::id(self.process, nonce))
     }
 
     /// Confirms what was handed over before a ping that the client has answered.
@@ -194,19 +175,5 @@ impl McpSession for ClientSession {
 
     fn presence(&self) -> Presence {
         self.presence.presence()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ping_is_repeated_after_1_3_and_9_seconds_and_sooner_where_the_time_is_short() {
-        let pauses = |limit: u64| ping_pauses(Duration::from_millis(limit)).take(3).map(|p| p.as_millis());
-        assert!(pauses(30_000).eq([1000, 3000, 9000]));
-        assert!(pauses(3_600_000).eq([1000, 3000, 9000]));
-        assert!(pauses(300).eq([30, 90, 270]));
-        assert!(pauses(10).eq([1, 3, 9]));
     }
 }

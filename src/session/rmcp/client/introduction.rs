@@ -1,10 +1,22 @@
 //! The introduction of a client: what it says of itself in `initialize`, and how much of that is kept.
 
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, ServerJsonRpcMessage, ServerResult};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, PingRequest, RequestId, ServerJsonRpcMessage,
+    ServerRequest, ServerResult,
+};
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use rmcp::transport::streamable_http_server::session::store::SessionState;
 
 use super::ClientSession;
+use super::pings::{self, nonce};
 use crate::lock::lock;
+use crate::session::rmcp::event_id::EventId;
+
+/// First protocol version whose clients can read events without data.
+pub(crate) const FIRST_WITH_PRIMING: &str = "2025-11-25";
 
 /// Introduction of a client, as far as it is kept.
 #[derive(Debug, Default)]
@@ -72,6 +84,23 @@ impl ClientSession {
     /// Returns the protocol version that was negotiated.
     pub(in crate::session::rmcp) fn version(&self) -> Option<String> {
         lock(&self.introduction).version.clone()
+    }
+
+    /// Returns whether the client can read events without data, as far as is known.
+    fn reads_priming(&self) -> bool {
+        lock(&self.introduction).version.as_deref().is_none_or(|version| version >= FIRST_WITH_PRIMING)
+    }
+
+    /// Makes an event by which the client takes an id, and the time until its next stream, and has nothing to do. Clients of
+    /// versions that report an error for events without data get a ping.
+    pub(in crate::session::rmcp) fn priming(&self, id: &EventId<'_>, retry: Duration) -> ServerSseMessage {
+        let mut event = ServerSseMessage::priming(id.to_string(), retry);
+        if !self.reads_priming() {
+            let id = RequestId::String(pings::id(self.process, nonce()).into());
+            let ping = ServerRequest::PingRequest(PingRequest::default());
+            event.message = Some(Arc::new(ServerJsonRpcMessage::request(ping, id)));
+        }
+        event
     }
 
     /// Notes the protocol version that was negotiated, as the answer to `initialize` says.

@@ -7,7 +7,8 @@ use rmcp::model::{ClientJsonRpcMessage, RequestId};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{ClientSession, PING};
+use super::ClientSession;
+use super::pings::PING;
 use crate::backend::ProcessId;
 use crate::question::{Answer, Elicitation, Question};
 use crate::session::AskError;

@@ -8,7 +8,7 @@ use super::*;
 use crate::notification::NotificationId;
 use crate::question::{Answer, Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
-use crate::session::rmcp::stream::{Standalone, WholeStream};
+use crate::session::rmcp::stream::{Part, Standalone, WholeStream};
 use crate::session::{AskError, HandOverError, McpSession, Outbound};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
@@ -241,4 +241,30 @@ async fn who_asks_a_second_time_keeps_its_place_when_the_first_leaves() {
     first.await.unwrap_err();
     assert!(session.hand_in("r", Answer::Decline));
     assert_eq!(second.await.unwrap(), Answer::Decline);
+}
+
+#[tokio::test]
+async fn neither_side_of_a_stream_starves_the_other_and_ids_follow_the_order_of_the_parts() {
+    let session = client(&Config::default());
+    let of_rmcp = stream::iter(0..).map(|n: usize| ServerSseMessage::priming(n.to_string(), Duration::ZERO));
+    let slot = Slot::new(of_rmcp, &Epoch::new());
+    let mut stream = Standalone::open(&session, slot, None, true, Duration::from_secs(3));
+    let (mut ours, mut position, mut events) = (0, None, 0);
+    for _ in 0..40 {
+        hand_over(&session).await.unwrap();
+        drop(session.confirm().now_or_never());
+        match std::future::poll_fn(|context| stream.poll_next(context)).await.unwrap() {
+            Part::Frames(frames) => {
+                ours += 1;
+                let ids: Vec<&str> = crate::session::rmcp::sse::read(&frames).filter_map(|(id, _)| id).collect();
+                assert!(ids.iter().all(|id| EventId::parse(id).position == position.as_deref()), "{ids:?}");
+            }
+            Part::Event(event) => {
+                events += 1;
+                let id = event.event_id.unwrap();
+                position = EventId::parse(&id).position.map(str::to_owned);
+            }
+        }
+    }
+    assert!(ours >= 10 && events >= 10, "{ours} parts of ours, {events} events of rmcp");
 }
