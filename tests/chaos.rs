@@ -49,3 +49,33 @@ fn its_checker_finds_what_a_delivery_that_may_lose_has_lost() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("lost: client-"));
 }
+
+/// Runs many kills without the event ids, and has the checker find what comes twice.
+fn finds_repeats_without_ids_in(place: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = ["--keep", dir.path().to_str().unwrap(), "--leave-out-ids", place];
+    let kills = ["--kill-every", "300", "--seconds", "10", "--rate", "1000", "--clients", "4", "--seed", "5"];
+    let output = chaos(&[&kills[..], &keep, &["--drain", "60", "--without-last-event-id", "0"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("came twice: client-"));
+    // Nothing else is wrong.
+    assert!(!said.contains("lost: client-") && !said.contains("out of order"));
+}
+
+#[test]
+fn g3_its_checker_finds_what_comes_twice_where_clients_do_not_send_the_id() {
+    finds_repeats_without_ids_in("header");
+}
+
+#[test]
+fn g3_its_checker_finds_what_comes_twice_where_events_have_no_ids() {
+    finds_repeats_without_ids_in("events");
+}
+
+#[test]
+fn g3_nothing_comes_twice_to_clients_that_send_the_id_while_servers_are_killed() {
+    let kills = ["--kill-every", "300", "--seconds", "10", "--rate", "1000", "--clients", "4", "--seed", "5"];
+    let output = chaos(&[&kills[..], &["--drain", "60", "--without-last-event-id", "0"]].concat());
+    assert!(output.status.success());
+}

@@ -6,9 +6,9 @@ use std::path::Path;
 use mcp_courier::Cause;
 use uuid::Uuid;
 
-use crate::BATCH;
 use crate::faults::Done;
 use crate::schedule::Part;
+use crate::{Chaos, WINDOW};
 
 /// What became of a push, as its worker knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,7 +52,8 @@ pub(crate) struct Checked {
     pub(crate) uncertain: usize,
     pub(crate) uncertain_delivered: usize,
     pub(crate) delivered: usize,
-    pub(crate) duplicates: usize,
+    /// Repeats at clients that send `Last-Event-ID`, and at the others.
+    pub(crate) duplicates: [usize; 2],
     pub(crate) lost: usize,
     pub(crate) reordered: usize,
     pub(crate) streams: usize,
@@ -62,12 +63,16 @@ pub(crate) struct Checked {
     pub(crate) violations: Vec<String>,
 }
 
-pub(crate) fn check(dir: &Path, clients: usize, faults: &[Done]) -> Result<Checked, Cause> {
+pub(crate) fn check(dir: &Path, chaos: &Chaos, faults: &[Done]) -> Result<Checked, Cause> {
     let mut checked = Checked::default();
     let (pushes, discarded) = read(dir, &mut checked)?;
-    for client in 0..clients {
+    for client in 0..usize::from(chaos.clients) {
         let record = client_record(&dir.join(format!("client-{client}.record")))?;
-        checked.client(client, &record, &pushes, &discarded, faults);
+        let felt: Vec<&Done> = faults.iter().filter(|done| done.clients.contains(&client)).collect();
+        let again = checked.deliveries(client, &record, &pushes, &felt);
+        checked.losses(client, &record, &pushes, &discarded, &felt);
+        checked.repeats(client, &record, chaos.resumes(client), &again, &felt);
+        checked.gaps(&record, &felt);
     }
     let outcomes = || pushes.values().flatten().map(|push| push.outcome);
     checked.pushed = outcomes().filter(|outcome| matches!(outcome, Outcome::Ok(_))).count();
@@ -77,14 +82,14 @@ pub(crate) fn check(dir: &Path, clients: usize, faults: &[Done]) -> Result<Check
 }
 
 impl Checked {
-    fn client(&mut self, client: usize, record: &Client, pushes: &Pushes, discarded: &HashSet<Uuid>, faults: &[Done]) {
-        let felt: Vec<&Done> = faults.iter().filter(|done| done.clients.contains(&client)).collect();
-        let (mut seen, mut last, mut duplicates) = (HashSet::new(), HashMap::<&str, usize>::new(), 0);
+    /// Checks what a client got against what was pushed. Returns the repeats.
+    fn deliveries(&mut self, client: usize, record: &Client, pushes: &Pushes, felt: &[&Done]) -> Vec<String> {
+        let (mut seen, mut last, mut again) = (HashSet::new(), HashMap::<&str, usize>::new(), Vec::new());
         for Got { at, worker, n, id } in &record.got {
             let push = pushes.get(&(client, worker.clone())).and_then(|all| all.get(n.checked_sub(1)?));
-            let what = || format!("client-{client}: {worker} #{n} {id} {}", before(&felt, *at));
+            let what = || format!("client-{client}: {worker} #{n} {id} {}", before(felt, *at));
             if !seen.insert(*id) {
-                duplicates += 1;
+                again.push(what());
                 continue;
             }
             match push.map(|push| push.outcome) {
@@ -102,6 +107,12 @@ impl Checked {
                 _ => self.violations.push(format!("never pushed so: {}", what())),
             }
         }
+        again
+    }
+
+    /// Finds what was pushed to a client with `Ok`, and neither came nor was discarded.
+    fn losses(&mut self, client: usize, record: &Client, pushes: &Pushes, discarded: &HashSet<Uuid>, felt: &[&Done]) {
+        let seen: HashSet<Uuid> = record.got.iter().map(|got| got.id).collect();
         for ((_, worker), all) in pushes.range((client, String::new())..(client + 1, String::new())) {
             for (n, push) in all.iter().enumerate() {
                 if let Push { at, outcome: Outcome::Ok(id) } = push
@@ -109,7 +120,7 @@ impl Checked {
                     && !discarded.contains(id)
                 {
                     self.lost += 1;
-                    let fault = before(&felt, *at);
+                    let fault = before(felt, *at);
                     self.violations.push(format!("lost: client-{client}: {worker} #{} {id} {fault}", n + 1));
                 }
             }
@@ -117,12 +128,24 @@ impl Checked {
         if record.sessions_lost > 0 {
             self.violations.push(format!("client-{client}: its session was unknown {} times", record.sessions_lost));
         }
-        let most = BATCH * (record.opened.len() + felt.len());
-        if duplicates > most {
-            self.violations.push(format!("client-{client}: {duplicates} repeats, and at most {most} are explained"));
-        }
-        self.duplicates += duplicates;
+    }
+
+    /// Checks the repeats at a client: a client that sends `Last-Event-ID` gets none, whatever is done; another one no more
+    /// than a window for each stream and fault.
+    fn repeats(&mut self, client: usize, record: &Client, resumes: bool, again: &[String], felt: &[&Done]) {
+        self.duplicates[usize::from(!resumes)] += again.len();
         self.streams += record.opened.len();
+        let most = WINDOW * (record.opened.len() + felt.len());
+        if resumes {
+            self.violations.extend(again.iter().map(|what| format!("came twice: {what}")));
+        } else if again.len() > most {
+            let repeats = again.len();
+            self.violations.push(format!("client-{client}: {repeats} repeats, and at most {most} are explained"));
+        }
+    }
+
+    /// Notes how long a client went without, by what was done.
+    fn gaps(&mut self, record: &Client, felt: &[&Done]) {
         let times: Vec<u64> = record.got.iter().map(|got| got.at).collect();
         for done in felt {
             let what = match done.fault.part {

@@ -3,7 +3,8 @@
 //! Several servers, workers and clients as processes of their own, and a Redis that writes to its disk whatever it
 //! answers. A schedule of faults, the same for the same seed, kills, stops, pauses and cuts them. At last all is healed,
 //! and a checker says whether every notification that was pushed with `Ok` got to its client's handler, in the order of its
-//! worker's pushes. It ends with 1, and names what is wrong, if one is lost or out of order.
+//! worker's pushes, and once where the client sends `Last-Event-ID`. It ends with 1, and names what is wrong, if one is lost, out
+//! of order, or came to such a client twice.
 //!
 //! `chaos failover-times` measures how long a client goes without when its server dies.
 
@@ -169,8 +170,11 @@ fn main() -> ExitCode {
 /// What all keys begin with.
 const PREFIX: &str = "chaos";
 
-/// How many notifications are taken at once, and so how many a fault may repeat.
+/// Number of notifications that are taken at once.
 const BATCH: usize = 100;
+
+/// Number of notifications that may await their confirmation, and so be repeated by a fault.
+const WINDOW: usize = BATCH;
 
 /// How long a lease lasts without its owner.
 const LEASE: Duration = Duration::from_secs(2);

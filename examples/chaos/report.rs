@@ -25,7 +25,8 @@ pub(crate) fn print(checked: &Checked, faults: &[Done], pushing: Duration, drain
     );
     let rate = (*delivered as f64) / pushing.as_secs_f64();
     println!("delivered    {delivered:>9}   {rate:.0} a second, over {} streams", checked.streams);
-    println!("duplicates   {:>9}", checked.duplicates);
+    let [resuming, others] = checked.duplicates;
+    println!("came twice   {resuming:>9}   at clients that send Last-Event-ID, and {others} at the others");
     println!("lost         {:>9}", checked.lost);
     println!("reordered    {:>9}", checked.reordered);
     println!("discarded    {:>9}", checked.discarded.values().sum::<usize>());

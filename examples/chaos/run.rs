@@ -57,7 +57,7 @@ async fn run(chaos: Chaos) -> Result<bool, Cause> {
     };
     let text: String = done.iter().map(|done| format!("{} {} {}\n", done.begun, done.healed, done.fault)).collect();
     std::fs::write(dir.join("faults.txt"), text)?;
-    let mut checked = check::check(dir, usize::from(clients), &done)?;
+    let mut checked = check::check(dir, &chaos, &done)?;
     // First: what is still queued is named as lost too.
     let late = drained.is_none().then(|| format!("the queues are not empty within {} s of quiet", chaos.drain));
     checked.violations.splice(0..0, late.into_iter().chain(surprises));
