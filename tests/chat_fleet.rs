@@ -4,12 +4,19 @@
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
+use rmcp::model::CallToolRequestParams;
+use rmcp::service::NotificationContext;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 #[path = "support/chat_process.rs"]
 mod chat_process;
 #[path = "support/eventually.rs"]
 mod eventually;
+#[path = "support/forwarder.rs"]
+mod forwarder;
 #[path = "support/raw_client.rs"]
 mod raw_client;
 #[path = "support/redis_server.rs"]
@@ -17,6 +24,7 @@ mod redis_server;
 
 use chat_process::{ChatProcess, worker};
 use eventually::{SOON, eventually};
+use forwarder::Forwarder;
 use raw_client::{EventStream, RawClient};
 use redis_server::RedisServer;
 
@@ -100,6 +108,61 @@ async fn g2_a_client_whose_server_is_killed_while_it_drains_gets_the_rest_in_ord
     let mut stream = client.at(&other.url).open_stream().await;
     while take(stream.next_notification().await.unwrap()) < 3000 {}
     assert_eq!(got, (1..=3000).collect::<Vec<_>>());
+}
+
+/// An rmcp client that passes on what it is told.
+struct Told(mpsc::UnboundedSender<Value>);
+
+impl ClientHandler for Told {
+    #[expect(deprecated, reason = "2025-11-25 has it")]
+    async fn on_logging_message(
+        &self,
+        params: rmcp::model::LoggingMessageNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(params.data);
+    }
+}
+
+#[tokio::test]
+async fn g3_nothing_comes_twice_to_an_rmcp_client_whose_servers_are_killed() {
+    const BURST: usize = 50;
+    let redis = RedisServer::start();
+    let args = ["--redis", &redis.url()];
+    let mut fleet = Vec::new();
+    for _ in 0..6 {
+        fleet.push(ChatProcess::start(&args).await);
+    }
+    let ports: Vec<u16> = fleet.iter().map(ChatProcess::port).collect();
+    let way = Forwarder::to(ports[0]);
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let transport = StreamableHttpClientTransport::from_uri(format!("http://127.0.0.1:{}/mcp", way.port()));
+    let client = Told(sender).serve(transport).await.unwrap();
+    let session = client.call_tool(CallToolRequestParams::new("session_id")).await.unwrap();
+    let session = session.structured_content.unwrap()["session_id"].as_str().unwrap().to_owned();
+    let mut numbers = Vec::new();
+    let mut take = async |count: usize| {
+        for _ in 0..count {
+            let next = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.expect("in time").unwrap();
+            numbers.push(next["n"].as_u64().unwrap());
+        }
+    };
+    for (n, server) in fleet.iter_mut().enumerate() {
+        assert!(worker(&["--redis", &redis.url(), "push-many", &session, &BURST.to_string()]).await.status.success());
+        take(BURST / 2).await;
+        // The client comes back at once.
+        if let Some(next) = ports.get(n + 1) {
+            way.lead_to(*next);
+            server.kill().await;
+        }
+        take(BURST / 2).await;
+    }
+    // As many as were pushed: whatever came twice would take the place of another, or be one more.
+    let more = tokio::time::timeout(Duration::from_millis(500), told.recv()).await;
+    assert!(more.is_err(), "more came: {more:?}");
+    // It handles each notification in a task of its own, so neighbours may change places.
+    numbers.sort_unstable();
+    assert!(numbers.chunks(fleet.len()).zip(1..).all(|(same, n)| same == vec![n; fleet.len()]), "{numbers:?}");
 }
 
 #[tokio::test]

@@ -67,9 +67,9 @@ def chat():
 
 @pytest.fixture
 def fleet(redis_url):
-    """Three chat servers that may die: their processes and their URLs."""
+    """Six chat servers that may die: their processes and their URLs."""
     servers = []
-    urls = [start_chat(servers, "--redis", redis_url) for _ in range(3)]
+    urls = [start_chat(servers, "--redis", redis_url) for _ in range(6)]
     yield servers, urls
     for server in servers:
         server.kill()

@@ -8,7 +8,7 @@ import fastmcp
 import pytest
 from balancer import balanced
 from clients import connect
-from failover import ACCEPT, QUESTION, tell_while_servers_end
+from failover import ACCEPT, QUESTION, tell_while_servers_are_killed, tell_while_servers_end
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +24,10 @@ async def test_g2_two_killed_servers_lose_nothing(fleet, worker):
 
 async def test_g2_a_rolling_restart_and_a_killed_server_lose_nothing(fleet, worker):
     await tell_while_servers_end(KINDS, fleet, worker, 1_500, [Popen.terminate, Popen.kill])
+
+
+async def test_g3_nothing_comes_twice_while_five_servers_are_killed(fleet, worker):
+    await tell_while_servers_are_killed(KINDS, fleet, worker)
 
 
 async def test_g2_an_answer_reaches_the_worker_though_the_server_that_asked_was_killed(fleet, worker):

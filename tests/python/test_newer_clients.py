@@ -8,11 +8,15 @@ import fastmcp
 import mcp
 import pytest
 from balancer import balanced
-from failover import ACCEPT, QUESTION, tell_while_servers_end
+from failover import ACCEPT, QUESTION, tell_while_servers_are_killed, tell_while_servers_end
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 60
+KINDS = {
+    "mcp": lambda url, handle: mcp.Client(url, logging_callback=handle),
+    "fastmcp": lambda url, handle: fastmcp.Client(url, log_handler=handle),
+}
 
 
 @pytest.mark.parametrize("kind", ["mcp", "fastmcp"])
@@ -40,11 +44,11 @@ async def test_a_newer_client_falls_back_to_initialize_and_is_told(kind, redis_u
 
 
 async def test_g2_newer_clients_go_on_at_other_servers_and_lose_nothing(fleet, worker):
-    kinds = {
-        "mcp": lambda url, handle: mcp.Client(url, logging_callback=handle),
-        "fastmcp": lambda url, handle: fastmcp.Client(url, log_handler=handle),
-    }
-    await tell_while_servers_end(kinds, fleet, worker, 1_500, [Popen.terminate, Popen.kill])
+    await tell_while_servers_end(KINDS, fleet, worker, 1_500, [Popen.terminate, Popen.kill])
+
+
+async def test_g3_nothing_comes_twice_to_newer_clients_while_five_servers_are_killed(fleet, worker):
+    await tell_while_servers_are_killed(KINDS, fleet, worker)
 
 
 async def test_g2_a_newer_client_whose_server_was_killed_is_asked_again_by_another(fleet, worker):

@@ -57,6 +57,12 @@ impl ChatProcess {
         Self { url: url.to_owned(), child }
     }
 
+    /// Returns the port on which it listens.
+    pub(crate) fn port(&self) -> u16 {
+        let (_, rest) = self.url.rsplit_once(':').unwrap();
+        rest.split('/').next().unwrap().parse().unwrap()
+    }
+
     /// SIGKILL: it cannot do anything any more.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
