@@ -141,6 +141,8 @@ pub(super) struct EventIds {
     /// Number of the next event.
     next: u64,
     received: Option<MessageId>,
+    /// Text of each id up to the number of the event: most of the work of writing one.
+    head: String,
 }
 
 impl EventIds {
@@ -152,6 +154,7 @@ impl EventIds {
             stream: random(),
             next: 0,
             received: resumed.and_then(|id| id.received),
+            head: String::new(),
         }
     }
 
@@ -168,7 +171,7 @@ impl EventIds {
     /// Sets the position of rmcp. An id that would break the framing is left out.
     pub(super) fn set_position(&mut self, position: &str) {
         if !position.contains(BREAKING) {
-            self.position = Some(position.to_owned());
+            (self.position, self.head) = (Some(position.to_owned()), String::new());
         }
     }
 
@@ -177,6 +180,30 @@ impl EventIds {
         let token = Token { is_early_close: false, stream: self.stream, event: self.next };
         self.next += 1;
         EventId { position: self.position.as_deref(), token: Some(token), received: self.received }
+    }
+
+    /// Appends the id of the next event, as [`next`](Self::next) has it: each message needs one.
+    pub(super) fn push_next(&mut self, out: &mut String) {
+        if self.head.is_empty() {
+            self.head = format!("{}~e{:016x}.", self.position.as_deref().unwrap_or_default(), self.stream);
+        }
+        out.push_str(&self.head);
+        push_hexadecimal(out, self.next);
+        self.next += 1;
+        out.push('~');
+        if let Some(MessageId { notification, at }) = &self.received {
+            out.push_str(notification.0.as_simple().encode_lower(&mut Uuid::encode_buffer()));
+            out.push('.');
+            push_hexadecimal(out, *at);
+        }
+    }
+}
+
+/// Appends a number without leading zeros.
+fn push_hexadecimal(out: &mut String, number: u64) {
+    let digits = number.max(1).ilog2() / 4 + 1;
+    for digit in (0..digits).rev() {
+        out.push(char::from(b"0123456789abcdef"[(number >> (4 * digit)) as usize & 15]));
     }
 }
 

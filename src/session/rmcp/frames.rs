@@ -70,7 +70,7 @@ impl Frames {
             buffer.ids.set_received(notification.message_id);
         }
         let needed = notification.params.get().len() + 256;
-        buffer.write(needed, |text, ids| sse::push_notification(text, &ids.next(), notification));
+        buffer.write(needed, |text, ids| sse::push_notification(text, |text| ids.push_next(text), notification));
         Ok(())
     }
 

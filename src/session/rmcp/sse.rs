@@ -6,8 +6,7 @@
 //!   data: {…}
 //! ```
 
-use std::fmt::{Display, Write};
-use std::time::Duration;
+use std::fmt::Write;
 
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
@@ -15,9 +14,14 @@ use super::escape::{Escaper, SEPARATORS};
 use crate::json;
 use crate::session::Outbound;
 
-/// Appends the event of a notification.
-pub(super) fn push_notification(out: &mut String, id: &impl Display, notification: &Outbound) {
-    push_message(out, Some(id), None, |out| {
+/// Appends the event of a notification. `push_id` appends its id.
+pub(super) fn push_notification(out: &mut String, push_id: impl FnOnce(&mut String), notification: &Outbound) {
+    let push_id = |out: &mut String| {
+        out.push_str("id: ");
+        push_id(out);
+        out.push('\n');
+    };
+    push_message(out, push_id, |out| {
         out.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
         json::push_string(out, &notification.method);
         out.push_str(",\"params\":");
@@ -28,20 +32,28 @@ pub(super) fn push_notification(out: &mut String, id: &impl Display, notificatio
 
 /// Appends the event of a request that has no id of its own. The JSON must be on one line.
 pub(super) fn push_request(out: &mut String, json: &str) {
-    push_message(out, None::<&str>, None, |out| out.push_str(json));
+    push_message(out, |_| {}, |out| out.push_str(json));
 }
 
 /// Appends an event of rmcp.
 pub(crate) fn push_event(out: &mut String, event: &ServerSseMessage) {
-    let (id, retry) = (event.event_id.as_ref(), event.retry);
+    let push_fields = |out: &mut String| {
+        // Writing to a text cannot fail.
+        if let Some(id) = &event.event_id {
+            let _ = writeln!(out, "id: {id}");
+        }
+        if let Some(retry) = event.retry {
+            let _ = writeln!(out, "retry: {}", retry.as_millis());
+        }
+    };
     match &event.message {
         Some(message) => match serde_json::to_string(&**message) {
-            Ok(json) => push_message(out, id, retry, |out| out.push_str(&json)),
+            Ok(json) => push_message(out, push_fields, |out| out.push_str(&json)),
             Err(error) => tracing::error!(%error, "writing a message of the server failed; the client does not get it"),
         },
         None => {
             out.push_str("data: \n");
-            push_id(out, id, retry);
+            push_fields(out);
             out.push('\n');
         }
     }
@@ -55,30 +67,15 @@ pub(super) fn read(events: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
     })
 }
 
-fn push_message(
-    out: &mut String,
-    id: Option<impl Display>,
-    retry: Option<Duration>,
-    push_data: impl FnOnce(&mut String),
-) {
+fn push_message(out: &mut String, push_fields: impl FnOnce(&mut String), push_data: impl FnOnce(&mut String)) {
     // Some readers need the name.
     out.push_str("event: message\n");
-    push_id(out, id, retry);
+    push_fields(out);
     out.push_str("data: ");
     let at = out.len();
     push_data(out);
     escape(out, at);
     out.push_str("\n\n");
-}
-
-fn push_id(out: &mut String, id: Option<impl Display>, retry: Option<Duration>) {
-    // Writing to a text cannot fail.
-    if let Some(id) = id {
-        let _ = writeln!(out, "id: {id}");
-    }
-    if let Some(retry) = retry {
-        let _ = writeln!(out, "retry: {}", retry.as_millis());
-    }
 }
 
 /// Escapes line separators behind a place. Most texts have none, and stay where they are.

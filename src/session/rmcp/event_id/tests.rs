@@ -44,6 +44,26 @@ proptest! {
     }
 
     #[test]
+    fn an_id_is_appended_as_it_is_displayed(
+        position in proptest::option::of(position()),
+        received in message(),
+        next in prop_oneof![0u64..300, any::<u64>().prop_map(|n| n / 2)],
+    ) {
+        let mut ids = EventIds::behind(Some(EventId { position: position.as_deref(), token: None, received }));
+        for position in [None, Some("e-7")] {
+            if let Some(position) = position {
+                ids.set_position(position);
+            }
+            let mut out = String::from("id: ");
+            ids.next = next;
+            ids.push_next(&mut out);
+            prop_assert_eq!(ids.next, next + 1);
+            ids.next = next;
+            prop_assert_eq!(out, format!("id: {}", ids.next()));
+        }
+    }
+
+    #[test]
     fn a_forged_id_is_a_position_and_names_no_message(
         id in ".*|[0-9a-f]{0,20}(~[ceECx]?[0-9a-fA-F+]{15,17}\\.?[0-9a-f]{0,17}){0,2}~?[0-9a-f.]{0,50}",
     ) {

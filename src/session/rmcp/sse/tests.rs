@@ -15,7 +15,7 @@ fn notification(params: &str) -> Outbound {
 #[test]
 fn an_event_has_a_name_an_id_and_its_data_in_this_order() {
     let mut out = String::new();
-    push_notification(&mut out, &"i", &notification(r#"{"n":1E400}"#));
+    push_notification(&mut out, |out| out.push('i'), &notification(r#"{"n":1E400}"#));
     let wanted = r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"n":1E400}}"#;
     assert_eq!(out, format!("event: message\nid: i\ndata: {wanted}\n\n"));
     out.clear();
@@ -45,7 +45,7 @@ proptest! {
         let mut out = String::new();
         for (n, text) in texts.iter().enumerate() {
             let json = serde_json::json!({ "id: ": text }).to_string();
-            if n % 2 == 0 { push_notification(&mut out, &n, &notification(&json)) } else { push_request(&mut out, &json) }
+            if n % 2 == 0 { push_notification(&mut out, |out| out.push_str(&n.to_string()), &notification(&json)) } else { push_request(&mut out, &json) }
         }
         prop_assert!(!out.contains(SEPARATORS));
         let read: Vec<_> = read(&out).collect();
