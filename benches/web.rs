@@ -11,6 +11,7 @@ mod events;
 pub(crate) mod frames;
 mod null;
 mod part;
+mod rmcp_alone;
 mod servers;
 mod stream;
 

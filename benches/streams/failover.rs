@@ -5,27 +5,27 @@ use super::STREAMS;
 use super::support::figures::{Bench, Row, Wanted, print_head, print_row};
 use super::support::load::{SIZE, fill};
 use super::support::messages::{message, now};
+use super::support::process::Process;
 use super::support::redis_server::RedisServer;
 use super::web::{Client, Frames, Server};
 
-/// Measures the crash of both servers.
+/// Measures the crashes, in rounds.
 pub(super) async fn measure(bench: &Bench) {
     let streams = bench.count(STREAMS);
-    let mut row = Row::new(format!("{streams} streams, crash to the last client's next message"), "s");
-    row = row.wanted(Wanted::AtMost(1.5));
-    let rounds = bench.rounds([&row]);
-    if rounds.is_empty() {
-        return;
+    let name = format!("{streams} streams, crash to the last client's next message");
+    let mut beside_bare = Row::new(format!("{name}, beside bare HTTP"), "s").wanted(Wanted::AtMost(1.5));
+    let mut beside_rmcp = Row::new(format!("{name}, beside rmcp alone"), "s");
+    for _ in bench.rounds([&beside_bare, &beside_rmcp]) {
+        let (bare, rmcp, ours) = (bare(streams), rmcp_alone(bench, streams), courier(bench, streams).await);
+        beside_bare.add(ours, bare);
+        beside_rmcp.add(ours, rmcp);
     }
-    for _ in rounds {
-        let beside = bare(streams);
-        row.add(courier(streams).await, beside);
-    }
-    print_head("bare HTTP");
-    print_row(&row);
+    print_head("alternative");
+    print_row(&beside_bare);
+    print_row(&beside_rmcp);
 }
 
-async fn courier(streams: usize) -> f64 {
+async fn courier(bench: &Bench, streams: usize) -> f64 {
     let redis = RedisServer::with(&["--maxclients", "20000"]);
     let (first, second) = (Server::courier(&redis.url()), Server::courier(&redis.url()));
     let (mut client, sessions) = Client::begin(first.address(), streams);
@@ -33,9 +33,27 @@ async fn courier(streams: usize) -> f64 {
     client.open();
     client.until(streams);
     client.come_back(second.address());
+    let usage = Usage::of(&second, &client);
     let crashed = crash(first);
     fill(&redis.url(), &sessions, 1, || message(SIZE)).await;
-    (client.caught_up() - crashed) as f64 / 1e9
+    let seconds = (client.caught_up() - crashed) as f64 / 1e9;
+    usage.say(bench, "mcp-courier", streams, seconds);
+    seconds
+}
+
+/// Sessions of rmcp's come back too, with a message that the new server makes itself.
+fn rmcp_alone(bench: &Bench, streams: usize) -> f64 {
+    let redis = RedisServer::start();
+    let (first, second) = (Server::rmcp(&redis.url()), Server::rmcp(&redis.url()));
+    let (mut client, _) = Client::begin(first.address(), streams);
+    client.open();
+    client.until(streams);
+    client.come_back(second.address());
+    let usage = Usage::of(&second, &client);
+    let crashed = crash(first);
+    let seconds = (client.caught_up() - crashed) as f64 / 1e9;
+    usage.say(bench, "rmcp alone", streams, seconds);
+    seconds
 }
 
 fn bare(streams: usize) -> f64 {
@@ -54,4 +72,25 @@ fn crash(mut server: Server) -> u64 {
     let crashed = now();
     server.kill();
     crashed
+}
+
+/// Processor time of a server and of its clients until now.
+struct Usage([(Process, f64); 2]);
+
+impl Usage {
+    fn of(server: &Server, client: &Client) -> Self {
+        Self([server.process(), client.process()].map(|process| {
+            let so_far = process.processor_time();
+            (process, so_far)
+        }))
+    }
+
+    /// Says what was used since then, for each stream.
+    fn say(&self, bench: &Bench, name: &str, streams: usize, seconds: f64) {
+        let [server, clients] =
+            self.0.each_ref().map(|(process, before)| (process.processor_time() - before) * 1e6 / streams as f64);
+        if bench.verbose {
+            eprintln!("{name}: {seconds:.2} s; processor time a stream: server {server:.0} µs, client {clients:.0} µs");
+        }
+    }
 }

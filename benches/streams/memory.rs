@@ -53,7 +53,7 @@ async fn of(name: &str, streams: usize) -> BTreeMap<&'static str, f64> {
     let redis = RedisServer::start();
     let server = match name {
         "mcp-courier" => Server::courier(&redis.url()),
-        "rmcp alone" => Server::rmcp(),
+        "rmcp alone" => Server::rmcp(&redis.url()),
         _ => Server::null(&Frames::default(), 0),
     };
     let process = server.process();

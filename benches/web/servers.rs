@@ -1,23 +1,21 @@
 //! The servers that are compared, each a process of its own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use actix_http::Request;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Response};
-use actix_web::{App, Error, HttpServer};
+use actix_web::{Error, HttpServer};
 use clap::Subcommand;
 use mcp_courier::{Config, Courier};
 use rmcp::ServerHandler;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
-use rmcp_actix_web::transport::StreamableHttpService;
 
 use super::super::support::process::Process;
 use super::frames::Frames;
 use super::null;
 use super::part::Part;
+use super::rmcp_alone;
 
 /// Connections that wait to be accepted: all clients of a server that died come at once.
 const BACKLOG: u32 = 65_535;
@@ -30,8 +28,11 @@ pub(crate) enum Kind {
         /// URL of its queue.
         redis: String,
     },
-    /// rmcp's own server, as rmcp-actix-web mounts it.
-    Rmcp,
+    /// rmcp's own server.
+    Rmcp {
+        /// URL of the Redis that keeps its sessions.
+        redis: String,
+    },
     /// A null courier.
     Null {
         /// What it sends, as JSON.
@@ -56,17 +57,7 @@ impl Kind {
                 announce(server.addresses()[0]);
                 server.run_until(input_ends()).await.unwrap();
             }
-            Self::Rmcp => {
-                // Else a session with an open stream and without requests would end.
-                let mut manager = LocalSessionManager::default();
-                manager.session_config.keep_alive = None;
-                let service = StreamableHttpService::builder()
-                    .service_factory(Arc::new(|| Ok(Handler)))
-                    .session_manager(Arc::new(manager))
-                    .stateful_mode(true)
-                    .build();
-                run(HttpServer::new(move || App::new().service(service.clone().scope_with_path("/mcp")))).await;
-            }
+            Self::Rmcp { redis } => rmcp_alone::serve(&redis).await,
             Self::Null { frames, count } => null::serve(serde_json::from_str(&frames).unwrap(), count).await,
         }
     }
@@ -116,8 +107,8 @@ impl Server {
         Self::start(&["courier", redis])
     }
 
-    pub(crate) fn rmcp() -> Self {
-        Self::start(&["rmcp"])
+    pub(crate) fn rmcp(redis: &str) -> Self {
+        Self::start(&["rmcp", redis])
     }
 
     /// Starts a null courier whose streams begin with so many messages.
