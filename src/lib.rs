@@ -64,6 +64,7 @@
 mod config;
 mod failure;
 mod fate;
+mod hex;
 mod json;
 mod keys;
 mod lock;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Order of the rooms: a file uses only rooms that stand before its own, and its own.
 const ORDER: &[&str] = &[
+    "hex",
     "json",
     "principal",
     "session_id",

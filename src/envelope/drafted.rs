@@ -35,8 +35,10 @@ impl<'a> Drafted<'a> {
         let text = time(text.strip_prefix("\",\"expires_at\":\"")?)?;
         let text = text.strip_prefix("\",\"notification\":{\"method\":\"")?;
 
-        let (text, at) = text.rsplit_once("\",\"at\":")?;
+        let before = text.strip_suffix('}')?.trim_end_matches(|c: char| c.is_ascii_digit());
+        let (text, at) = text.split_at(before.len());
         let (at, "}") = integer(at)? else { return None };
+        let text = text.strip_suffix("\",\"at\":")?;
         let (text, id) = text.split_at_checked(text.len().checked_sub(36)?)?;
         let id = Uuid::try_parse(id).ok()?;
         let mut text = text.strip_suffix(",\"id\":\"")?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::Timestamp;
+use crate::hex::write_hex;
 use crate::notification::NotificationId;
 
 /// Name of one message of a queue: its notification, and the moment at which it was queued.
@@ -28,7 +29,9 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:x}", self.notification.0.as_simple(), self.at)
+        f.write_str(self.notification.0.as_simple().encode_lower(&mut [0; 32]))?;
+        f.write_str(".")?;
+        write_hex(f, self.at, 1)
     }
 }
 

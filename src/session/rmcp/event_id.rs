@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::hex::write_hex;
 use crate::session::MessageId;
 
 /// Longest position that is carried on for a client, in bytes. A client may name a longer one, and gets no such id back: else
@@ -112,7 +113,11 @@ impl fmt::Display for EventId<'_> {
         let Self { position, token, received } = self;
         f.write_str(position.unwrap_or_default())?;
         let Some(Token { is_early_close, stream, event }) = token else { return Ok(()) };
-        write!(f, "~{}{stream:016x}.{event:x}~", if *is_early_close { 'c' } else { 'e' })?;
+        f.write_str(if *is_early_close { "~c" } else { "~e" })?;
+        write_hex(f, *stream, 16)?;
+        f.write_str(".")?;
+        write_hex(f, *event, 1)?;
+        f.write_str("~")?;
         received.map_or(Ok(()), |received| received.fmt(f))
     }
 }
