@@ -13,7 +13,7 @@ use super::web::{Client, Frames, Server};
 use tempfile::TempDir;
 
 /// Number of messages of one round: `strace` makes each call take long.
-const COUNT: usize = 50_000;
+const COUNT: usize = 200_000;
 
 /// Most rounds: the numbers are nearly the same in each.
 const ROUNDS: usize = 2;
