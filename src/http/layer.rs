@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
@@ -186,12 +186,24 @@ impl Layer {
         let version = named.or_else(|| handoff.version.clone());
         let reads_priming = version.as_deref().unwrap_or(message::ASSUMED) >= FIRST_WITH_PRIMING;
         response.headers_mut().remove(CONTENT_LENGTH);
+        if is_stream && handoff.standalone.is_some() && reads_priming {
+            end_with_connection(&mut response);
+        }
         Ok(response.map_body(|_, body| match handoff.standalone {
             Some(stream) if is_stream => StreamBody::new(stream, body, reads_priming).boxed(),
             _ if is_stream => RewrittenBody::events(body, reads_priming).boxed(),
             _ => RewrittenBody::json(body).boxed(),
         }))
     }
+}
+
+/// Has a stream end where its connection does, without chunks. So the stream of a process that is killed ends cleanly for its
+/// client, and Python's may be refused once more before it gives up. Clients of older versions come back after a broken stream
+/// only: theirs have chunks, and break.
+fn end_with_connection(response: &mut ServiceResponse<BoxBody>) {
+    let head = response.response_mut().head_mut();
+    head.no_chunking(true);
+    head.set_connection_type(ConnectionType::Close);
 }
 
 /// Status that rmcp answers where a body is no JSON-RPC message.

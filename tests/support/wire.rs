@@ -103,6 +103,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    pub(crate) fn headers(&self) -> &reqwest::header::HeaderMap {
+        self.response.headers()
+    }
+
     /// Reads, and answers pings, until the text satisfies a condition.
     pub(crate) async fn until(&mut self, is_enough: impl Fn(&str) -> bool) -> &str {
         let begun = Instant::now();

@@ -90,10 +90,10 @@ impl ClientSession {
     }
 
     /// Decides whether the stream of a client that comes back with this id is closed early: see
-    /// [`early_close`](super::early_close).
+    /// [`early_close`](super::early_close). A client of an older version would not come back after it.
     pub(super) fn decide_early_close(&self, named: &EventId<'_>, last_event_id: &str) -> bool {
         self.activity.touch();
-        lock(&self.early_closes).decide(named, last_event_id, Instant::now())
+        self.reads_priming() && lock(&self.early_closes).decide(named, last_event_id, Instant::now())
     }
 
     /// Opens a stream, which is the newest then and receives. Returns its number, by which to [close](Self::close) it, and the

@@ -9,8 +9,9 @@
 //!   Last-Event-ID: …~c…~…  ─► the real stream, whose events have the kind e
 //! ```
 //!
-//! The event has no data, or is a ping for clients that cannot read such events. Some clients ignore the ids of events
-//! without data, and come back with the very same id. For them each session remembers the last id that was answered by an early close, for a short time.
+//! The event has no data. Some clients ignore the ids of such events, and come back with the very same id. For them each session
+//! remembers the last id that was answered by an early close, for a short time. Clients of versions before 2025-11-25 get no early
+//! close: Python's of that time open no second stream, and TypeScript's open none behind a stream that ended cleanly.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};

@@ -247,7 +247,10 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let ours = named.position.and_then(|position| self.shared.epoch.unmark(position));
         let of_request = !named.is_typed() && ours.is_some_and(|ours| ours.contains('/'));
         if !of_request && client.decide_early_close(&named, &last_event_id) {
-            return Ok(ResumedStream::ClosedEarly(Some(client.priming(&named.early_close(), MOMENT))));
+            return Ok(ResumedStream::ClosedEarly(Some(ServerSseMessage::priming(
+                named.early_close().to_string(),
+                MOMENT,
+            ))));
         }
         if let Some(ours) = ours {
             match self.shared.inner.resume(id, ours.to_owned()).await {

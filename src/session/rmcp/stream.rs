@@ -54,11 +54,7 @@ impl Standalone {
         retry: Duration,
     ) -> Self {
         let (number, frames) = session.open(rmcp.clone(), resumed, is_layered);
-        let next = Some(frames.first(|id| match resumed {
-            Some(_) => session.priming(id, retry),
-            // There is nothing to carry on.
-            None => ServerSseMessage::priming(id.to_string(), retry),
-        }));
+        let next = Some(frames.first(|id| session.priming(id, retry)));
         Self { session: Arc::clone(session), number, frames, rmcp, next, ours_first: true }
     }
 

@@ -87,12 +87,13 @@ impl ClientSession {
     }
 
     /// Returns whether the client can read events without data, as far as is known.
-    fn reads_priming(&self) -> bool {
+    pub(in crate::session::rmcp) fn reads_priming(&self) -> bool {
         lock(&self.introduction).version.as_deref().is_none_or(|version| version >= FIRST_WITH_PRIMING)
     }
 
     /// Makes an event by which the client takes an id, and the time until its next stream, and has nothing to do. Clients of
-    /// versions that report an error for events without data get a ping.
+    /// versions that report an error for events without data get a ping: the oldest of TypeScript's do not come back after a
+    /// stream that gave them no id, and none keeps the id of the stream before.
     pub(in crate::session::rmcp) fn priming(&self, id: &EventId<'_>, retry: Duration) -> ServerSseMessage {
         let mut event = ServerSseMessage::priming(id.to_string(), retry);
         if !self.reads_priming() {
