@@ -287,7 +287,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         let service = self.build()?;
         let mounted = (service.clone(), path.clone());
         let http = HttpServer::new(move || App::new().service(mounted.0.scope(&mounted.1))).backlog(BACKLOG);
-        BoundServer::new(service, http.bind(address).map_err(ServeError::Bind)?, path)
+        let http = service.apply_settings(http.bind(address).map_err(ServeError::Bind)?).disable_signals();
+        BoundServer::new(service, http.addrs(), path, move || http.run())
     }
 
     /// Serves until SIGTERM or SIGINT (ctrl-c), and shuts down in the order that loses no time: deliveries end and leases

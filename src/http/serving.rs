@@ -54,31 +54,18 @@ impl std::fmt::Debug for BoundServer {
 }
 
 impl BoundServer {
-    pub(super) fn new<S, M, F, I, A, B>(
+    /// `start` runs an HTTP server that is bound, has the service's settings, and handles no signals.
+    pub(super) fn new<S: ServerHandler + 'static, M: SessionManager>(
         service: McpService<S, M>,
-        http: HttpServer<F, I, A, B>,
+        addresses: Vec<SocketAddr>,
         path: String,
-    ) -> Result<Self, ServeError>
-    where
-        S: ServerHandler + 'static,
-        M: SessionManager,
-        F: Fn() -> I + Send + Clone + 'static,
-        I: IntoServiceFactory<A, Request> + 'static,
-        A: ServiceFactory<Request, Config = AppConfig> + 'static,
-        A::Error: Into<Error> + 'static,
-        A::InitError: std::fmt::Debug,
-        A::Response: Into<Response<B>> + 'static,
-        <A::Service as Service<Request>>::Future: 'static,
-        A::Service: 'static,
-        B: MessageBody + 'static,
-    {
+        start: impl FnOnce() -> Server + 'static,
+    ) -> Result<Self, ServeError> {
         let signals = Signals::new().map_err(ServeError::Signals)?;
-        let addresses = http.addrs();
-        let http = service.apply_settings(http).disable_signals();
         let shut_down = move |handle: ServerHandle| -> LocalBoxFuture<'static, ()> {
             Box::pin(async move { service.shut_down(&handle).await })
         };
-        Ok(Self { addresses, path, signals, start: Box::new(move || http.run()), shut_down: Box::new(shut_down) })
+        Ok(Self { addresses, path, signals, start: Box::new(start), shut_down: Box::new(shut_down) })
     }
 
     /// The addresses that are bound: a name like `localhost` can have two.
@@ -153,7 +140,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         A::Service: 'static,
         B: MessageBody + 'static,
     {
-        BoundServer::new(self.clone(), http, String::new())?.run().await
+        let http = self.apply_settings(http).disable_signals();
+        BoundServer::new(self.clone(), http.addrs(), String::new(), move || http.run())?.run().await
     }
 }
 
