@@ -46,3 +46,6 @@ pub(crate) use self::restorer::Restorer;
 pub(crate) use self::sse::push_event;
 pub(crate) use self::stream::{Part, Standalone};
 pub(crate) use self::subscribers::Subscribers;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use self::activity::Activity;
 use self::delivery::{Break, Delivery};

@@ -14,7 +14,9 @@
 //! close: Python's of that time open no second stream, and TypeScript's open none behind a stream that ended cleanly.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::event_id::EventId;
 

@@ -1,10 +1,11 @@
 //! Housekeeping of a server process: sessions that nobody uses end here, and the fleet remembers those that are in use.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::client::ClientSession;
 use super::news;

@@ -199,3 +199,105 @@ impl Drop for Move {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::backend::ProcessId;
+    use crate::config::Config;
+    use crate::principal::Principal;
+
+    fn session() -> SessionId {
+        SessionId::new("s").unwrap()
+    }
+
+    fn client() -> Arc<ClientSession> {
+        Arc::new(ClientSession::new(&Config::default(), session(), ProcessId::new()))
+    }
+
+    fn restoring(sessions: &Arc<Sessions>) -> Move {
+        match sessions.find("s", &session(), true) {
+            Found::Absent(Some(moving)) => moving,
+            _ => panic!("it is not absent"),
+        }
+    }
+
+    fn waiting(sessions: &Arc<Sessions>) -> Outcome {
+        match sessions.find("s", &session(), true) {
+            Found::Moving(outcome) => outcome,
+            _ => panic!("it does not move"),
+        }
+    }
+
+    fn is_here(sessions: &Arc<Sessions>, client: &Arc<ClientSession>) -> bool {
+        matches!(sessions.find("s", &session(), true), Found::Here(found) if Arc::ptr_eq(&found, client))
+    }
+
+    #[test]
+    fn one_request_moves_a_session_and_the_others_wait_for_the_outcome() {
+        let (sessions, client) = (Sessions::new(1), client());
+        let moving = restoring(&sessions);
+        let (first, second) = (moving.outcome(), waiting(&sessions));
+        assert_eq!(moved(first.clone()).now_or_never(), None);
+        moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        assert!(is_here(&sessions, &client));
+        for outcome in [first, second] {
+            assert_eq!(moved(outcome).now_or_never(), Some(Moved::Through));
+        }
+        let leaving = sessions.leave("s", &client).unwrap();
+        assert!(sessions.place().is_some(), "its place is free at once");
+        let third = waiting(&sessions);
+        assert_eq!(moved(third.clone()).now_or_never(), None);
+        leaving.end(Moved::Through);
+        assert_eq!(moved(third).now_or_never(), Some(Moved::Through));
+        restoring(&sessions).end(Moved::Absent);
+    }
+
+    #[test]
+    fn who_arrives_may_leave_before_those_who_waited_have_looked() {
+        let (sessions, client) = (Sessions::new(1), client());
+        let moving = restoring(&sessions);
+        let waited = moving.outcome();
+        moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        let leaving = sessions.leave("s", &client).unwrap();
+        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
+        assert_eq!(moved(waiting(&sessions)).now_or_never(), None, "it waits for the close now");
+        leaving.end(Moved::Through);
+    }
+
+    #[test]
+    fn a_session_is_closed_by_its_identity_and_rmcp_closes_only_what_it_created() {
+        let (sessions, first, second) = (Sessions::new(2), client(), client());
+        sessions.add(&"s".into(), Arc::clone(&first), sessions.place().unwrap());
+        assert!(sessions.created("s").is_some_and(|created| Arc::ptr_eq(&created, &first)));
+        sessions.leave("s", &first).unwrap().end(Moved::Through);
+        restoring(&sessions).arrive(&"s".into(), Arc::clone(&second), sessions.place().unwrap());
+        assert!(sessions.created("s").is_none());
+        assert!(sessions.leave("s", &first).is_none());
+        assert!(is_here(&sessions, &second));
+    }
+
+    #[test]
+    fn a_move_that_is_dropped_has_failed_and_the_next_request_begins_again() {
+        let sessions = Sessions::new(1);
+        let moving = restoring(&sessions);
+        let waited = waiting(&sessions);
+        drop(moving);
+        assert_eq!(moved(waited).now_or_never(), Some(Moved::Failed));
+        restoring(&sessions).end(Moved::Failed);
+        restoring(&sessions).end(Moved::NoPlace);
+    }
+
+    #[test]
+    fn another_user_neither_finds_a_session_nor_waits_for_it() {
+        let (sessions, client) = (Sessions::new(1), client());
+        let of_another = session().bound_to(Principal::new("mallory").unwrap());
+        let moving = restoring(&sessions);
+        assert!(matches!(sessions.find("s", &of_another, true), Found::Absent(Some(_))));
+        moving.arrive(&"s".into(), client, sessions.place().unwrap());
+        assert!(matches!(sessions.find("s", &of_another, true), Found::Another));
+        assert!(matches!(sessions.find("t", &session(), false), Found::Absent(None)));
+    }
+}

@@ -1,7 +1,8 @@
 //! [`Activity`]: requests under way of one session, and the time since the last one.
 
 use std::sync::Mutex;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::lock::lock;
 

@@ -1,11 +1,11 @@
 //! Handing over to a client: messages down one stream, and their confirmation on that same one.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::ClientSession;
 use super::delivery::Break;
