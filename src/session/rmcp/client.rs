@@ -102,9 +102,9 @@ impl ClientSession {
     /// `is_layered` says that the HTTP layer writes the messages.
     pub(super) fn open(&self, slot: Slot, resumed: Option<EventId<'_>>, is_layered: bool) -> (u64, Arc<Frames>) {
         let mut lines = self.lines();
+        lines.break_off(None, Break::Superseded);
         let opened = lines.streams.open(slot, EventIds::behind(resumed), is_layered);
         let (number, frames) = (opened.number, Arc::clone(&opened.frames));
-        lines.break_off(None, Break::Superseded);
         self.presence.resumed(number, resumed.and_then(|id| id.received));
         (number, frames)
     }

@@ -81,19 +81,18 @@ impl ClientSession {
     /// Waits until the reader of the stream has taken all that was sent.
     async fn await_reader(&self, confirming: &mut Confirming<'_>) -> Result<(), HandOverError> {
         let Confirming { first, waiting, stream, frames, place, .. } = confirming;
-        let taken = async {
+        let pulled = async {
             tokio::select! {
-                // Biased: what is dropped is not taken.
-                biased;
-                broken = waiting => self.outcome(broken),
+                broken = &mut *waiting => broken,
                 () = frames.taken(*place) => {
                     self.confirmed(*first);
-                    Ok(())
+                    // Not confirmed where the stream broke meanwhile: what is dropped is not taken.
+                    waiting.await
                 }
             }
         };
-        match tokio::time::timeout(self.limit, taken).await {
-            Ok(outcome) => outcome,
+        match tokio::time::timeout(self.limit, pulled).await {
+            Ok(answered) => self.outcome(answered),
             Err(_) => Err(self.cut(*stream, Break::Unread)),
         }
     }

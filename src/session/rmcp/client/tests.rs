@@ -61,6 +61,31 @@ async fn what_an_older_stream_was_not_read_of_goes_down_the_next_alone_and_is_co
     assert!(older.next().now_or_never().is_none(), "it was the only one");
 }
 
+#[test]
+fn what_a_newer_stream_drops_at_the_same_moment_does_not_count_as_pulled() {
+    let config = Config::builder().delivery_level(DeliveryLevel::Pulled).build().unwrap();
+    let session = client(&config);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for _ in 0..300 {
+        // Nobody reads it.
+        let older = open(&session);
+        let (confirming, opening) = (Arc::clone(&session), Arc::clone(&session));
+        let confirmed = std::thread::spawn(move || {
+            runtime().block_on(async {
+                hand_over(&confirming).await?;
+                confirming.confirm().await
+            })
+        });
+        let newer = std::thread::spawn(move || open(&opening)).join().unwrap();
+        // Where it was handed over to the newer one, that is closed.
+        drop(newer);
+        drop(older);
+        let confirmed = confirmed.join().unwrap();
+        assert!(matches!(confirmed, Err(HandOverError::NotReady(_))), "{confirmed:?}");
+        let _ = hand_over(&session).now_or_never();
+    }
+}
+
 #[tokio::test]
 async fn several_confirmations_are_awaited_at_once_and_the_last_ones_answer_is_enough() {
     let session = client(&Config::default());
