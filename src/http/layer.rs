@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, BytesMut};
@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::body::{RewrittenBody, StreamBody};
+use super::limit::RETRY;
 use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
@@ -176,6 +177,10 @@ impl Layer {
         let named = header(request.headers(), &PROTOCOL_VERSION).map(str::to_owned);
         let (response, handoff) = collect(next.call(request)).await;
         let mut response = response?;
+        if handoff.is_full && response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+            *response.response_mut().status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY));
+        }
         let content_type =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_stream = match content_type.split(';').next() {

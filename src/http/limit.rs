@@ -14,8 +14,8 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Time after which a client may try again to open its stream, in seconds.
-const RETRY: &str = "5";
+/// Time after which a client that found no place may try again, in seconds.
+pub(super) const RETRY: &str = "5";
 
 /// File in which Linux says what the process may open.
 const LIMITS: &str = "/proc/self/limits";

@@ -65,7 +65,7 @@ async fn g6_the_longest_idle_session_makes_room_and_where_none_is_idle_the_next_
     eventually("it is restored", SOON, async || a.initialized() == 5).await;
     let _open = (_open, fourth.open_stream().await);
     let (status, session, body) = introduce(&a.url, json!({"name": "c", "version": "1"})).await;
-    assert_eq!((status, session), (StatusCode::INTERNAL_SERVER_ERROR, None));
+    assert_eq!((status, session), (StatusCode::SERVICE_UNAVAILABLE, None));
     assert!(body.contains("session_limit (3)"), "{body}");
     assert!(ping(&first).await["error"].is_null() && ping(&second).await["error"].is_null());
 }

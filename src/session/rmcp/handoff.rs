@@ -16,6 +16,8 @@ pub(crate) struct Handoff {
     pub(crate) version: Option<String>,
     /// Standalone stream that the layer writes.
     pub(crate) standalone: Option<Standalone>,
+    /// The request was refused because the process holds as many sessions as it may.
+    pub(crate) is_full: bool,
 }
 
 tokio::task_local! {

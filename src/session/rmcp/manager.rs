@@ -102,6 +102,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
     }
 
     fn too_many_sessions(&self) -> ManagerError<M::Error> {
+        hand(|handoff| handoff.is_full = true);
         ManagerError::TooManySessions { limit: self.shared.config.session_limit() }
     }
 
