@@ -39,6 +39,9 @@ pub trait Fleet {
     /// Tells another process that a client has answered one of its pings, by the nonce of that ping.
     async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError>;
 
+    /// Returns whether more than one process listens to the news of the fleet.
+    async fn has_others(&self) -> Result<bool, QueueError>;
+
     /// Listens to what others tell this process from now on, until the receiver is dropped. News are lost while a
     /// connection is, and anybody who may publish can forge them: they save time, and nothing may depend on them alone.
     fn listen(&self, process: ProcessId) -> NewsReceiver;

@@ -20,6 +20,7 @@ mod handoff;
 mod head;
 mod housekeeping;
 mod manager;
+mod neighbours;
 mod news;
 mod pending_ends;
 mod principal;

@@ -95,3 +95,19 @@ async fn an_early_close_at_one_server_is_known_at_another_by_the_id_of_its_event
     assert!(closed.next_event().await.unwrap().id.unwrap() != closed_id, "ids are unique within a session");
     assert!(closed.next_event().await.is_none());
 }
+
+/// Time that a fresh stream at a server tells its client to wait before the next.
+async fn retry_at(server: &McpServer) -> u64 {
+    let mut stream = RawClient::connect(&server.url).await.open_stream().await;
+    stream.next_event().await.unwrap().retry.unwrap()
+}
+
+#[actix::test]
+async fn a_client_is_to_come_back_soon_where_another_server_is_there_and_later_where_its_own_has_to_be_started() {
+    let redis = RedisServer::start();
+    let a = Member::start(&redis).await;
+    assert_eq!(retry_at(&a).await, 3000);
+    let b = Member::start(&redis).await;
+    // Each listens to the news of the fleet from its first request on.
+    eventually("both know of each other", SOON, async || (retry_at(&b).await, retry_at(&a).await) == (500, 500)).await;
+}

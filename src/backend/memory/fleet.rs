@@ -50,6 +50,11 @@ impl Fleet for MemoryBackend {
         Ok(has_ended)
     }
 
+    async fn has_others(&self) -> Result<bool, QueueError> {
+        // All that share this backend die together.
+        Ok(false)
+    }
+
     async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError> {
         lock(&self.shared.state).publish(Some(process), &News::Confirmed(session.clone(), ping));
         Ok(())

@@ -102,6 +102,13 @@ impl Fleet for RedisBackend {
         self.query("telling another process", publish).await
     }
 
+    async fn has_others(&self) -> Result<bool, QueueError> {
+        let mut count = redis::cmd("PUBSUB");
+        count.arg("NUMSUB").arg(self.keys.news());
+        let (_, listeners): (String, usize) = self.query("counting the servers of the fleet", count).await?;
+        Ok(listeners > 1)
+    }
+
     fn listen(&self, process: ProcessId) -> NewsReceiver {
         let (sender, receiver) = news_channel();
         let channels = [self.keys.news(), self.keys.news_for(process)];

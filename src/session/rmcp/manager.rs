@@ -114,8 +114,9 @@ impl<M: SessionManager> CourierSessionManager<M> {
         resumed: Option<EventId<'_>>,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
+        let retry = self.shared.reconnect_delay().await;
         // Opened first, so that the subscriber finds it there and claims the session for it.
-        let stream = Standalone::open(&client, rmcp, resumed, is_layered(), self.shared.reconnect_delay());
+        let stream = Standalone::open(&client, rmcp, resumed, is_layered(), retry);
         let stream = if is_layered() {
             hand(|handoff| handoff.standalone = Some(stream));
             CourierStream::Layered

@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 
 use super::client::ClientSession;
 use super::event_id::Epoch;
+use super::neighbours::Neighbours;
 use super::pending_ends::{PendingEnd, PendingEnds};
 use super::sessions::{Moved, Place, Sessions};
-use super::settings::Settings;
+use super::settings::{DELAY_ALONE, DELAY_IN_FLEET, Settings};
 use super::subscribers::Subscribers;
 use crate::backend::questions::cancel_open;
 use crate::backend::{Backend, ProcessId};
@@ -39,6 +40,7 @@ pub(super) struct Shared<M> {
     pub(super) sessions: Arc<Sessions>,
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
+    neighbours: Neighbours,
     /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
     /// Sessions that were closed here last, for good or not.
@@ -68,6 +70,7 @@ impl<M: SessionManager> Shared<M> {
             queue,
             config,
             settings,
+            neighbours: Neighbours::default(),
             process: ProcessId::new(),
             sessions,
             subscribers,
@@ -161,8 +164,13 @@ impl<M> Shared<M> {
         self.settings.idle_timeout
     }
 
-    pub(super) fn reconnect_delay(&self) -> Duration {
-        self.settings.reconnect_delay
+    /// Returns how long a client whose stream begins now is to wait before the next.
+    pub(super) async fn reconnect_delay(&self) -> Duration {
+        match self.settings.reconnect_delay {
+            Some(delay) => delay,
+            None if self.neighbours.any(&*self.queue).await => DELAY_IN_FLEET,
+            None => DELAY_ALONE,
+        }
     }
 
     pub(super) fn is_stored(&self) -> bool {
