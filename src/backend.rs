@@ -11,7 +11,7 @@
 //!    The answer says whether someone owns the session, or else remembers it.
 //! 3. *Looking takes nothing away.* A batch that is not acknowledged comes again.
 //! 4. *An acknowledgement removes what it names and nothing else*: where the tail is not what was delivered, nothing is
-//!    removed and the answer says `changed`.
+//!    removed and the answer says `changed`. A read behind messages that are not there reads nothing and says so too.
 //! 5. *Only the owner takes.* To another the answer is [`LeaseState::Lost`]. The newest claim wins.
 //! 6. *An absent lease is reclaimed* by the owner that acted last, never by an operation that was abandoned.
 //! 7. *A failed attempt is written in place*, so that order holds and a restart does not count anew; guarded as in 4 and 5.
@@ -60,7 +60,7 @@ pub use self::fleet::{News, NewsReceiver};
 pub use self::line_limit::LineLimit;
 pub use self::questions::{Posed, Questions, Settled};
 pub use self::refusal::{PushRefusal, QueueLimit};
-pub use crate::subscription::{Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
+pub use crate::subscription::{Behind, Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
 
 /// What every backend does for a whole process.
 #[async_trait]
@@ -126,8 +126,19 @@ pub trait Consumer: Send {
     /// Keeps the lease for another two heartbeats; takes it where nobody has it.
     async fn renew(&mut self) -> Result<LeaseState, QueueError>;
 
-    /// Removes what was delivered and looks at the next batch.
-    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError>;
+    /// Removes what was delivered and looks at the next batch: [`take_behind`](Self::take_behind) nothing.
+    #[cfg(feature = "testing")]
+    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
+        self.take_behind(delivered, None).await
+    }
+
+    /// Removes what was delivered, and reads the next batch behind messages that stay. Where the newest of those is another
+    /// message than the caller says, nothing is read, and the answer says `changed`.
+    async fn take_behind(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueError>;
 
     /// Waits until the queue is not empty, at most for `block`, and looks at the next batch.
     async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError>;

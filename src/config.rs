@@ -118,6 +118,12 @@ settings! {
     /// How many bytes are taken at once; one notification is always taken. Less is taken where an answer of that size does not
     /// come within 5 s. Defaults to 1 MiB; at least 1.
     batch_bytes: usize = 1024 * 1024;
+    /// Number of notifications that may be handed over to one session and not be confirmed, over several batches. Defaults to 400;
+    /// 1 to 10,000. A single batch always goes out. After an unknown outcome so many can come again.
+    window_messages: usize = 400;
+    /// Number of bytes that may be handed over to one session and not be confirmed, over several batches. Defaults to 16 MiB; at
+    /// least 1. A single batch always goes out.
+    window_bytes: usize = 16 * 1024 * 1024;
     /// How many notifications may wait for one session. Defaults to 10,000; at least 1.
     queue_max_messages: usize = 10_000;
     /// How many bytes may wait for one session, as Redis's `MEMORY USAGE` counts them. Defaults to 64 MiB; at least
@@ -204,6 +210,12 @@ impl ConfigBuilder {
         }
         if c.batch_bytes == 0 {
             return refused("batch_bytes", c.batch_bytes, "it must be at least 1");
+        }
+        if !(1..=10_000).contains(&c.window_messages) {
+            return refused("window_messages", c.window_messages, "it must be 1 to 10,000");
+        }
+        if c.window_bytes == 0 {
+            return refused("window_bytes", c.window_bytes, "it must be at least 1");
         }
         if c.queue_max_messages == 0 {
             return refused("queue_max_messages", c.queue_max_messages, "it must be at least 1");

@@ -124,6 +124,7 @@ impl Envelope {
                 params: params?,
                 attempt: 0,
                 message_id: MessageId::of(id, drafted.queued_at),
+                opened: 0,
             },
             enqueued_at: Some(drafted.queued_at),
             expires_at: Some(drafted.queued_at.plus(drafted.time_to_live)),
@@ -165,7 +166,14 @@ impl Envelope {
         }
         let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len())?;
         Ok(Self {
-            outbound: Outbound { id, method: method.into_owned(), params, attempt: wire.attempt, message_id },
+            outbound: Outbound {
+                id,
+                method: method.into_owned(),
+                params,
+                attempt: wire.attempt,
+                message_id,
+                opened: 0,
+            },
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),
@@ -184,6 +192,11 @@ impl Envelope {
     }
 
     /// Counts one more failed attempt. What lies in the queue stays as it is.
+    /// Notes for which opening of the client's stream it is delivered.
+    pub(crate) fn set_opened(&mut self, opened: u64) {
+        self.outbound.opened = opened;
+    }
+
     pub(crate) fn count_attempt(&mut self) {
         self.outbound.attempt = self.attempt.saturating_add(1);
     }

@@ -52,9 +52,13 @@ impl Actor for SessionActor {
     type Context = Context<Self>;
 }
 
-/// Notifications for the session, in order.
+/// Answer of the session to the request to confirm what it was handed over.
+pub(super) type Confirmation = Pin<Box<dyn Future<Output = Result<(), HandOverError>> + Send>>;
+
+/// Notifications for the session, in order. Answered at the end of their hand-overs, with the confirmation if there is anything to
+/// confirm; with nothing where the delivery was given up.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<Outcome>")]
+#[rtype(result = "Option<(Outcome, Option<Confirmation>)>")]
 pub(super) struct Deliver {
     /// The notifications.
     pub(super) batch: Vec<Envelope>,
@@ -78,7 +82,7 @@ pub(super) struct Ask {
 pub(super) struct StopAsking;
 
 impl Handler<Deliver> for SessionActor {
-    type Result = ResponseFuture<Option<Outcome>>;
+    type Result = ResponseFuture<Option<(Outcome, Option<Confirmation>)>>;
 
     fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
         let (post, ended) = (Arc::clone(&self.post), Arc::clone(&self.ended));
@@ -87,7 +91,9 @@ impl Handler<Deliver> for SessionActor {
                 biased;
                 // The call under way is dropped. Its subscriber was dropped before, and asks for no outcome.
                 () = post.stop.forced() => None,
-                outcome = deliver(&post, &ended, message) => Some(outcome),
+                outcome = deliver(&post, &ended, message) => {
+                    Some(if outcome.accepted > 0 { confirmed(post.clone(), outcome).await } else { (outcome, None) })
+                }
             }
         })
     }
@@ -134,9 +140,24 @@ async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_a
                     permit.close();
                 }
             }
-            Step::Confirm => delivery.confirmed(attempt(limit, || session.confirm()).await),
             Step::Done(outcome) => return outcome,
         }
+    }
+}
+
+/// Has the session confirm what it was handed over. The call begins at once: what is handed over next does not concern it. Returns
+/// the call with the outcome, unless it has ended already.
+async fn confirmed(post: Arc<Post>, mut outcome: Outcome) -> (Outcome, Option<Confirmation>) {
+    let mut confirmation: Confirmation = Box::pin(async move {
+        let limit = post.common.config.hand_over_timeout() + GRACE;
+        attempt(limit, || post.session.confirm()).await
+    });
+    match poll_fn(|context| Poll::Ready(confirmation.poll_unpin(context))).await {
+        Poll::Ready(answer) => {
+            outcome.confirmed = Some(answer);
+            (outcome, None)
+        }
+        Poll::Pending => (outcome, Some(confirmation)),
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Outbound {
     /// Name of the queue's message, by which a client can say that it has it: [`SessionState::Ready`](crate::SessionState). `None` for
     /// what FastMCP pushed, which has neither an id nor the queue's time: two equal ones could not be told apart.
     pub message_id: Option<MessageId>,
+    /// Opening of the client's stream for which it was read. A session whose client has opened another one since answers
+    /// [`HandOverError::NotReady`](crate::HandOverError::NotReady): with that one the client may have said that it has this notification.
+    pub opened: u64,
 }
 
 impl Outbound {

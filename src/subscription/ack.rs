@@ -54,6 +54,11 @@ impl Ack {
         self.0.as_ref().is_some_and(|delivered| delivered.fates.iter().any(|fate| fate.discarded.is_some()))
     }
 
+    /// Returns the number of messages that were counted.
+    pub(super) fn count_so_far(&self) -> usize {
+        self.0.as_ref().map_or(0, |delivered| delivered.count)
+    }
+
     /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
     pub(super) fn take(&mut self) -> Option<Delivered> {
         self.0.take().map(|delivered| *delivered)

@@ -54,8 +54,11 @@ impl LeaseState {
 pub struct Taken {
     /// State of the lease. Where the caller does not hold it, `items` is empty and nothing was removed.
     pub lease: LeaseState,
-    /// Set where the tail was another message than the delivered one, so that nothing was removed.
+    /// Set where the tail was another message than the delivered one, so that nothing was removed; and where the read was to pass
+    /// over messages that are not there, so that nothing was read.
     pub changed: bool,
+    /// Set where the read stopped at a bound, so that more may be queued behind `items`.
+    pub has_more: bool,
     /// Time of the read by the queue's clock.
     pub now: Timestamp,
     /// Oldest messages, in the order of their pushes.

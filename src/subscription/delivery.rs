@@ -1,9 +1,11 @@
 //! [`Delivery`]: the delivery of one batch to a session, notification by notification.
 //!
 //! ```text
-//!   next() ──► HandOver ── handed_over(Ok) ──► next() … ──► Confirm ── confirmed(…) ──► Done
-//!                  └────── handed_over(Err), no permit, expired ──► Confirm, or Done where nothing was handed over
+//!   next() ──► HandOver ── handed_over(Ok) ──► next() … ──► Done
+//!                  └────── handed_over(Err), no permit, expired ──► Done
 //! ```
+//!
+//! What was handed over is confirmed later, while the next batch may be delivered already.
 //!
 //! Nothing is handed over behind a discarded notification. A client that comes back says what it has received last, and what
 //! is queued before that is taken for received: a discard has to be acknowledged, and so recorded, before that can be said.
@@ -71,10 +73,13 @@ pub enum HandOverError {
 /// Outcome of a delivery.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Number of notifications, from the first, that the session has accepted and confirmed.
+    /// Number of notifications, from the first, that the session has accepted.
     pub accepted: usize,
     /// Reason for which no more were delivered.
     pub end: BatchEnd,
+    /// Answer of the session to the request to confirm, where it came at once. Else it comes later, as
+    /// [`Event::Confirmed`](super::Event::Confirmed).
+    pub confirmed: Option<Result<(), HandOverError>>,
 }
 
 /// End of a batch, behind the notifications that were accepted.
@@ -94,7 +99,7 @@ pub enum BatchEnd {
         /// Pause before the next attempt.
         pause: Duration,
     },
-    /// The session has no open stream, or did not confirm. The notifications stay queued.
+    /// The session has no open stream. The notifications stay queued.
     NotReady(String),
     /// The session is over. The notifications stay queued.
     Closed,
@@ -107,8 +112,6 @@ pub enum BatchEnd {
 pub enum Step<'a> {
     /// Hands this notification to the session; [`Delivery::handed_over`] takes its answer.
     HandOver(&'a Envelope),
-    /// Has the session confirm what was handed over; [`Delivery::confirmed`] takes its answer.
-    Confirm,
     /// The delivery has ended.
     Done(Outcome),
 }
@@ -122,7 +125,6 @@ pub struct Delivery {
     permit: Arc<Permit>,
     /// Number of notifications that were handed over.
     handed_over: usize,
-    is_confirmed: bool,
     end: Option<BatchEnd>,
 }
 
@@ -135,7 +137,7 @@ enum Hindrance {
 impl Delivery {
     /// Begins the delivery of a batch that was read at `read_at`, by the queue's clock and by this host's.
     pub fn new(batch: Vec<Envelope>, read_at: (Timestamp, Instant), permit: Arc<Permit>) -> Self {
-        Self { waiting: batch.into(), read_at, permit, handed_over: 0, is_confirmed: false, end: None }
+        Self { waiting: batch.into(), read_at, permit, handed_over: 0, end: None }
     }
 
     /// Returns the next step. Each answer is given before the next call.
@@ -144,11 +146,8 @@ impl Delivery {
         if self.end.is_none() && !self.waiting.is_empty() {
             return Step::HandOver(&self.waiting[0]);
         }
-        if self.handed_over > 0 && !self.is_confirmed {
-            return Step::Confirm;
-        }
         let end = self.end.take().unwrap_or(BatchEnd::AllAccepted);
-        Step::Done(Outcome { accepted: self.handed_over, end })
+        Step::Done(Outcome { accepted: self.handed_over, end, confirmed: None })
     }
 
     /// Discards the next notifications as long as they are to be discarded. Ends where the permit does not hold.
@@ -203,19 +202,6 @@ impl Delivery {
             }
             Err(error) => self.end = Some(after(error, envelope, config, lot)),
         }
-    }
-
-    /// Takes the session's answer to the request to confirm.
-    pub fn confirmed(&mut self, answer: Result<(), HandOverError>) {
-        self.is_confirmed = true;
-        let Err(error) = answer else { return };
-        // An unconfirmed notification was not delivered, and that is no failed attempt.
-        self.handed_over = 0;
-        self.waiting.clear();
-        self.end = Some(match error {
-            HandOverError::Closed => BatchEnd::Closed,
-            other => BatchEnd::NotReady(other.to_string()),
-        });
     }
 }
 

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use super::ack::{Delivered, Fate};
 use super::batch::{LeaseState, Mark, Replaced, Taken};
-use super::delivery::Outcome;
+use super::delivery::{HandOverError, Outcome};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
+use super::window::Behind;
 use crate::envelope::{Envelope, Timestamp};
 use crate::failure::QueueError;
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::Question;
 
-/// Event in the life of a subscriber. All but the first five answer the operation that is under way.
+/// Event in the life of a subscriber. All but the first six answer the operation that is under way.
 #[derive(Debug)]
 pub enum Event {
     /// The client's presence has changed to this, or is this at the beginning.
@@ -25,8 +26,16 @@ pub enum Event {
     Timer,
     /// The lease may have been taken by another owner, or the connection is lost. Legal while waiting.
     Doubted,
-    /// The delivery has ended. `None` where the session's actor is gone.
+    /// The hand-overs of the delivery under way have ended. `None` where the session's actor is gone.
     Delivered(Option<Outcome>),
+    /// The session has confirmed a delivery, and those before it, or has not. Follows each delivery that handed anything over, unless
+    /// its outcome says that already; in the order of the deliveries, also for those that were given up meanwhile.
+    Confirmed {
+        /// Number of the delivery.
+        delivery: u64,
+        /// Answer of the session.
+        answer: Result<(), HandOverError>,
+    },
     /// The connection is open.
     Opened,
     /// The lease is claimed.
@@ -58,6 +67,7 @@ impl Event {
             Self::Timer => "Timer",
             Self::Doubted => "Doubted",
             Self::Delivered(_) => "Delivered",
+            Self::Confirmed { .. } => "Confirmed",
             Self::Opened => "Opened",
             Self::Claimed => "Claimed",
             Self::Renewed(_) => "Renewed",
@@ -79,8 +89,11 @@ pub enum Action {
     Begin(Operation),
     /// Drops the operation that is under way, if any, and closes the connection, if any. The queue may still do what was sent.
     Close,
-    /// Delivers notifications to the session, each only while `permit` holds; the outcome comes as an event.
+    /// Delivers notifications to the session, each only while `permit` holds, then asks the session to confirm. The outcome and the
+    /// confirmation come as events.
     Deliver {
+        /// Number of the delivery: each has the next.
+        delivery: u64,
         /// Notifications, the oldest first.
         batch: Vec<Envelope>,
         /// Time by the queue's clock when they were read, and by this host's at the same moment.
@@ -120,8 +133,14 @@ pub enum Operation {
     Claim,
     /// Keeps the lease, or takes an absent one. Answered by [`Event::Renewed`].
     Renew,
-    /// Acknowledges, if anything was delivered, and reads the oldest messages. Answered by [`Event::Taken`].
-    Take(Option<Delivered>),
+    /// Acknowledges, if anything was delivered, and reads the oldest messages, or those behind unconfirmed ones. Answered by
+    /// [`Event::Taken`].
+    Take {
+        /// Messages to remove.
+        delivered: Option<Delivered>,
+        /// Messages that stay, and that the read passes over.
+        behind: Option<Behind>,
+    },
     /// Reads the open questions of the queue. Answered by [`Event::Questions`].
     ReadQuestions,
     /// Waits for a message, at most for this time, and reads the oldest messages. Answered by [`Event::Taken`].
@@ -150,7 +169,7 @@ impl Operation {
             Self::Open => OperationKind::Open,
             Self::Claim => OperationKind::Claim,
             Self::Renew => OperationKind::Renew,
-            Self::Take(_) => OperationKind::Take,
+            Self::Take { .. } => OperationKind::Take,
             Self::ReadQuestions => OperationKind::ReadQuestions,
             Self::Wait(_) => OperationKind::Wait,
             Self::Rewrite { .. } => OperationKind::Rewrite,

@@ -1,8 +1,8 @@
 //! [`Subscription`]: the machine. Events and the time go in, actions come out; no I/O, no clock, no randomness.
 //!
 //! The drawing stands in `state.rs`. This file has the machine's data and its doors; `life` has connecting, standing by,
-//! backing off, parking and ending; `service` the reads, acknowledgements and waits of an owner; `batch` the delivery of
-//! what was read; `at_most_once` how all that differs where the acknowledgement comes first.
+//! backing off, parking and ending; `service` the reads, acknowledgements and waits of an owner; `delivering` the deliveries and
+//! their confirmations; `batch` what is delivered of what was read; `at_most_once` how all that differs where the acknowledgement comes first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,19 +11,21 @@ use std::time::{Duration, Instant};
 use super::ack::Ack;
 use super::arrivals::Arrivals;
 use super::batch::{Item, Mark, Taken};
-use super::delivery::Outcome;
 use super::event::{Action, Event, IllegalTransition, OperationKind};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
+use super::window::{Sent, Window};
 use crate::config::Config;
 use crate::envelope::{Envelope, MessageId, Timestamp};
 use crate::failure::QueueError;
+use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::Question;
 use crate::recent::Recent;
 
 mod at_most_once;
 mod batch;
+mod delivering;
 mod life;
 mod service;
 
@@ -61,10 +63,24 @@ pub struct Subscription {
     timer: Option<Instant>,
     /// Moment at which the wait began.
     waiting_since: Option<Instant>,
-    /// Failure of the connection during the delivery under way.
+    /// Failure of the connection during the state [`SubscriberState::Delivering`].
     lost: Option<Box<QueueError>>,
-    /// Outcome of a delivery that ended while the lease was being renewed.
-    outcome: Option<Box<Option<Outcome>>>,
+    /// Number of deliveries so far.
+    delivery: u64,
+    /// Set while a delivery is under way.
+    is_delivering: bool,
+    /// Number of the last delivery that was given up unconfirmed.
+    given_up: u64,
+    /// Messages that were handed over and are not confirmed.
+    window: Window,
+    /// Messages behind those, which are discarded once they are the oldest.
+    discarded: Vec<(Sent, DiscardReason)>,
+    /// Step that follows once nothing is unconfirmed.
+    after_window: Option<Then>,
+    /// Set while a confirmation of the notification in hand is awaited ([`Delivery::AtMostOnce`]).
+    awaits_in_hand: bool,
+    /// Set where the last read stopped at a bound.
+    has_more: bool,
     /// Ids that were delivered, by which repeats after an unknown outcome are recognised.
     recent: Recent<NotificationId>,
     arrivals: Arrivals,
@@ -108,15 +124,6 @@ enum Then {
     Deliver(Box<InHand>),
 }
 
-/// Message of a delivery under way.
-#[derive(Debug)]
-struct Sent {
-    mark: Mark,
-    id: NotificationId,
-    question: Option<Box<Question>>,
-    receipt: Option<NotificationId>,
-}
-
 /// Notification that is in no queue any more.
 #[derive(Debug)]
 struct InHand {
@@ -127,8 +134,9 @@ struct InHand {
 impl Subscription {
     /// Begins the life of a subscriber. The first event is the client's presence.
     pub fn new(config: Arc<Config>) -> Self {
-        // A batch may come again after an unknown outcome, and another one may have been delivered behind it.
-        let capacity = (config.batch_messages() * 2).max(1024);
+        // A window may come again after an unknown outcome, and another one may have been delivered behind it.
+        let window = config.window_messages().max(config.batch_messages());
+        let capacity = (window * 2).max(1024);
         Self {
             state: SubscriberState::Parked,
             presence: SessionState::Away,
@@ -148,7 +156,14 @@ impl Subscription {
             timer: None,
             waiting_since: None,
             lost: None,
-            outcome: None,
+            delivery: 0,
+            is_delivering: false,
+            given_up: 0,
+            window: Window::default(),
+            discarded: Vec::new(),
+            after_window: None,
+            awaits_in_hand: false,
+            has_more: false,
             recent: Recent::new(capacity),
             arrivals: Arrivals::new(capacity, config.time_to_live()),
             is_to_read_questions: false,
@@ -211,17 +226,18 @@ impl Subscription {
         match event {
             Event::Presence(presence) => {
                 self.presence = presence;
-                self.look_up(now);
+                self.look_up(now, lot);
             }
             Event::Stop => {
                 self.is_stopping = true;
                 // The session ends what it was handed within its own time limit; nothing more is handed over.
                 self.permit.close();
-                self.look_up(now);
+                self.look_up(now, lot);
             }
             Event::Timer => self.timer(now),
             Event::Doubted => self.doubted(now, lot),
             Event::Delivered(outcome) => self.delivered(outcome, now, lot),
+            Event::Confirmed { delivery, answer } => self.confirmed(delivery, answer, now, lot),
             answer => {
                 if let Some(operation) = self.operation.take() {
                     self.answered(operation, answer, now, lot);
@@ -239,7 +255,8 @@ impl Subscription {
             Event::Presence(_) | Event::Stop => true,
             Event::Timer => self.deadline().is_some(),
             Event::Doubted => self.state == SubscriberState::Waiting,
-            Event::Delivered(_) => self.state == SubscriberState::Delivering,
+            Event::Delivered(_) => self.is_delivering,
+            Event::Confirmed { delivery, .. } => *delivery <= self.delivery,
             Event::Failed(_) => self.operation.is_some(),
             Event::Opened => self.operation == Some(OperationKind::Open),
             Event::Claimed => self.operation == Some(OperationKind::Claim),

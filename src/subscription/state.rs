@@ -16,7 +16,9 @@
 //! From each state besides:
 //! - the end of a pause leads to `Reading` where the connection is whole;
 //! - a failure of the queue leads to `BackingOff`, a broken connection to `Connecting` the first time, and `BackingOff` then;
-//! - a session that is not ready leads from `Delivering` to `BackingOff`;
+//! - in `Delivering` batches follow each other, and are read ahead and acknowledged, while earlier ones await their confirmation;
+//!   the state is left once nothing is unconfirmed;
+//! - a session that is not ready, or does not confirm, leads from `Delivering` to `BackingOff`;
 //! - a client that leaves leads to `Parked`, a newer stream to `Connecting`, and a stop or the end of the session to
 //!   `Stopping`, which ends.
 //!
@@ -36,7 +38,8 @@ pub enum SubscriberState {
     Reading,
     /// The subscriber owns the queue, which is empty, and waits for notifications.
     Waiting,
-    /// Notifications are delivered to the session. The lease is renewed meanwhile.
+    /// Notifications are delivered to the session, or await its confirmation. Meanwhile the subscriber acknowledges what is confirmed,
+    /// reads ahead, and renews the lease.
     Delivering,
     /// A failed attempt is written into the queue in place of its notification.
     Rewriting,

@@ -59,8 +59,6 @@ pub(crate) struct Message {
     sent: Vec<(OwnerId, Known)>,
     /// Number of times that its client has received it.
     pub(crate) received: u32,
-    /// The client has received it since it was queued, or redriven.
-    pub(crate) has_arrived: bool,
     /// The session took it once, and said that the attempt failed.
     pub(crate) failed_late: bool,
     /// What was wrong with it is no more: it is redriven.
@@ -114,7 +112,7 @@ pub(crate) struct Checker {
     tenures: BTreeMap<OwnerId, Tenure>,
     holders: Vec<Option<OwnerId>>,
     pushed: u64,
-    batch: usize,
+    window: usize,
     max_attempts: u32,
     grace: Duration,
     is_foreign: bool,
@@ -135,7 +133,7 @@ impl Checker {
             tenures: BTreeMap::new(),
             holders: vec![None; sessions],
             pushed: 0,
-            batch: config.batch_messages(),
+            window: config.window_messages().max(config.batch_messages()),
             max_attempts: config.max_attempts(),
             grace: config.expiry_grace(),
             is_foreign: *is_foreign,
@@ -161,7 +159,6 @@ impl Checker {
             pushed_at: 0,
             sent: Vec::new(),
             received: 0,
-            has_arrived: false,
             failed_late: false,
             is_cured: false,
             failures: 0,
@@ -200,9 +197,9 @@ impl Checker {
     ) {
         let message = &mut self.messages[n];
         message.is_cured |= is_cured;
-        // Where a copy of it is queued too, one may be skipped for the other.
-        if is_alone && message.copies == 1 {
-            (message.discarded, message.has_arrived) = (None, false);
+        // Where a copy of it is queued too, what was discarded before may be that.
+        if is_alone {
+            message.discarded = None;
         }
         let until = clock.plus(life);
         self.queued(n, now, Some(clock.0 as u64), (until, until));
@@ -230,7 +227,7 @@ impl Checker {
                 tenure.outstanding.remove(&queued);
             }
             let n = queued.n;
-            let Message { expires, has_arrived, discarded, .. } = &self.messages[n];
+            let Message { expires, received, discarded, .. } = &self.messages[n];
             match cause {
                 Cause::Forgot => self.messages[n].forgotten += 1,
                 // FastMCP sets a life of its own for the whole queue.
@@ -238,7 +235,7 @@ impl Checker {
                     self.fail("G5", session, format!("#{n} ran out with its queue before its time"));
                 }
                 Cause::RanOut => self.messages[n].ran_out = true,
-                Cause::Command { owner } if !has_arrived && discarded.is_none() => {
+                Cause::Command { owner } if *received == 0 && discarded.is_none() => {
                     if !self.resuming.is_forged(session, n) {
                         let text = format!("#{n} was removed by o{}, and nobody has received or discarded it", owner.0);
                         self.fail("G2", session, text);
@@ -254,8 +251,8 @@ impl Checker {
         let discarded = |position| fates.iter().any(|fate| fate.position == position && fate.discarded.is_some());
         let delivered = self.queues[session].iter().take(*count).enumerate().filter(|(at, _)| !discarded(*at));
         let is_lost = |n: &usize| {
-            let Message { has_arrived, forgotten, .. } = &self.messages[*n];
-            !has_arrived && *forgotten == 0 && !self.resuming.is_forged(session, *n)
+            let Message { received, forgotten, .. } = &self.messages[*n];
+            *received == 0 && *forgotten == 0 && !self.resuming.is_forged(session, *n)
         };
         if let Some(n) = delivered.map(|(_, queued)| queued.n).find(is_lost) {
             let text = format!("#{n} is acknowledged by o{} as delivered, and its client has not received it", owner.0);
@@ -345,11 +342,11 @@ impl Checker {
                 format!("o{o} began to send #{n} and has not heard that it was displaced at {at}"),
             );
         }
-        if outstanding.len() > self.batch {
+        if outstanding.len() > self.window {
             self.fail(
                 "G3",
                 session,
-                format!("o{o} has sent {outstanding:?} and did not acknowledge them, more than a batch"),
+                format!("o{o} has sent {outstanding:?} and did not acknowledge them, more than a window"),
             );
         }
         // The owner knows the clock of the moment at which the queue was read, and takes it for that of the answer.
@@ -373,10 +370,9 @@ impl Checker {
         self.received += 1;
         let (n, order) = (queued.n, self.resuming.order(queued));
         self.arrives_by(stream, queued);
-        let Message { session, received, has_arrived, discarded, forgotten, ran_out, pushed_at, .. } =
-            &mut self.messages[n];
+        let Message { session, received, discarded, forgotten, ran_out, pushed_at, .. } = &mut self.messages[n];
         *received += 1;
-        let is_first = !std::mem::replace(has_arrived, true);
+        let is_first = *received == 1;
         self.repeats += u64::from(*received > 1);
         // A failover may bring back what was lost before later ones were delivered.
         // And a process that was paused in the middle of a hand-over ends it, whatever became of the message meanwhile.
@@ -431,8 +427,8 @@ impl Checker {
 
     /// Returns whether it is known what became of a message.
     pub(crate) fn is_accounted_for(&self, n: usize) -> bool {
-        let Message { session, has_arrived, discarded, forgotten, ran_out, .. } = &self.messages[n];
-        *has_arrived || discarded.is_some() || *forgotten > 0 || *ran_out || self.resuming.is_forged(*session, n)
+        let Message { session, received, discarded, forgotten, ran_out, .. } = &self.messages[n];
+        *received > 0 || discarded.is_some() || *forgotten > 0 || *ran_out || self.resuming.is_forged(*session, n)
     }
 
     /// Judges what has become of everything when all has had its time.

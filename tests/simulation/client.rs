@@ -98,7 +98,8 @@ impl World {
         let client = &self.clients[session];
         let Some(server) = self.streams.get(&stream).map(|stream| stream.server) else { return };
         if client.streams.contains(&stream) && now >= client.deaf_until && !self.hits(odds.lost_ping) {
-            let at = now + self.delay();
+            let most = if self.phase == Phase::Faulty { self.settings.answers } else { Duration::ZERO };
+            let at = now + self.delay() + up_to(&mut self.rng, most);
             self.scheduler.at(at, Event::Pong { owner, server, number });
         }
     }

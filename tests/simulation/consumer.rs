@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_courier::testing::backend::{LeaseState, Taken};
+use mcp_courier::testing::backend::{Behind, LeaseState, Taken};
 use mcp_courier::testing::envelope::set_id;
 use mcp_courier::testing::subscription::{Event as Happening, Operation};
 
@@ -45,14 +45,15 @@ impl World {
                 LeaseState::Held => permit.confirmed(mark),
                 LeaseState::Absent => {
                     // The script decides. Behind a wait it takes no absent lease, as its owner may have gone meanwhile.
+                    let behind = behind_of(&under_way.operation);
                     owner.under_way = Some(under_way);
-                    let command = if is_wait { Command::Wait(Duration::ZERO) } else { Command::Take(None) };
+                    let command = if is_wait { Command::Wait(Duration::ZERO) } else { Command::Take(None, behind) };
                     return self.read(id, operation, command);
                 }
                 _ => permit.revoke(),
             }
             let is_ours = holder == LeaseState::Held;
-            owner.is_stale |= !is_ours || !is_empty;
+            owner.is_stale |= !is_ours || !is_empty || behind_of(&under_way.operation).is_some();
             if is_wait && is_ours && is_empty && self.scheduler.now() < ends {
                 self.owner(id).under_way = Some(under_way);
                 return self.waits_on(id, number);
@@ -64,7 +65,8 @@ impl World {
         }
         let is_shared = self.settings.waiting == Waiting::Shared;
         if let Reply::Taken(taken, _) = &reply {
-            owner.is_stale |= !taken.lease.is_ours() || !taken.items.is_empty();
+            let is_behind = behind_of(&under_way.operation).is_some();
+            owner.is_stale |= !taken.lease.is_ours() || !taken.items.is_empty() || is_behind;
         }
         let tracks = match (&under_way.operation, &reply, &under_way.answered) {
             (_, _, Some(_)) => false,
@@ -82,7 +84,7 @@ impl World {
                 }
                 state.is_ours() && permit.is_in_doubt()
             }
-            (Operation::Take(_) | Operation::Wait(_), Reply::Taken(taken, _), _) => {
+            (Operation::Take { .. } | Operation::Wait(_), Reply::Taken(taken, _), _) => {
                 let untracked = taken.lease == LeaseState::Reclaimed || permit.is_in_doubt();
                 match taken.lease {
                     LeaseState::Held if !untracked => permit.confirmed(under_way.mark),
@@ -157,6 +159,14 @@ impl World {
             }
             self.numbers.insert(envelope.id, n);
         }
+    }
+}
+
+/// Returns the messages that a take passes over.
+fn behind_of(operation: &Operation) -> Option<Behind> {
+    match operation {
+        Operation::Take { behind, .. } => behind.clone(),
+        _ => None,
     }
 }
 

@@ -23,14 +23,14 @@ const SOON: Duration = Duration::from_millis(10);
 /// Delivery under way.
 pub(crate) struct Handover {
     pub(crate) number: u64,
+    /// Number by which the machine knows it.
+    delivery_number: u64,
     delivery: Delivery,
     /// Numbers of the messages that went out.
     sent: Vec<usize>,
     /// Message that is being handed over, and when that was decided.
     current: Option<(usize, Option<MessageId>, Handing)>,
     read: (Time, Time),
-    /// Number of the client's stream that it is for.
-    opened: u64,
 }
 
 /// Confirmation under way.
@@ -38,6 +38,9 @@ pub(crate) struct Confirming {
     owner: OwnerId,
     number: u64,
     stream: StreamId,
+    delivery: u64,
+    /// Numbers of the messages that went out.
+    sent: Vec<usize>,
 }
 
 /// What a session says to a hand-over.
@@ -56,6 +59,7 @@ impl World {
     pub(crate) fn begin_handover(
         &mut self,
         id: OwnerId,
+        delivery_number: u64,
         batch: Vec<Envelope>,
         read_at: (Timestamp, Instant),
         permit: Arc<Permit>,
@@ -72,8 +76,8 @@ impl World {
         let number = self.next_operation;
         let owner = self.owner(id);
         let delivery = Delivery::new(batch, read_at, permit);
-        let (read, opened) = (owner.read, owner.serving);
-        owner.handover = Some(Handover { number, delivery, sent: Vec::new(), current: None, read, opened });
+        let read = owner.read;
+        owner.handover = Some(Handover { number, delivery_number, delivery, sent: Vec::new(), current: None, read });
         self.next_step(id);
     }
 
@@ -88,9 +92,8 @@ impl World {
         match handover.delivery.next(instant, &owner.ended_tasks) {
             Step::HandOver(envelope) => {
                 let n = super::messages::number(envelope.params.get().as_bytes());
-                let name = envelope.message_id;
+                let (name, opened) = (envelope.message_id, envelope.opened);
                 handover.current = Some((n, name, Handing { decided: (now, clock), read: handover.read }));
-                let opened = handover.opened;
                 match self.next_stream(server, session, opened) {
                     Err(error) => {
                         self.servers[server.0].seats[session].batch = None;
@@ -102,24 +105,26 @@ impl World {
                     }
                 }
             }
-            Step::Confirm => {
+            Step::Done(mut outcome) => {
+                let mut sent = std::mem::take(&mut handover.sent);
+                let delivery = handover.delivery_number;
+                for n in sent.drain(outcome.accepted.min(sent.len())..) {
+                    self.checker.learns(id, n, false);
+                }
                 let seat = &mut self.servers[server.0].seats[session];
-                match seat.batch.take().filter(|stream| seat.streams.contains(stream)) {
-                    None => self.confirmed(id, Err(gone())),
+                let stream = seat.batch.take().filter(|stream| seat.streams.contains(stream));
+                match stream.filter(|_| outcome.accepted > 0) {
                     Some(stream) => {
-                        seat.confirming = Some(Confirming { owner: id, number, stream });
+                        seat.confirming.push_back(Confirming { owner: id, number, stream, delivery, sent });
+                        self.most_unconfirmed = self.most_unconfirmed.max(seat.confirming.len());
                         self.ping(id, server, number, stream);
                     }
+                    None if outcome.accepted > 0 => outcome.confirmed = Some(self.answer_of(id, &sent, Err(gone()))),
+                    None => {}
                 }
-            }
-            Step::Done(outcome) => {
-                let sent = std::mem::take(&mut handover.sent);
-                for (i, n) in sent.into_iter().enumerate() {
-                    self.checker.learns(id, n, i < outcome.accepted);
-                }
-                let ended = self.owner(id).handover.take();
-                let settled = ended.map(|Handover { read, .. }| Handing { decided: (now, clock), read });
-                self.settled = (id, settled);
+                let owner = self.owner(id);
+                let ended = owner.handover.take();
+                owner.settled = ended.map(|Handover { read, .. }| Handing { decided: (now, clock), read });
                 self.feed(id, Happening::Delivered(Some(outcome)));
             }
         }
@@ -248,14 +253,17 @@ impl World {
     /// Returns the session of an owner whose delivery with this number is being confirmed.
     fn is_confirming(&self, owner: OwnerId, number: u64) -> Option<usize> {
         let Owner { server, session, .. } = self.owners.get(&owner)?;
-        let confirming = self.servers[server.0].seats[*session].confirming.as_ref()?;
-        (confirming.owner == owner && confirming.number == number).then_some(*session)
+        let confirming = &self.servers[server.0].seats[*session].confirming;
+        confirming.iter().any(|one| one.owner == owner && one.number == number).then_some(*session)
     }
 
-    /// Takes the answer to a ping.
+    /// Takes the answer to a ping, which confirms the deliveries before it too.
     pub(crate) fn pong(&mut self, owner: OwnerId, number: u64) {
-        if self.is_confirming(owner, number).is_some() {
-            self.end_confirming(owner, Ok(()));
+        while let Some(session) = self.is_confirming(owner, number) {
+            let server = self.owner(owner).server;
+            let all = self.settings.without == Some(Guard::ConfirmedBefore);
+            let count = if all { self.servers[server.0].seats[session].confirming.len() } else { 1 };
+            (0..count).for_each(|_| self.end_confirming(server, session, Ok(())));
         }
     }
 
@@ -266,41 +274,51 @@ impl World {
         }
     }
 
-    fn end_confirming(&mut self, owner: OwnerId, result: Result<(), HandOverError>) {
-        let Owner { server, session, .. } = *self.owner(owner);
-        self.servers[server.0].seats[session].confirming = None;
-        self.confirmed(owner, result);
+    /// Ends the oldest confirmation of a session at a server.
+    fn end_confirming(&mut self, server: ServerId, session: usize, result: Result<(), HandOverError>) {
+        let Some(ended) = self.servers[server.0].seats[session].confirming.pop_front() else { return };
+        let Confirming { owner, delivery, sent, .. } = ended;
+        let answer = self.answer_of(owner, &sent, result);
+        self.feed(owner, Happening::Confirmed { delivery, answer });
     }
 
-    fn confirmed(&mut self, id: OwnerId, result: Result<(), HandOverError>) {
+    /// Returns the answer of a session about what it was sent, as its owner gets it.
+    fn answer_of(
+        &mut self,
+        owner: OwnerId,
+        sent: &[usize],
+        result: Result<(), HandOverError>,
+    ) -> Result<(), HandOverError> {
         let believes = self.settings.without == Some(Guard::Confirmation);
         let result = if believes { Ok(()) } else { result };
-        if let Some(handover) = &mut self.owner(id).handover {
-            handover.delivery.confirmed(result);
+        for n in sent {
+            self.checker.learns(owner, *n, result.is_ok());
         }
-        self.next_step(id);
+        result
     }
 
-    /// Fails a confirmation whose stream has closed, or is not the newest any more.
+    /// Fails the confirmations whose stream has closed, or is not the newest any more.
     pub(crate) fn streams_changed(&mut self, server: ServerId, session: usize) {
-        let seat = &self.servers[server.0].seats[session];
-        if let Some(Confirming { owner, stream, .. }) = &seat.confirming
-            && seat.streams.last() != Some(stream)
-        {
-            let owner = *owner;
-            self.end_confirming(owner, Err(gone()));
+        loop {
+            let seat = &self.servers[server.0].seats[session];
+            match seat.confirming.front() {
+                Some(Confirming { stream, .. }) if seat.streams.last() != Some(stream) => {
+                    self.end_confirming(server, session, Err(gone()));
+                }
+                _ => return,
+            }
         }
     }
 
     /// Sees an owner discard a notification.
     pub(crate) fn discards(&mut self, id: OwnerId, n: usize, reason: &DiscardReason) {
         let is_foreign = self.checker.messages[n].kind == Kind::FastMcp;
-        let clock = match &self.settled {
+        let clock = match self.owners[&id].settled {
             // A clock that has jumped since the batch was read is not what the owner went by.
-            (settled, Some(Handing { decided: (_, clock), read: (read, _) }))
-                if *settled == id && self.redis.jumped.is_none_or(|at| at < *read && !is_foreign) =>
+            Some(Handing { decided: (_, clock), read: (read, _) })
+                if self.redis.jumped.is_none_or(|at| at < read && !is_foreign) =>
             {
-                Some(*clock)
+                Some(clock)
             }
             _ => None,
         };

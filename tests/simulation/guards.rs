@@ -1,7 +1,7 @@
 //! Variants of the queue that lack a guard of the protocol.
 
 use mcp_courier::SessionId;
-use mcp_courier::testing::backend::{Mark, OwnerToken};
+use mcp_courier::testing::backend::{Behind, Mark, OwnerToken};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::{Delivered, Fate};
 
@@ -32,6 +32,43 @@ impl World {
         true
     }
 
+    /// Returns what a read passes over; with the mark of whatever stands there, where that guard is removed.
+    pub(crate) fn unmarked(
+        &self,
+        name: &SessionId,
+        delivered: Option<&Delivered>,
+        behind: Option<Behind>,
+    ) -> Option<Behind> {
+        let behind = behind?;
+        let position = delivered.map_or(0, |delivered| delivered.count) + behind.count - 1;
+        let there = self.redis.store.messages(name).nth(position);
+        match there.filter(|_| self.settings.without == Some(Guard::BehindMark)) {
+            Some(raw) => Some(Behind { last: Mark::of(raw), ..behind }),
+            None => Some(behind),
+        }
+    }
+
+    /// Returns what is acknowledged and passed over; all of it acknowledged, where that guard is removed.
+    pub(crate) fn too_many(
+        &self,
+        name: &SessionId,
+        delivered: Option<Delivered>,
+        behind: Option<Behind>,
+    ) -> (Option<Delivered>, Option<Behind>) {
+        match (delivered, behind) {
+            (Some(mut delivered), Some(behind)) if self.settings.without == Some(Guard::AckOfConfirmed) => {
+                let all = delivered.count + behind.count;
+                let is_whole = self.redis.store.messages(name).nth(all - 1).is_some_and(|raw| behind.last.matches(raw));
+                if !is_whole {
+                    return (Some(delivered), Some(behind));
+                }
+                (delivered.count, delivered.last) = (all, behind.last);
+                (Some(delivered), None)
+            }
+            as_it_was => as_it_was,
+        }
+    }
+
     /// Where that guard is removed, answers the acknowledgement of a discarded message without doing it. The next command of its
     /// owner does it, if there is one. Changes the request to what is done now.
     pub(crate) fn put_off(&mut self, request: &mut Request, clock: Timestamp) -> Option<usize> {
@@ -41,17 +78,17 @@ impl World {
         let (name, config, token) = (self.names[request.session].clone(), self.settings.config.clone(), request.token);
         if let Some(earlier) = self.redis.put_off.remove(&token) {
             match &mut request.command {
-                Command::Take(Some(delivered)) => *delivered = joined(earlier, delivered),
+                Command::Take(Some(delivered), _) => *delivered = joined(earlier, delivered),
                 _ => drop(self.redis.store.at(&config, clock).take(&name, token, Some(&earlier), false)),
             }
             return None;
         }
-        let Command::Take(Some(delivered)) = &mut request.command else { return None };
+        let Command::Take(Some(delivered), behind) = &mut request.command else { return None };
         let first = delivered.fates.iter().find(|fate| fate.discarded.is_some())?.position;
         let rest = delivered.count - first;
         let messages: Vec<_> = self.redis.store.messages(&name).collect();
         let is_whole = messages.get(delivered.count - 1).is_some_and(|raw| delivered.last.matches(raw));
-        if !is_whole || rest >= config.batch_messages() || !delivered.questions.is_empty() {
+        if !is_whole || rest >= config.batch_messages() || !delivered.questions.is_empty() || behind.is_some() {
             return None;
         }
         let (now, later): (Vec<Fate>, Vec<Fate>) = delivered.fates.drain(..).partition(|fate| fate.position < first);
@@ -59,7 +96,7 @@ impl World {
         let later = Delivered { count: rest, last: delivered.last.clone(), questions: Vec::new(), fates: later };
         let last = first.checked_sub(1).map(|at| Mark::of(messages[at]));
         request.command =
-            Command::Take(last.map(|last| Delivered { count: first, last, questions: Vec::new(), fates: now }));
+            Command::Take(last.map(|last| Delivered { count: first, last, questions: Vec::new(), fates: now }), None);
         self.redis.put_off.insert(token, later);
         Some(rest)
     }

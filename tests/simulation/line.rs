@@ -78,7 +78,7 @@ impl World {
         line.sent = requests.iter().map(|request| (request.owner, request.operation)).collect();
         for request in &requests {
             // Whatever changes from now on may not be in the answer.
-            let reads = matches!(request.command, Command::Read | Command::Take(_) | Command::Wait(_));
+            let reads = matches!(request.command, Command::Read(_) | Command::Take(..) | Command::Wait(_));
             if let Some(owner) = self.owners.get_mut(&request.owner).filter(|_| reads) {
                 owner.is_stale = false;
             }

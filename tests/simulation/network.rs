@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::{LeaseState, Mark, OwnerToken, Replaced, Taken};
+use mcp_courier::testing::backend::{Behind, LeaseState, Mark, OwnerToken, Replaced, Taken};
 use mcp_courier::testing::subscription::Delivered;
 
 use super::line::Wire;
@@ -22,9 +22,9 @@ pub(crate) enum Command {
     Renew,
     /// Reads the lease, to be told of its next change.
     Track,
-    Take(Option<Delivered>),
-    /// Reads the oldest messages, and the lease behind them.
-    Read,
+    Take(Option<Delivered>, Option<Behind>),
+    /// Reads the oldest messages, or those behind others, and the lease behind them.
+    Read(Option<Behind>),
     Wait(Duration),
     Rewrite {
         oldest: Mark,

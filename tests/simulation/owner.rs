@@ -11,6 +11,7 @@ use mcp_courier::testing::subscription::{
     Subscription,
 };
 
+use super::checker::Handing;
 use super::delivery::Handover;
 use super::messages::number;
 use super::network::{Command, Reply, Request};
@@ -28,12 +29,11 @@ pub(crate) struct Owner {
     pub(crate) under_way: Option<UnderWay>,
     pub(crate) handover: Option<Handover>,
     pub(crate) ended_tasks: EndedTasks,
+    /// Delivery that ended last: when that was, and when its batch was read.
+    pub(crate) settled: Option<Handing>,
     /// Moments at which the last batch was read at the queue, and its answer was taken in.
     pub(crate) read: (Time, Time),
     timer: Option<Instant>,
-    /// Number of the client's newest stream that it was told of, and of the one that it serves.
-    told: u64,
-    pub(crate) serving: u64,
     /// Shared: the queue may have changed since its last read was sent, or is not tracked.
     pub(crate) is_stale: bool,
     /// Moment at which it began to wait for the last time.
@@ -73,16 +73,15 @@ impl World {
         let owner = Owner {
             server,
             session,
-            machine: Subscription::new(Arc::clone(&self.settings.config)),
+            machine: Subscription::new(Arc::clone(&self.settings.owners_config)),
             token: OwnerToken::new(),
             connection: None,
             under_way: None,
             handover: None,
             ended_tasks: EndedTasks::default(),
+            settled: None,
             read: (Time(0), Time(0)),
             timer: None,
-            told: 0,
-            serving: 0,
             is_stale: true,
             waits_since: Time(0),
             is_parked: false,
@@ -153,7 +152,9 @@ impl World {
                 self.servers[server.0].line.withdraw(id);
                 self.hang_up(id);
             }
-            Action::Deliver { batch, read_at, permit } => self.begin_handover(id, batch, read_at, permit),
+            Action::Deliver { delivery, batch, read_at, permit } => {
+                self.begin_handover(id, delivery, batch, read_at, permit);
+            }
             Action::Note(note) => self.note(id, &note),
             Action::Exit(reason) => self.exits(id, &reason),
             Action::Ask { .. } | Action::StopAsking => {}
@@ -179,7 +180,7 @@ impl World {
             Operation::Open => Command::Open,
             Operation::Claim => Command::Claim,
             Operation::Renew => Command::Renew,
-            Operation::Take(delivered) => Command::Take(delivered.clone()),
+            Operation::Take { delivered, behind } => Command::Take(delivered.clone(), behind.clone()),
             Operation::ReadQuestions => Command::ReadQuestions,
             Operation::Wait(block) => Command::Wait(*block),
             Operation::Rewrite { oldest, replacement } => {
@@ -201,8 +202,6 @@ impl World {
         owner.under_way = Some(UnderWay { number, operation, sent, mark, answered: None, is_read: false, ends });
         let is_shared = self.settings.waiting == Waiting::Shared;
         if let Command::Open = command {
-            let owner = self.owner(id);
-            owner.serving = owner.told;
             let connection = if is_shared { self.line(server) } else { self.connect(Some((id, session)), server) };
             self.owner(id).connection = Some(connection);
             self.owner(id).is_stale = true;
@@ -214,8 +213,8 @@ impl World {
         }
         match command {
             Command::Wait(block) if is_shared => self.wait_for_change(id, number, block),
-            Command::Take(None) if is_shared => self.read(id, number, Command::Read),
-            Command::Take(_) if is_shared => self.read(id, number, command),
+            Command::Take(None, behind) if is_shared => self.read(id, number, Command::Read(behind)),
+            Command::Take(..) if is_shared => self.read(id, number, command),
             _ => {
                 // What it writes is not told of, and ends the tracking.
                 self.owner(id).is_stale |= matches!(command, Command::Claim | Command::Renew | Command::Rewrite { .. });
@@ -368,9 +367,6 @@ impl World {
             return;
         }
         owner.is_parked = false;
-        if let SessionState::Ready { opened, .. } = presence {
-            owner.told = opened;
-        }
         self.feed(id, Happening::Presence(presence));
     }
 }
@@ -381,7 +377,7 @@ fn is_on_connection(operation: &Operation) -> bool {
         Operation::Open
             | Operation::Claim
             | Operation::Renew
-            | Operation::Take(_)
+            | Operation::Take { .. }
             | Operation::Wait(_)
             | Operation::Rewrite { .. }
     )

@@ -147,16 +147,28 @@ impl World {
                 Some((holder, _)) if holder == token => LeaseState::Held,
                 Some(_) => LeaseState::Lost,
             }),
-            Command::Read => {
-                let items = moment.read(&name);
+            Command::Read(behind) => {
+                let (held, no_items) = (LeaseState::Held, Vec::new());
+                let mut taken = Taken { lease: held, changed: false, has_more: false, now: clock, items: no_items };
+                if behind.is_none() {
+                    taken.items = moment.read(&name);
+                } else {
+                    // As its owner would read it.
+                    let mut copy = self.redis.store.clone();
+                    let (mut moment, behind) = (copy.at(&config, clock), self.unmarked(&name, None, behind.clone()));
+                    moment.claim(&name, token);
+                    taken = moment.take_behind(&name, token, None, behind.as_ref(), false);
+                }
+                // Where a read ends at its bound, Redis has not looked whether there is more.
+                taken.has_more |= taken.items.len() >= config.batch_messages();
                 let lease = match self.redis.store.lease(&name) {
                     None => LeaseState::Absent,
                     Some((holder, _)) if holder == token => LeaseState::Held,
                     Some(_) => LeaseState::Lost,
                 };
-                Reply::Read(Taken { lease: LeaseState::Held, changed: false, now: clock, items }, lease, now)
+                Reply::Read(taken, lease, now)
             }
-            Command::Take(delivered) => {
+            Command::Take(delivered, behind) => {
                 if without == Some(Guard::LeaseCheck)
                     && let Some((holder, _)) = self.redis.store.lease(&name)
                 {
@@ -173,9 +185,15 @@ impl World {
                     delivered =
                         delivered.filter(|delivered| !self.removes_newest_alone(&name, token, delivered, clock));
                 }
-                let mut taken = self.redis.store.at(&config, clock).take(&name, token, delivered.as_ref(), true);
+                let before = self.redis.store.messages(&name).count();
+                let behind = self.unmarked(&name, delivered.as_ref(), behind.clone());
+                let (delivered, behind) = self.too_many(&name, delivered, behind);
+                let mut moment = self.redis.store.at(&config, clock);
+                let mut taken = moment.take_behind(&name, token, delivered.as_ref(), behind.as_ref(), true);
+                // Where a read ends at its bound, Redis has not looked whether there is more.
+                taken.has_more |= taken.items.len() >= config.batch_messages();
                 taken.items.drain(..put_off.min(taken.items.len()));
-                if let Some(delivered) = delivered.filter(|_| !taken.changed && taken.lease.is_ours()) {
+                if let Some(delivered) = delivered.filter(|_| self.redis.store.messages(&name).count() < before) {
                     self.checker.acknowledged(request.owner, session, &delivered);
                 }
                 Reply::Taken(taken, now)
@@ -390,7 +408,10 @@ fn shown(reply: &Reply) -> String {
 
 fn short(command: &Command) -> String {
     match command {
-        Command::Take(Some(delivered)) => format!("Take(acknowledge {})", delivered.count),
+        Command::Take(delivered, behind) => {
+            let [delivered, behind] = [delivered.as_ref().map(|d| d.count), behind.as_ref().map(|b| b.count)];
+            format!("Take(acknowledge {delivered:?}, behind {behind:?})")
+        }
         Command::Rewrite { .. } => "Rewrite".to_owned(),
         other => format!("{other:?}"),
     }

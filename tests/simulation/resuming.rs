@@ -49,7 +49,7 @@ pub(crate) struct Resuming {
     arrived: HashMap<Queued, u64>,
     arrivals: u64,
     streams: BTreeMap<StreamId, Opened>,
-    /// Newest stream of each session, and the number of arrivals when the queue last lost messages, or got some back.
+    /// Stream of each session that was opened or taken in last, and the number of arrivals when the queue last lost messages, or got some back.
     newest: HashMap<usize, StreamId>,
     forgot: HashMap<usize, u64>,
     /// Newest message of each session that a client named and had not received.
@@ -101,6 +101,11 @@ impl Resuming {
         self.streams.insert(stream, Opened { session, named, arrivals, brought: HashSet::new() });
     }
 
+    /// Sees a server take a stream in: it is the newest there, whenever its client opened it.
+    pub(crate) fn taken_in(&mut self, session: usize, stream: StreamId) {
+        self.newest.insert(session, stream);
+    }
+
     /// Sees a message arrive. Returns why it must not have come by that stream, if so. `may_repeat` is set where the session took
     /// it and said that the attempt failed.
     pub(crate) fn arrives(&mut self, stream: StreamId, queued: Queued, may_repeat: bool) -> Option<&'static str> {
@@ -114,7 +119,7 @@ impl Resuming {
         if first < opened.arrivals && order.is_some() && order <= opened.named {
             return Some("its client had it, and said so when it opened the stream");
         }
-        // Behind a newer stream, an older one begins anew with what the newer one did not confirm.
+        // An older stream that goes on begins anew with what a newer one did not confirm.
         let is_newest = self.newest.get(&opened.session) == Some(&stream);
         (!is_new && is_newest && !may_repeat).then_some("the same stream brought it before")
     }

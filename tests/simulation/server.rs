@@ -1,6 +1,6 @@
 //! Server processes: the streams of each session, who serves it, and crashes, pauses and stops of the whole process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mcp_courier::MessageId;
@@ -57,7 +57,7 @@ pub(crate) struct Seat {
     numbers: BTreeMap<StreamId, (u64, Option<MessageId>)>,
     /// Stream that has what was handed over since the last confirmation.
     pub(crate) batch: Option<StreamId>,
-    pub(crate) confirming: Option<Confirming>,
+    pub(crate) confirming: VecDeque<Confirming>,
     over: Option<SessionState>,
     pub(crate) owner: Option<OwnerId>,
 }
@@ -104,6 +104,7 @@ impl World {
         seat.numbers.insert(stream, (seat.opened, received));
         seat.streams.push(stream);
         trace!(self, Some(session), "server {} takes stream {} in", server.0, stream.0);
+        self.checker.resuming.taken_in(session, stream);
         if self.servers[server.0].seats[session].owner.is_none() {
             let owner = self.start_owner(server, session);
             self.servers[server.0].seats[session].owner = Some(owner);

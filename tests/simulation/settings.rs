@@ -40,6 +40,14 @@ pub(crate) enum Guard {
     ResumeByTime,
     /// An acknowledgement of a discarded message is answered before it is done.
     DiscardFirst,
+    /// A confirmation is believed of all that was handed over, also behind it.
+    ConfirmedBefore,
+    /// A read behind unconfirmed messages passes over whatever stands in their place.
+    BehindMark,
+    /// An owner hands over more than a window.
+    WindowBound,
+    /// An acknowledgement names the unconfirmed messages too, behind which it reads.
+    AckOfConfirmed,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
     /// Shared: a plain read counts though the lease behind it is not the reader's.
@@ -82,6 +90,8 @@ pub(crate) struct Odds {
 pub(crate) struct Settings {
     pub(crate) waiting: Waiting,
     pub(crate) config: Arc<Config>,
+    /// The same for owners; without a bound of the window, where that guard is removed.
+    pub(crate) owners_config: Arc<Config>,
     pub(crate) servers: usize,
     pub(crate) sessions: usize,
     /// Length of the time with faults.
@@ -96,6 +106,8 @@ pub(crate) struct Settings {
     /// Parts in a thousand of the pushes that are repeated a while later, or bring a dead letter back.
     pub(crate) pushed_again: u32,
     pub(crate) redriven: u32,
+    /// Longest time after which a client answers a ping.
+    pub(crate) answers: Duration,
     /// Longest delay of a slow request or answer.
     pub(crate) slowest: Duration,
     /// FastMCP's workers, and others, push to the same queues.
@@ -116,7 +128,7 @@ impl Settings {
         let heartbeat = millis(pick(rng, &[200, 1000, 1000, 5000, 5000, 30_000]));
         let hand_over = millis(pick(rng, &[500, 3000, 30_000]));
         let time_to_live = millis(pick(rng, &[5_000, 60_000, 300_000, 86_400_000]));
-        let config = Config::builder()
+        let builder = Config::builder()
             .heartbeat(heartbeat)
             .hand_over_timeout(hand_over)
             .time_to_live(time_to_live)
@@ -124,15 +136,18 @@ impl Settings {
             .backoff_max(millis(pick(rng, &[200, 2000])))
             .max_attempts(pick(rng, &[1, 2, 3, 5]))
             .batch_messages(pick(rng, &[1, 2, 4, 10]))
+            .window_messages(pick(rng, &[1, 5, 20]))
             .queue_max_messages(pick(rng, &[5, 30, 30, 100]))
-            .dead_letters(pick(rng, &[0, 3, 50]))
-            .build()
-            .expect("possible settings");
+            .dead_letters(pick(rng, &[0, 3, 50]));
+        let config = builder.clone().build().expect("possible settings");
+        let owners = if without == Some(Guard::WindowBound) { builder.window_messages(1000) } else { builder };
+        let owners_config = owners.build().expect("possible settings");
         // Faults that meet show more than faults alone.
         let odds = if rng.usize(..3) == 0 { [20, 50, 50, 100] } else { [0, 2, 10, 50] };
         let mut settings = Self {
             waiting,
             config: Arc::new(config),
+            owners_config: Arc::new(owners_config),
             servers: pick(rng, &[1, 2, 2, 3, 3]),
             sessions: rng.usize(1..=2),
             faulty: Duration::from_secs(rng.u64(20..200)),
@@ -152,6 +167,7 @@ impl Settings {
             },
             pushed_again: pick(rng, &[0, 0, 50, 150]),
             redriven: pick(rng, &[0, 100, 300]),
+            answers: millis(pick(rng, &[1, 20, 300, 2000])),
             slowest: millis(pick(rng, &[500, 4000, 30_000])),
             is_foreign: rng.bool(),
             tracks: rng.usize(..4) > 0,

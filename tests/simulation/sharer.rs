@@ -44,7 +44,7 @@ impl World {
 
     /// Reads the queue for an owner that waits.
     pub(crate) fn read_awaited(&mut self, id: OwnerId, operation: u64) {
-        self.read(id, operation, Command::Read);
+        self.read(id, operation, Command::Read(None));
     }
 
     /// Sends a command that reads the queue.

@@ -26,8 +26,8 @@ impl World {
             // It writes the lease, which ends the tracking, and reads it behind that.
             (Command::Renew, _) => (is_tracked, false),
             (Command::Claim, _) if is_shared => (is_tracked, false),
-            (Command::Read, _) => (is_tracked, true),
-            (Command::Take(_) | Command::Wait(_), Reply::Taken(taken, _)) => {
+            (Command::Read(_), _) => (is_tracked, true),
+            (Command::Take(..) | Command::Wait(_), Reply::Taken(taken, _)) => {
                 let reads_last = without != Some(Guard::ReadLast) || !has_changed;
                 (is_tracked && taken.lease == LeaseState::Held, taken.lease.is_ours() && reads_last)
             }

@@ -10,7 +10,7 @@ use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::{SessionState, SubscriberState};
 use mcp_courier::{MessageId, NotificationId, SessionId};
 
-use super::checker::{Cause, Checker, Handing, Violation};
+use super::checker::{Cause, Checker, Violation};
 use super::client::{Client, Stream};
 use super::delivery::Plan;
 use super::line::Wire;
@@ -132,10 +132,10 @@ pub(crate) struct World {
     pub(crate) letters: HashMap<usize, Letter>,
     pub(crate) ids: HashMap<NotificationId, usize>,
     pub(crate) tokens: HashMap<OwnerToken, OwnerId>,
-    /// Owner whose delivery has just ended, when that was decided, and when its batch was read.
-    pub(crate) settled: (OwnerId, Option<Handing>),
     /// Kinds of notes that machines have made.
     pub(crate) met: BTreeSet<&'static str>,
+    /// Most deliveries of one session that were unconfirmed at once.
+    pub(crate) most_unconfirmed: usize,
     pub(crate) next_owner: u64,
     pub(crate) next_connection: u64,
     pub(crate) next_stream: u64,
@@ -153,6 +153,7 @@ pub(crate) struct Run {
     pub(crate) received: u64,
     pub(crate) repeats: u64,
     pub(crate) resumed: u64,
+    pub(crate) most_unconfirmed: usize,
     pub(crate) met: BTreeSet<&'static str>,
     pub(crate) trace: Trace,
 }
@@ -188,8 +189,8 @@ impl World {
             letters: HashMap::new(),
             ids: HashMap::new(),
             tokens: HashMap::new(),
-            settled: (OwnerId(0), None),
             met: BTreeSet::new(),
+            most_unconfirmed: 0,
             next_owner: 0,
             next_connection: 0,
             next_stream: 0,
@@ -231,6 +232,7 @@ impl World {
             received,
             repeats,
             resumed: resuming.resumed,
+            most_unconfirmed: self.most_unconfirmed,
             met,
             trace: self.trace,
         }
@@ -405,7 +407,9 @@ impl World {
     fn patience(&self) -> Duration {
         let config = &self.settings.config;
         let poll = if self.settings.waiting == Waiting::Shared { POLL } else { Duration::ZERO };
-        config.heartbeat().max(config.backoff_max()) + poll + Duration::from_millis(500)
+        // Where Redis may forget what it tracks, the owner that is displaced may not have looked for a heartbeat either.
+        let unheard = if self.settings.most_tracked == usize::MAX { Duration::ZERO } else { config.heartbeat() };
+        config.heartbeat().max(config.backoff_max()) + unheard + poll + Duration::from_millis(500)
     }
 
     /// Judges a notification that was pushed in calm.

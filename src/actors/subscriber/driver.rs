@@ -3,6 +3,7 @@
 //!
 //! The driver makes no decision. One operation on the queue is under way at a time, and at most one delivery beside it.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use super::notes::{note, record};
 use super::operation::{self, Answer, Running};
 use crate::actors::clock;
 use crate::actors::post::{Memory, Post};
-use crate::actors::session::{Ask, Deliver, SessionActor, StopAsking};
+use crate::actors::session::{Ask, Confirmation, Deliver, SessionActor, StopAsking};
 use crate::backend::{Consumer, Queues};
-use crate::session::Presence;
+use crate::session::{HandOverError, Presence};
 use crate::subscription::{Action, Event, ExitReason, Outcome, SessionState, SubscriberState};
 
 pub(in crate::actors) struct Driver {
@@ -29,12 +30,29 @@ pub(in crate::actors) struct Driver {
     connection: Option<Box<dyn Consumer>>,
     /// Operation under way. Dropping it closes its connection.
     operation: Option<Running<Answer>>,
-    delivery: Option<Running<Option<Outcome>>>,
+    delivery: Option<Running<Handed>>,
+    /// Number of the last delivery.
+    delivering: u64,
+    /// Confirmations that are awaited, by the numbers of their deliveries. The oldest is polled: they end in their order.
+    confirmations: VecDeque<(u64, Confirmation)>,
 }
+
+/// Answer to a delivery.
+type Handed = Option<(Outcome, Option<Confirmation>)>;
 
 impl Driver {
     pub(in crate::actors) fn new(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Box<Memory>) -> Self {
-        Self { post, queues, memory, session: None, connection: None, operation: None, delivery: None }
+        Self {
+            post,
+            queues,
+            memory,
+            session: None,
+            connection: None,
+            operation: None,
+            delivery: None,
+            delivering: 0,
+            confirmations: VecDeque::new(),
+        }
     }
 
     /// Driver of a parked subscriber, which delivers nothing and releases its lease over the backend's own connections.
@@ -78,7 +96,8 @@ impl Driver {
                     self.connection = connection;
                     event
                 }
-                outcome = end_of(&mut self.delivery) => Event::Delivered(outcome),
+                handed = end_of(&mut self.delivery) => self.handed(handed),
+                (delivery, answer) = next_of(&mut self.confirmations) => Event::Confirmed { delivery, answer },
                 () = permit.doubted(), if state == SubscriberState::Waiting => Event::Doubted,
                 () = clock::until(deadline) => Event::Timer,
             };
@@ -93,7 +112,8 @@ impl Driver {
                 self.operation = Some(operation::begin(operation, self.connection.take(), post, queues, &self.memory));
             }
             Action::Close => (self.operation, self.connection) = (None, None),
-            Action::Deliver { batch, read_at, permit } => {
+            Action::Deliver { delivery, batch, read_at, permit } => {
+                self.delivering = delivery;
                 let sent = self.session().send(Deliver { batch, read_at, permit });
                 self.delivery = Some(Box::pin(async move { sent.await.ok()? }));
             }
@@ -109,6 +129,13 @@ impl Driver {
             Action::Exit(reason) => return Some(reason),
         }
         None
+    }
+
+    /// Takes the answer to a delivery.
+    fn handed(&mut self, handed: Handed) -> Event {
+        let Some((outcome, confirmation)) = handed else { return Event::Delivered(None) };
+        self.confirmations.extend(confirmation.map(|confirmation| (self.delivering, confirmation)));
+        Event::Delivered(Some(outcome))
     }
 
     fn session(&mut self) -> &Addr<SessionActor> {
@@ -131,4 +158,14 @@ async fn end_of<T>(running: &mut Option<Running<T>>) -> T {
     };
     *running = None;
     done
+}
+
+/// Waits for the oldest confirmation, and forgets it then. Never ends where there is none.
+async fn next_of(confirmations: &mut VecDeque<(u64, Confirmation)>) -> (u64, Result<(), HandOverError>) {
+    let (delivery, answer) = match confirmations.front_mut() {
+        Some((delivery, confirmation)) => (*delivery, confirmation.await),
+        None => pending().await,
+    };
+    confirmations.pop_front();
+    (delivery, answer)
 }

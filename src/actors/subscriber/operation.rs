@@ -43,8 +43,8 @@ pub(super) fn begin(
         Operation::Renew => {
             over(connection, &post, async |consumer: &mut dyn Consumer| Ok(Event::Renewed(consumer.renew().await?)))
         }
-        Operation::Take(delivered) => over(connection, &post, async move |consumer: &mut dyn Consumer| {
-            Ok(Event::Taken(consumer.take(delivered.as_ref()).await?))
+        Operation::Take { delivered, behind } => over(connection, &post, async move |consumer: &mut dyn Consumer| {
+            Ok(Event::Taken(consumer.take_behind(delivered.as_ref(), behind.as_ref()).await?))
         }),
         Operation::Wait(block) => over(connection, &post, async move |consumer: &mut dyn Consumer| {
             Ok(Event::Taken(consumer.wait(block).await?))

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{Change, Moment, Shared};
-use crate::backend::{Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::backend::{Behind, Consumer, Delivered, LeaseState, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
@@ -30,9 +30,9 @@ impl MemoryConsumer {
         self.permit.renewed(Instant::now().into_std(), self.config.lease(), self.permit.mark());
     }
 
-    fn look(&self, delivered: Option<&Delivered>, reclaim: bool) -> Taken {
+    fn look(&self, delivered: Option<&Delivered>, behind: Option<&Behind>, reclaim: bool) -> Taken {
         self.step(
-            |moment, session| moment.take(session, self.owner, delivered, reclaim),
+            |moment, session| moment.take_behind(session, self.owner, delivered, behind, reclaim),
             |taken| match taken.lease {
                 LeaseState::Reclaimed => self.renewed(),
                 LeaseState::Held => self.permit.confirmed(self.permit.mark()),
@@ -65,13 +65,17 @@ impl Consumer for MemoryConsumer {
         Ok(state)
     }
 
-    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
-        Ok(self.look(delivered, true))
+    async fn take_behind(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueError> {
+        Ok(self.look(delivered, behind, true))
     }
 
     async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError> {
         self.until_pushed(block).await;
-        Ok(self.look(None, false))
+        Ok(self.look(None, None, false))
     }
 
     async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError> {

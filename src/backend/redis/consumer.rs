@@ -10,9 +10,9 @@ use super::lease::{lease_then, lease_value};
 use super::letters::not_kept;
 use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{ACKNOWLEDGE, RENEW};
-use super::take::{self, Acknowledged, Acknowledgement, Reads};
+use super::take::{self, Acknowledged, Acknowledgement, Read, Reads};
 use super::{reply, wrong_type};
-use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::backend::{Behind, Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::config::Config;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
@@ -85,29 +85,39 @@ impl RedisConsumer {
     }
 
     /// Adds the commands of a take: the acknowledgement, the time, and the read.
-    fn add_take(&self, request: &mut Request, delivered: Option<&Delivered>, reclaim: bool, limit: LineLimit) {
+    fn add_take(
+        &self,
+        request: &mut Request,
+        (delivered, behind): (Option<&Delivered>, Option<&Behind>),
+        reclaim: bool,
+        limit: LineLimit,
+    ) {
         let Self { keys, lease, life, .. } = self;
         let QueueKeys { queue, lease: lease_key, .. } = keys;
         let all = || keys.clone();
         let acknowledgement = Acknowledgement { queue, lease_key, keys: &all, lease, delivered, reclaim, life: *life };
         request.add(acknowledgement.call(&self.config));
         request.add(redis::cmd("TIME"));
-        self.add_read(request, limit);
+        self.add_read(request, behind, limit);
     }
 
     /// Adds the read of the oldest messages, then of the lease: who owns it then owned the queue at the read. A claim between the
     /// acknowledgement and the read is not told of behind a proxy that swallows what Redis tells.
-    fn add_read(&self, request: &mut Request, limit: LineLimit) {
-        request.add(self.reads.command(&self.keys.queue, limit));
+    fn add_read(&self, request: &mut Request, behind: Option<&Behind>, limit: LineLimit) {
+        request.add(self.reads.command(&self.keys.queue, behind, limit));
         request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
-    async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
+    async fn do_take(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
         let mut request = Request::sequence();
-        self.add_take(&mut request, delivered, true, limit);
+        self.add_take(&mut request, (delivered, behind), true, limit);
         let (answers, renewal) = self.answer_within(limit, request).await?;
-        let taken = self.taken(answers, limit, sent, mark, renewal).await?;
+        let taken = self.taken(answers, behind, limit, sent, mark, renewal).await?;
         let bytes = taken.items.iter().map(|item| item.mark.length).sum();
         lock(&self.limit).succeeded(taken.items.len(), bytes, sent.elapsed());
         Ok(taken)
@@ -121,13 +131,13 @@ impl RedisConsumer {
         // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
         // and runs the moment it ends.
         request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
-        self.add_take(&mut request, None, false, limit);
+        self.add_take(&mut request, (None, None), false, limit);
         // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
         let ([moved, acknowledged, time, read, owner], renewal) =
             self.answer(request.within(block + limit.time())).await?;
         // Out of memory, a wrong type: it did not wait, so the caller must.
         moved?;
-        self.taken([acknowledged, time, read, owner], limit, sent, mark, renewal).await
+        self.taken([acknowledged, time, read, owner], None, limit, sent, mark, renewal).await
     }
 
     /// Sends a request whose answer must come within the time of the limit, and teaches the limit where it does not.
@@ -147,6 +157,7 @@ impl RedisConsumer {
     async fn taken(
         &mut self,
         [acknowledged, time, mut read, mut owner]: [Answer; 4],
+        behind: Option<&Behind>,
         limit: LineLimit,
         sent: Instant,
         mark: DoubtMark,
@@ -155,18 +166,18 @@ impl RedisConsumer {
         let Acknowledged { mut lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         not_kept(&self.session, &trouble);
         let now = at.map_or_else(|| Ok(reply::time(time?)?), Ok::<_, QueueErrorKind>)?;
-        let messages = loop {
+        let read = loop {
             if lease.is_ours() {
                 lease = lease_then(self.owner, lease, &owner?);
             }
             if !lease.is_ours() {
-                break Vec::new();
+                break Read::default();
             }
-            if let Some(messages) = self.reads.read(read?, limit)? {
-                break messages;
+            if let Some(read) = self.reads.read(read?, behind, limit)? {
+                break read;
             }
             let mut again = Request::new();
-            self.add_read(&mut again, limit);
+            self.add_read(&mut again, behind, limit);
             let renewed;
             ([read, owner], renewed) = self.answer_within(limit, again).await?;
             renewal = renewed.or(renewal);
@@ -186,11 +197,12 @@ impl RedisConsumer {
             self.announce(now.0 / 1000).await?;
         }
         let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
-        let (items, life) = take::items(&self.config, &self.keys.queue, messages, now);
-        self.life = life;
+        let (items, life) = take::items(&self.config, &self.keys.queue, read.messages, now);
+        // What is passed over is still there.
+        self.life = if behind.is_some() { life.max(self.life) } else { life };
         // Where another has the lease by now, what was read is its to deliver.
         let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
-        Ok(Taken { lease, changed, now, items })
+        Ok(Taken { lease, changed: changed || read.changed, has_more: read.has_more, now, items })
     }
 
     async fn do_replace(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
@@ -227,8 +239,12 @@ impl Consumer for RedisConsumer {
         self.named("renewing the lease", renewed).await
     }
 
-    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
-        let taken = self.do_take(delivered).await;
+    async fn take_behind(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueError> {
+        let taken = self.do_take(delivered, behind).await;
         self.named("reading the queue", taken).await
     }
 

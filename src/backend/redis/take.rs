@@ -17,7 +17,7 @@ use crate::notification::TIME_TO_LIVE_MAX;
 
 mod reads;
 
-pub(super) use self::reads::{Reads, oldest};
+pub(super) use self::reads::{Read, Reads, oldest, passed_over};
 
 /// Acknowledgement of what was delivered, if anything was, by an owner that goes on with its lease.
 pub(super) struct Acknowledgement<'a> {

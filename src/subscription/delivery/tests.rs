@@ -38,7 +38,6 @@ struct Rig {
 #[derive(Debug, PartialEq)]
 enum Next {
     HandOver,
-    Confirm,
     Done { accepted: usize, end: String },
 }
 
@@ -51,8 +50,7 @@ impl Rig {
     fn next(&mut self) -> Next {
         match self.delivery.next(self.now, &self.ended) {
             Step::HandOver(_) => Next::HandOver,
-            Step::Confirm => Next::Confirm,
-            Step::Done(Outcome { accepted, end }) => {
+            Step::Done(Outcome { accepted, end, .. }) => {
                 let end = format!("{end:?}");
                 let end = end.split([' ', '{']).next().unwrap_or_default().to_owned();
                 Next::Done { accepted, end }
@@ -77,20 +75,18 @@ fn done(accepted: usize, end: &str) -> Next {
 }
 
 #[test]
-fn all_are_handed_over_in_order_and_then_confirmed_once() {
+fn all_are_handed_over_in_order() {
     let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
     for expected in [1, 2] {
         let Step::HandOver(next) = rig.delivery.next(rig.now, &rig.ended) else { panic!("{expected} comes next") };
         assert_eq!(n(next), expected);
         rig.answer(Ok(()));
     }
-    assert_eq!(rig.next(), Next::Confirm);
-    rig.delivery.confirmed(Ok(()));
     assert_eq!(rig.next(), done(2, "AllAccepted"));
 }
 
 #[test]
-fn where_nothing_was_handed_over_nothing_is_confirmed() {
+fn where_nothing_was_handed_over_nothing_is_accepted() {
     assert_eq!(Rig::new(Vec::new()).next(), done(0, "AllAccepted"));
     let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
     rig.next();
@@ -106,8 +102,6 @@ fn without_the_permit_nothing_more_is_handed_over() {
     let mut rig = Rig { delivery, ended: EndedTasks::default(), now };
     rig.accept();
     permit.revoke();
-    assert_eq!(rig.next(), Next::Confirm);
-    rig.delivery.confirmed(Ok(()));
     assert_eq!(rig.next(), done(1, "NotPermitted"));
 }
 
@@ -117,8 +111,6 @@ fn what_expires_before_its_turn_is_discarded() {
     rig.now += TTL - Duration::from_millis(1);
     rig.accept();
     rig.now += Duration::from_millis(1);
-    assert_eq!(rig.next(), Next::Confirm);
-    rig.delivery.confirmed(Ok(()));
     assert_eq!(rig.next(), done(1, "Discarded([Expired,"));
 }
 
@@ -137,26 +129,7 @@ fn a_status_of_a_task_whose_end_was_delivered_is_discarded() {
     for _ in 0..3 {
         rig.accept();
     }
-    assert_eq!(rig.next(), Next::Confirm);
-    rig.delivery.confirmed(Ok(()));
     assert_eq!(rig.next(), done(3, "Discarded([Superseded])"));
-}
-
-#[test]
-fn what_was_not_confirmed_was_not_delivered() {
-    for (error, end) in [
-        (HandOverError::Closed, "Closed"),
-        (HandOverError::NotReady("it".to_owned()), "NotReady(\"the"),
-        (HandOverError::Rejected("it".to_owned()), "NotReady(\"the"),
-        (HandOverError::Transient("it".to_owned()), "NotReady(\"the"),
-    ] {
-        let mut rig = Rig::new(vec![envelope(1), envelope(2)]);
-        rig.accept();
-        rig.accept();
-        assert_eq!(rig.next(), Next::Confirm);
-        rig.delivery.confirmed(Err(error));
-        assert_eq!(rig.next(), done(0, end));
-    }
 }
 
 #[test]
@@ -171,8 +144,6 @@ fn a_refusal_says_what_follows() {
         rig.accept();
         assert_eq!(rig.next(), Next::HandOver);
         rig.answer(Err(error));
-        assert_eq!(rig.next(), Next::Confirm, "what was accepted before is confirmed");
-        rig.delivery.confirmed(Ok(()));
         assert_eq!(rig.next(), done(1, end));
     }
 }

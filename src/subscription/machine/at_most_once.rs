@@ -8,7 +8,7 @@ use crate::envelope::Envelope;
 use crate::fate::DiscardReason;
 use crate::subscription::ack::Fate;
 use crate::subscription::batch::{Item, Taken};
-use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note};
 use crate::subscription::permit::Permit;
 use crate::subscription::state::{ExitReason, SubscriberState};
@@ -16,7 +16,9 @@ use crate::subscription::state::{ExitReason, SubscriberState};
 impl Subscription {
     /// Keeps the oldest message that was read, to be removed next.
     pub(super) fn keep_next(&mut self, taken: Taken) {
-        self.items = taken.items.into_iter().take(1).collect();
+        self.items = taken.items.into();
+        self.arrived(taken.now);
+        self.items.truncate(1);
     }
 
     /// Removes a message from the queue, and delivers it once that is known to be done.
@@ -37,12 +39,17 @@ impl Subscription {
         let Some(InHand { envelope, read_at }) = self.in_hand.as_deref() else { return };
         self.state = SubscriberState::Delivering;
         // No lease guards a notification that is in no queue any more.
-        let (batch, read_at, permit) = (vec![envelope.clone()], *read_at, Arc::new(Permit::unlimited()));
-        self.actions.push_back(Action::Deliver { batch, read_at, permit });
+        let (mut envelope, read_at, permit) = (envelope.clone(), *read_at, Arc::new(Permit::unlimited()));
+        envelope.set_opened(self.serving);
+        let batch = vec![envelope];
+        self.delivery += 1;
+        self.is_delivering = true;
+        self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
     }
 
-    pub(super) fn after_in_hand(&mut self, mut in_hand: Box<InHand>, outcome: Outcome, lot: f64) -> Option<Then> {
-        match outcome.end {
+    /// Does what the end of the delivery of the notification in hand demands. Returns what follows.
+    pub(super) fn after_in_hand(&mut self, mut in_hand: Box<InHand>, end: BatchEnd, lot: f64) -> Then {
+        match end {
             BatchEnd::AllAccepted => {
                 if in_hand.envelope.receipt {
                     self.record(None, &in_hand.envelope);
@@ -60,19 +67,19 @@ impl Subscription {
                 self.note_failed_attempt(&in_hand.envelope, error, pause);
                 in_hand.envelope.count_attempt();
                 self.in_hand = Some(in_hand);
-                return Some(Then::Pause(pause));
+                return Then::Pause(pause);
             }
             BatchEnd::NotReady(why) => {
                 self.in_hand = Some(in_hand);
-                return Some(self.not_ready(why, lot));
+                return self.not_ready(why, lot);
             }
             BatchEnd::Closed => {
                 self.in_hand = Some(in_hand);
-                return Some(Then::Exit(ExitReason::Closed));
+                return Then::Exit(ExitReason::Closed);
             }
             BatchEnd::NotPermitted => self.in_hand = Some(in_hand),
         }
-        Some(Then::Serve)
+        Then::Serve
     }
 
     pub(super) fn discard_in_hand(&mut self, envelope: Envelope, reason: DiscardReason) {

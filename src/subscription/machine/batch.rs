@@ -1,4 +1,4 @@
-//! Delivery of a batch, and its outcome.
+//! Delivery of what was read, and its outcome.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,18 +6,34 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
-use super::{Sent, Subscription, Then};
+use super::{Subscription, Then};
 use crate::envelope::{Envelope, Undecodable};
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::subscription::batch::{Item, Mark};
-use crate::subscription::delivery::{BatchEnd, Outcome};
-use crate::subscription::event::{Action, Note};
+use crate::subscription::delivery::BatchEnd;
+use crate::subscription::event::{Action, Note, Operation};
 use crate::subscription::state::{ExitReason, SubscriberState};
+use crate::subscription::window::{Behind, Sent};
 
 impl Subscription {
-    /// Counts what the client said it has: all that is queued up to that message was sent to it. Nothing in between was
-    /// discarded, as each discard is acknowledged before anything behind it is handed over.
+    /// Reads on where the message that the client said it has may lie behind what was read, as far as one window goes. Returns whether
+    /// it does.
+    pub(super) fn looks_for_received(&mut self) -> bool {
+        let Some(received) = self.received else { return false };
+        let (count, bytes) = (self.items.len(), self.items.iter().map(|item| item.mark.length).sum::<usize>());
+        let is_within = count < self.config.window_messages() && bytes < self.config.window_bytes();
+        let is_there = self.items.iter().any(|item| item.message_id() == Some(received));
+        let reads_on = self.has_more && is_within && !is_there;
+        let last = self.items.back().filter(|_| reads_on).map(|item| item.mark.clone());
+        if let Some(last) = last {
+            self.begin(Operation::Take { delivered: None, behind: Some(Behind { count, last }) });
+        }
+        reads_on
+    }
+
+    /// Counts what the client said it has: all that is queued up to that message was sent to it. Nothing in between was discarded, as
+    /// each discard is acknowledged before anything behind it is handed over.
     pub(super) fn count_received(&mut self) {
         let Some(received) = self.received.take() else { return };
         let Some(last) = self.items.iter().position(|item| item.message_id() == Some(received)) else { return };
@@ -41,24 +57,44 @@ impl Subscription {
         self.ack.deliver(mark, envelope.question.map(|question| *question), receipt);
     }
 
-    /// Delivers the batch as far as it goes. Messages that need no session are counted here: unreadable ones, and repeats. Discards
-    /// are acknowledged before anything behind them is delivered.
+    /// Delivers what was read, as far as the window goes. Messages that need no session, unreadable ones and repeats, are counted here
+    /// in their turn. Discards are acknowledged before anything behind them is delivered.
     pub(super) fn deliver_next(&mut self, now: Instant) {
+        // A newer stream's client has said anew what it has.
+        if self.has_changed() && self.window.is_empty() {
+            self.items.clear();
+            return self.serve(now);
+        }
         let mut batch: Vec<Envelope> = Vec::with_capacity(self.items.len());
         let mut ids: HashSet<NotificationId, RandomState> = HashSet::default();
         ids.reserve(self.items.len());
+        let mut bytes = 0;
         while let Some(Item { mark, envelope, unreadable }) = self.items.pop_front() {
             let is_repeat = envelope.as_ref().is_ok_and(|envelope| self.recent.contains(&envelope.id));
+            let is_oldest = batch.is_empty() && self.window.is_empty();
             match envelope {
-                Err(why) if batch.is_empty() => self.discard_unreadable(mark, &why),
-                Ok(envelope) if is_repeat && batch.is_empty() => {
+                Err(why) if is_oldest => self.discard_unreadable(mark, &why),
+                Ok(envelope) if is_repeat && is_oldest => {
                     self.note(Note::Skipped(envelope.id));
                     self.count_delivered(mark, envelope);
                 }
-                // The same id twice in one batch: the second is skipped once the first is delivered.
-                Ok(envelope) if !is_repeat && !self.ack.has_discarded() && ids.insert(envelope.id) => {
+                // The same id twice: the second is skipped once the first is confirmed.
+                Ok(mut envelope)
+                    if !is_repeat
+                        && !self.ack.has_discarded()
+                        && self.window.has_room(
+                            &self.config,
+                            self.ack.count_so_far(),
+                            (batch.len(), bytes),
+                            mark.length,
+                        )
+                        && !self.window.contains(envelope.id)
+                        && ids.insert(envelope.id) =>
+                {
+                    bytes += mark.length;
                     let (id, question) = (envelope.id, envelope.question.clone());
                     self.sent.push(Sent { mark, id, question, receipt: envelope.receipt.then_some(id) });
+                    envelope.set_opened(self.serving);
                     batch.push(envelope);
                 }
                 envelope => {
@@ -68,71 +104,30 @@ impl Subscription {
             }
         }
         let Some(read_at) = self.read_at.filter(|_| !batch.is_empty()) else {
-            self.items.clear();
-            return self.serve(now);
-        };
-        self.state = SubscriberState::Delivering;
-        self.actions.push_back(Action::Deliver { batch, read_at, permit: Arc::clone(&self.permit) });
-    }
-
-    /// Takes the outcome of a delivery, at once or when the renewal under way has ended.
-    pub(super) fn delivered(&mut self, outcome: Option<Outcome>, now: Instant, lot: f64) {
-        self.outcome = Some(Box::new(outcome));
-        if self.operation.is_none() {
-            self.outcome_after_renewal(now, lot);
-        }
-    }
-
-    pub(super) fn outcome_after_renewal(&mut self, now: Instant, lot: f64) {
-        let Some(outcome) = self.outcome.take() else { return };
-        let Some(outcome) = *outcome else {
-            self.sent.clear();
-            self.items.clear();
-            let reason = ExitReason::Panicked("the session actor is gone".to_owned());
-            return if self.lost.take().is_some() {
-                self.leave(reason)
+            return if self.window.is_empty() {
+                self.items.clear();
+                self.serve(now);
             } else {
-                self.acknowledge(Then::Exit(reason), now)
+                self.finish_with(Then::Serve);
             };
         };
-        if outcome.accepted > 0 {
-            self.note(Note::Delivered(outcome.accepted));
-            // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
-            self.succeeded();
-        }
-        let then = match self.in_hand.take() {
-            Some(in_hand) => self.after_in_hand(in_hand, outcome, lot),
-            None => self.after_batch(outcome, lot),
-        };
-        if let Some(error) = self.lost.take() {
-            // Nothing can be acknowledged over this connection. The messages come again, and are skipped.
-            self.ack.take();
-            self.items.clear();
-            return self.back_off(*error, now, lot);
-        }
-        match then {
-            None => self.deliver_next(now),
-            Some(Then::Serve) => self.serve(now),
-            Some(then) => self.acknowledge(then, now),
-        }
+        self.state = SubscriberState::Delivering;
+        self.delivery += 1;
+        self.is_delivering = true;
+        let (delivery, permit) = (self.delivery, Arc::clone(&self.permit));
+        self.actions.push_back(Action::Deliver { delivery, batch, read_at, permit });
     }
 
-    /// Counts the outcome of a batch. Returns what follows, or `None` where the rest of the batch does.
-    pub(super) fn after_batch(&mut self, Outcome { accepted, end }: Outcome, lot: f64) -> Option<Then> {
+    /// Takes the outcome of the hand-overs of a batch.
+    pub(super) fn after_batch(&mut self, accepted: usize, end: BatchEnd, lot: f64) {
         let mut sent = std::mem::take(&mut self.sent).into_iter();
-        for Sent { mark, id, question, receipt } in sent.by_ref().take(accepted) {
-            self.recent.insert(id);
-            self.arrivals.delivered(id);
-            self.ack.deliver(mark, question.map(|question| *question), receipt);
+        if accepted > 0 {
+            self.window.add(self.delivery, sent.by_ref().take(accepted));
         }
         let then = match end {
-            BatchEnd::AllAccepted => return None,
+            BatchEnd::AllAccepted => return,
             BatchEnd::Discarded(reasons) => {
-                for (Sent { mark, id, question, receipt }, reason) in sent.zip(reasons) {
-                    let question = question.map(|question| *question);
-                    self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
-                    self.ack.discard(mark, reason, receipt);
-                }
+                self.discarded = sent.zip(reasons).collect();
                 Then::Serve
             }
             BatchEnd::Failed { envelope, error, pause } => match sent.next() {
@@ -152,8 +147,7 @@ impl Subscription {
                 Then::Serve
             }
         };
-        self.items.clear();
-        Some(then)
+        self.finish_with(then);
     }
 
     /// Counts a message that cannot be read.

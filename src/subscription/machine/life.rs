@@ -13,10 +13,11 @@ impl Subscription {
     // The client's presence, stops and times.
 
     /// Takes note of a changed presence or a stop, where the state does not have to end an operation or a delivery first.
-    pub(super) fn look_up(&mut self, now: Instant) {
+    pub(super) fn look_up(&mut self, now: Instant, lot: f64) {
         match (self.state, self.operation) {
             (SubscriberState::Connecting, _) if self.is_stopping => self.look_around(),
             (SubscriberState::Waiting, _) if self.has_changed() => self.look_around(),
+            (SubscriberState::Delivering, None) => self.go_on(now, lot),
             (SubscriberState::BackingOff, None) => self.resume(now),
             (SubscriberState::StandingBy, None) | (SubscriberState::Parked, None | Some(OperationKind::Settle)) => {
                 self.look_around();
@@ -41,7 +42,7 @@ impl Subscription {
             SessionState::Ready { opened, received } => {
                 self.serving = opened;
                 // What an older stream's client said is known, or was another owner's to hear.
-                if self.claimed.is_none_or(|claimed| claimed < opened) {
+                if self.is_at_least_once() && self.claimed.is_none_or(|claimed| claimed < opened) {
                     self.received = received;
                 }
                 self.state = SubscriberState::Connecting;
@@ -89,10 +90,10 @@ impl Subscription {
             (SubscriberState::StandingBy, Event::Renewed(lease)) if !lease.is_ours() => self.look_at_lease_later(now),
             (SubscriberState::StandingBy, _) => self.look_around(),
             (SubscriberState::Delivering, Event::Failed(error)) => {
-                // The permit runs out by itself; the end of the delivery shows the failure.
+                // The permit runs out by itself; what is unconfirmed comes first.
                 self.close();
                 self.lost = Some(Box::new(error));
-                self.outcome_after_renewal(now, lot);
+                self.go_on(now, lot);
             }
             (_, Event::Failed(error)) => self.back_off(error, now, lot),
             (SubscriberState::Connecting, Event::Opened) => {

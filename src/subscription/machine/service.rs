@@ -1,9 +1,11 @@
 //! The service of an owner: read, deliver, acknowledge by the outcome, wait, and keep the lease all the while.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Subscription, Then};
 use crate::config::Delivery;
+use crate::envelope::Timestamp;
 use crate::question::Question;
 use crate::subscription::ack::Delivered;
 use crate::subscription::batch::{LeaseState, Replaced, Taken};
@@ -56,9 +58,14 @@ impl Subscription {
 
     pub(super) fn take(&mut self, delivered: Option<Delivered>, then: Then) {
         self.state = SubscriberState::Reading;
-        self.acknowledged_questions = delivered.as_ref().map(|d| d.questions.clone()).unwrap_or_default();
+        self.note_questions(delivered.as_ref());
         self.then = then;
-        self.begin(Operation::Take(delivered));
+        self.begin(Operation::Take { delivered, behind: None });
+    }
+
+    /// Keeps the questions of an acknowledgement until it is answered.
+    pub(super) fn note_questions(&mut self, delivered: Option<&Delivered>) {
+        self.acknowledged_questions = delivered.map(|d| d.questions.clone()).unwrap_or_default();
     }
 
     pub(super) fn answered_in_service(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
@@ -70,8 +77,9 @@ impl Subscription {
             (SubscriberState::Delivering, Event::Renewed(lease)) => {
                 // Where the lease is lost the permit says so, and the delivery ends by that.
                 self.can_renew = lease.is_ours();
-                self.outcome_after_renewal(now, lot);
+                self.go_on(now, lot);
             }
+            (SubscriberState::Delivering, Event::Taken(taken)) => self.read_ahead(taken, now, lot),
             (SubscriberState::BackingOff, Event::Renewed(lease)) => {
                 self.can_renew = lease.is_ours();
                 if self.has_changed() {
@@ -106,7 +114,7 @@ impl Subscription {
     }
 
     /// Takes the answer to an acknowledgement.
-    pub(super) fn acknowledged(&mut self, mut taken: Taken, now: Instant, lot: f64) {
+    pub(super) fn acknowledged(&mut self, taken: Taken, now: Instant, lot: f64) {
         let then = std::mem::take(&mut self.then);
         let is_done = taken.lease.is_ours() && !taken.changed;
         let questions = std::mem::take(&mut self.acknowledged_questions);
@@ -128,7 +136,6 @@ impl Subscription {
             Then::Rewrite { .. } | Then::Deliver(_) if is_done => {
                 self.ask(questions);
                 if !self.is_at_least_once() {
-                    self.arrived(&mut taken);
                     self.keep_next(taken);
                 }
                 self.follow(then, now);
@@ -175,24 +182,33 @@ impl Subscription {
     }
 
     /// Goes on by what was read, by a wait or otherwise.
-    pub(super) fn read(&mut self, mut taken: Taken, operation: OperationKind, now: Instant, lot: f64) {
+    pub(super) fn read(&mut self, taken: Taken, operation: OperationKind, now: Instant, lot: f64) {
         if !taken.lease.is_ours() {
             return self.not_ours(taken.lease, now, lot);
         }
-        self.arrived(&mut taken);
         if taken.changed {
             self.note(Note::Changed);
+            // Found while the message was looked for that the client said it has: what was read is there no more.
+            if !self.items.is_empty() {
+                (self.items, self.received) = (VecDeque::new(), None);
+                return self.serve(now);
+            }
         }
-        if !taken.items.is_empty() {
+        self.has_more = taken.has_more;
+        self.items.extend(taken.items);
+        if self.looks_for_received() {
+            return;
+        }
+        self.arrived(taken.now);
+        self.count_received();
+        if !self.items.is_empty() {
             if self.is_at_least_once() {
-                self.items = taken.items.into();
-                self.count_received();
                 self.deliver_next(now);
             } else {
-                self.keep_next(taken);
+                self.items.truncate(1);
                 self.serve(now);
             }
-        } else if operation == OperationKind::Wait || self.has_changed() {
+        } else if self.ack.count_so_far() > 0 || operation == OperationKind::Wait || self.has_changed() {
             self.serve(now);
         } else {
             self.state = SubscriberState::Waiting;
@@ -204,9 +220,9 @@ impl Subscription {
         }
     }
 
-    /// Gives the messages of a batch the ids and the times that they lack.
-    pub(super) fn arrived(&mut self, taken: &mut Taken) {
-        if let Some(off) = self.arrivals.seen(&mut taken.items, taken.now) {
+    /// Gives the messages that were read, up to `now`, the ids and the times that they lack.
+    pub(super) fn arrived(&mut self, now: Timestamp) {
+        if let Some(off) = self.arrivals.seen(self.items.make_contiguous(), now) {
             self.note(Note::WrongClock(off));
         }
     }

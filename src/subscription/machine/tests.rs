@@ -4,12 +4,13 @@ use super::*;
 use crate::config::Delivery;
 use crate::failure::{Cause, QueueErrorKind};
 use crate::fate::DiscardReason;
-use crate::subscription::delivery::BatchEnd;
+use crate::subscription::delivery::{BatchEnd, Outcome};
 use crate::subscription::event::Note;
-use crate::subscription::{Delivered, LeaseState, Operation, Replaced};
+use crate::subscription::{Behind, Delivered, HandOverError, LeaseState, Operation, Replaced};
 
 mod at_most_once;
 mod batch;
+mod delivering;
 mod life;
 mod refusals;
 
@@ -19,6 +20,9 @@ const NOW: Timestamp = Timestamp(1_000_000_000_000);
 /// Presence of a client with its first stream, and with its second one.
 const FIRST: SessionState = SessionState::Ready { opened: 1, received: None };
 const SECOND: SessionState = SessionState::Ready { opened: 2, received: None };
+
+/// Read of the oldest messages, without an acknowledgement.
+const TAKE: Operation = Operation::Take { delivered: None, behind: None };
 
 /// A machine, and a clock that only the test moves.
 struct Rig {
@@ -62,7 +66,7 @@ impl Rig {
         let mut rig = Self::new(delivery);
         assert_eq!(begun(&rig.feed(Event::Presence(FIRST))), Operation::Open);
         assert_eq!(begun(&rig.feed(Event::Opened)), Operation::Claim);
-        assert_eq!(begun(&rig.feed(Event::Claimed)), Operation::Take(None));
+        assert_eq!(begun(&rig.feed(Event::Claimed)), TAKE);
         let mut actions = rig.feed(taken(LeaseState::Held, Vec::new()));
         if delivery == Delivery::AtLeastOnce {
             assert_eq!(begun(&actions), Operation::ReadQuestions);
@@ -81,8 +85,9 @@ impl Rig {
         rig
     }
 
+    /// Ends the delivery under way, which the session confirms at once.
     fn outcome(&mut self, accepted: usize, end: BatchEnd) -> Vec<Action> {
-        self.feed(Event::Delivered(Some(Outcome { accepted, end })))
+        self.feed(Event::Delivered(Some(Outcome { accepted, end, confirmed: Some(Ok(())) })))
     }
 }
 
@@ -92,6 +97,7 @@ fn samples() -> Vec<Event> {
         Event::Timer,
         Event::Doubted,
         Event::Delivered(None),
+        Event::Confirmed { delivery: u64::MAX, answer: Ok(()) },
         Event::Opened,
         Event::Claimed,
         Event::Renewed(LeaseState::Held),
@@ -121,7 +127,8 @@ fn raw(n: u32) -> Vec<u8> {
 /// A message as this crate pushes it, with the queue's time.
 fn stamped(n: u32, at: i64) -> Item {
     let notification = crate::Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap();
-    let draft = crate::envelope::Draft::new(&notification, id_of(n), TTL);
+    let id = NotificationId(uuid::Uuid::from_u128(n.into()));
+    let draft = crate::envelope::Draft::new(&notification, id, TTL);
     Item::decode("q", draft.stamp(Timestamp(NOW.0 + at)), TTL)
 }
 
@@ -153,7 +160,7 @@ fn unreadable() -> Item {
 }
 
 fn taken(lease: LeaseState, items: Vec<Item>) -> Event {
-    Event::Taken(Taken { lease, changed: false, now: NOW, items })
+    Event::Taken(Taken { lease, changed: false, has_more: false, now: NOW, items })
 }
 
 /// The operation that the actions begin.
@@ -169,7 +176,7 @@ fn begun(actions: &[Action]) -> Operation {
 
 fn acknowledged(actions: &[Action]) -> Option<Delivered> {
     match begun(actions) {
-        Operation::Take(delivered) => delivered,
+        Operation::Take { delivered, .. } => delivered,
         other => panic!("{other:?}"),
     }
 }
@@ -241,7 +248,7 @@ fn a_repeat_is_acknowledged_and_not_delivered_again() {
     rig.feed(Event::Failed(failure()));
     rig.timer();
     rig.feed(Event::Opened);
-    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
+    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), TAKE);
     rig.feed(taken(LeaseState::Held, items(&[1, 2, 3])));
     assert_eq!(delivered_ids(&rig.feed(Event::Questions(Vec::new()))), [3]);
     assert_eq!(acknowledged(&rig.outcome(1, BatchEnd::AllAccepted)).unwrap().count, 3);
@@ -281,7 +288,7 @@ impl Rig {
     /// Feeds the timer at this moment, and returns whether the queue is read then.
     fn feed_timer_at(&mut self, at: Instant) -> bool {
         self.now = at;
-        matches!(begun(&self.feed(Event::Timer)), Operation::Take(None) | Operation::Renew)
+        [TAKE, Operation::Renew].contains(&begun(&self.feed(Event::Timer)))
     }
 }
 
@@ -365,7 +372,7 @@ fn the_end_of_a_session_cancels_its_questions() {
 fn a_renewal_that_is_under_way_ends_before_the_outcome_is_acknowledged() {
     let mut rig = Rig::delivering(&[1]);
     assert_eq!(begun(&rig.timer()), Operation::Renew);
-    assert!(rig.outcome(1, BatchEnd::AllAccepted).is_empty());
+    assert!(rig.outcome(1, BatchEnd::AllAccepted).iter().all(|action| matches!(action, Action::Note(_))));
     assert_eq!(acknowledged(&rig.feed(Event::Renewed(LeaseState::Held))).unwrap().count, 1);
 }
 

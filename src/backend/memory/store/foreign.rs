@@ -42,7 +42,7 @@ impl Moment<'_> {
     /// Reads the oldest messages, whoever holds the lease, as a plain `LRANGE` does.
     pub fn read(&mut self, session: &SessionId) -> Vec<Item> {
         let queue = self.store.keys.of(session).queue;
-        self.with_list(session, |moment, list| moment.batch(&queue, list))
+        self.with_list(session, |moment, list| moment.batch(&queue, list, 0))
     }
 
     /// Sets the expiry of a queue that is not empty, as a foreign producer's `EXPIRE` does.

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use super::list::{Lease, List};
 use super::{Change, Moment};
 use crate::backend::{
-    Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, PushRefusal, QueueLimit, Queued, Replaced, Taken,
+    Behind, Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, PushRefusal, QueueLimit, Queued, Replaced, Taken,
 };
 use crate::envelope::{Draft, Timestamp};
 use crate::fate::Receipt;
@@ -114,6 +114,7 @@ impl Moment<'_> {
     }
 
     /// Removes what was delivered and reads the next batch. `reclaim` is false for the take behind a wait.
+    #[cfg(feature = "testing")]
     pub fn take(
         &mut self,
         session: &SessionId,
@@ -121,9 +122,22 @@ impl Moment<'_> {
         delivered: Option<&Delivered>,
         reclaim: bool,
     ) -> Taken {
+        self.take_behind(session, owner, delivered, None, reclaim)
+    }
+
+    /// Removes what was delivered, and reads the next batch behind messages that stay.
+    pub fn take_behind(
+        &mut self,
+        session: &SessionId,
+        owner: OwnerToken,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+        reclaim: bool,
+    ) -> Taken {
         let queue = self.store.keys.of(session).queue;
         self.with_list(session, |moment, list| {
-            let mut taken = Taken { lease: list.state_for(owner), changed: false, now: moment.now, items: Vec::new() };
+            let (lease, now) = (list.state_for(owner), moment.now);
+            let mut taken = Taken { lease, changed: false, has_more: false, now, items: Vec::new() };
             if taken.lease == LeaseState::Absent && reclaim {
                 let (given, until) = (moment.config.lease(), moment.now.plus(moment.config.lease()));
                 list.lease = Some(Lease { owner, until, given });
@@ -132,8 +146,18 @@ impl Moment<'_> {
             if let Some(delivered) = delivered {
                 taken.changed = moment.acknowledge(session, list, delivered, taken.lease.is_ours());
             }
+            let is_there = |behind: &Behind| {
+                let last = behind.count.checked_sub(1).and_then(|last| list.messages.get(last));
+                last.is_some_and(|raw| behind.last.matches(raw))
+            };
             if taken.lease.is_ours() {
-                taken.items = moment.batch(&queue, list);
+                let passed_over = behind.map_or(0, |behind| behind.count);
+                if behind.is_none_or(is_there) {
+                    taken.items = moment.batch(&queue, list, passed_over);
+                    taken.has_more = list.messages.len() > passed_over + taken.items.len();
+                } else {
+                    taken.changed = true;
+                }
                 moment.keep_until_expired(list, &taken.items);
             }
             taken
@@ -170,10 +194,10 @@ impl Moment<'_> {
         is_owner && *count > 0 && !matches
     }
 
-    /// Reads the oldest, as many as one batch may have.
-    pub(super) fn batch(&self, queue: &str, list: &List) -> Vec<Item> {
+    /// Reads the oldest behind those that are passed over, as many as one batch may have.
+    pub(super) fn batch(&self, queue: &str, list: &List, passed_over: usize) -> Vec<Item> {
         let (mut items, mut bytes) = (Vec::new(), 0);
-        for raw in list.messages.iter().take(self.config.batch_messages()) {
+        for raw in list.messages.iter().skip(passed_over).take(self.config.batch_messages()) {
             bytes += raw.len();
             if bytes > self.config.batch_bytes() && !items.is_empty() {
                 break;

@@ -15,7 +15,7 @@ use crate::backend::redis::link::{Answer, Command, is_timeout};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
 use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
 use crate::backend::redis::{reply, wrong_type};
-use crate::backend::{Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
+use crate::backend::{Behind, Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::lock::lock;
@@ -68,20 +68,24 @@ impl SharedConsumer {
     }
 
     /// Returns the commands of the next read.
-    fn read(&self) -> Vec<Command> {
-        self.line.commands_to_read(&self.place.queue, self.reads.count(self.limit()))
+    fn read(&self, behind: Option<&Behind>) -> Vec<Command> {
+        self.line.commands_to_read(&self.place.queue, take::passed_over(behind), self.reads.count(self.limit()))
     }
 
-    async fn do_take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueErrorKind> {
+    async fn do_take(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueErrorKind> {
         // Messages that were read before, and are not acknowledged yet, may need a longer life than a foreign producer left them.
         if delivered.is_none() && self.life.is_zero() {
             let mark = self.permit().mark();
-            let reply = self.read_by(self.read()).await;
-            if let Some(taken) = self.looked(reply, mark).await? {
+            let reply = self.read_by(self.read(behind)).await;
+            if let Some(taken) = self.looked(reply, behind, mark).await? {
                 return Ok(taken);
             }
         }
-        self.acknowledge(delivered, true).await
+        self.acknowledge((delivered, behind), true).await
     }
 
     /// Goes on after a wait that has ended with this reply. Returns `None` where it goes on waiting until `end`.
@@ -91,10 +95,10 @@ impl SharedConsumer {
         mark: DoubtMark,
         end: tokio::time::Instant,
     ) -> Result<Option<Taken>, QueueErrorKind> {
-        let taken = match self.looked(reply, mark).await? {
+        let taken = match self.looked(reply, None, mark).await? {
             Some(taken) => taken,
             // It may run after its owner has gone, and takes no absent lease.
-            None => self.acknowledge(None, false).await?,
+            None => self.acknowledge((None, None), false).await?,
         };
         // A change may bring nothing, as another owner's acknowledgement.
         let goes_on = taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end;
@@ -103,14 +107,20 @@ impl SharedConsumer {
 
     /// Reads the answer to a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
     /// producer may have cut the life of the queue.
-    async fn looked(&mut self, reply: Reply, mark: DoubtMark) -> Result<Option<Taken>, QueueErrorKind> {
+    async fn looked(
+        &mut self,
+        reply: Reply,
+        behind: Option<&Behind>,
+        mark: DoubtMark,
+    ) -> Result<Option<Taken>, QueueErrorKind> {
         let answered = reply?;
         let (sent, now) = (answered.sent, answered.now());
         let [messages, lease] = answered.answers()?;
         if lease.as_ref().is_ok_and(|lease| *lease == Value::Nil) {
             return Ok(None);
         }
-        let taken = self.read_behind(LeaseState::Held, false, (sent, now), messages, &lease?).await?;
+        let acknowledged = Taken { lease: LeaseState::Held, ..nothing(now) };
+        let taken = self.complete(acknowledged, behind, sent, messages, &lease?).await?;
         if taken.lease.is_ours() {
             self.permit().confirmed(mark);
         }
@@ -134,9 +144,13 @@ impl SharedConsumer {
     }
 
     /// Calls the script that acknowledges, and reads behind it.
-    async fn acknowledge(&mut self, delivered: Option<&Delivered>, reclaim: bool) -> Result<Taken, QueueErrorKind> {
+    async fn acknowledge(
+        &mut self,
+        (delivered, behind): (Option<&Delivered>, Option<&Behind>),
+        reclaim: bool,
+    ) -> Result<Taken, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit().mark());
-        let mut commands = self.read();
+        let mut commands = self.read(behind);
         commands.insert(0, self.acknowledgement(delivered, reclaim));
         let answered = self.read_by(commands).await?;
         let (round_sent, read_at) = (answered.sent, answered.now());
@@ -146,9 +160,10 @@ impl SharedConsumer {
         not_kept(&self.session, &trouble);
         if !lease.is_ours() {
             self.permit().revoke();
-            return Ok(Taken { lease, changed, now, items: Vec::new() });
+            return Ok(Taken { lease, changed, ..nothing(now) });
         }
-        let taken = self.read_behind(lease, changed, (round_sent, now), messages, &owner?).await?;
+        let acknowledged = Taken { lease, changed, ..nothing(now) };
+        let taken = self.complete(acknowledged, behind, round_sent, messages, &owner?).await?;
         match taken.lease {
             LeaseState::Held => self.permit().confirmed(mark),
             LeaseState::Reclaimed => {
@@ -162,33 +177,35 @@ impl SharedConsumer {
         Ok(taken)
     }
 
-    /// Reads the messages of an answer, behind which the lease was read.
-    async fn read_behind(
+    /// Completes the answer to an acknowledgement by the messages that were read, and by the lease that was read behind them.
+    async fn complete(
         &mut self,
-        lease: LeaseState,
-        changed: bool,
-        (sent, now): (Instant, Timestamp),
+        acknowledged: Taken,
+        behind: Option<&Behind>,
+        sent: Instant,
         mut messages: Answer,
         owner: &Value,
     ) -> Result<Taken, QueueErrorKind> {
         let limit = self.limit();
-        let mut lease = lease_then(self.owner, lease, owner);
-        let messages = loop {
+        let Taken { changed, now, .. } = acknowledged;
+        let mut lease = lease_then(self.owner, acknowledged.lease, owner);
+        let read = loop {
             if !lease.is_ours() {
                 self.permit().revoke();
-                return Ok(Taken { lease, changed, now, items: Vec::new() });
+                return Ok(Taken { lease, ..acknowledged });
             }
-            if let Some(messages) = self.reads.read(messages?, limit)? {
-                break messages;
+            if let Some(read) = self.reads.read(messages?, behind, limit)? {
+                break read;
             }
-            let [again, owner] = self.read_by(self.read()).await?.answers()?;
+            let [again, owner] = self.read_by(self.read(behind)).await?.answers()?;
             (messages, lease) = (again, lease_then(self.owner, lease, &owner?));
         };
-        let (items, life) = take::items(&self.line.config, &self.place.queue, messages, now);
-        self.life = life;
+        let (items, life) = take::items(&self.line.config, &self.place.queue, read.messages, now);
+        // What is passed over is still there.
+        self.life = if behind.is_some() { life.max(self.life) } else { life };
         let bytes = items.iter().map(|item| item.mark.length).sum();
         lock(&self.limit).succeeded(items.len(), bytes, sent.elapsed());
-        Ok(Taken { lease, changed, now, items })
+        Ok(Taken { lease, changed: changed || read.changed, has_more: read.has_more, now, items })
     }
 
     /// Reads the lease, so that the next change to it is told. Returns whether it is this owner's.
@@ -261,8 +278,9 @@ impl SharedConsumer {
     }
 
     /// Has the next wait read at once, unless this read says that the queue is empty and this owner's.
-    fn note_emptiness(&self, taken: &Result<Taken, QueueErrorKind>) {
-        if !taken.as_ref().is_ok_and(|taken| taken.lease.is_ours() && taken.items.is_empty()) {
+    fn note_emptiness(&self, behind: Option<&Behind>, taken: &Result<Taken, QueueErrorKind>) {
+        let found_nothing = taken.as_ref().is_ok_and(|taken| taken.lease.is_ours() && taken.items.is_empty());
+        if behind.is_some() || !found_nothing {
             self.place.set_stale();
         }
     }
@@ -303,9 +321,13 @@ impl Consumer for SharedConsumer {
         self.named("renewing the lease", renewed).await
     }
 
-    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
-        let taken = self.do_take(delivered).await;
-        self.note_emptiness(&taken);
+    async fn take_behind(
+        &mut self,
+        delivered: Option<&Delivered>,
+        behind: Option<&Behind>,
+    ) -> Result<Taken, QueueError> {
+        let taken = self.do_take(delivered, behind).await;
+        self.note_emptiness(behind, &taken);
         self.named("reading the queue", taken).await
     }
 
@@ -326,7 +348,7 @@ impl Consumer for SharedConsumer {
                     }
                     return None;
                 };
-                self.note_emptiness(&waited);
+                self.note_emptiness(None, &waited);
                 Some(self.named("waiting for the queue", waited).await)
             });
             if let Some(taken) = ended.await {
@@ -340,4 +362,9 @@ impl Consumer for SharedConsumer {
         let replaced = self.do_replace(oldest, replacement).await;
         self.named("writing a failed attempt into the queue", replaced).await
     }
+}
+
+/// Returns an answer that nothing is known of but its time.
+fn nothing(now: Timestamp) -> Taken {
+    Taken { lease: LeaseState::Absent, changed: false, has_more: false, now, items: Vec::new() }
 }

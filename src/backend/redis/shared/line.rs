@@ -224,16 +224,16 @@ impl Line {
 
     /// Returns the commands that read up to `most` of the oldest messages, then the lease: who owns it then owned the queue at
     /// the read.
-    pub(super) fn commands_to_read(&self, queue: &str, most: usize) -> Vec<Command> {
+    pub(super) fn commands_to_read(&self, queue: &str, passed_over: usize, most: usize) -> Vec<Command> {
         let lease = redis::cmd("GET").arg(self.keys.lease_of(queue)).take();
-        vec![Command::read(oldest(queue, most)), Command::read(lease)]
+        vec![Command::read(oldest(queue, passed_over, most)), Command::read(lease)]
     }
 
     /// Has the queue read for which a place waits, if it does.
     fn end_wait(&self, state: &mut State, place: &Arc<Place>) {
         let Some(Wait { end, most, time, answer }) = lock(&place.reading).wait.take() else { return };
         state.ends.remove(&end);
-        let commands = self.commands_to_read(&place.queue, most);
+        let commands = self.commands_to_read(&place.queue, 0, most);
         state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(place))));
     }
 

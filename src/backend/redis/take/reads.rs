@@ -5,8 +5,8 @@
 
 use redis::{Cmd, Value};
 
-use crate::backend::LineLimit;
 use crate::backend::redis::reply::{self, BadReply};
+use crate::backend::{Behind, LineLimit};
 
 /// Number of messages that the first read asks for. Nothing is known of their size yet, and each may be as large as
 /// [`Config::message_max_bytes`](crate::Config::message_max_bytes) allows.
@@ -30,8 +30,8 @@ impl Reads {
     }
 
     /// Returns the command whose answer [`read`](Self::read) reads.
-    pub(in crate::backend::redis) fn command(&self, queue: &str, limit: LineLimit) -> Cmd {
-        oldest(queue, self.count(limit))
+    pub(in crate::backend::redis) fn command(&self, queue: &str, behind: Option<&Behind>, limit: LineLimit) -> Cmd {
+        oldest(queue, passed_over(behind), self.count(limit))
     }
 
     /// Returns the messages that lie within the bounds, the oldest first; at least one, if there is any.
@@ -43,11 +43,17 @@ impl Reads {
     pub(in crate::backend::redis) fn read(
         &mut self,
         answer: Value,
+        behind: Option<&Behind>,
         limit: LineLimit,
-    ) -> Result<Option<Vec<Vec<u8>>>, BadReply> {
+    ) -> Result<Option<Read>, BadReply> {
         let asked = self.count(limit);
         // Redis answers with the newest first.
-        let read = reply::list(answer)?.into_iter().rev().map(reply::bytes);
+        let mut read = reply::list(answer)?.into_iter().rev().map(reply::bytes);
+        if let Some(Behind { last, .. }) = behind
+            && !read.next().transpose()?.is_some_and(|message| last.matches(&message))
+        {
+            return Ok(Some(Read { messages: Vec::new(), has_more: false, changed: true }));
+        }
         let mut messages = read.collect::<Result<Vec<_>, _>>()?;
         let (all, mut bytes, mut fitting) = (messages.len(), 0, 0);
         for message in &messages {
@@ -63,23 +69,42 @@ impl Reads {
             let likely = limit.bytes() / mean.max(1) + 1;
             self.count = if is_whole { likely } else { likely.max(2 * asked) };
         }
+        let has_more = fitting < all || all >= asked;
         messages.truncate(fitting);
-        Ok(is_whole.then_some(messages))
+        Ok(is_whole.then_some(Read { messages, has_more, changed: false }))
     }
 }
 
-/// Returns the command that reads the oldest messages of a queue, the newest of them first.
-pub(in crate::backend::redis) fn oldest(queue: &str, count: usize) -> Cmd {
-    let mut command = Cmd::with_capacity(4, queue.len() + 16);
+/// Answer to a read.
+#[derive(Debug, Default)]
+pub(in crate::backend::redis) struct Read {
+    pub(in crate::backend::redis) messages: Vec<Vec<u8>>,
+    /// Set where more may be queued behind them.
+    pub(in crate::backend::redis) has_more: bool,
+    /// Set where the messages to pass over are not there.
+    pub(in crate::backend::redis) changed: bool,
+}
+
+/// Returns the number of messages that a read passes over.
+pub(in crate::backend::redis) fn passed_over(behind: Option<&Behind>) -> usize {
+    behind.map_or(0, |behind| behind.count)
+}
+
+/// Returns the command that reads the oldest messages of a queue behind those that are passed over, the newest of them first, and
+/// the newest of those that are passed over as the last.
+pub(in crate::backend::redis) fn oldest(queue: &str, passed_over: usize, count: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(4, queue.len() + 24);
     // Negative: positions from the tail.
-    let first = -i64::try_from(count).unwrap_or(i64::MAX);
-    command.arg("LRANGE").arg(queue).arg(first).arg("-1");
+    let from_the_tail = |position: usize| -i64::try_from(position).unwrap_or(i64::MAX);
+    let (first, last) = (from_the_tail(passed_over.saturating_add(count)), from_the_tail(passed_over.max(1)));
+    command.arg("LRANGE").arg(queue).arg(first).arg(last);
     command
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Mark;
 
     /// Reads a queue of messages of these sizes, the oldest first. Returns how many were taken, and what each read asked for.
     fn take(reads: &mut Reads, sizes: &[usize], limit: LineLimit) -> (usize, Vec<usize>) {
@@ -88,7 +113,10 @@ mod tests {
             let count = reads.count.min(limit.messages());
             asked.push(count);
             let answer = sizes[..count.min(sizes.len())].iter().rev().map(|size| Value::BulkString(vec![b'x'; *size]));
-            if let Some(messages) = reads.read(Value::Array(answer.collect()), limit).unwrap() {
+            if let Some(Read { messages, has_more, .. }) =
+                reads.read(Value::Array(answer.collect()), None, limit).unwrap()
+            {
+                assert!(has_more || messages.len() == sizes.len());
                 assert!(messages.iter().map(Vec::len).eq(sizes[..messages.len()].iter().copied()), "the oldest first");
                 return (messages.len(), asked);
             }
@@ -108,6 +136,26 @@ mod tests {
         assert_eq!(take(&mut reads, &[1000; 300], limit), (10, vec![11]));
         // They become smaller.
         assert_eq!(take(&mut reads, &[10; 300], limit), (100, vec![11, 100]));
+    }
+
+    #[test]
+    fn a_read_behind_others_begins_with_the_newest_of_them() {
+        let (limit, mut reads) = (LineLimit::new(100, 1000), Reads::new());
+        let behind = Behind { count: 2, last: Mark::of(b"b") };
+        let command = reads.command("q", Some(&behind), limit);
+        assert_eq!(command.get_packed_command(), oldest("q", 2, FIRST).get_packed_command());
+        assert!(String::from_utf8(command.get_packed_command()).unwrap().contains("\r\n-12\r\n$2\r\n-2\r\n"));
+        let mut read = |answer: &[&[u8]]| {
+            let answer = answer.iter().map(|message| Value::BulkString(message.to_vec())).collect();
+            reads.read(Value::Array(answer), Some(&behind), limit).unwrap().unwrap()
+        };
+        let Read { messages, has_more, changed } = read(&[b"d", b"c", b"b"]);
+        assert_eq!((messages, has_more, changed), (vec![b"c".to_vec(), b"d".to_vec()], false, false));
+        assert!(read(&[b"b"]).messages.is_empty());
+        for other in [vec![], vec![&b"c"[..]], vec![b"b", b"c"]] {
+            let Read { messages, changed, .. } = read(&other);
+            assert!(changed && messages.is_empty(), "{other:?}");
+        }
     }
 
     #[test]

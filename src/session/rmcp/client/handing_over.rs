@@ -42,6 +42,10 @@ impl ClientSession {
                 lines.delivery.admit().map_err(|why| self.not_ready(why))?;
                 let no_stream = || HandOverError::NotReady("no stream is open".to_owned());
                 let newest = lines.streams.newest().ok_or_else(no_stream)?;
+                // With a newer stream the client may have said that it has this message.
+                if newest.number != notification.opened {
+                    return Err(self.not_ready(Break::Superseded));
+                }
                 // Without the layer the message goes through rmcp, which cannot hold every number.
                 if !newest.is_layered {
                     let _: Value = notification

@@ -9,7 +9,7 @@ use crate::notification::NotificationId;
 use crate::question::{Answer, Elicitation, Question, TaskKey};
 use crate::session::rmcp::event_id::Epoch;
 use crate::session::rmcp::stream::{Part, Standalone, WholeStream};
-use crate::session::{AskError, HandOverError, McpSession, Outbound};
+use crate::session::{AskError, HandOverError, McpSession, Outbound, SessionState};
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
 fn client(config: &Config) -> Arc<ClientSession> {
@@ -31,7 +31,11 @@ async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
 async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), HandOverError> {
     let id = NotificationId(Uuid::now_v7());
     let params = RawValue::from_string(params.to_owned()).unwrap();
-    let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None };
+    let opened = match session.presence().now() {
+        SessionState::Ready { opened, .. } => opened,
+        _ => 0,
+    };
+    let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None, opened };
     session.hand_over(&outbound).await
 }
 

@@ -14,7 +14,7 @@ fn message(at: u64, length: usize) -> Outbound {
     let id = NotificationId(Uuid::from_u128(7));
     let params = RawValue::from_string(format!(r#"{{"x":"{}"}}"#, "x".repeat(length))).unwrap();
     let message_id = Some(MessageId { notification: id, at });
-    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id }
+    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id, opened: 0 }
 }
 
 /// Counts how often a reader is woken.

@@ -9,7 +9,7 @@ use crate::notification::NotificationId;
 fn notification(params: &str) -> Outbound {
     let params = RawValue::from_string(params.to_owned()).unwrap();
     let id = NotificationId(Uuid::now_v7());
-    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None }
+    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None, opened: 0 }
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn a_notification_whose_removal_is_unknown_is_not_delivered() {
     rig.feed(Event::Failed(failure()));
     rig.timer();
     rig.feed(Event::Opened);
-    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
+    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), TAKE);
     assert!(matches!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(_)));
 }
 
@@ -159,8 +159,8 @@ fn an_unreadable_message_is_discarded_and_acknowledged() {
 fn a_removal_that_did_not_happen_is_no_delivery() {
     let mut rig = Rig::waiting(Delivery::AtMostOnce);
     rig.feed(taken(LeaseState::Held, items(&[1])));
-    let changed = Taken { lease: LeaseState::Held, changed: true, now: NOW, items: items(&[1]) };
-    assert_eq!(begun(&rig.feed(Event::Taken(changed))), Operation::Take(None), "the queue is read again");
+    let changed = Taken { lease: LeaseState::Held, changed: true, has_more: false, now: NOW, items: items(&[1]) };
+    assert_eq!(begun(&rig.feed(Event::Taken(changed))), TAKE, "the queue is read again");
     rig.feed(taken(LeaseState::Held, items(&[1])));
     rig.feed(taken(LeaseState::Lost, Vec::new()));
     assert_eq!(rig.machine.state(), SubscriberState::StandingBy);

@@ -215,12 +215,12 @@ fn an_attempt_whose_place_has_changed_is_not_written() {
     let envelope = Box::new(items(&[2]).remove(0).envelope.unwrap());
     let actions = rig.outcome(1, BatchEnd::Failed { envelope, error: "no".to_owned(), pause: TTL });
     assert!(notes(&actions).any(|note| matches!(note, Note::AttemptFailed { attempts: 1, .. })));
-    let changed = Taken { lease: LeaseState::Held, changed: true, now: NOW, items: Vec::new() };
-    assert_eq!(begun(&rig.feed(Event::Taken(changed))), Operation::Take(None));
+    let changed = Taken { lease: LeaseState::Held, changed: true, has_more: false, now: NOW, items: Vec::new() };
+    assert_eq!(begun(&rig.feed(Event::Taken(changed))), TAKE);
     let mut rig = Rig::delivering(&[1]);
     let envelope = Box::new(items(&[1]).remove(0).envelope.unwrap());
     let actions = rig.outcome(0, BatchEnd::Failed { envelope, error: "no".to_owned(), pause: TTL });
     assert!(matches!(begun(&actions), Operation::Rewrite { .. }), "nothing is to be acknowledged before");
     assert_eq!(rig.machine.state(), SubscriberState::Rewriting);
-    assert_eq!(begun(&rig.feed(Event::Rewritten(Replaced::Changed))), Operation::Take(None));
+    assert_eq!(begun(&rig.feed(Event::Rewritten(Replaced::Changed))), TAKE);
 }

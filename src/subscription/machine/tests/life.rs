@@ -165,12 +165,12 @@ fn waits_end_for_the_renewal_and_are_not_short() {
         (heartbeat - Duration::from_millis(1), Duration::from_millis(10)),
     ] {
         rig.now = claimed + at;
-        assert_eq!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Take(None));
+        assert_eq!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), TAKE);
         assert_eq!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(wait));
     }
     rig.now = claimed + heartbeat;
     assert_eq!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Renew);
-    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
+    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), TAKE);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_queue_that_changed_and_a_wrong_clock_are_told_of() {
     rig.feed(taken(LeaseState::Held, Vec::new()));
     let message = json!({"notification": {"method": "notifications/x"}, "enqueued_at": NOW.plus(TTL).to_string()});
     let foreign = Item::decode("q", message.to_string().into_bytes(), TTL);
-    let changed = Taken { lease: LeaseState::Held, changed: true, now: NOW, items: vec![foreign] };
+    let changed = Taken { lease: LeaseState::Held, changed: true, has_more: false, now: NOW, items: vec![foreign] };
     let actions = rig.feed(Event::Taken(changed));
     assert!(notes(&actions).any(|note| matches!(note, Note::Changed)));
     assert!(notes(&actions).any(|note| matches!(note, Note::WrongClock(off) if *off == TTL)));
@@ -294,7 +294,7 @@ fn what_was_counted_is_not_acknowledged_over_another_connection() {
     rig.feed(Event::Failed(failure()));
     rig.timer();
     rig.feed(Event::Opened);
-    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), Operation::Take(None));
+    assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), TAKE);
     rig.feed(taken(LeaseState::Held, foreign_items(2)));
     let actions = rig.feed(Event::Questions(Vec::new()));
     let batch = actions.iter().find_map(|action| match action {

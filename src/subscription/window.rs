@@ -1,0 +1,177 @@
+//! [`Window`]: messages that were handed over and are not confirmed.
+
+use std::collections::{HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::batch::Mark;
+use crate::config::Config;
+use crate::notification::NotificationId;
+use crate::question::Question;
+
+/// Message of a delivery, with what its acknowledgement needs.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) mark: Mark,
+    pub(super) id: NotificationId,
+    pub(super) question: Option<Box<Question>>,
+    pub(super) receipt: Option<NotificationId>,
+}
+
+/// The oldest messages of a queue, which its reads pass over: they stay there until they are confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Number of the messages, at least 1.
+    pub count: usize,
+    /// Mark of the newest of them: where the queue has another message there, nothing is read.
+    pub last: Mark,
+}
+
+/// Messages of several deliveries, the oldest first. A confirmation of one delivery confirms those before it too.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    sent: VecDeque<Sent>,
+    ids: HashSet<NotificationId, RandomState>,
+    /// Numbers of the deliveries, and how many messages of each are in `sent`.
+    deliveries: VecDeque<(u64, usize)>,
+    bytes: usize,
+    /// Number of messages with a derived id.
+    derived: usize,
+}
+
+impl Window {
+    /// Adds the messages of a delivery, which is newer than all before.
+    pub(super) fn add(&mut self, delivery: u64, sent: impl Iterator<Item = Sent>) {
+        let before = self.sent.len();
+        for message in sent {
+            self.bytes += message.mark.length;
+            self.derived += usize::from(message.id.is_derived());
+            self.ids.insert(message.id);
+            self.sent.push_back(message);
+        }
+        self.deliveries.push_back((delivery, self.sent.len() - before));
+    }
+
+    /// Takes the messages of this delivery, and of those before it.
+    pub(super) fn confirm(&mut self, delivery: u64) -> impl Iterator<Item = Sent> {
+        let mut count = 0;
+        while let Some((_, messages)) = self.deliveries.front().filter(|(number, _)| *number <= delivery) {
+            count += messages;
+            self.deliveries.pop_front();
+        }
+        for message in self.sent.iter().take(count) {
+            self.bytes -= message.mark.length;
+            self.derived -= usize::from(message.id.is_derived());
+            self.ids.remove(&message.id);
+        }
+        self.sent.drain(..count)
+    }
+
+    /// Gives all up: they stay in the queue and are delivered again.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    pub(super) fn contains(&self, id: NotificationId) -> bool {
+        self.ids.contains(&id)
+    }
+
+    /// Returns whether a message of so many bytes has room behind `more` others that are about to be sent, where `confirmed` ones are
+    /// not acknowledged yet: they too would come again after a crash. There is always room for one batch alone.
+    pub(super) fn has_room(&self, config: &Config, confirmed: usize, more: (usize, usize), bytes: usize) -> bool {
+        let is_within = |messages: usize, most: usize, most_bytes: usize| {
+            messages < most && self.bytes + more.1 + bytes <= most_bytes
+        };
+        let is_alone = self.sent.is_empty() && confirmed == 0;
+        is_within(confirmed + self.sent.len() + more.0, config.window_messages(), config.window_bytes())
+            || is_alone && (more.0 == 0 || is_within(more.0, config.batch_messages(), config.batch_bytes()))
+    }
+
+    /// Returns what the next read passes over. `None` where it must not read on: equal messages without ids of their own would
+    /// be taken for each other.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        let last = self.sent.back().filter(|_| self.derived == 0)?;
+        Some(Behind { count: self.sent.len(), last: last.mark.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn sent(n: u128) -> Sent {
+        let mark = Mark::of(n.to_string().as_bytes());
+        Sent { mark, id: NotificationId(Uuid::from_u128(n)), question: None, receipt: None }
+    }
+
+    fn of(messages: usize, bytes: usize) -> Config {
+        Config::builder().window_messages(messages).window_bytes(bytes).build().unwrap()
+    }
+
+    #[test]
+    fn a_confirmation_is_of_all_deliveries_up_to_its_own() {
+        let mut window = Window::default();
+        window.add(1, [10, 11].into_iter().map(sent));
+        window.add(2, std::iter::empty());
+        window.add(3, [30].into_iter().map(sent));
+        window.add(4, [40].into_iter().map(sent));
+        let ids = |sent: Sent| sent.id.0.as_u128();
+        assert_eq!(window.confirm(0).count(), 0);
+        assert_eq!(window.confirm(3).map(ids).collect::<Vec<_>>(), [10, 11, 30]);
+        assert!(!window.contains(sent(30).id) && window.contains(sent(40).id));
+        assert_eq!(window.behind(), Some(Behind { count: 1, last: sent(40).mark }));
+        assert_eq!(window.confirm(9).map(ids).collect::<Vec<_>>(), [40]);
+        assert!(window.is_empty() && window.behind().is_none());
+    }
+
+    #[test]
+    fn there_is_room_within_both_bounds_and_always_for_a_batch() {
+        let mut window = Window::default();
+        assert!(window.has_room(&of(1, 1), 0, (0, 0), usize::MAX / 2), "one message always goes out");
+        assert!(window.has_room(&of(1, 1), 0, (99, 1000), 1000) && !window.has_room(&of(1, 1), 0, (100, 1000), 1000));
+        assert!(window.has_room(&of(3, 1000), 1, (1, 2), 2) && !window.has_room(&of(3, 1000), 2, (1, 2), 2));
+        window.add(1, [10, 11].into_iter().map(sent));
+        assert!(window.has_room(&of(4, 100), 0, (1, 2), 2) && !window.has_room(&of(4, 100), 0, (2, 4), 2));
+        assert!(!window.has_room(&of(4, 100), 1, (1, 2), 2));
+        assert!(window.has_room(&of(9, 8), 0, (1, 2), 2) && !window.has_room(&of(9, 7), 0, (1, 2), 2));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_messages_whose_ids_are_derived() {
+        let mut window = Window::default();
+        window.add(1, [Sent { id: NotificationId::derived(b"x"), ..sent(1) }].into_iter());
+        window.add(2, [sent(2)].into_iter());
+        assert_eq!(window.behind(), None);
+        assert_eq!(window.confirm(1).count(), 1);
+        assert_eq!(window.behind().map(|behind| behind.count), Some(1));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_added_and_confirmed_the_sums_are_right(steps in prop::collection::vec((0..5_usize, 0..3_u64), 0..30)) {
+            let (mut window, mut number, mut next, mut model) = (Window::default(), 0, 0, VecDeque::new());
+            for (count, confirmed) in steps {
+                number += 1;
+                window.add(number, (0..count).map(|i| sent(next + i as u128)));
+                model.push_back((number, count));
+                next += count as u128;
+                let up_to = number.saturating_sub(confirmed);
+                let mut wanted = 0;
+                while model.front().is_some_and(|(number, _)| *number <= up_to) {
+                    wanted += model.pop_front().unwrap().1;
+                }
+                prop_assert_eq!(window.confirm(up_to).count(), wanted);
+                let left: usize = model.iter().map(|(_, count)| count).sum();
+                prop_assert_eq!((window.sent.len(), window.ids.len(), window.is_empty()), (left, left, model.is_empty()));
+                prop_assert_eq!(window.bytes, window.sent.iter().map(|sent| sent.mark.length).sum::<usize>());
+            }
+        }
+    }
+}
