@@ -90,6 +90,8 @@ impl Subscription {
 
     /// Gives up what is unconfirmed, and the delivery under way. All of it stays in the queue, and comes again.
     fn give_window_up(&mut self) {
+        // A delivery under way hands nothing more over: the rest must not get ahead of what comes again.
+        self.permit.revoke();
         self.given_up = self.delivery;
         self.window.clear();
         self.sent.clear();
