@@ -2,14 +2,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use mcp_courier::{
-    Cause, Config, Courier, HandOverError, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
+    Cause, Config, Courier, HandOverError, McpSession, MessageId, Notification, Outbound, Presence, PresenceSender,
+    Publisher, SessionId, async_trait,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -27,7 +28,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 0)]
         from: usize,
     },
-    /// Runs a subscriber. Its session writes what it gets to a file: the number, when it was pushed and when it came.
+    /// Runs a subscriber. Its session writes what it gets to a file: the number, when it was pushed and when it came, and its id.
+    /// The session says what the file has, as a client does by its `Last-Event-ID`.
     Serve {
         file: PathBuf,
         /// Fails to send the first time.
@@ -105,6 +107,7 @@ async fn push(publisher: &Publisher, count: usize, pace: Option<u64>, from: usiz
 
 struct Writer {
     file: File,
+    presence: PresenceSender,
     to_fail: AtomicUsize,
     takes: Duration,
 }
@@ -120,16 +123,28 @@ impl McpSession for Writer {
         }
         let params: Value = outbound.parse_params().map_err(|error| HandOverError::Rejected(error.to_string()))?;
         let text = |name: &str| params[name].as_str().unwrap_or_default();
-        let line = format!("{} {} {}\n", text("taskId"), text("statusMessage"), now());
+        let id = outbound.message_id.map(|id| id.to_string()).unwrap_or_default();
+        let line = format!("{} {} {} {id}\n", text("taskId"), text("statusMessage"), now());
         (&self.file).write_all(line.as_bytes()).map_err(|error| HandOverError::Transient(error.to_string()))
     }
+
+    fn presence(&self) -> Presence {
+        self.presence.presence()
+    }
+}
+
+/// Returns the id of the newest message that a file has.
+fn newest(file: &Path) -> Option<MessageId> {
+    std::fs::read_to_string(file).ok()?.lines().last()?.split(' ').nth(3)?.parse().ok()
 }
 
 async fn serve(redis: &str, file: PathBuf, fail_first: bool, takes: u64) -> Result<(), Cause> {
     let courier = Courier::start(redis, Config::default()).await?;
+    let presence = PresenceSender::new();
+    presence.resumed(1, newest(&file));
     let file = OpenOptions::new().create(true).append(true).open(file)?;
     let takes = Duration::from_millis(takes);
-    let session = Arc::new(Writer { file, to_fail: AtomicUsize::new(usize::from(fail_first)), takes });
+    let session = Arc::new(Writer { file, presence, to_fail: AtomicUsize::new(usize::from(fail_first)), takes });
     courier.ensure_subscriber(&id()?, session).await?;
     println!("ready");
     // Whoever started it ends it.

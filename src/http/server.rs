@@ -60,8 +60,8 @@ const BACKLOG: u32 = 65_535;
 /// The server frames everything that goes out, and repairs what comes in:
 /// - Events with data carry `event: message`, which some readers need.
 /// - The characters U+2028, U+2029 and U+0085 are escaped: many readers end a line there.
-/// - A stream begins with one priming event. Clients older than 2025-11-25 report an error for such an event. They get none, or a
-///   ping in its place where they resume.
+/// - A stream begins with one priming event. Clients older than 2025-11-25 report an error for such an event, and get a ping in
+///   its place.
 /// - A request of MCP 2026-07-28, which has no sessions, gets a plain 400: clients then fall back to `initialize`.
 /// - Half a surrogate pair in a request becomes U+FFFD. Where the answer to a question still cannot be read, or is too large,
 ///   the worker hears of the failure at once.
