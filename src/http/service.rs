@@ -46,6 +46,7 @@ use crate::session::rmcp::{CourierSessionManager, Restorer, SessionManagerBuilde
 /// ```
 pub struct McpService<S, M = LocalSessionManager> {
     rmcp: StreamableHttpService<S, CourierSessionManager<M>>,
+    manager: Arc<CourierSessionManager<M>>,
     layer: Arc<Layer>,
     limit: Arc<StreamLimit>,
     courier: Courier,
@@ -59,6 +60,7 @@ impl<S, M> Clone for McpService<S, M> {
     fn clone(&self) -> Self {
         Self {
             rmcp: self.rmcp.clone(),
+            manager: Arc::clone(&self.manager),
             layer: Arc::clone(&self.layer),
             limit: Arc::clone(&self.limit),
             courier: self.courier.clone(),
@@ -97,8 +99,9 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .allowed_hosts(Vec::new())
             .on_request_fn(|request, _| head::offer(request))
             .build();
+        let asking = Arc::clone(&manager);
         let cancel = move |session: String, question: String, reason: String| {
-            let manager = Arc::clone(&manager);
+            let manager = Arc::clone(&asking);
             Box::pin(async move { manager.cancel_question(&session, &question, reason).await })
                 as BoxFuture<'static, ()>
         };
@@ -112,6 +115,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         let limit = StreamLimit::new(settings.http.stream_limit, settings.courier.config().session_limit());
         Self {
             rmcp,
+            manager,
             layer: Arc::new(layer),
             limit: Arc::new(limit),
             courier: settings.courier,
@@ -129,6 +133,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
         + use<S, M>,
     > {
+        // In a worker of the HTTP server. Other servers count this one before its first request.
+        self.manager.start();
         let (layer, limit) = (Arc::clone(&self.layer), Arc::clone(&self.limit));
         let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
         let limit = from_fn(move |request, next| Arc::clone(&limit).serve(request, next));

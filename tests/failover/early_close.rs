@@ -107,7 +107,7 @@ async fn a_client_is_to_come_back_soon_where_another_server_is_there_and_later_w
     let redis = RedisServer::start();
     let a = Member::start(&redis).await;
     assert_eq!(retry_at(&a).await, 3000);
-    let b = Member::start(&redis).await;
-    // Each listens to the news of the fleet from its first request on.
-    eventually("both know of each other", SOON, async || (retry_at(&b).await, retry_at(&a).await) == (500, 500)).await;
+    // The other counts before its first request: a balancer may keep it in reserve.
+    let _b = Member::start(&redis).await;
+    eventually("one knows of the other", SOON, async || retry_at(&a).await == 500).await;
 }

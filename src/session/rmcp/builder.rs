@@ -53,6 +53,7 @@ impl<M> SessionManagerBuilder<M> {
 
     /// Sets how long a client waits, once its stream for notifications has ended, before it opens the next: SSE's `retry`.
     /// Defaults to 500 ms where another server of the fleet was there when the stream began, and to 3 s where this one was alone.
+    /// A server counts once its service is mounted, or with its first request where rmcp's own service is mounted.
     ///
     /// Clients of 2025-11-25 in Python and TypeScript give up when the second attempt is refused, so all servers may be away
     /// for less than twice this time. Behind a proxy that reports a broken stream, Python's give up when the first is. A

@@ -86,9 +86,12 @@ impl<M: SessionManager> CourierSessionManager<M> {
         self.shared.is_stored().then(|| store() as Arc<dyn SessionStore>)
     }
 
-    /// The first request starts what goes on by itself: only then is it sure that a runtime runs.
-    fn start(&self) {
-        self.kept.call_once(|| housekeeping::start(&self.shared));
+    /// Starts housekeeping, and listening to the fleet, unless they are started or no runtime runs here. The first request does so
+    /// at the latest.
+    pub(crate) fn start(&self) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.kept.call_once(|| housekeeping::start(&self.shared));
+        }
     }
 
     /// The acting user's client under an id. Each step looks for itself: rmcp knows nothing of users, and takes a session
