@@ -169,14 +169,16 @@ async fn listeners(redis: &RedisServer) -> usize {
 async fn a_session_that_ends_while_it_is_restored_is_not_restored() {
     let redis = RedisServer::start();
     let origin = origin(&redis).await;
+    // Kept, so that the number of those who listen only grows.
+    let mut servers = Vec::new();
     for step in [Step::Restore, Step::Initialize, Step::Accept] {
         let (sessions, held) = holding(Place::Before(step));
         let (courier, ended) = (courier(&redis).await, Arc::new(Mutex::new(Vec::<SessionId>::new())));
         let heard = Arc::clone(&ended);
         let manager = courier.decorate(sessions).on_session_end(move |id| heard.lock().unwrap().push(id.clone()));
+        let listening = listeners(&redis).await;
         let b = McpServer::of_fleet_with(courier, manager, 2);
         let client = RawClient::connect(&origin.url).await;
-        let listening = listeners(&redis).await;
         assert_eq!(RawClient::attach(&b.url, "unknown").send(&ping()).await, StatusCode::NOT_FOUND);
         eventually("B listens", SOON, async || listeners(&redis).await > listening).await;
         let at_b = client.at(&b.url);
@@ -189,6 +191,7 @@ async fn a_session_that_ends_while_it_is_restored_is_not_restored() {
         assert_eq!(status, StatusCode::NOT_FOUND, "{step:?}");
         assert_eq!(client.at(&b.url).open_stream_after(None).await.err(), Some(StatusCode::NOT_FOUND), "{step:?}");
         assert_eq!(ended.lock().unwrap().len(), 1);
+        servers.push(b);
     }
 }
 
