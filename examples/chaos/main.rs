@@ -174,7 +174,7 @@ const PREFIX: &str = "chaos";
 const BATCH: usize = 100;
 
 /// Number of notifications that may await their confirmation, and so be repeated by a fault.
-const WINDOW: usize = BATCH;
+const WINDOW: usize = 4 * BATCH;
 
 /// How long a lease lasts without its owner.
 const LEASE: Duration = Duration::from_secs(2);
@@ -187,6 +187,7 @@ fn config() -> ConfigBuilder {
         .hand_over_timeout(Duration::from_secs(2))
         .backoff_max(Duration::from_millis(500))
         .batch_messages(BATCH)
+        .window_messages(WINDOW)
         .queue_max_messages(100_000)
         .time_to_live(Duration::from_secs(24 * 3600))
 }
