@@ -48,9 +48,9 @@ impl Connection {
         }
     }
 
-    /// Reads a chunked body to its end.
-    pub(super) async fn events(&mut self, mut each: impl FnMut(Event<'_>)) -> Result<()> {
-        let mut decoder = Decoder::new();
+    /// Reads the body behind a head to its end. One that has no chunks ends with the connection.
+    pub(super) async fn events(&mut self, head: &str, mut each: impl FnMut(Event<'_>)) -> Result<()> {
+        let mut decoder = Decoder::new(header(head, "transfer-encoding").is_some());
         decoder.push(&std::mem::take(&mut self.behind_head), &mut each);
         while !decoder.is_over() {
             self.read(|bytes| decoder.push(bytes, &mut each)).await?;
@@ -74,7 +74,7 @@ impl Connection {
                 }
                 self.behind_head.clear();
             }
-            None if header(&head, "transfer-encoding").is_some() => self.events(|_| {}).await?,
+            None if header(&head, "transfer-encoding").is_some() => self.events(&head, |_| {}).await?,
             None => {}
         }
         Ok(head)

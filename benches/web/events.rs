@@ -1,4 +1,4 @@
-//! [`Decoder`]: the events of a chunked response, found in one pass over its bytes.
+//! [`Decoder`]: the events of a response, found in one pass over its bytes.
 
 /// Event of a stream, as far as the clients look at it.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Event<'a> {
 /// Place within a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunk {
+    /// In a body without chunks, which ends with its connection.
+    None,
     /// In the line of a size, with the digits so far.
     Size(usize),
     /// So many bytes before the end of a chunk.
@@ -35,11 +37,12 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new() -> Self {
-        Self { chunk: Chunk::Size(0), rest: Vec::new() }
+    pub(super) fn new(is_chunked: bool) -> Self {
+        let chunk = if is_chunked { Chunk::Size(0) } else { Chunk::None };
+        Self { chunk, rest: Vec::new() }
     }
 
-    /// Returns whether the body has ended cleanly.
+    /// Returns whether a chunked body has ended.
     pub(super) fn is_over(&self) -> bool {
         self.chunk == Chunk::Over
     }
@@ -48,6 +51,7 @@ impl Decoder {
     pub(super) fn push(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Event<'_>)) {
         while let Some(byte) = bytes.first() {
             match self.chunk {
+                Chunk::None => return self.events(bytes, each),
                 Chunk::Data(left) => {
                     let (data, behind) = bytes.split_at(left.min(bytes.len()));
                     self.events(data, each);

@@ -124,7 +124,12 @@ async fn get(request: HttpRequest, null: web::Data<Null>) -> HttpResponse {
     let stream = null.open(session_of(&request), request.headers().contains_key("last-event-id"));
     let events =
         stream::unfold(stream, async |mut stream| Some((Ok::<_, actix_web::Error>(stream.next().await), stream)));
-    HttpResponse::Ok().content_type("text/event-stream").insert_header(("cache-control", "no-cache")).streaming(events)
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/event-stream").insert_header(("cache-control", "no-cache")).force_close();
+    let mut response = response.streaming(events);
+    // As a courier's stream, which ends with its connection.
+    response.head_mut().no_chunking(true);
+    response
 }
 
 /// Takes `initialize`, which names no session, and answers to pings.

@@ -42,25 +42,25 @@ impl Session {
         Ok(Self { id, number, last_event_id: RefCell::default(), retry, is_behind })
     }
 
-    /// Keeps a stream open for ever. A stream that ended cleanly is followed by the next after the time that it said, and one
-    /// that broke by the next at once.
+    /// Keeps a stream open for ever. The end of a stream is followed by the next after the time that the stream said, and at
+    /// once where the client has been sent elsewhere meanwhile.
     pub(super) async fn keep_open(self: Rc<Self>, shared: Rc<Shared>) {
         let mut kept = None;
         loop {
-            kept = match self.stream(&shared, kept).await {
-                Ok(connection) => {
-                    tokio::time::sleep(self.retry.get()).await;
-                    Some(connection)
+            let sent_to = shared.address.get();
+            let (pause, connection) = match self.stream(&shared, kept).await {
+                Ok(connection) => (self.retry.get(), Some(connection)),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Other) => {
+                    shared.refused(&error);
+                    (REFUSED, None)
                 }
-                Err(error) => {
-                    // What else there is says that the connection has broken.
-                    if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Other) {
-                        shared.refused(&error);
-                        tokio::time::sleep(REFUSED).await;
-                    }
-                    None
-                }
+                // The connection has ended, and its stream with it.
+                Err(_) => (self.retry.get(), None),
             };
+            if shared.address.get() == sent_to {
+                tokio::time::sleep(pause).await;
+            }
+            kept = connection.filter(|_| shared.address.get() == sent_to);
         }
     }
 
@@ -77,7 +77,7 @@ impl Session {
             return Err(std::io::Error::other(head));
         }
         let mut is_first = true;
-        let events = connection.events(|event| {
+        let events = connection.events(&head, |event| {
             if std::mem::take(&mut is_first) {
                 shared.opened.add(1);
             }
