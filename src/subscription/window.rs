@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::batch::Mark;
 use crate::config::Config;
+use crate::envelope::Envelope;
 use crate::notification::NotificationId;
 use crate::question::Question;
 
@@ -16,6 +17,13 @@ pub(super) struct Sent {
     pub(super) id: NotificationId,
     pub(super) question: Option<Box<Question>>,
     pub(super) receipt: Option<NotificationId>,
+}
+
+impl Sent {
+    pub(super) fn of(mark: Mark, envelope: &Envelope) -> Self {
+        let (id, question) = (envelope.id, envelope.question.clone());
+        Self { mark, id, question, receipt: envelope.receipt.then_some(id) }
+    }
 }
 
 /// The oldest messages of a queue, which its reads pass over: they stay there until they are confirmed.

@@ -11,7 +11,7 @@ use crate::subscription::batch::{Item, Taken};
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note};
 use crate::subscription::permit::Permit;
-use crate::subscription::state::{ExitReason, SubscriberState};
+use crate::subscription::state::ExitReason;
 
 impl Subscription {
     /// Keeps the oldest message that was read, to be removed next.
@@ -37,14 +37,10 @@ impl Subscription {
 
     pub(super) fn deliver_in_hand(&mut self) {
         let Some(InHand { envelope, read_at }) = self.in_hand.as_deref() else { return };
-        self.state = SubscriberState::Delivering;
-        // No lease guards a notification that is in no queue any more.
-        let (mut envelope, read_at, permit) = (envelope.clone(), *read_at, Arc::new(Permit::unlimited()));
+        let (mut envelope, read_at) = (envelope.clone(), *read_at);
         envelope.set_opened(self.serving);
-        let batch = vec![envelope];
-        self.delivery += 1;
-        self.is_delivering = true;
-        self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
+        // No lease guards a notification that is in no queue any more.
+        self.deliver(vec![envelope], read_at, Arc::new(Permit::unlimited()));
     }
 
     /// Does what the end of the delivery of the notification in hand demands. Returns what follows.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::{Subscription, Then};
-use crate::envelope::{Envelope, Undecodable};
+use crate::envelope::{Envelope, Timestamp, Undecodable};
 use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::subscription::batch::{Item, Mark};
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note, Operation};
+use crate::subscription::permit::Permit;
 use crate::subscription::state::{ExitReason, SubscriberState};
 use crate::subscription::window::{Behind, Sent};
 
@@ -41,20 +42,17 @@ impl Subscription {
         self.note(Note::Received(items.len()));
         for Item { mark, envelope, .. } in items {
             match envelope {
-                Ok(envelope) => {
-                    self.recent.insert(envelope.id);
-                    self.count_delivered(mark, envelope);
-                }
+                Ok(envelope) => self.count_delivered(Sent::of(mark, &envelope)),
                 Err(why) => self.discard_unreadable(mark, &why),
             }
         }
     }
 
-    /// Counts a message that was delivered before.
-    fn count_delivered(&mut self, mark: Mark, envelope: Envelope) {
-        self.arrivals.delivered(envelope.id);
-        let receipt = envelope.receipt.then_some(envelope.id);
-        self.ack.deliver(mark, envelope.question.map(|question| *question), receipt);
+    /// Counts a message that the client has.
+    pub(super) fn count_delivered(&mut self, Sent { mark, id, question, receipt }: Sent) {
+        self.recent.insert(id);
+        self.arrivals.delivered(id);
+        self.ack.deliver(mark, question.map(|question| *question), receipt);
     }
 
     /// Delivers what was read, as far as the window goes. Messages that need no session, unreadable ones and repeats, are counted here
@@ -76,7 +74,7 @@ impl Subscription {
                 Err(why) if is_oldest => self.discard_unreadable(mark, &why),
                 Ok(envelope) if is_repeat && is_oldest => {
                     self.note(Note::Skipped(envelope.id));
-                    self.count_delivered(mark, envelope);
+                    self.count_delivered(Sent::of(mark, &envelope));
                 }
                 // The same id twice: the second is skipped once the first is confirmed.
                 Ok(mut envelope)
@@ -92,8 +90,7 @@ impl Subscription {
                         && ids.insert(envelope.id) =>
                 {
                     bytes += mark.length;
-                    let (id, question) = (envelope.id, envelope.question.clone());
-                    self.sent.push(Sent { mark, id, question, receipt: envelope.receipt.then_some(id) });
+                    self.sent.push(Sent::of(mark, &envelope));
                     envelope.set_opened(self.serving);
                     batch.push(envelope);
                 }
@@ -111,11 +108,15 @@ impl Subscription {
                 self.finish_with(Then::Serve);
             };
         };
+        self.deliver(batch, read_at, Arc::clone(&self.permit));
+    }
+
+    /// Begins the next delivery.
+    pub(super) fn deliver(&mut self, batch: Vec<Envelope>, read_at: (Timestamp, Instant), permit: Arc<Permit>) {
         self.state = SubscriberState::Delivering;
         self.delivery += 1;
         self.is_delivering = true;
-        let (delivery, permit) = (self.delivery, Arc::clone(&self.permit));
-        self.actions.push_back(Action::Deliver { delivery, batch, read_at, permit });
+        self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
     }
 
     /// Takes the outcome of the hand-overs of a batch.

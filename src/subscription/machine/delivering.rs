@@ -23,7 +23,7 @@ impl Subscription {
                 self.finish_with(Then::Exit(ExitReason::Panicked("the session actor is gone".to_owned())));
             }
             // Its delivery was given up meanwhile.
-            Some(_) if self.delivery <= self.given_up => self.sent.clear(),
+            Some(_) if self.delivery <= self.given_up => {}
             Some(Outcome { accepted, end, confirmed }) => {
                 if self.in_hand.is_none() {
                     self.after_batch(accepted, end, lot);
@@ -56,11 +56,7 @@ impl Subscription {
                 if !sent.is_empty() {
                     self.progressed(sent.len());
                 }
-                for Sent { mark, id, question, receipt } in sent {
-                    self.recent.insert(id);
-                    self.arrivals.delivered(id);
-                    self.ack.deliver(mark, question.map(|question| *question), receipt);
-                }
+                sent.into_iter().for_each(|sent| self.count_delivered(sent));
             }
             Err(error) if self.awaits_in_hand => self.conclude_in_hand(unconfirmed(error), lot),
             Err(error) => {
