@@ -31,14 +31,12 @@ pub(in crate::actors) struct Driver {
     /// Operation under way. Dropping it closes its connection.
     operation: Option<Running<Answer>>,
     delivery: Option<Running<Handed>>,
-    /// Number of the last delivery.
-    delivering: u64,
     /// Confirmations that are awaited, by the numbers of their deliveries. The oldest is polled: they end in their order.
     confirmations: VecDeque<(u64, Confirmation)>,
 }
 
-/// Answer to a delivery.
-type Handed = Option<(Outcome, Option<Confirmation>)>;
+/// Answer to a delivery, with the number of the delivery where a confirmation is awaited.
+type Handed = Option<(Outcome, Option<(u64, Confirmation)>)>;
 
 impl Driver {
     pub(in crate::actors) fn new(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Box<Memory>) -> Self {
@@ -50,7 +48,6 @@ impl Driver {
             connection: None,
             operation: None,
             delivery: None,
-            delivering: 0,
             confirmations: VecDeque::new(),
         }
     }
@@ -113,9 +110,11 @@ impl Driver {
             }
             Action::Close => (self.operation, self.connection) = (None, None),
             Action::Deliver { delivery, batch, read_at, permit } => {
-                self.delivering = delivery;
                 let sent = self.session().send(Deliver { batch, read_at, permit });
-                self.delivery = Some(Box::pin(async move { sent.await.ok()? }));
+                self.delivery = Some(Box::pin(async move {
+                    let (outcome, confirmation) = sent.await.ok()??;
+                    Some((outcome, confirmation.map(|confirmation| (delivery, confirmation))))
+                }));
             }
             // The session's actor answers neither, and is there as long as this is.
             Action::Ask { questions, read_at } => self.session().do_send(Ask { questions, read_at }),
@@ -134,7 +133,7 @@ impl Driver {
     /// Takes the answer to a delivery.
     fn handed(&mut self, handed: Handed) -> Event {
         let Some((outcome, confirmation)) = handed else { return Event::Delivered(None) };
-        self.confirmations.extend(confirmation.map(|confirmation| (self.delivering, confirmation)));
+        self.confirmations.extend(confirmation);
         Event::Delivered(Some(outcome))
     }
 
