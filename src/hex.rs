@@ -1,50 +1,33 @@
-//! Hexadecimal digits without the machinery of formatting: each message that goes out has an id of some.
+//! Reading hexadecimal digits in the one form in which ids write them: in lower case, and without a sign.
 
-use std::fmt::{Formatter, Result};
+/// Returns whether a text is of such digits alone.
+pub(crate) fn are_digits(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Reads a number. `None` for any other text.
+pub(crate) fn read(text: &str) -> Option<u64> {
+    if are_digits(text) { u64::from_str_radix(text, 16).ok() } else { None }
+}
 
-/// Writes a number in lower case, in at least as many digits.
-pub(crate) fn write_hex(f: &mut Formatter<'_>, number: u64, least: usize) -> Result {
-    let mut digits = [b'0'; 16];
-    let (mut begin, mut rest) = (digits.len(), number);
-    while rest > 0 {
-        begin -= 1;
-        digits[begin] = DIGITS[(rest % 16) as usize];
-        rest /= 16;
-    }
-    let begin = begin.min(digits.len().saturating_sub(least.max(1)));
-    // The digits are ASCII.
-    f.write_str(std::str::from_utf8(&digits[begin..]).unwrap_or_default())
+/// Reads a number that has no leading zeros.
+pub(crate) fn read_shortest(text: &str) -> Option<u64> {
+    if text.len() > 1 && text.starts_with('0') { None } else { read(text) }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Display;
-
-    use proptest::prelude::*;
-
     use super::*;
 
-    struct Hex(u64, usize);
-
-    impl Display for Hex {
-        fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-            write_hex(f, self.0, self.1)
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn numbers_are_written_as_the_standard_library_writes_them(number in any::<u64>(), shift in 0..64_u32) {
-            let number = number >> shift;
-            prop_assert_eq!(Hex(number, 0).to_string(), format!("{number:x}"));
-            prop_assert_eq!(Hex(number, 16).to_string(), format!("{number:016x}"));
-        }
-    }
-
     #[test]
-    fn zero_has_a_digit() {
-        assert_eq!(Hex(0, 0).to_string(), "0");
+    fn numbers_are_read_in_the_form_in_which_they_are_written() {
+        for number in [0, 9, 0xa, 0x10, 0x65a1_b2c3_d4e5, u64::MAX] {
+            assert_eq!(read_shortest(&format!("{number:x}")), Some(number));
+            assert_eq!(read(&format!("{number:016x}")), Some(number));
+        }
+        for text in ["", "+1", "-1", "A", "0x1", "g", " 1", "10000000000000000"] {
+            assert_eq!((read(text), read_shortest(text)), (None, None), "{text:?}");
+        }
+        assert_eq!((read("01"), read_shortest("01")), (Some(1), None));
     }
 }

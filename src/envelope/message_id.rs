@@ -6,7 +6,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::Timestamp;
-use crate::hex::write_hex;
+use crate::hex;
 use crate::notification::NotificationId;
 
 /// Name of one message of a queue: its notification, and the moment at which it was queued.
@@ -29,9 +29,7 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.notification.0.as_simple().encode_lower(&mut [0; 32]))?;
-        f.write_str(".")?;
-        write_hex(f, self.at, 1)
+        write!(f, "{}.{:x}", self.notification.0.as_simple(), self.at)
     }
 }
 
@@ -45,13 +43,12 @@ impl FromStr for MessageId {
 
     fn from_str(text: &str) -> Result<Self, InvalidMessageId> {
         let (id, at) = text.split_once('.').ok_or(InvalidMessageId)?;
-        let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         // What is read here is written in the same way.
-        if id.len() != 32 || !is_hex(id) || !is_hex(at) || (at.len() > 1 && at.starts_with('0')) {
+        if id.len() != 32 || !hex::are_digits(id) {
             return Err(InvalidMessageId);
         }
         let id = Uuid::try_parse(id).map_err(|_| InvalidMessageId)?;
-        let at = u64::from_str_radix(at, 16).map_err(|_| InvalidMessageId)?;
+        let at = hex::read_shortest(at).ok_or(InvalidMessageId)?;
         Ok(Self { notification: NotificationId(id), at })
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::hex::write_hex;
+use crate::hex;
 use crate::session::MessageId;
 
 /// Longest position that is carried on for a client, in bytes. A client may name a longer one, and gets no such id back: else
@@ -113,11 +113,8 @@ impl fmt::Display for EventId<'_> {
         let Self { position, token, received } = self;
         f.write_str(position.unwrap_or_default())?;
         let Some(Token { is_early_close, stream, event }) = token else { return Ok(()) };
-        f.write_str(if *is_early_close { "~c" } else { "~e" })?;
-        write_hex(f, *stream, 16)?;
-        f.write_str(".")?;
-        write_hex(f, *event, 1)?;
-        f.write_str("~")?;
+        let kind = if *is_early_close { 'c' } else { 'e' };
+        write!(f, "~{kind}{stream:016x}.{event:x}~")?;
         received.map_or(Ok(()), |received| received.fmt(f))
     }
 }
@@ -130,10 +127,10 @@ impl Token {
             _ => return None,
         };
         let (stream, event) = text[1..].split_once('.')?;
-        if stream.len() != 16 || (event.len() > 1 && event.starts_with('0')) {
+        if stream.len() != 16 {
             return None;
         }
-        Some(Self { is_early_close, stream: hexadecimal(stream)?, event: hexadecimal(event)? })
+        Some(Self { is_early_close, stream: hex::read(stream)?, event: hex::read_shortest(event)? })
     }
 }
 
@@ -224,11 +221,6 @@ fn random() -> u64 {
     // The lower half of a version 4 id has the two fixed bits of its variant, the upper half four of its version.
     let (upper, lower) = Uuid::new_v4().as_u64_pair();
     upper ^ lower
-}
-
-fn hexadecimal(digits: &str) -> Option<u64> {
-    let is_hexadecimal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    if is_hexadecimal { u64::from_str_radix(digits, 16).ok() } else { None }
 }
 
 #[cfg(test)]
