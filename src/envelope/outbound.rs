@@ -47,13 +47,17 @@ impl Outbound {
 
     /// Returns the whole JSON-RPC message as text, on one line.
     pub fn to_json(&self) -> String {
-        let params = self.params.get();
-        let mut text = String::with_capacity(params.len() + self.method.len() + 48);
-        text.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
-        json::push_string(&mut text, &self.method);
-        text.push_str(",\"params\":");
-        text.push_str(params);
-        text.push('}');
+        let mut text = String::with_capacity(self.params.get().len() + self.method.len() + 48);
+        self.push_json(&mut text);
         text
+    }
+
+    /// Appends the whole JSON-RPC message as text, on one line.
+    pub(crate) fn push_json(&self, text: &mut String) {
+        text.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
+        json::push_string(text, &self.method);
+        text.push_str(",\"params\":");
+        text.push_str(self.params.get());
+        text.push('}');
     }
 }

@@ -11,7 +11,6 @@ use std::fmt::Write;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 
 use super::escape::{Escaper, SEPARATORS};
-use crate::json;
 use crate::session::Outbound;
 
 /// Appends the event of a notification. `push_id` appends its id.
@@ -21,13 +20,7 @@ pub(super) fn push_notification(out: &mut String, push_id: impl FnOnce(&mut Stri
         push_id(out);
         out.push('\n');
     };
-    push_message(out, push_id, |out| {
-        out.push_str("{\"jsonrpc\":\"2.0\",\"method\":");
-        json::push_string(out, &notification.method);
-        out.push_str(",\"params\":");
-        out.push_str(notification.params.get());
-        out.push('}');
-    });
+    push_message(out, push_id, |out| notification.push_json(out));
 }
 
 /// Appends the event of a request that has no id of its own. The JSON must be on one line.
