@@ -98,8 +98,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
     /// that it has just restored for one to be that of another who came with its id in the same moment.
     pub(super) fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
         let session = session_of(id)?;
-        let client = self.shared.known(id).filter(|client| *client.session_id() == session);
-        let client = client.ok_or(ManagerError::NoSession)?;
+        let client = self.shared.client_of(&session).ok_or(ManagerError::NoSession)?;
         hand(|handoff| handoff.version = client.version());
         Ok(client)
     }

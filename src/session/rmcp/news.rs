@@ -36,9 +36,7 @@ pub(super) async fn listen<M: SessionManager>(
         let (Some(news), Some(shared)) = (news, shared.upgrade()) else { return };
         match news {
             News::Confirmed(session, ping) => {
-                if let Some(client) = shared.known(session.as_str())
-                    && *client.session_id() == session
-                {
+                if let Some(client) = shared.client_of(&session) {
                     client.confirmed(ping);
                 }
             }

@@ -116,9 +116,7 @@ impl<M: SessionManager> Shared<M> {
 
     /// Closes a session of this user, if it is here.
     pub(super) fn close_known(self: &Arc<Self>, session: &SessionId) {
-        if let Some(client) = self.known(session.as_str())
-            && client.session_id() == session
-        {
+        if let Some(client) = self.client_of(session) {
             self.close(&session.as_str().into(), &client);
         }
     }
@@ -192,6 +190,11 @@ impl<M> Shared<M> {
         self.sessions.known(id)
     }
 
+    /// Returns a session of this user, if it is here.
+    pub(super) fn client_of(&self, session: &SessionId) -> Option<Arc<ClientSession>> {
+        self.known(session.as_str()).filter(|client| client.session_id() == session)
+    }
+
     /// Makes the object of a session.
     pub(super) fn client(&self, session: SessionId) -> Arc<ClientSession> {
         Arc::new(ClientSession::new(&self.config, session, self.process))
@@ -199,8 +202,7 @@ impl<M> Shared<M> {
 
     /// Returns whether a session is served here, or was not long ago.
     pub(super) fn was_served(&self, session: &SessionId) -> bool {
-        let is_served = self.known(session.as_str()).is_some_and(|client| client.session_id() == session);
-        is_served || lock(&self.closed).contains(session)
+        self.client_of(session).is_some() || lock(&self.closed).contains(session)
     }
 
     /// A session has ended for good. It may be heard of more than once, and is told once.
