@@ -12,26 +12,13 @@ mod latency;
 mod support;
 mod web;
 
-use clap::Parser;
-use support::figures::{Bench, print_head};
+use support::figures::print_head;
 use support::messages::message;
 use support::redis_server::RedisServer;
-use web::{Client, Frames, Part, Server};
-
-#[derive(Debug, Parser)]
-struct Args {
-    #[command(flatten)]
-    bench: Bench,
-    /// Part of this process, where it is one of those that the benchmark starts.
-    #[command(subcommand)]
-    part: Option<Part>,
-}
+use web::{Client, Frames, Server};
 
 fn main() {
-    let Args { bench, part } = Args::parse();
-    if let Some(part) = part {
-        return part.run();
-    }
+    let Some(bench) = web::begin() else { return };
     print_head("null courier");
     actix::System::new().block_on(async {
         let frames = frames().await;

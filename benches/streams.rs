@@ -11,27 +11,11 @@ mod memory;
 mod support;
 mod web;
 
-use clap::Parser;
-use support::figures::Bench;
-use web::Part;
-
 /// Number of streams.
 const STREAMS: usize = 10_000;
 
-#[derive(Debug, Parser)]
-struct Args {
-    #[command(flatten)]
-    bench: Bench,
-    /// Part of this process, where it is one of those that the benchmark starts.
-    #[command(subcommand)]
-    part: Option<Part>,
-}
-
 fn main() {
-    let Args { bench, part } = Args::parse();
-    if let Some(part) = part {
-        return part.run();
-    }
+    let Some(bench) = web::begin() else { return };
     actix::System::new().block_on(async {
         memory::measure(&bench).await;
         failover::measure(&bench).await;

@@ -15,11 +15,12 @@ mod rmcp_alone;
 mod servers;
 mod stream;
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
 pub(crate) use self::client::Client;
 pub(crate) use self::frames::Frames;
 pub(crate) use self::servers::Server;
+use super::support::figures::Bench;
 
 /// Part of a benchmark that is a process of its own.
 #[derive(Debug, Subcommand)]
@@ -31,9 +32,30 @@ pub(crate) enum Part {
     Clients,
 }
 
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    bench: Bench,
+    /// Part of this process, where it is one of those that the benchmark starts.
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Reads the command line. Runs the part that it names, if it names one, and returns the settings of the benchmark else.
+pub(crate) fn begin() -> Option<Bench> {
+    let Args { bench, part } = Args::parse();
+    match part {
+        Some(part) => {
+            part.run();
+            None
+        }
+        None => Some(bench),
+    }
+}
+
 impl Part {
     /// Runs this process's part.
-    pub(crate) fn run(self) {
+    fn run(self) {
         actix::System::new().block_on(async {
             match self {
                 Self::Serve(kind) => kind.serve().await,
