@@ -41,8 +41,8 @@ impl Subscription {
             SessionState::Away => self.park(),
             SessionState::Ready { opened, received } => {
                 self.serving = opened;
-                // What an older stream's client said is known, or was another owner's to hear.
-                if self.is_at_least_once() && self.claimed.is_none_or(|claimed| claimed < opened) {
+                // Also an older stream's: a newer one may have come and gone before that was looked for.
+                if self.is_at_least_once() && self.claimed != Some(opened) {
                     self.received = received;
                 }
                 self.state = SubscriberState::Connecting;

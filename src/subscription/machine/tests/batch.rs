@@ -75,6 +75,26 @@ fn what_the_client_said_holds_for_the_first_read_only_and_over_broken_connection
 }
 
 #[test]
+fn what_the_client_said_for_an_older_stream_holds_when_that_goes_on() {
+    let received = queued(&[1])[0].message_id();
+    let older = || Event::Presence(SessionState::Ready { opened: 1, received });
+    let mut rig = Rig::new(Delivery::AtLeastOnce);
+    rig.feed(older());
+    // A newer stream, whose client says nothing, is claimed for before the older one is served.
+    rig.feed(Event::Presence(SECOND));
+    rig.feed(Event::Opened);
+    rig.feed(Event::Opened);
+    rig.feed(Event::Claimed);
+    rig.feed(taken(LeaseState::Held, Vec::new()));
+    rig.feed(Event::Questions(Vec::new()));
+    rig.feed(older());
+    rig.feed(Event::Opened);
+    rig.feed(Event::Renewed(LeaseState::Held));
+    rig.feed(taken(LeaseState::Held, queued(&[1, 2])));
+    assert_eq!(delivered_ids(&rig.feed(Event::Questions(Vec::new()))), [2]);
+}
+
+#[test]
 fn questions_and_receipts_of_what_the_client_has_are_settled() {
     let mut asking: serde_json::Value = serde_json::from_slice(&asking_raw(1)).unwrap();
     (asking["ttl"], asking["at"]) = (json!(300_000_000), json!(NOW.0));
