@@ -74,6 +74,13 @@ pub(crate) struct Ack {
     pub(crate) questions: Vec<u32>,
 }
 
+/// Messages that a read passes over: the next ones of the batch, behind those that are acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct PassedOver {
+    pub(crate) count: usize,
+    pub(crate) fault: Fault,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Push(Vec<Message>),
@@ -86,7 +93,7 @@ pub(crate) enum Step {
     Renew(At),
     ClaimIfAbsent(At),
     Release(At),
-    Take { at: At, ack: Option<Ack> },
+    Take { at: At, ack: Option<Ack>, behind: Option<PassedOver> },
     Wait(At),
     WaitForPush { at: At, message: Message },
     Replace { at: At, position: usize, fault: Fault },
@@ -207,6 +214,12 @@ impl Steps {
         })
     }
 
+    fn behind(&mut self) -> Option<PassedOver> {
+        let fault = if self.rng.usize(..8) == 0 { Fault::OtherBytes } else { Fault::None };
+        let fault = if self.rng.usize(..12) == 0 { Fault::CountTooHigh } else { fault };
+        (self.rng.usize(..3) == 0).then(|| PassedOver { count: self.rng.usize(1..4), fault })
+    }
+
     fn of_queues(&mut self) -> Step {
         let (at, session) = (self.at(), self.session());
         match self.rng.usize(..34) {
@@ -241,7 +254,7 @@ impl Steps {
             18 => Step::Wait(at),
             19 => Step::WaitForPush { at, message: self.message(at.session) },
             21..=23 => Step::Replace { at, position: self.rng.usize(..4) / 3, fault: self.fault() },
-            _ => Step::Take { at, ack: self.ack() },
+            _ => Step::Take { at, ack: self.ack(), behind: self.behind() },
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{
-    Backend, Consumer, Delivered, Fate, Letter, Mark, MemoryBackend, Moment, News, NewsReceiver, Outgoing, OwnerToken,
-    Permit, Posed, ProcessId, Queues, Taken, connect,
+    Backend, Behind, Consumer, Delivered, Fate, Letter, Mark, MemoryBackend, Moment, News, NewsReceiver, Outgoing,
+    OwnerToken, Permit, Posed, ProcessId, Queues, Taken, connect,
 };
 use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
@@ -17,7 +17,7 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Map, json};
 
 use crate::redis_server::RedisServer;
-use crate::step::{Ack, At, Fault, Message, OWNERS, Raw, SESSIONS, Size, Step};
+use crate::step::{Ack, At, Fault, Message, OWNERS, PassedOver, Raw, SESSIONS, Size, Step};
 use crate::waiting;
 
 /// Long enough for a busy machine; whoever is right ends much sooner.
@@ -191,7 +191,7 @@ impl<'a> World<'a> {
                 format!("{:?}", self.queues[at.owner].claim_if_absent(&session(at.session), token(at)).await)
             }
             Step::Release(at) => format!("{:?}", self.queues[at.owner].release(&session(at.session), token(at)).await),
-            Step::Take { at, ack } => self.take(*at, ack.as_ref()).await,
+            Step::Take { at, ack, behind } => self.take(*at, ack.as_ref(), behind.as_ref()).await,
             Step::Wait(at) => {
                 let taken = self.opened(*at).await.consumer.wait(Duration::from_millis(1)).await;
                 self.see(*at, taken.unwrap())
@@ -296,7 +296,7 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn take(&mut self, at: At, ack: Option<&Ack>) -> String {
+    async fn take(&mut self, at: At, ack: Option<&Ack>, passed_over: Option<&PassedOver>) -> String {
         let setting = self.setting;
         let open = self.opened(at).await;
         let delivered = ack.and_then(|ack| {
@@ -316,8 +316,24 @@ impl<'a> World<'a> {
                 _ => Some(Delivered { count, last, questions, fates }),
             }
         });
-        let taken = open.consumer.take(delivered.as_ref()).await.unwrap();
-        self.see(at, taken)
+        // A stale acknowledgement is of another batch.
+        let acknowledged = delivered.as_ref().map_or(0, |delivered| delivered.count);
+        let kept = passed_over.and_then(|PassedOver { count, .. }| {
+            let all = open.last.get(acknowledged..)?;
+            Some(all[..(*count).min(all.len())].to_vec()).filter(|kept| !kept.is_empty())
+        });
+        let behind = kept.as_ref().zip(passed_over).map(|(kept, PassedOver { fault, .. })| {
+            let last = with_fault(&kept[kept.len() - 1].mark, *fault);
+            Behind { count: kept.len() + usize::from(*fault == Fault::CountTooHigh), last }
+        });
+        let taken = open.consumer.take_behind(delivered.as_ref(), behind.as_ref()).await.unwrap();
+        let stays = kept.filter(|_| !taken.changed).unwrap_or_default();
+        let (is_behind, text) = (behind.is_some(), self.see(at, taken));
+        if let Some(open) = self.open.get_mut(&at).filter(|_| is_behind) {
+            // The next acknowledgement counts from the oldest message.
+            open.last.splice(..0, stays);
+        }
+        text
     }
 
     async fn replace(&mut self, at: At, position: usize, fault: Fault) -> String {
