@@ -39,6 +39,8 @@ mod messages;
 mod network;
 #[path = "simulation/owner.rs"]
 mod owner;
+#[path = "simulation/receipts.rs"]
+mod receipts;
 #[path = "simulation/redis.rs"]
 mod redis;
 #[path = "simulation/resuming.rs"]
@@ -211,7 +213,7 @@ tests_of! { dedicated, Dedicated,
     an_acknowledgement_without_its_content_check_breaks_g2: ContentCheck, 0, ["G2"];
     a_failed_attempt_that_is_pushed_anew_breaks_g1: RewriteInPlace, 0, ["G1", "G2", "G3"];
     a_permit_that_is_asked_once_a_batch_breaks_g4: PermitBeforeEach, 0, ["G4"];
-    a_permit_that_counts_from_the_answer_breaks_g4: PermitFromSending, 220, ["G4"];
+    a_permit_that_counts_from_the_answer_breaks_g4: PermitFromSending, 480, ["G4"];
     an_unconfirmed_batch_that_counts_as_delivered_breaks_g2: Confirmation, 0, ["G2"];
     an_acknowledgement_of_the_newest_alone_breaks_g3: CumulativeAck, 0, ["G3"];
     repeats_that_are_not_recognised_break_g3: SkipById, 0, ["G3"];
@@ -222,6 +224,7 @@ tests_of! { dedicated, Dedicated,
     a_read_behind_whatever_stands_there_breaks_g1: BehindMark, 0, ["G1", "G2"];
     a_window_without_a_bound_breaks_g3: WindowBound, 0, ["G3"];
     an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, 0, ["G2"];
+    an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Fates, 0, ["receipts"];
     a_wait_that_takes_an_absent_lease_breaks_the_heartbeat_of_who_stands_by: NoReclaimAfterWait, 0, ["prompt", "G2"];
 }
 
@@ -230,7 +233,7 @@ tests_of! { shared, Shared,
     an_acknowledgement_without_its_content_check_breaks_g2: ContentCheck, 0, ["G2"];
     a_failed_attempt_that_is_pushed_anew_breaks_g1: RewriteInPlace, 0, ["G1", "G2", "G3"];
     a_permit_that_is_asked_once_a_batch_breaks_g4: PermitBeforeEach, 0, ["G4"];
-    a_permit_that_counts_from_the_answer_breaks_g4: PermitFromSending, 0, ["G4"];
+    a_permit_that_counts_from_the_answer_breaks_g4: PermitFromSending, 320, ["G4"];
     an_unconfirmed_batch_that_counts_as_delivered_breaks_g2: Confirmation, 0, ["G2"];
     an_acknowledgement_of_the_newest_alone_breaks_g3: CumulativeAck, 0, ["G3"];
     repeats_that_are_not_recognised_break_g3: SkipById, 0, ["G3"];
@@ -238,12 +241,13 @@ tests_of! { shared, Shared,
     a_name_without_its_time_breaks_g2: ResumeByTime, 0, ["G2"];
     a_message_behind_a_discard_that_is_not_acknowledged_breaks_g2: DiscardFirst, 0, ["G2"];
     a_confirmation_of_what_was_handed_over_behind_it_breaks_g2: ConfirmedBefore, 0, ["G2"];
-    a_read_behind_whatever_stands_there_breaks_g1: BehindMark, 0, ["G1", "G2"];
+    a_read_behind_whatever_stands_there_breaks_g1: BehindMark, 450, ["G1", "G2"];
     a_window_without_a_bound_breaks_g3: WindowBound, 0, ["G3"];
     an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, 0, ["G2"];
+    an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Fates, 0, ["receipts"];
     a_plain_read_without_the_lease_behind_it_breaks_g4: LeaseBehindRead, 0, ["G4"];
     a_doubt_that_an_earlier_question_settles_breaks_g4: DoubtsSinceSending, 0, ["G4"];
-    a_lease_that_is_not_tracked_is_not_prompt: LeaseTracked, 0, ["G4", "prompt"];
+    a_lease_that_is_not_tracked_is_not_prompt: LeaseTracked, 660, ["G1", "G3", "G4", "prompt"];
     a_change_that_comes_while_the_queue_is_read_and_is_forgotten_is_not_prompt: ReadAfterChange, 0, ["prompt"];
     an_acknowledgement_that_reads_before_it_removes_is_not_prompt: ReadLast, 0, ["prompt"];
     a_wait_that_only_a_change_ends_is_not_prompt: Sweep, 0, ["prompt", "G2"];

@@ -308,6 +308,7 @@ impl Checker {
         hears: Hears,
     ) {
         let n = queued.n;
+        self.resuming.sends(self.messages[n].session, queued);
         let Message { session, expires, kind, forgotten, .. } = &self.messages[n];
         let (session, expires) = (*session, *expires);
         // A message with its producer's time is as old as its owner believes, after a jump or a failover.

@@ -7,6 +7,8 @@ use mcp_courier::testing::envelope::{Draft, Envelope, Timestamp};
 use mcp_courier::{Notification, NotificationId};
 use serde_json::json;
 
+use super::receipts::has_receipt;
+
 /// Kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -71,6 +73,7 @@ pub(crate) fn letter(n: usize, kind: Kind, time_to_live: Duration, now: Timestam
     }
     let notification = Notification::new(method).expect("a method").with_params(params).expect("an object");
     let notification = notification.with_time_to_live(time_to_live).expect("a time to live");
+    let notification = if has_receipt(n) { notification.with_receipt() } else { notification };
     let id = any_id(rng);
     Letter::Draft { draft: Draft::new(&notification, id, time_to_live), id, time_to_live }
 }

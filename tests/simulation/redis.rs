@@ -185,6 +185,11 @@ impl World {
                     delivered =
                         delivered.filter(|delivered| !self.removes_newest_alone(&name, token, delivered, clock));
                 }
+                if without == Some(Guard::Fates)
+                    && let Some(delivered) = &mut delivered
+                {
+                    delivered.fates.retain(|fate| fate.discarded.is_some());
+                }
                 let before = self.redis.store.messages(&name).count();
                 let behind = self.unmarked(&name, delivered.as_ref(), behind.clone());
                 let (delivered, behind) = self.too_many(&name, delivered, behind);
@@ -337,13 +342,21 @@ impl World {
         }
     }
 
-    /// Forgets everything, or what came after a snapshot; or only the leases.
+    /// Forgets everything, or what came after a snapshot; or only the messages, or the leases.
     pub(crate) fn forget(&mut self) {
         for session in 0..self.names.len() {
             self.run_out(session);
         }
         let older = self.redis.snapshots.len();
-        match self.rng.usize(..3) {
+        match self.rng.usize(..4) {
+            3 => {
+                // As an eviction does: the owners' leases stand.
+                trace!(self, None, "fault: the queue forgets its messages");
+                let (clock, config) = (self.redis.clock(self.scheduler.now()), self.settings.config.clone());
+                for name in &self.names {
+                    self.redis.store.at(&config, clock).delete_queue(name);
+                }
+            }
             0 => {
                 trace!(self, None, "fault: the queue forgets everything");
                 self.flush();

@@ -48,10 +48,15 @@ pub(crate) struct Resuming {
     /// Number of each message by its first arrival.
     arrived: HashMap<Queued, u64>,
     arrivals: u64,
+    /// Messages that each session's client has received.
+    received: HashMap<usize, HashSet<Queued>>,
     streams: BTreeMap<StreamId, Opened>,
-    /// Stream of each session that was opened or taken in last, and the number of arrivals when the queue last lost messages, or got some back.
+    /// Messages that are on their way, each with its session.
+    on_their_way: HashMap<Queued, usize>,
+    /// Messages that were received, or on their way, when their queue lost messages or got some back.
+    older: HashSet<Queued>,
+    /// Stream of each session that was opened or taken in last.
     newest: HashMap<usize, StreamId>,
-    forgot: HashMap<usize, u64>,
     /// Newest message of each session that a client named and had not received.
     forged: HashMap<usize, u64>,
     /// Streams whose clients named a message that they had.
@@ -70,7 +75,13 @@ impl Resuming {
     /// Sees a queue lose messages, or get some back. What was received before may come again: the one that its client names may
     /// be lost, or stand behind more than the next owner looks at.
     pub(crate) fn forgot(&mut self, session: usize) {
-        self.forgot.insert(session, self.arrivals);
+        self.older.extend(self.received.get(&session).into_iter().flatten());
+        self.older.extend(self.on_their_way.iter().filter(|(_, of)| **of == session).map(|(queued, _)| queued));
+    }
+
+    /// Sees a message go out.
+    pub(crate) fn sends(&mut self, session: usize, queued: Queued) {
+        self.on_their_way.insert(queued, session);
     }
 
     /// Returns whether a client has said that it has a notification, which it may not have received. Copies of the notification
@@ -86,7 +97,8 @@ impl Resuming {
         let named = match order {
             Some((named, order)) if self.arrived.contains_key(&named) => {
                 self.resumed += 1;
-                Some(order)
+                // What the queue has lost since does not stand there.
+                (!self.older.contains(&named)).then_some(order)
             }
             // What does not stand where the next owner looks says nothing, and what does may skip what never came.
             Some((_, order)) => {
@@ -109,11 +121,13 @@ impl Resuming {
     /// Sees a message arrive. Returns why it must not have come by that stream, if so. `may_repeat` is set where the session took
     /// it and said that the attempt failed.
     pub(crate) fn arrives(&mut self, stream: StreamId, queued: Queued, may_repeat: bool) -> Option<&'static str> {
+        self.on_their_way.remove(&queued);
         let first = *self.arrived.entry(queued).or_insert(self.arrivals);
         self.arrivals += 1;
         let (order, opened) = (self.orders.get(&queued).copied(), self.streams.get_mut(&stream)?);
         let is_new = opened.brought.insert(queued);
-        if self.forgot.get(&opened.session).is_some_and(|at| first < *at) {
+        self.received.entry(opened.session).or_default().insert(queued);
+        if self.older.contains(&queued) {
             return None;
         }
         if first < opened.arrivals && order.is_some() && order <= opened.named {

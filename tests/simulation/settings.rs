@@ -48,6 +48,8 @@ pub(crate) enum Guard {
     WindowBound,
     /// An acknowledgement names the unconfirmed messages too, behind which it reads.
     AckOfConfirmed,
+    /// An acknowledgement does not say what became of each message.
+    Fates,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
     /// Shared: a plain read counts though the lease behind it is not the reader's.
@@ -138,7 +140,9 @@ impl Settings {
             .batch_messages(pick(rng, &[1, 2, 4, 10]))
             .window_messages(pick(rng, &[1, 5, 20]))
             .queue_max_messages(pick(rng, &[5, 30, 30, 100]))
-            .dead_letters(pick(rng, &[0, 3, 50]));
+            .dead_letters(pick(rng, &[0, 3, 50]))
+            // Longer than any run.
+            .receipt_life(Duration::from_secs(86_400));
         let config = builder.clone().build().expect("possible settings");
         let owners = if without == Some(Guard::WindowBound) { builder.window_messages(1000) } else { builder };
         let owners_config = owners.build().expect("possible settings");

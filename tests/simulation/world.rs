@@ -217,6 +217,7 @@ impl World {
         if self.checker.violation.is_none() {
             let ended: Vec<_> = self.clients.iter().map(|client| client.has_ended).collect();
             self.checker.at_the_end(&ended);
+            self.check_receipts();
             self.phase = Phase::Calm;
             trace!(self, None, "calm");
             self.plan_interferences();
