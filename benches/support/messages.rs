@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
-use mcp_courier::{Config, Notification, SessionId};
+use mcp_courier::{Config, Notification, NotificationId, SessionId};
 use serde_json::json;
+use uuid::Uuid;
 
 /// Returns the time in nanoseconds since 1970, in 19 digits: all processes of this host share that clock.
 pub(crate) fn now() -> u64 {
@@ -39,10 +40,16 @@ pub(crate) fn notification(bytes: usize) -> Notification {
 /// as a producer of another kind may push it.
 pub(crate) fn message(bytes: usize) -> Vec<u8> {
     if bytes < *LEAST {
-        let id = notification_id(fastrand::u128(..));
+        let id = id();
         return format!(r#"{{"notification":{{"method":"notifications/bench"}},"id":"{id}"}}"#).into_bytes();
     }
     stamped(&notification(bytes))
+}
+
+/// Returns an id as the publisher gives it, a UUID of version 7. One of version 5 would be that of a message without an id, behind
+/// which a subscriber reads nothing before it is confirmed.
+fn id() -> NotificationId {
+    notification_id(Uuid::now_v7().as_u128())
 }
 
 /// Returns when a notification or message was made, found in its text: to parse all of it would cost more than it took.
@@ -61,7 +68,7 @@ fn padded(padding: usize) -> Notification {
 }
 
 fn stamped(notification: &Notification) -> Vec<u8> {
-    let id = notification_id(fastrand::u128(..));
+    let id = id();
     Draft::new(notification, id, Config::default().time_to_live()).stamp(Timestamp::of_this_host())
 }
 
