@@ -1,6 +1,6 @@
 //! [`Publisher`]: the worker's side. No actors; usable from any tokio program.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -107,7 +107,8 @@ impl Publisher {
     /// Queues many notifications, to one session or to many, in few round trips, and answers for each in the order given.
     ///
     /// Each session gets its own in the order given. After a refusal the later ones to the same session are refused too
-    /// ([`PushRefusal::AfterRefused`]), so that pushing the refused ones again keeps the order.
+    /// ([`PushRefusal::AfterRefused`]), so that pushing the refused ones again keeps the order. A notification whose id the call
+    /// has had for the same session already is queued once, and answered like the first.
     ///
     /// # Errors
     /// None as a whole; for each its [`PushError`], as from [`push`](Self::push).
@@ -121,41 +122,47 @@ impl Publisher {
         let (mut kept, mut batch) = (Vec::new(), Vec::new());
         // Refused here, and with each the later ones to its session: order comes first.
         let mut refused: HashSet<SessionId> = HashSet::new();
+        let mut named: HashMap<(SessionId, NotificationId), usize> = HashMap::new();
         for (session, mut notification) in notifications {
+            let first = notification.id.map(|id| *named.entry((session.clone(), id)).or_insert(kept.len()));
             let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
-            let reason = match self.unfit(&notification) {
-                _ if refused.contains(&session) => Some(PushRefusal::AfterRefused),
+            let way = match self.unfit(&notification) {
+                _ if refused.contains(&session) => Way::Refused(PushRefusal::AfterRefused),
                 Some(reason) => {
                     refused.insert(session.clone());
-                    Some(reason)
+                    Way::Refused(reason)
                 }
-                None => {
-                    let draft = Draft::new(&notification, id, self.config.time_to_live());
-                    batch.push(Outgoing { session: session.clone(), draft });
-                    None
-                }
+                None => match first.filter(|first| *first < kept.len()) {
+                    Some(first) => Way::RepeatOf(first),
+                    None => {
+                        let draft = Draft::new(&notification, id, self.config.time_to_live());
+                        batch.push(Outgoing { session: session.clone(), draft });
+                        Way::Queue
+                    }
+                },
             };
-            kept.push((session, notification, id, reason));
+            kept.push((session, notification, id, way));
         }
         let mut results = self.queue.push(batch).await.into_iter();
-        kept.into_iter()
-            .map(|(session, notification, id, refused)| {
-                let reason = match refused {
-                    Some(reason) => reason,
-                    // One went in for each that was not refused, so one comes out.
-                    None => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
-                        Ok(Queued { waiting, session: status }) => {
-                            if status == SessionStatus::Unknown {
-                                self.unknown.push(&session);
-                            }
-                            return Ok(Pushed { id, waiting, session: status });
+        let mut answers: Vec<Result<Pushed, PushError>> = Vec::with_capacity(kept.len());
+        for (session, notification, id, way) in kept {
+            let result = match way {
+                Way::Refused(reason) => Err(reason),
+                Way::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
+                // One went in for each that goes this way, so one comes out.
+                Way::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
+                    Ok(Queued { waiting, session: status }) => {
+                        if status == SessionStatus::Unknown {
+                            self.unknown.push(&session);
                         }
-                        Err(reason) => reason,
-                    },
-                };
-                Err(PushError { session, notification: Box::new(notification), reason })
-            })
-            .collect()
+                        Ok(Pushed { id, waiting, session: status })
+                    }
+                    Err(reason) => Err(reason),
+                },
+            };
+            answers.push(result.map_err(|reason| PushError { session, notification: Box::new(notification), reason }));
+        }
+        answers
     }
 
     /// Returns why a notification cannot be queued at all, or `None`.
@@ -195,6 +202,15 @@ impl Publisher {
         });
         Ok(self.push_many(each).await)
     }
+}
+
+/// Way of one notification through [`Publisher::push_many`].
+enum Way {
+    Refused(PushRefusal),
+    /// The notification at this place of the call is the same. Queued together, both would have one id and one time, and a
+    /// client that names the first would seem to have all up to the second.
+    RepeatOf(usize),
+    Queue,
 }
 
 /// Refusal of a push: the notification was not, or perhaps not, queued. The error gives it back to the caller.

@@ -64,6 +64,7 @@ contract! {
         after_a_refusal_nothing_more_of_a_call_is_queued_however_long_it_is,
         a_queue_full_of_bytes_refuses_and_is_never_beyond_its_bound,
         a_message_that_is_too_large_stops_its_session_and_no_other,
+        a_notification_that_stands_twice_in_a_call_is_queued_once,
         pushing_nothing_gives_nothing,
         a_short_lived_message_does_not_cut_the_life_of_a_long_lived_one,
         what_nobody_takes_goes_when_the_last_of_it_has_expired,

@@ -140,6 +140,27 @@ pub(crate) async fn a_message_that_is_too_large_stops_its_session_and_no_other(p
     assert_eq!(numbers(&owner.take().await), [0]);
 }
 
+pub(crate) async fn a_notification_that_stands_twice_in_a_call_is_queued_once(place: &Place) {
+    let (publisher, _queue, mut owner) = place.pair(config().queue_max_messages(3)).await;
+    push(&publisher, 0..3).await;
+    let refused = publisher.push(&session(), note(3)).await.unwrap_err().notification;
+    // Each is refused as the first one is.
+    let again = || (session(), (*refused).clone());
+    let reasons: Vec<_> =
+        publisher.push_many([again(), again()]).await.into_iter().map(|result| result.unwrap_err().reason).collect();
+    assert!(matches!(reasons[..], [PushRefusal::QueueFull(_), PushRefusal::AfterRefused]), "{reasons:?}");
+
+    let taken = owner.take().await;
+    owner.take_after(&delivered(&taken, 3)).await;
+    let other = SessionId::new("another").unwrap();
+    let call = [again(), (session(), note(4)), again(), (other, (*refused).clone())];
+    let pushed: Vec<_> = publisher.push_many(call).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(pushed[0], pushed[2], "it is answered like the first");
+    assert_eq!((pushed[3].id, pushed[3].waiting), (pushed[0].id, 1), "another session gets its own");
+    // Of two with one id and one time a client could not say which it has.
+    assert_eq!(numbers(&owner.take().await), [3, 4]);
+}
+
 pub(crate) async fn pushing_nothing_gives_nothing(place: &Place) {
     assert!(place.publisher(config()).await.push_many([]).await.is_empty());
 }
