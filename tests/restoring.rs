@@ -26,6 +26,8 @@ mod raw_client;
 mod redis_server;
 #[path = "support/staged_manager.rs"]
 mod staged_manager;
+#[path = "restoring/streams.rs"]
+mod streams;
 #[path = "support/waiting.rs"]
 mod waiting;
 
@@ -259,6 +261,11 @@ async fn g2_a_restored_session_gets_what_was_pushed_while_it_was_restored() {
 struct Calls(Arc<AtomicUsize>);
 
 impl Calls {
+    /// Returns how many calls there were.
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
     /// Returns how many calls there were before this one.
     fn next(&self) -> usize {
         self.0.fetch_add(1, Ordering::SeqCst)

@@ -86,7 +86,8 @@ impl Layer {
                 return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK)));
             }
             let is_delete = request.method() == Method::DELETE;
-            let mut response = self.respond(request, next).await?;
+            let is_for_courier = request.method() == Method::GET;
+            let mut response = self.respond(request, next, is_for_courier).await?;
             // rmcp answers 202. Python's clients know 200 and 204 only, and warn of anything else at each close.
             if is_delete && response.status() == StatusCode::ACCEPTED {
                 *response.response_mut().status_mut() = StatusCode::NO_CONTENT;
@@ -106,15 +107,16 @@ impl Layer {
                 return Ok(refuse(request, (StatusCode::BAD_REQUEST, "Bad Request: the body is incomplete")));
             }
         };
-        match message::kind(&body) {
+        let kind = message::kind(&body);
+        match kind {
             // Its version is negotiated, so the header says nothing that rmcp would have to refuse.
             Kind::Initialize if is_newer => drop(request.headers_mut().remove(PROTOCOL_VERSION)),
             Kind::Initialize => {}
-            Kind::Other if !is_newer => {}
+            Kind::Answer | Kind::Other if !is_newer => {}
             _ => return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK))),
         }
         request.set_payload(Payload::from(body.clone()));
-        let response = self.respond(request, next).await?;
+        let response = self.respond(request, next, kind == Kind::Answer).await?;
         if !response.status().is_client_error() {
             return Ok(response);
         }
@@ -172,10 +174,15 @@ impl Layer {
         true
     }
 
-    /// Has rmcp serve a request, and rewrites what it answers.
-    async fn respond(&self, request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
+    /// Has rmcp serve a request, and rewrites what it answers. `is_for_courier` says that the request needs no handler of rmcp's.
+    async fn respond(
+        &self,
+        request: ServiceRequest,
+        next: Next<BoxBody>,
+        is_for_courier: bool,
+    ) -> Result<ServiceResponse<BoxBody>, Error> {
         let named = header(request.headers(), &PROTOCOL_VERSION).map(str::to_owned);
-        let (response, handoff) = collect(next.call(request)).await;
+        let (response, handoff) = collect(next.call(request), is_for_courier).await;
         let mut response = response?;
         if handoff.is_full && response.status() == StatusCode::INTERNAL_SERVER_ERROR {
             *response.response_mut().status_mut() = StatusCode::SERVICE_UNAVAILABLE;

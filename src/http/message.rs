@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Initialize,
     /// A message of the lifecycle without sessions.
     WithoutSession,
+    /// An answer of the client's.
+    Answer,
     /// Any other body, also one that is no JSON.
     Other,
 }
@@ -49,6 +51,7 @@ pub(super) fn kind(body: &[u8]) -> Kind {
         Some("initialize") => Kind::Initialize,
         Some("server/discover") => Kind::WithoutSession,
         _ if version.is_some_and(|version| is_without_sessions(&version)) => Kind::WithoutSession,
+        None => Kind::Answer,
         _ => Kind::Other,
     }
 }
@@ -100,7 +103,7 @@ mod tests {
                 Kind::WithoutSession,
             ),
             (format!(r#"{{"method":"tools/list","params":{{"_meta":{{{version}:"2025-11-25"}}}}}}"#), Kind::Other),
-            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"server/discover"}}"#.to_owned(), Kind::Other),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"server/discover"}}"#.to_owned(), Kind::Answer),
             (r#"{"method":"x","params":[1]}"#.to_owned(), Kind::Other),
             ("[]".to_owned(), Kind::Other),
             (String::new(), Kind::Other),

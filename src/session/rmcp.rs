@@ -21,6 +21,7 @@ mod head;
 mod housekeeping;
 mod manager;
 mod neighbours;
+mod newcomers;
 mod news;
 mod pending_ends;
 mod principal;

@@ -33,7 +33,7 @@ impl ServerHandler for Watching {
 }
 
 /// Serves a factory as one of a fleet.
-async fn serve<S: ServerHandler>(
+pub(super) async fn serve<S: ServerHandler>(
     redis: &RedisServer,
     factory: impl Fn() -> Result<S, std::io::Error> + Send + Sync + 'static,
 ) -> (String, McpService<S>) {

@@ -1,5 +1,6 @@
 //! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct ClientSession {
     presence: PresenceSender,
     activity: Activity,
     introduction: Mutex<Introduction>,
+    /// Set while the session is among the [`Newcomers`](super::newcomers::Newcomers).
+    pub(super) is_newcomer: AtomicBool,
     early_closes: Mutex<EarlyCloses>,
     lines: Mutex<Lines>,
 }
@@ -77,6 +80,7 @@ impl ClientSession {
             presence: PresenceSender::new(),
             activity: Activity::new(),
             introduction: Mutex::default(),
+            is_newcomer: AtomicBool::new(false),
             early_closes: Mutex::default(),
             lines: Mutex::new(Lines {
                 streams: Streams::default(),
@@ -107,6 +111,16 @@ impl ClientSession {
         let (number, frames) = (opened.number, Arc::clone(&opened.frames));
         self.presence.resumed(number, resumed.and_then(|id| id.received));
         (number, frames)
+    }
+
+    /// Returns the slot of the newest stream, if that has no stream of rmcp yet and nobody brings one.
+    pub(super) fn slot_to_fill(&self) -> Option<Slot> {
+        self.lines().streams.newest().map(|newest| newest.slot.clone()).filter(Slot::claim)
+    }
+
+    /// Returns whether the client has an open stream.
+    pub(super) fn has_stream(&self) -> bool {
+        !self.lines().streams.is_empty()
     }
 
     /// A stream has ended, or must. The newest of the others goes on.
@@ -156,8 +170,7 @@ impl ClientSession {
 
     /// Returns since when nothing goes on, if nothing does.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let has_stream = !self.lines().streams.is_empty();
-        if has_stream { None } else { self.activity.idle_since() }
+        if self.has_stream() { None } else { self.activity.idle_since() }
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {

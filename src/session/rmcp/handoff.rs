@@ -12,6 +12,8 @@ use crate::lock::lock;
 /// Parts of the response to one request that the session manager hands over.
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
+    /// Whether the request is for the courier alone: it opens a stream, or answers something.
+    is_for_courier: bool,
     /// Protocol version that the session negotiated.
     pub(crate) version: Option<String>,
     /// Standalone stream that the layer writes.
@@ -24,12 +26,13 @@ tokio::task_local! {
     static HANDOFF: Arc<Mutex<Handoff>>;
 }
 
-/// Serves a request within the HTTP layer. Returns what the session manager handed over beside the response.
+/// Serves a request within the HTTP layer. Returns what the session manager handed over beside the response. `is_for_courier` says
+/// that the request opens a stream or answers something, so that no handler of rmcp's is needed.
 ///
 /// # Cancellation
 /// That of the request.
-pub(crate) async fn collect<F: Future>(request: F) -> (F::Output, Handoff) {
-    let handoff = Arc::default();
+pub(crate) async fn collect<F: Future>(request: F, is_for_courier: bool) -> (F::Output, Handoff) {
+    let handoff = Arc::new(Mutex::new(Handoff { is_for_courier, ..Handoff::default() }));
     let response = HANDOFF.scope(Arc::clone(&handoff), request).await;
     let handoff = std::mem::take(&mut *lock(&handoff));
     (response, handoff)
@@ -39,6 +42,11 @@ pub(crate) async fn collect<F: Future>(request: F) -> (F::Output, Handoff) {
 pub(super) fn hand(give: impl FnOnce(&mut Handoff)) {
     // Without the layer nobody wants it.
     let _ = HANDOFF.try_with(|handoff| give(&mut lock(handoff)));
+}
+
+/// Returns whether the current request needs a handler of rmcp's, as far as is known.
+pub(super) fn needs_handler() -> bool {
+    HANDOFF.try_with(|handoff| !lock(handoff).is_for_courier).unwrap_or(true)
 }
 
 /// Returns whether the HTTP layer is mounted around the current request.

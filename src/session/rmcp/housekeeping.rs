@@ -8,8 +8,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::client::ClientSession;
-use super::news;
 use super::shared::Shared;
+use super::{news, restore};
 use crate::backend::Remembered;
 use crate::failure::{QueueError, QueueErrorKind};
 
@@ -28,6 +28,7 @@ type Sessions = [(RmcpSessionId, Arc<ClientSession>)];
 pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
     tokio::spawn(run(Arc::downgrade(shared), shared.alive(), Arc::clone(&shared.doubt)));
     if shared.is_stored() {
+        tokio::spawn(restore::follow_up(Arc::downgrade(shared), shared.alive()));
         tokio::spawn(news::listen(Arc::downgrade(shared), shared.alive(), shared.queue.listen(shared.process)));
     }
 }

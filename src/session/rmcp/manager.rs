@@ -7,12 +7,13 @@ use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_server::session::{
     EventStore, ServerSseMessage, SessionId as RmcpSessionId, SessionManager, SessionStore,
 };
+use tokio::runtime::Handle;
 
 use super::client::{Answered, ClientSession};
 use super::early_close::MOMENT;
 use super::error::ManagerError;
 use super::event_id::EventId;
-use super::handoff::{hand, is_layered};
+use super::handoff::{hand, is_layered, needs_handler};
 use super::head::head;
 use super::housekeeping;
 use super::principal::{acting, session_of};
@@ -49,7 +50,9 @@ const MOVES: usize = 8;
 /// # Sessions that move
 /// With [`session_store`](Self::session_store) mounted besides, a client may continue at any server of the fleet with its
 /// session id, without initialising again. rmcp restores the session there. The manager guards this restoring against
-/// concurrent requests and against clients that hang up. Requests and answers may go to any server.
+/// concurrent requests and against clients that hang up. Requests and answers may go to any server. Behind the layer of
+/// [`McpServer`](crate::McpServer) a stream is served before rmcp has restored its session, which follows with the session's first
+/// request, or by itself a moment later: 100 ms, and at most 5 s while further sessions come.
 /// Put [`acting_as`](crate::acting_as) around requests to bind sessions to their users.
 ///
 /// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry: 10`.
@@ -103,6 +106,12 @@ impl<M: SessionManager> CourierSessionManager<M> {
         Ok(client)
     }
 
+    /// Returns whether the current request is served only once rmcp serves its session.
+    fn needs_handler(&self) -> bool {
+        // With an event store rmcp replays from its own events what was missed.
+        needs_handler() || self.shared.inner.event_store().is_some()
+    }
+
     fn too_many_sessions(&self) -> ManagerError<M::Error> {
         hand(|handoff| handoff.is_full = true);
         ManagerError::TooManySessions { limit: self.shared.config.session_limit() }
@@ -125,8 +134,23 @@ impl<M: SessionManager> CourierSessionManager<M> {
         } else {
             CourierStream::Whole(WholeStream::new(stream))
         };
+        if self.shared.sessions.has_handler(&client) {
+            // rmcp may serve the session only since it was asked for its stream.
+            restore::attach(&self.shared, &session.as_str().into(), &client).await;
+        } else {
+            self.shared.newcomers.arrived(&session.as_str().into(), &client);
+        }
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
+    }
+
+    /// Makes the slot of a fresh stream.
+    async fn slot(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Result<Slot, ManagerError<M::Error>> {
+        if !self.shared.sessions.has_handler(client) {
+            return Ok(Slot::empty(&self.shared.epoch));
+        }
+        let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
+        Ok(Slot::new(rmcp, &self.shared.epoch))
     }
 }
 
@@ -149,7 +173,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         mut message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
         let client = self.client(id)?;
-        if let Err(error) = client.initialized(&mut message, false) {
+        if let Err(error) = client.initialized(&mut message) {
             self.shared.close(id, &client);
             return Err(ManagerError::InitializeTooLarge(error.to_string()));
         }
@@ -160,16 +184,25 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         Ok(initialized)
     }
 
-    /// Returns whether the session is here, and the acting user's. Where another server began it, it is restored first. All
-    /// requests for the session wait for the outcome of that.
+    /// Returns whether the session is here, and the acting user's. Where another server began it, it is loaded first, and, where the
+    /// request needs a handler, served. All such requests for the session wait for the outcome of that.
     async fn has_session(&self, id: &RmcpSessionId) -> Result<bool, Self::Error> {
         self.start();
         let Ok(session) = session_of(id) else { return Ok(false) };
+        let mut needs_handler = self.needs_handler();
         for _ in 0..MOVES {
-            let outcome = match self.shared.sessions.find(id, &session, self.shared.is_stored()) {
-                Found::Here(client) => {
+            let outcome = match self.shared.sessions.find(id, &session, self.shared.is_stored(), needs_handler) {
+                Found::Here(client, is_served) => {
                     // Before anything is awaited, so that the session does not end for being idle meanwhile.
                     client.touch();
+                    if !is_served {
+                        if client.version().is_some() {
+                            return Ok(true);
+                        }
+                        // An earlier version of this crate has stored it, and only the handler says what it negotiates.
+                        needs_handler = true;
+                        continue;
+                    }
                     if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? {
                         return Ok(true);
                     }
@@ -178,7 +211,14 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                     continue;
                 }
                 Found::Moving(outcome) => outcome,
-                Found::Absent(Some(moving)) => restore::begin(&self.shared, id, session.clone(), head(), moving),
+                Found::Absent(Some(loading)) => {
+                    // The head is for the handler that is made later. Where one is made now, it has the head of that request.
+                    let head = if needs_handler { None } else { head() };
+                    restore::load(&self.shared, id, session.clone(), head, loading)
+                }
+                Found::Unserved(client, serving) => {
+                    restore::serve(&self.shared, &Handle::current(), client, head(), serving)
+                }
                 Found::Another | Found::Absent(None) => return Ok(false),
             };
             match moved(outcome).await {
@@ -226,6 +266,10 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
             Answered::PingOf(process, ping) => return self.confirmed(process, &client, ping).await,
             Answered::Question(request_id, answer) => return self.answer(client, request_id, answer).await,
         }
+        // An answer to something that no handler here has asked.
+        if !self.shared.sessions.has_handler(&client) {
+            return Ok(());
+        }
         message.insert_extension(client.session_id().clone());
         self.shared.inner.accept_message(id, message).await.map_err(ManagerError::Inner)
     }
@@ -235,8 +279,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
-        let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        self.open(client, Slot::new(rmcp, &self.shared.epoch), None).await
+        let slot = self.slot(id, &client).await?;
+        self.open(client, slot, None).await
     }
 
     async fn resume(
@@ -256,7 +300,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                 MOMENT,
             ))));
         }
-        if let Some(ours) = ours {
+        if let Some(ours) = ours.filter(|_| self.shared.sessions.has_handler(&client)) {
             match self.shared.inner.resume(id, ours.to_owned()).await {
                 Ok(rmcp) if of_request => {
                     let rmcp = Slot::new(rmcp, &self.shared.epoch);
@@ -269,9 +313,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
-        let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        let rmcp = Slot::new(rmcp, &self.shared.epoch);
-        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?))
+        let slot = self.slot(id, &client).await?;
+        Ok(ResumedStream::Standalone(self.open(client, slot, Some(named)).await?))
     }
 
     fn event_store(&self) -> Option<Arc<dyn EventStore>> {

@@ -1,103 +1,195 @@
-//! Restoring a session that another server began: the steps around what rmcp does in a [`Restorer`](super::restorer::Restorer).
+//! Restoring a session that another server began, in two steps.
 //!
-//! Each session has one restore at a time, in a task of its own. The first request begins it, all others wait for its outcome,
+//! *Loading* brings the session here: its client is known then, and its streams are served. *Serving* has rmcp make the session's
+//! handler, in a [`Restorer`](super::restorer::Restorer), which costs several times as much and which only requests need. A session
+//! whose client has opened a stream is served by and by: see [`newcomers`](super::newcomers).
+//!
+//! Each session has one step at a time, in a task of its own. The first request begins it, all others wait for its outcome,
 //! and none of them can disturb it by hanging up.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::request::Parts;
+use rmcp::transport::streamable_http_server::session::store::SessionState;
 use rmcp::transport::streamable_http_server::session::{SessionId as RmcpSessionId, SessionManager};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::client::ClientSession;
+use super::newcomers::Next;
 use super::restorer::Restoring;
-use super::sessions::{Move, Moved, Outcome};
+use super::sessions::{Found, Move, Moved, Outcome, moved};
 use super::shared::{STEP, Shared};
 use crate::backend::Remembered;
 use crate::session_id::SessionId;
 
-/// Begins to restore a session. `head` is of the request that asks for it.
-pub(super) fn begin<M: SessionManager>(
+/// Time that the next session waits at most for a handler that is being made: it is the user's, and may hang.
+const HANDLER: Duration = Duration::from_millis(100);
+
+/// Begins to load a session. `head` is of the request that asks for it.
+pub(super) fn load<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     id: &RmcpSessionId,
     session: SessionId,
     head: Option<Parts>,
-    restoring: Move,
+    loading: Move,
 ) -> Outcome {
-    let outcome = restoring.outcome();
+    let outcome = loading.outcome();
     let (shared, id) = (Arc::clone(shared), Arc::clone(id));
     tokio::spawn(async move {
-        if let Some(client) = restore(&shared, &id, session, head, restoring).await {
-            check_end(&shared, &id, &client).await;
+        let client = match loaded(&shared, &session).await {
+            Ok(client) => client,
+            Err(moved) => return loading.end(moved),
+        };
+        let Some(place) = shared.make_room() else { return loading.end(Moved::NoPlace) };
+        client.set_head(head);
+        loading.arrive(&id, Arc::clone(&client), place);
+        // What happened before the arrival found no session here to close.
+        if shared.has_ended(&session) {
+            shared.close(&id, &client);
+        } else {
+            shared.newcomers.arrived(&id, &client);
         }
     });
     outcome
 }
 
-/// Restores a session. Returns its client where that has succeeded.
-async fn restore<M: SessionManager>(
-    shared: &Arc<Shared<M>>,
-    id: &RmcpSessionId,
-    session: SessionId,
-    head: Option<Parts>,
-    moving: Move,
-) -> Option<Arc<ClientSession>> {
-    let stored = match shared.queue.recall(&session).await {
-        Ok(Some(stored)) => serde_json::from_str(&stored).map_err(|error| error.to_string()),
-        Ok(None) => {
-            moving.end(Moved::Absent);
-            return None;
+/// Reads the state of a session.
+async fn loaded<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) -> Result<Arc<ClientSession>, Moved> {
+    let client = match shared.queue.recall(session).await {
+        Ok(Some(stored)) => {
+            let client = shared.client(session.clone());
+            client.loaded(stored).map(|()| client).map_err(|error| error.to_string())
         }
+        Ok(None) => return Err(Moved::Absent),
         Err(error) => Err(error.to_string()),
     };
-    let (state, restorer) = match (stored, &shared.settings.restorer) {
-        (Ok(state), Some(restorer)) => (state, restorer),
-        (Err(error), _) => {
-            tracing::warn!(?session, %error, "loading a session failed; its requests are refused");
-            moving.end(Moved::Failed);
-            return None;
-        }
-        (_, None) => return None,
-    };
-    let Some(place) = shared.make_room() else {
-        moving.end(Moved::NoPlace);
-        return None;
-    };
-    let client = shared.client(session.clone());
-    let on_end = {
-        let (shared, id, client) = (Arc::downgrade(shared), Arc::clone(id), Arc::clone(&client));
-        move || drop(shared.upgrade().and_then(|shared| shared.close(&id, &client)))
-    };
-    let restoring = Arc::new(Restoring::new(&shared.inner, Arc::clone(&client), head, on_end));
-    // The handler is the user's: it may panic, or never return.
-    let run = AssertUnwindSafe(restorer.run(&restoring, state)).catch_unwind();
-    let answer = tokio::time::timeout(STEP, run).await;
-    let has_ended = shared.has_ended(&session);
-    if !restoring.is_served() || has_ended {
-        if !has_ended {
-            // Late, panicked, or refused: rmcp logs why.
-            tracing::warn!(?session, ?answer, "restoring a session failed; its requests are refused");
-        }
-        if restoring.has_worker() {
-            shared.close_inner(id, &session).await;
-        }
-        moving.end(if has_ended { Moved::Absent } else { Moved::Failed });
-        return None;
-    }
-    moving.arrive(id, Arc::clone(&client), place);
-    // Again: what happened before the arrival found no session here to close.
-    if restoring.has_ended() || shared.has_ended(&session) {
-        shared.close(id, &client);
-    }
-    Some(client)
+    client.map_err(|error| {
+        tracing::warn!(?session, %error, "loading a session failed; its requests are refused");
+        Moved::Failed
+    })
 }
 
-/// Closes a session that has ended since its state was read, where the news of that were lost.
-async fn check_end<M: SessionManager>(shared: &Arc<Shared<M>>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
-    match shared.queue.look_up(std::slice::from_ref(client.session_id())).await.as_deref() {
-        Ok([Remembered::Ended]) => shared.ended_elsewhere(id, client),
-        Ok(_) => {}
+/// Begins to have rmcp serve a session that is here, with a handler, on a runtime. `head` is of the request that asks for it.
+pub(super) fn serve<M: SessionManager>(
+    shared: &Arc<Shared<M>>,
+    runtime: &Handle,
+    client: Arc<ClientSession>,
+    head: Option<Parts>,
+    serving: Move,
+) -> Outcome {
+    let outcome = serving.outcome();
+    let shared = Arc::clone(shared);
+    runtime.spawn(async move {
+        let id = client.session_id().as_str().into();
+        match served(&shared, &id, &client, head).await {
+            None => serving.end(Moved::Failed),
+            Some(restoring) => {
+                serving.served(&client);
+                // Before the session had its handler, the end of the handler did not end the session.
+                if restoring.has_ended() {
+                    shared.close(&id, &client);
+                }
+                attach(&shared, &id, &client).await;
+            }
+        }
+    });
+    outcome
+}
+
+/// Has rmcp serve a session. Returns `None` where that fails.
+async fn served<M: SessionManager>(
+    shared: &Arc<Shared<M>>,
+    id: &RmcpSessionId,
+    client: &Arc<ClientSession>,
+    head: Option<Parts>,
+) -> Option<Arc<Restoring<M>>> {
+    let restorer = shared.settings.restorer.as_ref()?;
+    let state: Result<SessionState, _> = serde_json::from_str(&client.state()?);
+    let on_end = {
+        let (shared, id, client) = (Arc::downgrade(shared), Arc::clone(id), Arc::clone(client));
+        move || {
+            if let Some(shared) = shared.upgrade().filter(|shared| shared.sessions.has_handler(&client)) {
+                shared.close(&id, &client);
+            }
+        }
+    };
+    let restoring = Arc::new(Restoring::new(&shared.inner, Arc::clone(client), head, on_end));
+    let answer = match state {
+        Ok(state) => {
+            // The handler is the user's: it may panic, or never return.
+            let run = AssertUnwindSafe(restorer.run(&restoring, state)).catch_unwind();
+            format!("{:?}", tokio::time::timeout(STEP, run).await)
+        }
+        Err(error) => error.to_string(),
+    };
+    if restoring.is_served() {
+        return Some(restoring);
+    }
+    // Late, panicked, or refused: rmcp logs why.
+    let session = client.session_id();
+    tracing::warn!(?session, %answer, "restoring a session failed; its requests are refused");
+    if restoring.has_worker() {
+        shared.close_inner(id, session).await;
+    }
+    None
+}
+
+/// Leads rmcp's own events down the newest stream, if it was opened before rmcp served the session.
+pub(super) async fn attach<M: SessionManager>(
+    shared: &Arc<Shared<M>>,
+    id: &RmcpSessionId,
+    client: &Arc<ClientSession>,
+) {
+    let Some(slot) = client.slot_to_fill() else { return };
+    match shared.inner.create_standalone_stream(id).await {
+        Ok(rmcp) => slot.fill(rmcp),
+        Err(error) => {
+            tracing::warn!(session = ?client.session_id(), %error,
+                "rmcp has no stream for a session; what the session's handler sends by itself waits for the client's next stream");
+        }
+    }
+}
+
+/// Does what of restored sessions can wait until their streams are open, for as long as the manager lives.
+pub(super) async fn follow_up<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>) {
+    let Some(newcomers) = shared.upgrade().map(|shared| Arc::clone(&shared.newcomers)) else { return };
+    loop {
+        let next = tokio::select! {
+            next = newcomers.next() => next,
+            _ = alive.changed() => return,
+        };
+        let Some(shared) = shared.upgrade() else { return };
+        check_ends(&shared, &next).await;
+        for newcomer in next {
+            serve_stream(&shared, newcomer).await;
+        }
+    }
+}
+
+/// Closes the sessions that have ended since their state was read, where the news of that were lost.
+async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, newcomers: &[Next]) {
+    let sessions: Vec<_> = newcomers.iter().map(|newcomer| newcomer.client.session_id().clone()).collect();
+    match shared.queue.look_up(&sessions).await {
+        Ok(known) => {
+            let ended = newcomers.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
+            ended.for_each(|(newcomer, _)| shared.ended_elsewhere(&newcomer.id, &newcomer.client));
+        }
         Err(_) => shared.doubt.notify_one(),
+    }
+}
+
+/// Has rmcp serve a session whose client has an open stream.
+async fn serve_stream<M: SessionManager>(shared: &Arc<Shared<M>>, Next { id, client, runtime }: Next) {
+    if !client.has_stream() {
+        return;
+    }
+    if let Found::Unserved(client, serving) = shared.sessions.find(&id, client.session_id(), false, true) {
+        let head = client.take_head();
+        let outcome = serve(shared, &runtime, client, head, serving);
+        let _ = tokio::time::timeout(HANDLER, moved(outcome)).await;
     }
 }

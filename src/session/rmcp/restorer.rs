@@ -165,7 +165,7 @@ impl<M: SessionManager> SessionManager for Restoring<M> {
         id: &RmcpSessionId,
         mut message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, Self::Error> {
-        let introduced = self.client.initialized(&mut message, true);
+        let introduced = self.client.initialized(&mut message);
         introduced.map_err(|error| ManagerError::InitializeTooLarge(error.to_string()))?;
         self.extend(&mut message, lock(&self.head).clone());
         let initialized = self.inner()?.initialize_session(id, message).await.map_err(ManagerError::Inner)?;

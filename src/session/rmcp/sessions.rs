@@ -1,16 +1,19 @@
 //! [`Sessions`]: the sessions that this process holds, and those that are restored or closed here at the moment.
 //!
-//! A session is in at most one of three states here, and leaves none of them half way:
+//! A session leaves none of its states half way:
 //!
 //! ```text
-//!            create_session                       close
-//!   absent ──────────────────────────► here ─────────────────► moving ──► absent
-//!     │                                 ▲                     (closed)
-//!     └──► moving (restored) ───────────┘
+//!            create_session                                        close
+//!   absent ───────────────────────────────► here, with a handler ─────────► moving ──► absent
+//!     │                                      ▲                             (closed)      ▲
+//!     └─► moving ──► here, without a handler │ moving (served)                           │ close
+//!        (loaded)     │  └───────────────────┘                                           │
+//!                     └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While a session moves, its requests wait for the outcome. A session that is restored is here only once rmcp serves it and
-//! its client has been introduced, so nothing can be asked of half a session.
+//! While a session moves, the requests that need the outcome wait for it. A session that was loaded is here once its client has
+//! been introduced: streams are served then. All else waits until rmcp serves the session with a handler, so nothing can be asked of
+//! half a session. A close waits until a handler that is being made is whole.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,8 +40,10 @@ struct State {
 
 struct Entry {
     client: Arc<ClientSession>,
-    /// Whether the session was restored here. rmcp's handler serves the others, and closes them by their id.
+    /// Whether the session was restored here. rmcp's main service serves the others, and closes them by their id.
     is_restored: bool,
+    /// Whether rmcp serves the session.
+    has_handler: bool,
     /// Released with the entry.
     _place: Place,
 }
@@ -48,8 +53,10 @@ pub(super) type Place = OwnedSemaphorePermit;
 
 /// State of a session, as a request finds it.
 pub(super) enum Found {
-    /// The session is here, and the acting user's.
-    Here(Arc<ClientSession>),
+    /// The session is here, and the acting user's. The flag says whether rmcp serves it.
+    Here(Arc<ClientSession>, bool),
+    /// The session is here, and rmcp does not serve it, as the caller needs. The caller begins with that.
+    Unserved(Arc<ClientSession>, Move),
     /// The session is restored or closed at the moment.
     Moving(Outcome),
     /// The session of this id is another user's.
@@ -64,7 +71,7 @@ pub(super) type Outcome = watch::Receiver<Option<Moved>>;
 /// End of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// The session is restored, or closed.
+    /// The session is loaded, served, or closed.
     Through,
     /// There is no such session to be restored.
     Absent,
@@ -85,6 +92,8 @@ pub(super) struct Move {
     sessions: Arc<Sessions>,
     session: SessionId,
     outcome: watch::Sender<Option<Moved>>,
+    /// Move that was under way when this one began, and ends first.
+    before: Option<Outcome>,
     has_ended: bool,
 }
 
@@ -123,15 +132,32 @@ impl Sessions {
         state.here.get(id).filter(|entry| !entry.is_restored).map(|entry| Arc::clone(&entry.client))
     }
 
-    /// Finds the session of an id. Where the session is not here, and sessions are restored, the caller begins with that.
-    pub(super) fn find(self: &Arc<Self>, id: &str, session: &SessionId, are_restored: bool) -> Found {
+    /// Returns whether rmcp serves a session that is here.
+    pub(super) fn has_handler(&self, client: &Arc<ClientSession>) -> bool {
+        let entry = |entry: &Entry| entry.has_handler && Arc::ptr_eq(&entry.client, client);
+        self.state().here.get(client.session_id().as_str()).is_some_and(entry)
+    }
+
+    /// Finds the session of an id. Where the session is not here, and sessions are restored, the caller begins with that; and where
+    /// rmcp does not serve the session, and the caller needs that.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        id: &str,
+        session: &SessionId,
+        are_restored: bool,
+        needs_handler: bool,
+    ) -> Found {
         let mut state = self.state();
-        let of_id = state.here.get(id).map(|entry| &entry.client);
-        if let Some(client) = of_id.filter(|client| client.session_id() == session) {
-            return Found::Here(Arc::clone(client));
+        let of_id = state.here.get(id);
+        let here = of_id.filter(|entry| entry.client.session_id() == session);
+        if let Some(entry) = here.filter(|entry| entry.has_handler || !needs_handler) {
+            return Found::Here(Arc::clone(&entry.client), entry.has_handler);
         }
         if let Some(outcome) = state.moving.get(session) {
             return Found::Moving(outcome.clone());
+        }
+        if let Some(client) = here.map(|entry| Arc::clone(&entry.client)) {
+            return Found::Unserved(client, self.begin(&mut state, session));
         }
         if of_id.is_some() {
             return Found::Another;
@@ -141,7 +167,7 @@ impl Sessions {
 
     /// Adds a session that was created here.
     pub(super) fn add(&self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
-        let entry = Entry { client, is_restored: false, _place: place };
+        let entry = Entry { client, is_restored: false, has_handler: true, _place: place };
         self.state().here.insert(Arc::clone(id), entry);
     }
 
@@ -155,8 +181,8 @@ impl Sessions {
 
     fn begin(self: &Arc<Self>, state: &mut State, session: &SessionId) -> Move {
         let (sender, outcome) = watch::channel(None);
-        state.moving.insert(session.clone(), outcome);
-        Move { sessions: Arc::clone(self), session: session.clone(), outcome: sender, has_ended: false }
+        let before = state.moving.insert(session.clone(), outcome);
+        Move { sessions: Arc::clone(self), session: session.clone(), outcome: sender, before, has_ended: false }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,10 +196,28 @@ impl Move {
         self.outcome.subscribe()
     }
 
-    /// Ends the move: the session was restored, and is here. From now on its requests are served.
+    /// Waits until the move before this one has ended: a session may be closed while rmcp begins to serve it.
+    pub(super) async fn predecessor(&mut self) {
+        if let Some(before) = self.before.take() {
+            moved(before).await;
+        }
+    }
+
+    /// Ends the move: the session was loaded, and is here, without a handler. From now on its streams are served.
     pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
-        let entry = Entry { client, is_restored: true, _place: place };
+        let entry = Entry { client, is_restored: true, has_handler: false, _place: place };
         self.end_with(Moved::Through, |state| drop(state.here.insert(Arc::clone(id), entry)));
+    }
+
+    /// Ends the move: rmcp serves the session. From now on all its requests are served. A session that was closed meanwhile stays
+    /// closed.
+    pub(super) fn served(self, client: &Arc<ClientSession>) {
+        self.end_with(Moved::Through, |state| {
+            let entry = state.here.get_mut(client.session_id().as_str());
+            if let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.client, client)) {
+                entry.has_handler = true;
+            }
+        });
     }
 
     /// Ends the move.
@@ -184,18 +228,27 @@ impl Move {
     /// In one step: after the lock the session may be here, and leave again.
     fn end_with(mut self, moved: Moved, change: impl FnOnce(&mut State)) {
         let mut state = self.sessions.state();
-        state.moving.remove(&self.session);
+        self.leave_out(&mut state);
         change(&mut state);
         drop(state);
         self.has_ended = true;
         self.outcome.send_replace(Some(moved));
+    }
+
+    /// Removes the move, unless a later one has taken its place.
+    fn leave_out(&self, state: &mut State) {
+        let outcome = self.outcome();
+        if state.moving.get(&self.session).is_some_and(|current| current.same_channel(&outcome)) {
+            state.moving.remove(&self.session);
+        }
     }
 }
 
 impl Drop for Move {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.sessions.state().moving.remove(&self.session);
+            let sessions = Arc::clone(&self.sessions);
+            self.leave_out(&mut sessions.state());
         }
     }
 }
@@ -218,21 +271,21 @@ mod tests {
     }
 
     fn restoring(sessions: &Arc<Sessions>) -> Move {
-        match sessions.find("s", &session(), true) {
+        match sessions.find("s", &session(), true, true) {
             Found::Absent(Some(moving)) => moving,
             _ => panic!("it is not absent"),
         }
     }
 
     fn waiting(sessions: &Arc<Sessions>) -> Outcome {
-        match sessions.find("s", &session(), true) {
+        match sessions.find("s", &session(), true, true) {
             Found::Moving(outcome) => outcome,
             _ => panic!("it does not move"),
         }
     }
 
     fn is_here(sessions: &Arc<Sessions>, client: &Arc<ClientSession>) -> bool {
-        matches!(sessions.find("s", &session(), true), Found::Here(found) if Arc::ptr_eq(&found, client))
+        matches!(sessions.find("s", &session(), true, false), Found::Here(found, _) if Arc::ptr_eq(&found, client))
     }
 
     #[test]
@@ -249,6 +302,7 @@ mod tests {
         let leaving = sessions.leave("s", &client).unwrap();
         assert!(sessions.place().is_some(), "its place is free at once");
         let third = waiting(&sessions);
+        assert!(matches!(sessions.find("s", &session(), true, false), Found::Moving(_)));
         assert_eq!(moved(third.clone()).now_or_never(), None);
         leaving.end(Moved::Through);
         assert_eq!(moved(third).now_or_never(), Some(Moved::Through));
@@ -265,6 +319,45 @@ mod tests {
         assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
         assert_eq!(moved(waiting(&sessions)).now_or_never(), None, "it waits for the close now");
         leaving.end(Moved::Through);
+    }
+
+    fn unserved(sessions: &Arc<Sessions>) -> Move {
+        match sessions.find("s", &session(), true, true) {
+            Found::Unserved(_, serving) => serving,
+            _ => panic!("it is not here, or served"),
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_loaded_serves_streams_and_one_request_has_it_served() {
+        let (sessions, client) = (Sessions::new(1), client());
+        restoring(&sessions).arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        assert!(is_here(&sessions, &client) && !sessions.has_handler(&client));
+        unserved(&sessions).end(Moved::Failed);
+        let serving = unserved(&sessions);
+        let waited = waiting(&sessions);
+        assert!(is_here(&sessions, &client), "streams do not wait");
+        serving.served(&client);
+        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
+        assert!(sessions.has_handler(&client));
+        assert!(matches!(sessions.find("s", &session(), true, true), Found::Here(_, true)));
+    }
+
+    #[test]
+    fn a_session_that_is_closed_while_it_is_served_stays_closed_and_its_close_comes_last() {
+        let (sessions, client) = (Sessions::new(1), client());
+        restoring(&sessions).arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        let serving = unserved(&sessions);
+        let mut leaving = sessions.leave("s", &client).unwrap();
+        let waited = waiting(&sessions);
+        assert_eq!(leaving.predecessor().now_or_never(), None);
+        serving.served(&client);
+        assert!(!sessions.has_handler(&client));
+        assert_eq!(moved(waited.clone()).now_or_never(), None, "it waits for the close");
+        assert_eq!(moved(waiting(&sessions)).now_or_never(), None);
+        leaving.end(Moved::Through);
+        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
+        restoring(&sessions).end(Moved::Absent);
     }
 
     #[test]
@@ -295,9 +388,9 @@ mod tests {
         let (sessions, client) = (Sessions::new(1), client());
         let of_another = session().bound_to(Principal::new("mallory").unwrap());
         let moving = restoring(&sessions);
-        assert!(matches!(sessions.find("s", &of_another, true), Found::Absent(Some(_))));
+        assert!(matches!(sessions.find("s", &of_another, true, true), Found::Absent(Some(_))));
         moving.arrive(&"s".into(), client, sessions.place().unwrap());
-        assert!(matches!(sessions.find("s", &of_another, true), Found::Another));
-        assert!(matches!(sessions.find("t", &session(), false), Found::Absent(None)));
+        assert!(matches!(sessions.find("s", &of_another, true, true), Found::Another));
+        assert!(matches!(sessions.find("t", &session(), false, true), Found::Absent(None)));
     }
 }

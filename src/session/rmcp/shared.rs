@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::client::ClientSession;
 use super::event_id::Epoch;
 use super::neighbours::Neighbours;
+use super::newcomers::Newcomers;
 use super::pending_ends::{PendingEnd, PendingEnds};
 use super::sessions::{Moved, Place, Sessions};
 use super::settings::{DELAY_ALONE, DELAY_IN_FLEET, Settings};
@@ -40,6 +41,7 @@ pub(super) struct Shared<M> {
     pub(super) sessions: Arc<Sessions>,
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
+    pub(super) newcomers: Arc<Newcomers>,
     neighbours: Neighbours,
     /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
@@ -75,6 +77,7 @@ impl<M: SessionManager> Shared<M> {
             sessions,
             subscribers,
             epoch,
+            newcomers: Arc::default(),
             ended: Mutex::new(Recent::new(ENDED)),
             closed: Mutex::new(Recent::new(ENDED)),
             pending_ends: Mutex::default(),
@@ -89,11 +92,12 @@ impl<M: SessionManager> Shared<M> {
     pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Option<JoinHandle<()>> {
         // First, so that at each moment the session is here or was.
         lock(&self.closed).insert(client.session_id().clone());
-        let leaving = self.sessions.leave(id, client)?;
+        let mut leaving = self.sessions.leave(id, client)?;
         client.end(self.is_stored());
         let (shared, id, session) = (Arc::clone(self), Arc::clone(id), client.session_id().clone());
         // A task of its own: a worker that is stuck must not hold up what concerns others.
         Some(tokio::spawn(async move {
+            leaving.predecessor().await;
             shared.close_inner(&id, &session).await;
             leaving.end(Moved::Through);
         }))

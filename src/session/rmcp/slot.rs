@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::Stream;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
@@ -12,11 +12,21 @@ use crate::lock::lock;
 
 type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
 
-/// Stream of rmcp that others can drop while its reader keeps this.
+/// Stream of rmcp that others can drop, or bring only later, while its reader keeps this.
 #[derive(Clone)]
 pub(super) struct Slot {
-    open: Arc<Mutex<Option<Open>>>,
+    state: Arc<Mutex<State>>,
     epoch: Epoch,
+}
+
+enum State {
+    /// The stream comes later. Has the reader, and says whether somebody brings the stream already.
+    Empty {
+        reader: Option<Waker>,
+        is_claimed: bool,
+    },
+    Open(Open),
+    Cleared,
 }
 
 struct Open {
@@ -37,20 +47,55 @@ impl Slot {
         epoch: &Epoch,
     ) -> Self {
         let open = Open { stream: Box::pin(stream), named: named.map(str::to_owned) };
-        Self { open: Arc::new(Mutex::new(Some(open))), epoch: epoch.clone() }
+        Self::of(State::Open(open), epoch)
+    }
+
+    /// Makes a slot whose stream comes later. Until then nothing comes.
+    pub(super) fn empty(epoch: &Epoch) -> Self {
+        Self::of(State::Empty { reader: None, is_claimed: false }, epoch)
+    }
+
+    fn of(state: State, epoch: &Epoch) -> Self {
+        Self { state: Arc::new(Mutex::new(state)), epoch: epoch.clone() }
+    }
+
+    /// Returns whether the caller is to [fill](Self::fill) the slot: the first that asks of an empty one.
+    pub(super) fn claim(&self) -> bool {
+        match &mut *lock(&self.state) {
+            State::Empty { is_claimed, .. } => !std::mem::replace(is_claimed, true),
+            State::Open(_) | State::Cleared => false,
+        }
+    }
+
+    /// Brings the stream, unless the slot was cleared meanwhile.
+    pub(super) fn fill(&self, stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static) {
+        let mut state = lock(&self.state);
+        if let State::Empty { reader, .. } = &mut *state {
+            let reader = reader.take();
+            *state = State::Open(Open { stream: Box::pin(stream), named: None });
+            drop(state);
+            reader.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Drops the stream.
     pub(super) fn clear(&self) {
-        let open = lock(&self.open).take();
+        let state = std::mem::replace(&mut *lock(&self.state), State::Cleared);
         // Outside the lock: rmcp decides what the drop of its stream does.
-        drop(open);
+        drop(state);
     }
 
     /// Polls for the next event, and marks its id with the epoch of this process.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<ServerSseMessage>> {
-        let mut slot = lock(&self.open);
-        let Some(open) = slot.as_mut() else { return Poll::Ready(None) };
+        let mut state = lock(&self.state);
+        let open = match &mut *state {
+            State::Open(open) => open,
+            State::Empty { reader, .. } => {
+                reader.get_or_insert_with(|| context.waker().clone()).clone_from(context.waker());
+                return Poll::Pending;
+            }
+            State::Cleared => return Poll::Ready(None),
+        };
         loop {
             let Some(mut event) = ready!(open.stream.as_mut().poll_next(context)) else { return Poll::Ready(None) };
             // Only the first event can be that one.

@@ -1,14 +1,17 @@
 //! The introduction of a client: what it says of itself in `initialize`, and how much of that is kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientRequest, InitializeRequestParams, PingRequest, RequestId, ServerJsonRpcMessage,
-    ServerRequest, ServerResult,
+    ClientJsonRpcMessage, ClientRequest, ElicitationCapability, InitializeRequestParams, PingRequest, RequestId,
+    ServerJsonRpcMessage, ServerRequest, ServerResult,
 };
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use rmcp::transport::streamable_http_server::session::store::SessionState;
+use serde::Deserialize;
 
 use super::ClientSession;
 use super::pings::{self, nonce};
@@ -21,13 +24,35 @@ pub(crate) const FIRST_WITH_PRIMING: &str = "2025-11-25";
 /// Introduction of a client, as far as it is kept.
 #[derive(Debug, Default)]
 pub(super) struct Introduction {
-    /// State from which another server restores the session; `None` before the client has introduced itself.
+    /// State from which another server restores the session; `None` before the client has introduced itself. Without the
+    /// version that was negotiated, which is stored beside the state.
     state: Option<String>,
     /// The fleet remembers that state, as far as this process knows.
     is_remembered: bool,
     /// Protocol version that was negotiated.
     version: Option<String>,
     modes: Modes,
+    /// Head of the request for which the session was loaded, until rmcp serves the session.
+    head: Option<Box<Parts>>,
+}
+
+/// Stored state of a session, as far as its streams need it.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    initialize_params: Introduced,
+    /// Missing in what earlier versions stored.
+    #[serde(borrow)]
+    negotiated: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Introduced {
+    capabilities: Declared,
+}
+
+#[derive(Deserialize)]
+struct Declared {
+    elicitation: Option<ElicitationCapability>,
 }
 
 /// Modes of elicitation that a client has declared.
@@ -51,7 +76,6 @@ impl ClientSession {
     pub(in crate::session::rmcp) fn initialized(
         &self,
         message: &mut ClientJsonRpcMessage,
-        is_restored: bool,
     ) -> Result<(), IntroductionTooLarge> {
         let ClientJsonRpcMessage::Request(request) = message else { return Ok(()) };
         let ClientRequest::InitializeRequest(initialize) = &mut request.request else { return Ok(()) };
@@ -61,19 +85,44 @@ impl ClientSession {
                 "a client says too much of itself; its icons, descriptions and experimental capabilities are dropped");
         }
         let mut introduction = lock(&self.introduction);
-        (introduction.state, introduction.is_remembered) = (Some(kept), is_restored);
-        if let Some(elicitation) = &initialize.params.capabilities.elicitation {
-            let url = elicitation.url.is_some();
-            // MCP: a client that names no mode means forms.
-            introduction.modes = Modes { form: elicitation.form.is_some() || !url, url };
-        }
+        introduction.state = Some(kept);
+        introduction.modes = Modes::of(initialize.params.capabilities.elicitation.as_ref());
         Ok(())
     }
 
-    /// Returns the state that the fleet does not remember yet.
+    /// Notes what another server stored of the client.
+    pub(in crate::session::rmcp) fn loaded(&self, stored: String) -> Result<(), serde_json::Error> {
+        let Stored { initialize_params, negotiated } = serde_json::from_str(&stored)?;
+        let mut introduction = lock(&self.introduction);
+        introduction.modes = Modes::of(initialize_params.capabilities.elicitation.as_ref());
+        introduction.version = negotiated.map(Cow::into_owned);
+        (introduction.state, introduction.is_remembered) = (Some(stored), true);
+        Ok(())
+    }
+
+    /// Returns what is kept of the introduction.
+    pub(in crate::session::rmcp) fn state(&self) -> Option<String> {
+        lock(&self.introduction).state.clone()
+    }
+
+    /// Returns the state that the fleet does not remember yet, with the version that was negotiated.
     pub(in crate::session::rmcp) fn state_to_remember(&self) -> Option<String> {
         let introduction = lock(&self.introduction);
-        if introduction.is_remembered { None } else { introduction.state.clone() }
+        let state = introduction.state.as_ref().filter(|_| !introduction.is_remembered)?;
+        let Some(version) = &introduction.version else { return Some(state.clone()) };
+        let mut state: serde_json::Map<_, _> = serde_json::from_str(state).ok()?;
+        state.insert("negotiated".to_owned(), version.as_str().into());
+        serde_json::to_string(&state).ok()
+    }
+
+    /// Keeps the head of a request for the handler that rmcp makes later.
+    pub(in crate::session::rmcp) fn set_head(&self, head: Option<Parts>) {
+        lock(&self.introduction).head = head.map(Box::new);
+    }
+
+    /// Takes the head that was kept.
+    pub(in crate::session::rmcp) fn take_head(&self) -> Option<Parts> {
+        lock(&self.introduction).head.take().map(|head| *head)
     }
 
     /// Returns whether the client has said who it is.
@@ -125,6 +174,15 @@ impl ClientSession {
     /// Returns the modes of elicitation that the client has declared.
     pub(super) fn modes(&self) -> Modes {
         lock(&self.introduction).modes
+    }
+}
+
+impl Modes {
+    fn of(capability: Option<&ElicitationCapability>) -> Self {
+        let Some(capability) = capability else { return Self::default() };
+        let url = capability.url.is_some();
+        // MCP: a client that names no mode means forms.
+        Self { form: capability.form.is_some() || !url, url }
     }
 }
 

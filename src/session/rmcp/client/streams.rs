@@ -23,7 +23,7 @@ pub(super) struct OpenStream {
     /// The HTTP layer writes the messages, as the text that they are.
     pub(super) is_layered: bool,
     /// rmcp's own stream, to be dropped when ours is cut, even while nobody polls it.
-    slot: Slot,
+    pub(super) slot: Slot,
 }
 
 impl Streams {

@@ -220,7 +220,7 @@ fn may_be_asked(session: &ClientSession) {
     let initialize = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
         "clientInfo": {"name": "c", "version": "1"}}});
-    session.initialized(&mut serde_json::from_value(initialize).unwrap(), false).unwrap();
+    session.initialized(&mut serde_json::from_value(initialize).unwrap()).unwrap();
 }
 
 fn question() -> Question {

@@ -1,0 +1,117 @@
+//! [`Newcomers`]: sessions of other servers that have come here, and what of them can wait until their streams are open.
+//!
+//! Thousands may come at once, after another server has died, and all of them want their next message first. So what follows
+//! is done once no further session has come for a moment:
+//! - Redis is asked, for many at once, which of them have ended meanwhile. The news of an end may have been lost.
+//! - rmcp is made to serve the sessions whose clients have opened a stream. Their handlers may want to send something by themselves.
+//!   A request of a session does not wait for that: it has the session served at once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use rmcp::transport::streamable_http_server::session::SessionId as RmcpSessionId;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::client::ClientSession;
+use crate::lock::lock;
+
+/// Time without a further session after which the work begins.
+const CALM: Duration = Duration::from_millis(100);
+
+/// Longest time that the work waits for such a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Number of sessions whose ends are looked up at once.
+const BATCH: usize = 256;
+
+/// Sessions that have come from other servers.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    sessions: VecDeque<Newcomer>,
+    /// Moment at which the last of them came.
+    last: Option<Instant>,
+}
+
+struct Newcomer {
+    id: RmcpSessionId,
+    client: Weak<ClientSession>,
+    /// Runtime on which rmcp is to serve the session: that of the thread that the client came to.
+    runtime: Handle,
+    since: Instant,
+}
+
+/// Session whose turn has come.
+pub(super) struct Next {
+    pub(super) id: RmcpSessionId,
+    pub(super) client: Arc<ClientSession>,
+    pub(super) runtime: Handle,
+}
+
+impl Newcomer {
+    fn next(self) -> Option<Next> {
+        let Self { id, client, runtime, .. } = self;
+        let client = client.upgrade()?;
+        // First, so that a stream that is opened from now on is noted again.
+        client.is_newcomer.store(false, Ordering::SeqCst);
+        Some(Next { id, client, runtime })
+    }
+}
+
+impl Newcomers {
+    /// Notes that a session has been loaded, or a stream of a session that rmcp does not serve has been opened.
+    pub(super) fn arrived(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+        if client.is_newcomer.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (runtime, since) = (Handle::current(), Instant::now());
+        let newcomer = Newcomer { id: Arc::clone(id), client: Arc::downgrade(client), runtime, since };
+        let mut waiting = lock(&self.waiting);
+        waiting.last = Some(since);
+        waiting.sessions.push_back(newcomer);
+        if waiting.sessions.len() == 1 {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits for a moment of calm, and takes those who have waited longest and are still here.
+    ///
+    /// # Cancellation
+    /// Safe: none is lost.
+    pub(super) async fn next(&self) -> Vec<Next> {
+        loop {
+            let pause = {
+                let mut waiting = lock(&self.waiting);
+                match (waiting.sessions.front(), waiting.last) {
+                    (Some(first), Some(last)) => {
+                        let due = (last + CALM).min(first.since + PATIENCE);
+                        let pause = due.saturating_duration_since(Instant::now());
+                        if pause.is_zero() {
+                            let count = waiting.sessions.len().min(BATCH);
+                            return waiting.sessions.drain(..count).filter_map(Newcomer::next).collect();
+                        }
+                        Some(pause)
+                    }
+                    _ => {
+                        // The memory of thousands is not kept.
+                        waiting.sessions = VecDeque::new();
+                        None
+                    }
+                }
+            };
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+}
