@@ -35,6 +35,9 @@ impl World {
         let every = self.settings.fault_every;
         let next = self.scheduler.now() + about(&mut self.rng, every);
         self.scheduler.at(next, Event::Fault);
+        if self.settings.evicts && self.rng.bool() {
+            return self.evict();
+        }
         let server = self.any_server();
         let lease = self.settings.config.lease();
         match self.rng.usize(..100) {

@@ -349,14 +349,7 @@ impl World {
         }
         let older = self.redis.snapshots.len();
         match self.rng.usize(..4) {
-            3 => {
-                // As an eviction does: the owners' leases stand.
-                trace!(self, None, "fault: the queue forgets its messages");
-                let (clock, config) = (self.redis.clock(self.scheduler.now()), self.settings.config.clone());
-                for name in &self.names {
-                    self.redis.store.at(&config, clock).delete_queue(name);
-                }
-            }
+            3 => return self.evict(),
             0 => {
                 trace!(self, None, "fault: the queue forgets everything");
                 self.flush();
@@ -380,6 +373,17 @@ impl World {
             }
         }
         for session in 0..self.names.len() {
+            self.see(session, Cause::Forgot);
+        }
+    }
+
+    /// Forgets the messages, as an eviction does: the owners' leases stand.
+    pub(crate) fn evict(&mut self) {
+        trace!(self, None, "fault: the queue forgets its messages");
+        let (clock, config) = (self.redis.clock(self.scheduler.now()), self.settings.config.clone());
+        for session in 0..self.names.len() {
+            self.run_out(session);
+            self.redis.store.at(&config, clock).delete_queue(&self.names[session]);
             self.see(session, Cause::Forgot);
         }
     }

@@ -87,6 +87,16 @@ pub(crate) struct Odds {
     pub(crate) lost_ping: u32,
 }
 
+/// Scene of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    pub(crate) waiting: Waiting,
+    /// Guard whose need the scene is to show, if it is one's.
+    pub(crate) of: Option<Guard>,
+    /// That guard is removed.
+    pub(crate) is_removed: bool,
+}
+
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -121,11 +131,14 @@ pub(crate) struct Settings {
     pub(crate) forgets: bool,
     pub(crate) jumps: bool,
     pub(crate) ends_sessions: bool,
+    /// Half of the faults are evictions of the queues.
+    pub(crate) evicts: bool,
     pub(crate) without: Option<Guard>,
 }
 
 impl Settings {
-    pub(crate) fn draw(rng: &mut Rng, waiting: Waiting, without: Option<Guard>) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, Scene { waiting, of, is_removed }: Scene) -> Self {
+        let without = of.filter(|_| is_removed);
         let millis = Duration::from_millis;
         let heartbeat = millis(pick(rng, &[200, 1000, 1000, 5000, 5000, 30_000]));
         let hand_over = millis(pick(rng, &[500, 3000, 30_000]));
@@ -143,11 +156,24 @@ impl Settings {
             .dead_letters(pick(rng, &[0, 3, 50]))
             // Longer than any run.
             .receipt_life(Duration::from_secs(86_400));
+        let builder = match of {
+            Some(Guard::BehindMark) => {
+                builder.window_messages(20).batch_messages(2).queue_max_messages(100).hand_over_timeout(millis(30_000))
+            }
+            Some(Guard::PermitFromSending) => {
+                builder.heartbeat(millis(1000)).hand_over_timeout(millis(3000)).batch_messages(10)
+            }
+            Some(Guard::LeaseTracked) => {
+                builder.heartbeat(millis(5000)).hand_over_timeout(millis(3000)).batch_messages(10)
+            }
+            _ => builder,
+        };
         let config = builder.clone().build().expect("possible settings");
         let owners = if without == Some(Guard::WindowBound) { builder.window_messages(1000) } else { builder };
         let owners_config = owners.build().expect("possible settings");
         // Faults that meet show more than faults alone.
         let odds = if rng.usize(..3) == 0 { [20, 50, 50, 100] } else { [0, 2, 10, 50] };
+        let calm = config.heartbeat() * 6 + Duration::from_secs(10);
         let mut settings = Self {
             waiting,
             config: Arc::new(config),
@@ -155,7 +181,7 @@ impl Settings {
             servers: pick(rng, &[1, 2, 2, 3, 3]),
             sessions: rng.usize(1..=2),
             faulty: Duration::from_secs(rng.u64(20..200)),
-            calm: heartbeat * 6 + Duration::from_secs(10),
+            calm,
             push_every: millis(pick(rng, &[300, 2000, 5000, 30_000])),
             fault_every: millis(pick(rng, &[2000, 10_000, 60_000])),
             act_every: millis(pick(rng, &[1000, 5000, 30_000])),
@@ -179,13 +205,38 @@ impl Settings {
             forgets: rng.bool(),
             jumps: rng.usize(..4) == 0,
             ends_sessions: rng.usize(..4) == 0,
+            evicts: false,
             without,
         };
         if waiting == Waiting::Shared {
             settings.sessions *= 2;
             settings.most_tracked = pick(rng, &[1, 3, usize::MAX, usize::MAX, usize::MAX, usize::MAX]);
         }
+        if let Some(guard) = of {
+            settings.set(guard);
+        }
         settings
+    }
+
+    /// Sets the scene of a guard that is needed rarely: what it is against happens often in it.
+    fn set(&mut self, guard: Guard) {
+        let millis = Duration::from_millis;
+        match guard {
+            Guard::BehindMark => {
+                (self.evicts, self.forgets, self.push_every, self.fault_every, self.answers) =
+                    (true, true, millis(200), millis(2000), millis(2000));
+                (self.odds.lost_ping, self.odds.slow_session, self.odds.transient) = (0, 0, 0);
+            }
+            Guard::PermitFromSending => {
+                (self.push_every, self.slowest, self.sessions) = (millis(200), millis(4000), 1);
+                (self.odds.slow, self.odds.slow_session) = (500, 700);
+            }
+            Guard::LeaseTracked => {
+                (self.servers, self.tracks, self.most_tracked) = (3, true, usize::MAX);
+                (self.push_every, self.act_every, self.odds.slow_session) = (millis(500), millis(1000), 500);
+            }
+            _ => {}
+        }
     }
 
     /// Returns whether a push wakes whoever waits for it.

@@ -21,7 +21,7 @@ use super::redis::Redis;
 use super::resuming::Habit;
 use super::scheduler::{Scheduler, Time};
 use super::server::Server;
-use super::settings::{Guard, Settings, Waiting, about, pick, up_to};
+use super::settings::{Scene, Settings, Waiting, about, pick, up_to};
 use super::sharer::POLL;
 use super::trace::{Trace, trace};
 
@@ -159,9 +159,9 @@ pub(crate) struct Run {
 }
 
 /// Runs one seed.
-pub(crate) fn run(waiting: Waiting, seed: u64, without: Option<Guard>, trace: Trace) -> Run {
+pub(crate) fn run(scene: Scene, seed: u64, trace: Trace) -> Run {
     let mut rng = Rng::with_seed(seed);
-    let settings = Settings::draw(&mut rng, waiting, without);
+    let settings = Settings::draw(&mut rng, scene);
     World::new(settings, rng, trace).live()
 }
 
