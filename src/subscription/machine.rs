@@ -59,8 +59,10 @@ pub struct Subscription {
     renewed: Option<Instant>,
     /// Set while the lease may be renewed: it was not lost, and the connection is whole.
     can_renew: bool,
-    /// End of the pause, or the next look at another owner's lease.
+    /// End of the pause, the next look at another owner's lease, or the next look behind what is not confirmed.
     timer: Option<Instant>,
+    /// Looks behind what is not confirmed, since the last delivery.
+    looks: u32,
     /// Moment at which the wait began.
     waiting_since: Option<Instant>,
     /// Failure of the connection during the state [`SubscriberState::Delivering`].
@@ -154,6 +156,7 @@ impl Subscription {
             renewed: None,
             can_renew: false,
             timer: None,
+            looks: 0,
             waiting_since: None,
             lost: None,
             delivery: 0,
@@ -206,7 +209,7 @@ impl Subscription {
         }
         let renewal = || self.renewal_due().filter(|_| self.can_renew);
         match self.state {
-            SubscriberState::Delivering => renewal(),
+            SubscriberState::Delivering => self.look_due().into_iter().chain(renewal()).min(),
             SubscriberState::BackingOff => self.timer.into_iter().chain(renewal()).min(),
             SubscriberState::StandingBy => self.timer.into_iter().chain(self.in_hand_expiry()).min(),
             SubscriberState::Parked => self.in_hand_expiry(),

@@ -116,6 +116,7 @@ impl Subscription {
         self.state = SubscriberState::Delivering;
         self.delivery += 1;
         self.is_delivering = true;
+        (self.timer, self.looks) = (None, 0);
         self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
     }
 

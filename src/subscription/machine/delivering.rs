@@ -1,17 +1,22 @@
 //! The state [`Delivering`](SubscriberState::Delivering): deliveries, what they leave unconfirmed, and the reads ahead.
 //!
 //! Deliveries follow each other while earlier ones await their confirmation, as far as the [window](super::Window) goes. Each
-//! confirmation is acknowledged with the next read, which passes over what is still unconfirmed. What cannot be done beside that
-//! waits until nothing is unconfirmed: a discard, the rewrite after a failed attempt, a stop, a newer stream.
+//! confirmation is acknowledged with the next read, which passes over what is still unconfirmed. Redis waits for no message behind
+//! others, so the queue is looked at now and then while a confirmation takes long. What cannot be done beside that waits until nothing
+//! is unconfirmed: a discard, the rewrite after a failed attempt, a stop, a newer stream.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Subscription, Then};
+use crate::retry::Backoff;
 use crate::subscription::batch::Taken;
 use crate::subscription::delivery::{BatchEnd, HandOverError, Outcome};
 use crate::subscription::event::{Note, Operation};
 use crate::subscription::state::{ExitReason, SubscriberState};
 use crate::subscription::window::Sent;
+
+/// Pauses between looks for messages behind those whose confirmation is awaited. Most confirmations come sooner.
+const LOOKS: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 impl Subscription {
     /// Takes the end of the hand-overs of a delivery. `None` where the session's actor is gone.
@@ -126,15 +131,29 @@ impl Subscription {
             self.finish_with(Then::LookAround);
         } else if has_room && next.is_some() {
             self.deliver_next(now);
-        } else if (confirmed > 0 || has_room && self.has_more)
-            && let Some(behind) = self.window.behind()
-        {
-            // What was read and has no room is read again.
-            self.items.clear();
-            let delivered = self.ack.take();
-            self.note_questions(delivered.as_ref());
-            self.begin(Operation::Take { delivered, behind: Some(behind) });
+        } else if confirmed > 0 || has_room && self.has_more {
+            self.look_behind();
+        } else if has_room && self.timer.is_none() && self.window.behind().is_some() {
+            self.timer = Some(now + LOOKS.pause(self.looks, lot));
+            self.looks += 1;
         }
+    }
+
+    /// Acknowledges what is confirmed, and reads behind what is not.
+    pub(super) fn look_behind(&mut self) {
+        let Some(behind) = self.window.behind() else { return };
+        self.timer = None;
+        // What was read and has no room is read again.
+        self.items.clear();
+        let delivered = self.ack.take();
+        self.note_questions(delivered.as_ref());
+        self.begin(Operation::Take { delivered, behind: Some(behind) });
+    }
+
+    /// Returns the moment of the next look behind what is not confirmed, if one is of use.
+    pub(super) fn look_due(&self) -> Option<Instant> {
+        let is_free = !self.is_delivering && self.lost.is_none() && self.after_window.is_none();
+        self.timer.filter(|_| is_free)
     }
 
     /// Takes the answer to a read ahead.

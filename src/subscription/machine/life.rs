@@ -56,6 +56,7 @@ impl Subscription {
         match self.state {
             SubscriberState::StandingBy if is_due => self.begin(Operation::ClaimIfAbsent),
             SubscriberState::BackingOff if is_due => self.resume(now),
+            SubscriberState::Delivering if self.look_due().is_some_and(|at| at <= now) => self.look_behind(),
             SubscriberState::BackingOff | SubscriberState::Delivering => self.renew(now),
             SubscriberState::StandingBy | SubscriberState::Parked => self.expire_in_hand(now),
             _ => {}

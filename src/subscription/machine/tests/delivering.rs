@@ -102,6 +102,32 @@ fn nothing_is_read_ahead_where_nothing_more_is_queued() {
 }
 
 #[test]
+fn what_is_pushed_while_a_confirmation_takes_long_goes_out_before_it() {
+    let mut rig = Rig::waiting(Delivery::AtLeastOnce);
+    rig.feed(taken(LeaseState::Held, queued(&[1])));
+    rig.handed(1);
+    let begun = rig.now;
+    let mut looks = Vec::new();
+    while rig.now < begun + Duration::from_secs(8) {
+        let before = rig.now;
+        assert_eq!(behind(&rig.timer()), (None, Some((1, mark(1)))));
+        looks.push(rig.now - before);
+        rig.feed(taken(LeaseState::Held, Vec::new()));
+    }
+    assert!(looks.is_sorted() && looks[0] >= Duration::from_millis(37), "{looks:?}");
+    assert!((10..20).contains(&looks.len()), "less and less often: {looks:?}");
+    rig.timer();
+    assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, queued(&[2])))), [2]);
+    assert_eq!(rig.machine.looks, 0);
+    // Not beside a delivery, nor behind a full window.
+    let renewal = rig.machine.deadline();
+    rig.machine.config = Arc::new(Config::builder().window_messages(2).build().unwrap());
+    rig.handed(1);
+    assert_eq!(rig.machine.deadline(), renewal);
+    assert_eq!(behind(&rig.confirmed(1)), (Some(1), Some((1, mark(2)))));
+}
+
+#[test]
 fn what_is_not_confirmed_comes_again_with_all_behind_it() {
     let (mut rig, _) = Rig::reading(settings(), &[1, 2]);
     rig.handed(2);
@@ -238,6 +264,7 @@ fn the_lease_is_renewed_while_confirmations_are_awaited() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, queued(&[1])));
     rig.handed(1);
+    rig.machine.timer = None;
     assert_eq!(begun(&rig.timer()), Operation::Renew);
     assert!(begins_nothing(&rig.confirmed(1)), "not beside the renewal");
     assert_eq!(behind(&rig.feed(Event::Renewed(LeaseState::Held))), (Some(1), None));
