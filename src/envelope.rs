@@ -20,11 +20,12 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::json::{self, Fields};
-use crate::notification::{ID_KEY, InvalidNotification, NotificationId, check_method, time_to_live_is_possible};
+use crate::notification::{
+    ID_KEY, InvalidNotification, NotificationId, TASK_STATUS, check_method, time_to_live_is_possible,
+};
 use crate::question::{Question, RELATED_TASK};
 
 mod draft;
@@ -37,6 +38,7 @@ pub use self::draft::Draft;
 pub(crate) use self::draft::Times;
 use self::drafted::Drafted;
 pub use self::message_id::{InvalidMessageId, MessageId};
+use self::outbound::Content;
 pub use self::outbound::Outbound;
 use self::wire::{Wire, fields_of};
 pub use crate::timestamp::Timestamp;
@@ -61,7 +63,6 @@ pub struct Envelope {
     is_stamped: bool,
     /// Whether the message carries no id, so that its equals derive the same.
     has_derived_id: bool,
-    raw: Vec<u8>,
 }
 
 /// A message in the queue is none of ours nor of FastMCP's.
@@ -91,54 +92,51 @@ impl Envelope {
         raw: Vec<u8>,
         default_time_to_live: Duration,
     ) -> Result<Self, (Undecodable, Vec<u8>)> {
-        match Self::read(queue, &raw, default_time_to_live) {
-            Ok(envelope) => Ok(Self { raw, ..envelope }),
+        let raw = match String::from_utf8(raw) {
+            Ok(raw) => raw,
+            Err(error) => {
+                let why = format!("it is no UTF-8 from byte {} on", error.utf8_error().valid_up_to());
+                return Err((Undecodable::Json(why), error.into_bytes()));
+            }
+        };
+        match Drafted::read(&raw) {
+            Some(drafted) => Ok(Self::of_drafted(drafted, raw)),
+            None => Self::read_any(queue, raw, default_time_to_live).map_err(|(why, raw)| (why, raw.into_bytes())),
+        }
+    }
+
+    fn of_drafted(drafted: Drafted, raw: String) -> Self {
+        let Drafted { parts, queued_at, time_to_live, receipt, id } = drafted;
+        let id = NotificationId(id);
+        Self {
+            outbound: Outbound {
+                id,
+                attempt: 0,
+                message_id: MessageId::of(id, queued_at),
+                opened: 0,
+                raw,
+                content: Content::Queued(parts),
+            },
+            enqueued_at: Some(queued_at),
+            expires_at: Some(queued_at.plus(time_to_live)),
+            last_error: None,
+            question: None,
+            receipt,
+            task_status: None,
+            is_stamped: true,
+            has_derived_id: false,
+        }
+    }
+
+    fn read_any(queue: &str, raw: String, default_time_to_live: Duration) -> Result<Self, (Undecodable, String)> {
+        match Self::read_wire(queue, &raw, default_time_to_live) {
+            Ok(envelope) => Ok(Self { outbound: Outbound { raw, ..envelope.outbound }, ..envelope }),
             Err(why) => Err((why, raw)),
         }
     }
 
-    fn read(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
-        match Drafted::read(raw).and_then(|drafted| Self::of_drafted(&drafted)) {
-            Some(envelope) => Ok(envelope),
-            None => Self::read_any(queue, raw, default_time_to_live),
-        }
-    }
-
-    /// Returns the notification of a draft, if it can be read from that form.
-    fn of_drafted(drafted: &Drafted<'_>) -> Option<Self> {
-        // A task's status is looked into.
-        if drafted.method == TASK_STATUS || check_method(drafted.method).is_err() {
-            return None;
-        }
-        let id = NotificationId(drafted.id);
-        let mut buffer = Uuid::encode_buffer();
-        let id_text: &str = drafted.id.as_hyphenated().encode_lower(&mut buffer);
-        let params = match drafted.traceparent {
-            None => drafted.params_with(&[(ID_KEY, id_text)]),
-            Some(traceparent) => drafted.params_with(&[("traceparent", traceparent), (ID_KEY, id_text)]),
-        };
-        Some(Self {
-            outbound: Outbound {
-                id,
-                method: drafted.method.to_owned(),
-                params: params?,
-                attempt: 0,
-                message_id: MessageId::of(id, drafted.queued_at),
-                opened: 0,
-            },
-            enqueued_at: Some(drafted.queued_at),
-            expires_at: Some(drafted.queued_at.plus(drafted.time_to_live)),
-            last_error: None,
-            question: None,
-            receipt: drafted.receipt,
-            task_status: None,
-            is_stamped: true,
-            has_derived_id: false,
-            raw: Vec::new(),
-        })
-    }
-
-    fn read_any(queue: &str, raw: &[u8], default_time_to_live: Duration) -> Result<Self, Undecodable> {
+    /// Reads a message of any form. What is read has all of it but its text.
+    fn read_wire(queue: &str, raw: &str, default_time_to_live: Duration) -> Result<Self, Undecodable> {
         let wire = Wire::read(raw)?;
         check_method(&wire.method)?;
         let (id, has_derived_id) = match wire.id.as_deref().map(Uuid::parse_str) {
@@ -164,15 +162,15 @@ impl Envelope {
             Some(related) => meta.set(RELATED_TASK, related),
             None => drop(meta.remove(RELATED_TASK)),
         }
-        let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len())?;
+        let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len());
         Ok(Self {
             outbound: Outbound {
                 id,
-                method: method.into_owned(),
-                params,
                 attempt: wire.attempt,
                 message_id,
                 opened: 0,
+                raw: String::new(),
+                content: Content::Composed { method: method.into_owned(), params },
             },
             enqueued_at,
             expires_at,
@@ -182,7 +180,6 @@ impl Envelope {
             task_status: task_status.map(Box::new),
             is_stamped: stamped.is_some(),
             has_derived_id,
-            raw: Vec::new(),
         })
     }
 
@@ -191,12 +188,12 @@ impl Envelope {
         &self.outbound
     }
 
-    /// Counts one more failed attempt. What lies in the queue stays as it is.
     /// Notes for which opening of the client's stream it is delivered.
     pub(crate) fn set_opened(&mut self, opened: u64) {
         self.outbound.opened = opened;
     }
 
+    /// Counts one more failed attempt. What lies in the queue stays as it is.
     pub(crate) fn count_attempt(&mut self) {
         self.outbound.attempt = self.attempt.saturating_add(1);
     }
@@ -218,15 +215,13 @@ impl Envelope {
 
     /// Gives it another id, also in the params that the client gets. What lies in the queue stays as it is.
     pub(crate) fn set_id(&mut self, id: NotificationId) {
-        if self.id == id {
-            return;
+        if let Content::Composed { params, .. } = &mut self.outbound.content {
+            let Ok(mut fields) = Fields::of(params) else { return };
+            let meta = fields.remove("_meta").and_then(|meta| Fields::of(meta).ok()).unwrap_or_default();
+            let length = params.len();
+            *params = delivered(fields, meta, id, None, length);
         }
-        let Ok(mut params) = Fields::of(self.params.get()) else { return };
-        let meta = params.remove("_meta").and_then(|meta| Fields::of(meta).ok()).unwrap_or_default();
-        // The params were written by the same function, so they can be written again.
-        if let Ok(params) = delivered(params, meta, id, None, self.params.get().len()) {
-            (self.outbound.id, self.outbound.params) = (id, params);
-        }
+        self.outbound.id = id;
     }
 
     /// Corrects the time at which it was queued, and what follows from that time. What lies in the queue stays as it is.
@@ -262,13 +257,13 @@ impl Envelope {
 
     /// As it lay in the queue.
     pub(crate) fn raw(&self) -> &[u8] {
-        &self.raw
+        self.raw.as_bytes()
     }
 
     /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
     pub fn after_failure(&self, error: &str) -> Vec<u8> {
         // It was decoded from this, so it can be read; were it not, the queue keeps it as it is.
-        let Ok(mut fields) = fields_of(&self.raw) else { return self.raw.clone() };
+        let Ok(mut fields) = fields_of(&self.raw) else { return self.raw().to_vec() };
         let attempt = self.attempt.saturating_add(1).to_string();
         let (last_error, id) = (json::quoted(shortened(error)), json::quoted(&self.id.to_string()));
         fields.set("attempt", &attempt);
@@ -294,9 +289,6 @@ impl Deref for Envelope {
         &self.outbound
     }
 }
-
-/// Method of a task's status.
-const TASK_STATUS: &str = "notifications/tasks/status";
 
 /// Reads the task and its status, and tells whether that is its last.
 fn task_status(params: &Fields<'_>) -> Option<(String, bool)> {
@@ -327,7 +319,7 @@ fn delivered(
     id: NotificationId,
     traceparent: Option<&str>,
     about: usize,
-) -> Result<Box<RawValue>, Undecodable> {
+) -> String {
     let (id, traceparent) = (json::quoted(&id.to_string()), traceparent.map(json::quoted));
     let mut meta = meta;
     if let Some(traceparent) = &traceparent
@@ -342,11 +334,10 @@ fn delivered(
     params.set("_meta", &meta);
     let mut text = String::with_capacity(about);
     params.write(&mut text);
-    if let Cow::Owned(line) = json::on_one_line(&text) {
-        text = line;
+    match json::on_one_line(&text) {
+        Cow::Owned(line) => line,
+        Cow::Borrowed(_) => text,
     }
-    // Each part was read, so the whole can be read.
-    RawValue::from_string(text).map_err(|error| Undecodable::Json(error.to_string()))
 }
 
 /// An error's text goes back into the queue with the message, so it must not grow it without bound.

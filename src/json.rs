@@ -10,6 +10,10 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+mod cursor;
+
+pub(crate) use self::cursor::Cursor;
+
 /// Fields of an object, in their order. A name may occur twice; readers of JSON take the last of them.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);

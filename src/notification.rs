@@ -17,6 +17,9 @@ pub(crate) use self::json::Object;
 pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
 pub use self::task::{Task, TaskStatus};
 
+/// Method of a task's status.
+pub(crate) const TASK_STATUS: &str = "notifications/tasks/status";
+
 /// Name of the field of `_meta` in which a client finds the id.
 pub(crate) const ID_KEY: &str = "mcp-courier/id";
 
@@ -205,7 +208,7 @@ impl Notification {
 
     /// Returns the `taskId` of a task's status, or `None` for any other notification.
     pub(crate) fn task_id(&self) -> Option<Cow<'_, str>> {
-        let params = self.params.as_ref().filter(|_| self.method == "notifications/tasks/status")?;
+        let params = self.params.as_ref().filter(|_| self.method == TASK_STATUS)?;
         params.string("taskId")
     }
 

@@ -53,7 +53,7 @@ fn judge(raw: &[u8]) -> String {
         let next = Envelope::decode("q", rewritten.clone(), TTL).expect("what was read is read again");
         assert_eq!((next.id, next.attempt), (id, last.attempt.saturating_add(1)));
         assert!(error.starts_with(next.last_error.as_deref().unwrap()));
-        assert_eq!((&next.method, next.params.get()), (&read.method, read.params.get()));
+        assert_eq!((next.method(), next.params()), (read.method(), read.params()));
         assert_eq!((next.enqueued_at, next.expires_at), (read.enqueued_at, read.expires_at));
         assert_eq!(next.question, read.question);
         assert_eq!(unknown(&rewritten), unknown(raw));
@@ -147,7 +147,7 @@ impl McpSession for Fussy {
         let is_new = self.offered.lock().unwrap().insert(notification.id);
         let refused = is_new || notification.attempt == 0;
         if !refused {
-            self.taken.lock().unwrap().push(notification.method.clone());
+            self.taken.lock().unwrap().push(notification.method().to_owned());
         }
         if refused { Err(HandOverError::Transient("once".to_owned())) } else { Ok(()) }
     }

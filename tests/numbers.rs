@@ -50,7 +50,7 @@ impl McpSession for Picky {
             _ => Ok(()),
         };
         if answer.is_ok() {
-            self.taken.lock().unwrap().push(outbound.params.get().to_owned());
+            self.taken.lock().unwrap().push(outbound.params().into_owned());
         }
         answer
     }

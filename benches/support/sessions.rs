@@ -105,7 +105,7 @@ impl Sink for Stopwatch {
 #[async_trait]
 impl McpSession for Counter {
     async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
-        self.take(outbound.params.get().as_bytes());
+        self.take(outbound.params().as_bytes());
         Ok(())
     }
 }
@@ -113,7 +113,7 @@ impl McpSession for Counter {
 #[async_trait]
 impl McpSession for Stopwatch {
     async fn hand_over(&self, outbound: &Outbound) -> Result<(), HandOverError> {
-        self.take(outbound.params.get().as_bytes());
+        self.take(outbound.params().as_bytes());
         Ok(())
     }
 }

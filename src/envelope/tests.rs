@@ -12,7 +12,7 @@ fn decode(text: &str) -> Result<Envelope, Undecodable> {
 }
 
 fn params(envelope: &Envelope) -> Value {
-    serde_json::from_str(envelope.params.get()).unwrap()
+    envelope.parse_params().unwrap()
 }
 
 const FASTMCP: &str = r#"{"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t"},
@@ -32,7 +32,7 @@ fn a_derived_id_survives_failures_and_unknown_fields_are_kept() {
     let second = Envelope::decode("q", first.after_failure("y"), TTL).unwrap();
     assert_eq!(first.id, second.id);
     assert_eq!((second.attempt, second.last_error.as_deref()), (2, Some("y")));
-    let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+    let fields: Value = serde_json::from_slice(second.raw()).unwrap();
     assert_eq!(fields["more"], json!([1]));
     // FastMCP's own retry rewrites attempt and last_error: still the same notification.
     let requeued = FASTMCP.replace("\"attempt\": 1", "\"attempt\": 2").replace("\"x\"", "\"z\"");
@@ -55,7 +55,7 @@ fn what_the_relay_needs_never_reaches_the_client() {
     assert_eq!((question.request_id.as_str(), question.task.scope()), ("r", Some("client|sub")));
     let other = decode(&wire("notifications/progress").to_string()).unwrap();
     assert_eq!(params(&other)["_meta"][RELATED_TASK], json!({"taskId": "t", "status": "input_required"}));
-    assert!(!other.params.get().contains("client|sub"));
+    assert!(!other.params().contains("client|sub"));
 }
 
 #[test]
@@ -96,12 +96,12 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
         let before = Envelope::decode("q", raw, TTL).unwrap();
         let draft = before.again(TTL).unwrap();
         let again = Envelope::decode("q", draft.stamp(Timestamp(1_000_000_000)), TTL).unwrap();
-        assert_eq!((again.id, again.params.get()), (before.id, before.params.get()));
+        assert_eq!((again.id, again.params()), (before.id, before.params()));
         assert_eq!((again.attempt, &again.last_error, again.receipt), (0, &None, before.receipt));
         assert_eq!(again.expires_at, Some(Timestamp(1_000_000_000).plus(Duration::from_secs(life))));
-        let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(&e.raw).unwrap()).into();
+        let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(e.raw()).unwrap()).into();
         assert_eq!((&old["more"], &old["traceparent"]), (&new["more"], &new["traceparent"]));
-        assert!(again.raw.ends_with(format!("\"id\":\"{}\",\"at\":1000000000}}", before.id).as_bytes()));
+        assert!(again.raw().ends_with(format!("\"id\":\"{}\",\"at\":1000000000}}", before.id).as_bytes()));
     }
 }
 
@@ -219,7 +219,7 @@ proptest! {
         let (now, draft) = (Timestamp(at), draft_for(Duration::from_micros(ttl_us)));
         let (previous, this) = (in_the_previous_form(&draft, now), String::from_utf8(draft.stamp(now)).unwrap());
         let [old, new] = [&previous, &this].map(|text| decode(text).unwrap());
-        prop_assert_eq!(old.params.get(), new.params.get());
+        prop_assert_eq!(old.params(), new.params());
         prop_assert_eq!((old.id, old.receipt), (new.id, new.receipt));
         prop_assert_eq!((old.enqueued_at, old.expires_at), (new.enqueued_at, new.expires_at));
         prop_assert!(old.is_stamped() && new.is_stamped());
@@ -242,9 +242,9 @@ proptest! {
         let first = decode(&raw.to_string()).unwrap();
         let second = Envelope::decode("q", first.after_failure(&error), TTL).unwrap();
         prop_assert_eq!(second.attempt, 1);
-        prop_assert_eq!(first.params.get(), second.params.get());
+        prop_assert_eq!(first.params(), second.params());
         prop_assert_eq!(first.id, second.id);
-        let fields: Value = serde_json::from_slice(&second.raw).unwrap();
+        let fields: Value = serde_json::from_slice(second.raw()).unwrap();
         prop_assert_eq!(&fields["kept"], &value);
     }
 }
@@ -298,15 +298,16 @@ proptest! {
             let failed = Envelope::decode("q", first.after_failure("e"), TTL).unwrap();
             let again = Envelope::decode("q", failed.again(TTL).unwrap().stamp(Timestamp(1)), TTL).unwrap();
             for envelope in [first, failed, again] {
-                let delivered = envelope.params.get();
-                prop_assert_eq!(texts(delivered), texts(&params));
-                let arrived = Fields::of(Fields::of(delivered).unwrap().get("_meta").unwrap()).unwrap();
+                let delivered = envelope.params();
+                prop_assert_eq!(texts(&delivered), texts(&params));
+                let arrived = Fields::of(Fields::of(&delivered).unwrap().get("_meta").unwrap()).unwrap();
                 prop_assert_eq!(arrived.get("m"), Fields::of(&meta).unwrap().get("m"));
             }
         }
         let inner = notification.with_params_json(&within).unwrap();
         let inner = Envelope::decode("q", draft(&inner), TTL).unwrap();
-        let arrived = Fields::of(Fields::of(inner.params.get()).unwrap().get("_meta").unwrap()).unwrap();
+        let params = inner.params();
+        let arrived = Fields::of(Fields::of(&params).unwrap().get("_meta").unwrap()).unwrap();
         prop_assert_eq!(arrived.get("m"), Fields::of(&meta).unwrap().get("m"));
     }
 }
@@ -316,11 +317,11 @@ fn meaning(envelope: &Envelope) -> impl PartialEq + std::fmt::Debug + use<> {
     let fields = |object: &str| -> Vec<_> {
         Fields::of(object).unwrap().each().map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
     };
-    let params = fields(envelope.params.get());
+    let params = fields(&envelope.params());
     let meta = fields(&params.last().unwrap().1);
     let Envelope { enqueued_at, expires_at, receipt, is_stamped, has_derived_id, .. } = envelope;
     let times = (*enqueued_at, *expires_at, *is_stamped);
-    let said = (envelope.id, envelope.method.clone(), envelope.attempt, *receipt, *has_derived_id);
+    let said = (envelope.id, envelope.method().to_owned(), envelope.attempt, *receipt, *has_derived_id);
     (said, times, params[..params.len() - 1].to_vec(), meta)
 }
 
@@ -347,11 +348,11 @@ proptest! {
             let end = bounds.get(from + length).copied().unwrap_or(text.len());
             text.replace_range(bounds[from]..end, piece);
         }
-        let drafted = Drafted::read(text.as_bytes()).and_then(|drafted| Envelope::of_drafted(&drafted));
+        let drafted = Drafted::read(&text).map(|drafted| Envelope::of_drafted(drafted, text.clone()));
         let is_simple = !is_changed && !text.contains('\\') && text.matches(['{', '[']).count() < 50;
         prop_assert!(drafted.is_some() || !is_simple, "{text} takes the longer way");
         if let Some(drafted) = drafted {
-            let any = Envelope::read_any("q", text.as_bytes(), TTL);
+            let any = Envelope::read_any("q", text.clone(), TTL);
             prop_assert!(any.is_ok(), "{text}: {any:?}");
             prop_assert_eq!(meaning(&drafted), meaning(&any.unwrap()), "{}", text);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Timestamp, Undecodable};
 use crate::json::{self, Fields, NoObject};
-use crate::notification::time_to_live_is_possible;
+use crate::notification::{TASK_STATUS, time_to_live_is_possible};
 
 /// Parts of a message, none of them judged.
 pub(super) struct Wire<'a> {
@@ -27,7 +27,7 @@ pub(super) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    pub(super) fn read(raw: &'a [u8]) -> Result<Self, Undecodable> {
+    pub(super) fn read(raw: &'a str) -> Result<Self, Undecodable> {
         let fields = fields_of(raw)?;
         let content = fields.get("notification").unwrap_or("null");
         let notification = match Fields::of(content) {
@@ -36,7 +36,7 @@ impl<'a> Wire<'a> {
         };
         Ok(Self {
             // FastMCP's subscriber reads a missing method as this one.
-            method: text(&notification, "method")?.unwrap_or(Cow::Borrowed("notifications/tasks/status")),
+            method: text(&notification, "method")?.unwrap_or(Cow::Borrowed(TASK_STATUS)),
             params: object(&notification, "params")?,
             meta: object(&notification, "_meta")?,
             attempt: attempt(fields.get("attempt"))?,
@@ -56,12 +56,8 @@ impl<'a> Wire<'a> {
 /// Number of levels to which a message may be nested: the same at which other readers of the queue stop.
 const MAX_DEPTH: usize = 127;
 
-pub(super) fn fields_of(raw: &[u8]) -> Result<Fields<'_>, Undecodable> {
+pub(super) fn fields_of(text: &str) -> Result<Fields<'_>, Undecodable> {
     let refused = |why: String| Err(Undecodable::Json(why));
-    let text = match std::str::from_utf8(raw) {
-        Ok(text) => text,
-        Err(error) => return refused(format!("it is no UTF-8 from byte {} on", error.valid_up_to())),
-    };
     match Fields::of(text) {
         Err(NoObject::Syntax(error)) => refused(error.to_string()),
         Err(NoObject::Kind(kind)) => refused(format!("it is {kind}, and must be an object")),

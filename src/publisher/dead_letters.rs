@@ -209,7 +209,7 @@ impl DeadLetters {
             (_, Some(envelope)) => (envelope.attempt, envelope.last_error.clone()),
             _ => (0, None),
         };
-        let (id, method) = envelope.map(|envelope| (envelope.id, envelope.method.clone())).unzip();
+        let (id, method) = envelope.map(|envelope| (envelope.id, envelope.method().to_owned())).unzip();
         DeadLetter { id, method, reason, at: at.to_system(), attempts, last_error, raw }
     }
 }

@@ -401,8 +401,8 @@ impl<'a> World<'a> {
             Ok(e) => {
                 let expires = e.expires_at.map(|at| self.units(at, now));
                 let receipt = if e.receipt { " with receipt" } else { "" };
-                let params = e.params.get();
-                let params = if params.len() > 200 { &params[..80] } else { params };
+                let params = e.params();
+                let params = if params.len() > 200 { &params[..80] } else { &*params };
                 format!("{}{receipt} attempt {} expires {expires:?} {} B {params}", e.id, e.attempt, item.mark.length)
             }
             Err(error) => format!("{error}: {:?}", item.unreadable),

@@ -115,7 +115,7 @@ pub(crate) async fn a_dropped_question_is_withdrawn(place: Place) {
     place.serve(client.session.clone()).await;
     let worker = place.ask(&task("dropped"), form("?"));
     let mut asked = client.asked().await;
-    assert_eq!(client.notification().await.method, "notifications/tasks/status");
+    assert_eq!(client.notification().await.method(), "notifications/tasks/status");
     worker.abort();
     let withdrawn = client.message().await;
     assert_eq!(withdrawn["method"], "notifications/cancelled");

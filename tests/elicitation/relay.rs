@@ -36,7 +36,7 @@ pub(crate) async fn a_client_that_comes_back_is_asked_again_and_its_answer_count
     client.presence().away();
     client.presence().ready(4);
     place.publisher.push(&id(), Notification::tools_list_changed()).await.unwrap();
-    while client.notification().await.method != "notifications/tools/list_changed" {}
+    while client.notification().await.method() != "notifications/tools/list_changed" {}
     assert!(client.asked_now().is_none(), "what was answered is not asked again");
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn at_most_sixteen_are_asked_at_once_and_deliveries_go_on(place
     // Deliveries do not wait for any of them.
     let begun = Instant::now();
     place.publisher.push(&id(), Notification::tools_list_changed()).await.unwrap();
-    while client.notification().await.method != "notifications/tools/list_changed" {}
+    while client.notification().await.method() != "notifications/tools/list_changed" {}
     assert!(begun.elapsed() < SOON);
     assert!(client.asked_now().is_none(), "the seventeenth waits");
     // Those that are withdrawn make room for the others.
@@ -115,7 +115,7 @@ pub(crate) async fn at_most_sixteen_are_asked_at_once_and_deliveries_go_on(place
 pub(crate) async fn a_question_before_a_failing_notification_is_asked_at_once(place: Place) {
     let broken = AtomicBool::new(true);
     let take = move |outbound: &mcp_courier::Outbound| {
-        if outbound.method == "notifications/x" && broken.load(Ordering::SeqCst) {
+        if outbound.method() == "notifications/x" && broken.load(Ordering::SeqCst) {
             if outbound.attempt == 2 {
                 broken.store(false, Ordering::SeqCst);
             }

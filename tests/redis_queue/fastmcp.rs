@@ -39,7 +39,7 @@ async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
     let meta = first.parse_params::<Value>().unwrap()["_meta"].clone();
     assert_eq!(meta, json!({"mcp-courier/id": first.id.to_string()}));
     assert_eq!(first.expires_at.unwrap().since(first.enqueued_at.unwrap()), Duration::from_secs(300));
-    assert_eq!(taken.items[2].envelope.as_ref().unwrap().method, "notifications/tasks/status");
+    assert_eq!(taken.items[2].envelope.as_ref().unwrap().method(), "notifications/tasks/status");
 
     // It has no id, and gets the same one at every reading and by every owner.
     let id = first.id;

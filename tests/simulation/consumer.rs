@@ -153,7 +153,7 @@ impl World {
     fn name(&mut self, taken: &mut Taken) {
         for item in &mut taken.items {
             let Ok(envelope) = &mut item.envelope else { continue };
-            let n = number(envelope.params.get().as_bytes());
+            let n = number(envelope.params().as_bytes());
             if self.settings.without == Some(Guard::SkipById) {
                 set_id(envelope, any_id(&mut self.rng));
             }

@@ -91,7 +91,7 @@ impl World {
         let number = handover.number;
         match handover.delivery.next(instant, &owner.ended_tasks) {
             Step::HandOver(envelope) => {
-                let n = super::messages::number(envelope.params.get().as_bytes());
+                let n = super::messages::number(envelope.params().as_bytes());
                 let (name, opened) = (envelope.message_id, envelope.opened);
                 handover.current = Some((n, name, Handing { decided: (now, clock), read: handover.read }));
                 match self.next_stream(server, session, opened) {

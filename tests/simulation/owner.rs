@@ -260,7 +260,7 @@ impl World {
     }
 
     pub(crate) fn number_of(&self, envelope: &Envelope) -> usize {
-        number(envelope.params.get().as_bytes())
+        number(envelope.params().as_bytes())
     }
 
     /// Tells an owner that its lease has changed, or that its connection is lost.
@@ -431,7 +431,7 @@ fn shown_event(happening: &Happening) -> String {
     match happening {
         Happening::Taken(taken) => {
             let items = taken.items.iter().map(|item| match &item.envelope {
-                Ok(envelope) => format!("#{}", number(envelope.params.get().as_bytes())),
+                Ok(envelope) => format!("#{}", number(envelope.params().as_bytes())),
                 Err(_) => "?".to_owned(),
             });
             let changed = if taken.changed { ", changed" } else { "" };

@@ -69,7 +69,7 @@ impl Frames {
         if notification.message_id.is_some() {
             buffer.ids.set_received(notification.message_id);
         }
-        let needed = notification.params.get().len() + 256;
+        let needed = notification.size_hint() + 128;
         buffer.write(needed, |text, ids| sse::push_notification(text, |text| ids.push_next(text), notification));
         Ok(())
     }

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
@@ -30,12 +29,12 @@ async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
 
 async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), HandOverError> {
     let id = NotificationId(Uuid::now_v7());
-    let params = RawValue::from_string(params.to_owned()).unwrap();
     let opened = match session.presence().now() {
         SessionState::Ready { opened, .. } => opened,
         _ => 0,
     };
-    let outbound = Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None, opened };
+    let mut outbound = Outbound::composed(id, "notifications/x", params);
+    outbound.opened = opened;
     session.hand_over(&outbound).await
 }
 

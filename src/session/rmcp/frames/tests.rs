@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use futures_util::FutureExt;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
@@ -12,9 +11,10 @@ use crate::notification::NotificationId;
 /// A message whose number is its time, with params of some length.
 fn message(at: u64, length: usize) -> Outbound {
     let id = NotificationId(Uuid::from_u128(7));
-    let params = RawValue::from_string(format!(r#"{{"x":"{}"}}"#, "x".repeat(length))).unwrap();
-    let message_id = Some(MessageId { notification: id, at });
-    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id, opened: 0 }
+    let params = format!(r#"{{"x":"{}"}}"#, "x".repeat(length));
+    let mut message = Outbound::composed(id, "notifications/x", &params);
+    message.message_id = Some(MessageId { notification: id, at });
+    message
 }
 
 /// Counts how often a reader is woken.
@@ -142,7 +142,9 @@ fn an_event_of_rmcp_is_behind_all_that_its_id_names_and_moves_the_position() {
 fn a_message_without_a_name_leaves_the_one_before_it_the_newest() {
     let frames = Frames::new(EventIds::behind(None));
     frames.hand_over(&message(1, 1)).unwrap();
-    frames.hand_over(&Outbound { message_id: None, ..message(2, 1) }).unwrap();
+    let mut without_a_name = message(2, 1);
+    without_a_name.message_id = None;
+    frames.hand_over(&without_a_name).unwrap();
     frames.flush();
     assert_eq!(named(&take(&frames)), [Some(1), Some(1)]);
 }

@@ -1,15 +1,12 @@
 use proptest::prelude::*;
 use rmcp::model::ServerJsonRpcMessage;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::*;
 use crate::notification::NotificationId;
 
 fn notification(params: &str) -> Outbound {
-    let params = RawValue::from_string(params.to_owned()).unwrap();
-    let id = NotificationId(Uuid::now_v7());
-    Outbound { id, method: "notifications/x".to_owned(), params, attempt: 0, message_id: None, opened: 0 }
+    Outbound::composed(NotificationId(Uuid::now_v7()), "notifications/x", params)
 }
 
 #[test]
