@@ -147,9 +147,14 @@ pub(crate) fn quoted(string: &str) -> String {
 }
 
 /// Tells whether a string stands in JSON as it is, without an escape.
-pub(crate) fn is_plain(string: &str) -> bool {
+fn is_plain(string: &str) -> bool {
+    are_plain(string.as_bytes())
+}
+
+/// Tells whether characters stand in a JSON string as they are.
+pub(crate) fn are_plain(bytes: &[u8]) -> bool {
     // Without an early end, so that the loop takes many bytes at a time.
-    string.bytes().fold(true, |plain, b| plain & (b >= 0x20) & (b != b'"') & (b != b'\\'))
+    bytes.iter().fold(true, |plain, b| plain & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'))
 }
 
 /// Writes a JSON string to the end of a text.

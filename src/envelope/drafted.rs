@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::json::Cursor;
+use crate::json::{self, Cursor};
 use crate::notification::{TASK_STATUS, check_method, time_to_live_is_possible};
 use crate::timestamp::Timestamp;
 
@@ -78,5 +78,7 @@ impl Drafted {
 
 /// Passes over a time. Beside the queue's own time it says nothing, so it may be any string of that length.
 fn pass_time(cursor: &mut Cursor<'_>) -> Option<()> {
-    (cursor.plain_rest()? == Timestamp::LENGTH).then_some(())
+    let time = cursor.take(Timestamp::LENGTH)?;
+    json::are_plain(time).then_some(())?;
+    cursor.expect("\"")
 }

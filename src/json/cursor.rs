@@ -12,8 +12,12 @@ pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
 }
 
-/// Number of bytes that are looked at together.
-const BLOCK: usize = 16;
+/// Number of bytes that are looked at together, and a number with a one in each of these bytes.
+const BLOCK: usize = 8;
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Most digits that fit a number of 64 bits, whichever they are.
+const DIGITS: usize = 19;
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
@@ -26,6 +30,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over this text, if it is next. Returns whether it was.
+    #[inline]
     pub(crate) fn eat(&mut self, text: &str) -> bool {
         let behind = self.rest.strip_prefix(text.as_bytes());
         self.rest = behind.unwrap_or(self.rest);
@@ -33,6 +38,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over this text.
+    #[inline]
     pub(crate) fn expect(&mut self, text: &str) -> Option<()> {
         self.eat(text).then_some(())
     }
@@ -46,14 +52,13 @@ impl<'a> Cursor<'a> {
 
     /// Passes over an integer without a sign, and returns its value.
     pub(crate) fn integer(&mut self) -> Option<u64> {
-        let before = self.rest;
-        let mut value = 0_u64;
-        while let [digit @ b'0'..=b'9', rest @ ..] = self.rest {
-            value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
-            self.rest = rest;
-        }
-        let length = before.len() - self.rest.len();
-        (length > 0 && (length == 1 || before[0] != b'0')).then_some(value)
+        let text = self.rest;
+        self.digits()?;
+        let digits = &text[..text.len() - self.left()];
+        let is_shortest = digits.len() == 1 || digits[0] != b'0';
+        let value =
+            digits.iter().fold(0_u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+        (is_shortest && digits.len() <= DIGITS).then_some(value)
     }
 
     /// Passes over the rest of a string without escapes, and the quotation mark at its end. Returns its length.
@@ -159,26 +164,27 @@ impl<'a> Cursor<'a> {
 
     fn digits(&mut self) -> Option<()> {
         let before = self.left();
-        self.pass(|byte| byte.is_ascii_digit());
+        self.pass(others_than_digits, |byte| byte.is_ascii_digit());
         (self.left() < before).then_some(())
     }
 
     fn space(&mut self) {
-        self.pass(|byte| byte == b' ');
+        while self.eat(" ") {}
     }
 
     /// Passes over what stands in a string as it is.
     fn pass_plain(&mut self) {
-        // Without an early end, so that all bytes of a block are looked at in one step.
-        while let Some(block) = self.rest.first_chunk::<BLOCK>()
-            && block.iter().fold(true, |plain, byte| plain & is_plain(*byte))
-        {
-            self.rest = &self.rest[BLOCK..];
-        }
-        self.pass(is_plain);
+        self.pass(others_than_plain, is_plain);
     }
 
-    fn pass(&mut self, passes: impl Fn(u8) -> bool) {
+    /// Passes over all bytes that pass. `others` finds, in a block, those that do not.
+    fn pass(&mut self, others: impl Fn(u64) -> u64, passes: impl Fn(u8) -> bool) {
+        while let Some(block) = self.rest.first_chunk::<BLOCK>() {
+            match others(u64::from_le_bytes(*block)) {
+                0 => self.rest = &self.rest[BLOCK..],
+                found => return self.rest = &self.rest[found.trailing_zeros() as usize / 8..],
+            }
+        }
         while let [byte, rest @ ..] = self.rest
             && passes(*byte)
         {
@@ -186,6 +192,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         let (byte, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -195,7 +202,26 @@ impl<'a> Cursor<'a> {
 
 /// Returns whether a byte stands in a string as it is.
 fn is_plain(byte: u8) -> bool {
-    (byte >= b' ') & (byte != b'"') & (byte != b'\\')
+    byte >= b' ' && byte != b'"' && byte != b'\\'
+}
+
+/// Returns a word whose lowest one is the highest bit of the first byte that is not plain; 0 where there is none.
+fn others_than_plain(block: u64) -> u64 {
+    let equal = |byte: u8| below(block ^ (ONES * u64::from(byte)), 1);
+    below(block, b' ') | equal(b'"') | equal(b'\\')
+}
+
+/// Returns such a word for the first byte that is no digit.
+fn others_than_digits(block: u64) -> u64 {
+    let values = block ^ (ONES * u64::from(b'0'));
+    // No digit carries into the next byte.
+    (values.wrapping_add(ONES * (0x80 - 10)) | values) & (ONES << 7)
+}
+
+/// Returns such a word for the first byte that is below a limit of at most 128.
+fn below(block: u64, limit: u8) -> u64 {
+    // A byte below the limit borrows from the next, which is then taken for one perhaps. One of 128 and more is none.
+    block.wrapping_sub(ONES * u64::from(limit)) & !block & (ONES << 7)
 }
 
 #[cfg(test)]
@@ -272,13 +298,27 @@ mod tests {
             let mut cursor = Cursor::new(text);
             cursor.integer().map(|value| (value, cursor.left()))
         };
-        assert_eq!((integer("0}"), integer("18446744073709551615")), (Some((0, 1)), Some((u64::MAX, 0))));
-        for text in ["", "00", "01", "-1", "+1", "x", "18446744073709551616"] {
+        assert_eq!(
+            (integer("0}"), integer("9999999999999999999/")),
+            (Some((0, 1)), Some((9_999_999_999_999_999_999, 1)))
+        );
+        for text in ["", "00", "01", "-1", "+1", "x", "/", ":", "10000000000000000000"] {
             assert_eq!(integer(text), None, "{text}");
         }
     }
 
     proptest! {
+        #[test]
+        fn blocks_are_passed_over_as_bytes_are(bytes in prop::collection::vec(prop_oneof![0_u8.., 0x2e..0x3c_u8, 0x20..0x24_u8], 0..20)) {
+            let passed = |others: fn(u64) -> u64, passes: fn(u8) -> bool| {
+                let mut cursor = Cursor { rest: &bytes };
+                cursor.pass(others, passes);
+                bytes.len() - cursor.left() == bytes.iter().take_while(|byte| passes(**byte)).count()
+            };
+            prop_assert!(passed(others_than_plain, is_plain));
+            prop_assert!(passed(others_than_digits, |byte| byte.is_ascii_digit()));
+        }
+
         #[test]
         fn whatever_is_passed_over_is_an_object_on_one_line(
             pieces in prop::collection::vec(prop_oneof![
