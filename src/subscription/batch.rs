@@ -1,16 +1,20 @@
 //! Messages at the tail of a queue, as one read of the queue returned them.
 
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::envelope::{Envelope, MessageId, Timestamp, Undecodable};
 
 /// Length and last bytes of a message, by which the message is recognised at the tail of its queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Mark {
     /// Length of the message in bytes.
     pub length: usize,
-    /// Last bytes of the message, at most [`Mark::BYTES`].
-    pub last: Vec<u8>,
+    /// Last bytes of this message and of those that were read with it: memory for each alone costs more than the bytes in it.
+    shared: Arc<[u8]>,
+    place: Range<usize>,
 }
 
 impl Mark {
@@ -20,13 +24,51 @@ impl Mark {
 
     /// Returns the mark of a message.
     pub fn of(raw: &[u8]) -> Self {
-        Self { length: raw.len(), last: raw[raw.len().saturating_sub(Self::BYTES)..].to_vec() }
+        let shared: Arc<[u8]> = last(raw).into();
+        Self { length: raw.len(), place: 0..shared.len(), shared }
+    }
+
+    /// Returns the marks of messages that were read together.
+    pub(crate) fn of_each(messages: &[Vec<u8>]) -> Vec<Self> {
+        let mut shared = Vec::with_capacity(messages.iter().map(|raw| last(raw).len()).sum());
+        messages.iter().for_each(|raw| shared.extend_from_slice(last(raw)));
+        let (shared, mut end): (Arc<[u8]>, _) = (shared.into(), 0);
+        let mark = |raw: &Vec<u8>| {
+            let begin = end;
+            end += last(raw).len();
+            Self { length: raw.len(), shared: Arc::clone(&shared), place: begin..end }
+        };
+        messages.iter().map(mark).collect()
+    }
+
+    /// Returns the last bytes of the message, at most [`Mark::BYTES`].
+    pub fn last(&self) -> &[u8] {
+        &self.shared[self.place.clone()]
     }
 
     /// Returns whether `raw` is the marked message.
     pub fn matches(&self, raw: &[u8]) -> bool {
-        raw.len() == self.length && raw.ends_with(&self.last)
+        raw.len() == self.length && raw.ends_with(self.last())
     }
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, other: &Self) -> bool {
+        (self.length, self.last()) == (other.length, other.last())
+    }
+}
+
+impl Eq for Mark {}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mark").field("length", &self.length).field("last", &self.last()).finish()
+    }
+}
+
+/// Returns the bytes of a message that are compared.
+fn last(raw: &[u8]) -> &[u8] {
+    &raw[raw.len().saturating_sub(Mark::BYTES)..]
 }
 
 /// Result of checking a session's lease.
@@ -82,8 +124,18 @@ impl Item {
         self.envelope.as_ref().ok()?.message_id
     }
 
+    /// Reads a message of a queue. `time_to_live` is that of messages which have none.
     pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
-        let mark = Mark::of(&raw);
+        Self::decode_marked(Mark::of(&raw), queue, raw, time_to_live)
+    }
+
+    /// Reads messages that were read from a queue together.
+    pub(crate) fn decode_each(queue: &str, messages: Vec<Vec<u8>>, time_to_live: Duration) -> Vec<Self> {
+        let marks = Mark::of_each(&messages).into_iter();
+        marks.zip(messages).map(|(mark, raw)| Self::decode_marked(mark, queue, raw, time_to_live)).collect()
+    }
+
+    fn decode_marked(mark: Mark, queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
         match Envelope::decode_or_give_back(queue, raw, time_to_live) {
             Ok(envelope) => Self { mark, envelope: Ok(envelope), unreadable: Vec::new() },
             Err((why, unreadable)) => Self { mark, envelope: Err(why), unreadable },
@@ -112,11 +164,18 @@ mod tests {
     fn a_mark_matches_messages_of_its_length_and_its_last_bytes_only() {
         let long = "x".repeat(Mark::BYTES) + "end";
         let mark = Mark::of(long.as_bytes());
-        assert_eq!((mark.length, mark.last.len()), (long.len(), Mark::BYTES));
+        assert_eq!((mark.length, mark.last().len()), (long.len(), Mark::BYTES));
         assert!(mark.matches(long.as_bytes()));
         assert!(!mark.matches(format!("x{long}").as_bytes()), "a longer one that ends alike");
         assert!(!mark.matches(long.replace("end", "and").as_bytes()), "one of the same length");
         assert!(Mark::of(b"").matches(b"") && !Mark::of(b"").matches(b"x"));
+    }
+
+    #[test]
+    fn marks_of_messages_that_were_read_together_are_those_of_each_alone() {
+        let messages = ["", "a", &"x".repeat(Mark::BYTES), &("y".repeat(Mark::BYTES) + "end"), "b"]
+            .map(|text| text.as_bytes().to_vec());
+        assert_eq!(Mark::of_each(&messages), messages.each_ref().map(|raw| Mark::of(raw)));
     }
 
     #[test]

@@ -502,10 +502,16 @@ fn with_fault(mark: &Mark, fault: Fault) -> Mark {
     let mut mark = mark.clone();
     match fault {
         Fault::OtherLength => mark.length += 1,
-        Fault::OtherBytes => match mark.last.last_mut() {
-            Some(byte) => *byte ^= 1,
-            None => mark.last.push(b'x'),
-        },
+        Fault::OtherBytes => {
+            let mut last = mark.last().to_vec();
+            match last.last_mut() {
+                Some(byte) => *byte ^= 1,
+                None => last.push(b'x'),
+            }
+            let length = mark.length;
+            mark = Mark::of(&last);
+            mark.length = length;
+        }
         Fault::None | Fault::CountTooHigh | Fault::CountZero => {}
     }
     mark

@@ -73,7 +73,7 @@ pub(crate) async fn a_dead_letter_of_the_previous_form_is_redriven_in_this_form(
     let receipt = publisher.receipt(&session(), id).await.unwrap();
     assert_eq!(receipt, Receipt::Queued { expires_at: at.plus(LIFE).to_system() });
     // And it is marked by its end, which is its id and the queue's time.
-    let last = String::from_utf8(again.items[0].mark.last.clone()).unwrap();
+    let last = String::from_utf8(again.items[0].mark.last().to_vec()).unwrap();
     assert!(last.contains(&format!("\"id\":\"{id}\",\"at\":")), "{last}");
     let failed = String::from_utf8(envelope.after_failure("x")).unwrap();
     assert!(failed.ends_with(&format!("\"at\":{}}}", at.0)), "{failed}");

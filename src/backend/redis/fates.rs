@@ -185,7 +185,7 @@ impl Fates for RedisBackend {
         let keys: Vec<String> = [queue, dead].into_iter().chain(receipt).collect();
         let sent = self.clock.at(Timestamp::of_this_host());
         let arguments = push::Arguments { config: &self.config, drafts: std::iter::once(draft), sent };
-        let arguments = (arguments, skip, letter.length, letter.last.as_slice());
+        let arguments = (arguments, skip, letter.length, letter.last());
         let answer = self.call(DOING, &REDRIVE, &keys, &[arguments]).await?;
         push::redrove(&self.config, answer).map_err(|e| self.failed(DOING, e))
     }

@@ -85,7 +85,7 @@ impl Acknowledgement<'_> {
         call.arg(millis(life)).arg(millis(life.max(config.time_to_live() + config.expiry_grace())));
         if let Some(Delivered { count, last, .. }) = self.delivered.filter(|delivered| delivered.count > 0) {
             let from_the_tail = |position| -i64::try_from(position).unwrap_or(i64::MAX);
-            call.arg(from_the_tail(*count)).arg(from_the_tail(count + 1)).arg(last.length).arg(&last.last);
+            call.arg(from_the_tail(*count)).arg(from_the_tail(count + 1)).arg(last.length).arg(last.last());
         }
     }
 }
@@ -127,7 +127,7 @@ pub(super) fn acknowledged(value: Value) -> Result<Acknowledged, BadReply> {
 
 /// Decodes the messages that were read from a queue at `now`. Returns besides how long the queue must live for them.
 pub(super) fn items(config: &Config, queue: &str, messages: Vec<Vec<u8>>, now: Timestamp) -> (Vec<Item>, Duration) {
-    let items: Vec<Item> = messages.into_iter().map(|raw| Item::decode(queue, raw, config.time_to_live())).collect();
+    let items = Item::decode_each(queue, messages, config.time_to_live());
     let life = items
         .iter()
         .filter_map(|item| {
@@ -151,7 +151,7 @@ pub(super) fn replacement(
     let arguments = [
         lease_value(owner, config).into_bytes(),
         oldest.length.to_string().into_bytes(),
-        oldest.last.clone(),
+        oldest.last().to_vec(),
         replacement,
         (config.time_to_live() + config.expiry_grace()).as_millis().to_string().into_bytes(),
     ];
