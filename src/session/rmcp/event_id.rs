@@ -203,10 +203,11 @@ impl EventIds {
 
 /// Appends a number without leading zeros.
 fn push_hexadecimal(out: &mut String, number: u64) {
-    let digits = number.max(1).ilog2() / 4 + 1;
-    for digit in (0..digits).rev() {
-        out.push(char::from(b"0123456789abcdef"[(number >> (4 * digit)) as usize & 15]));
-    }
+    // The digits of an id, which the crate writes at once.
+    let mut buffer = Uuid::encode_buffer();
+    let digits: &str = Uuid::from_u128(number.into()).as_simple().encode_lower(&mut buffer);
+    let leading = number.max(1).leading_zeros() as usize / 4 + 16;
+    out.push_str(&digits[leading..]);
 }
 
 /// Characters that no field of an event can have.
