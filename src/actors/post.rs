@@ -149,7 +149,7 @@ pub(super) struct Memory {
     /// Bounds of the next take: the lessons of earlier connections hold for the next one too.
     pub(super) limit: Arc<Mutex<LineLimit>>,
     /// Tasks whose end was delivered.
-    pub(super) ended_tasks: Arc<Mutex<EndedTasks>>,
+    pub(super) ended_tasks: Arc<EndedTasks>,
 }
 
 impl Memory {

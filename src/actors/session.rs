@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,6 @@ use super::guarded::{drop_guarded, text_of};
 use super::post::Post;
 use super::questions::Asking;
 use crate::envelope::{Envelope, Timestamp};
-use crate::lock::lock;
 use crate::question::Question;
 use crate::subscription::{Delivery, EndedTasks, HandOverError, Outcome, Permit, Step};
 
@@ -33,7 +32,7 @@ pub(super) struct SessionActor {
     post: Arc<Post>,
     /// Questions that the client is asked; `None` until the first.
     asking: Option<Asking>,
-    ended: Arc<Mutex<EndedTasks>>,
+    ended: Arc<EndedTasks>,
 }
 
 impl std::fmt::Debug for SessionActor {
@@ -43,7 +42,7 @@ impl std::fmt::Debug for SessionActor {
 }
 
 impl SessionActor {
-    pub(super) fn new(post: Arc<Post>, ended: Arc<Mutex<EndedTasks>>) -> Self {
+    pub(super) fn new(post: Arc<Post>, ended: Arc<EndedTasks>) -> Self {
         Self { post, asking: None, ended }
     }
 }
@@ -118,7 +117,7 @@ impl Handler<StopAsking> for SessionActor {
     }
 }
 
-async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
+async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
     let (session, config) = (&post.session, &post.common.config);
     let limit = config.hand_over_timeout() + GRACE;
     let mut delivery = Delivery::new(batch, read_at, Arc::clone(&permit));
@@ -130,11 +129,11 @@ async fn deliver(post: &Post, ended: &Mutex<EndedTasks>, Deliver { batch, read_a
             now = clock::now();
             turn = now;
         }
-        let step = delivery.next(now, &lock(ended));
+        let step = delivery.next(now, ended);
         match step {
             Step::HandOver(envelope) => {
                 let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
-                delivery.handed_over(answer, config, &mut lock(ended), fastrand::f64());
+                delivery.handed_over(answer, config, ended, fastrand::f64);
                 if post.stop.is_asked() {
                     // The machine does so too, but hears of the stop no sooner than this thread's other tasks have a turn.
                     permit.close();

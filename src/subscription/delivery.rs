@@ -12,13 +12,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::permit::Permit;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
 use crate::fate::DiscardReason;
+use crate::lock::lock;
 use crate::recent::Recent;
 use crate::retry::{Verdict, after_failed_attempt};
 
@@ -30,23 +31,24 @@ const ENDED_TASKS: usize = 1024;
 /// Each is remembered by a hash under a random key: a foreign producer chooses its task ids and their length.
 #[derive(Debug)]
 pub struct EndedTasks {
-    hashes: Recent<u64>,
+    /// Behind a lock of its own: nearly all notifications are of no task, and need none.
+    hashes: Mutex<Recent<u64>>,
     key: RandomState,
 }
 
 impl Default for EndedTasks {
     fn default() -> Self {
-        Self { hashes: Recent::new(ENDED_TASKS), key: RandomState::new() }
+        Self { hashes: Mutex::new(Recent::new(ENDED_TASKS)), key: RandomState::new() }
     }
 }
 
 impl EndedTasks {
     fn contains(&self, task_id: &str) -> bool {
-        self.hashes.contains(&self.key.hash_one(task_id))
+        lock(&self.hashes).contains(&self.key.hash_one(task_id))
     }
 
-    fn insert(&mut self, task_id: &str) {
-        self.hashes.insert(self.key.hash_one(task_id));
+    fn insert(&self, task_id: &str) {
+        lock(&self.hashes).insert(self.key.hash_one(task_id));
     }
 }
 
@@ -189,8 +191,8 @@ impl Delivery {
         &mut self,
         answer: Result<(), HandOverError>,
         config: &Config,
-        ended: &mut EndedTasks,
-        lot: f64,
+        ended: &EndedTasks,
+        lot: impl FnOnce() -> f64,
     ) {
         let Some(envelope) = self.waiting.pop_front() else { return };
         match answer {
@@ -200,7 +202,7 @@ impl Delivery {
                     ended.insert(id);
                 }
             }
-            Err(error) => self.end = Some(after(error, envelope, config, lot)),
+            Err(error) => self.end = Some(after(error, envelope, config, lot())),
         }
     }
 }

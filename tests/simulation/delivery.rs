@@ -224,7 +224,7 @@ impl World {
         let owner = self.owner(id);
         if let Some(handover) = &mut owner.handover {
             handover.current = None;
-            handover.delivery.handed_over(result, &config, &mut owner.ended_tasks, lot);
+            handover.delivery.handed_over(result, &config, &owner.ended_tasks, || lot);
         }
         self.next_step(id);
     }

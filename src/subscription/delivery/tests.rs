@@ -60,7 +60,7 @@ impl Rig {
 
     fn answer(&mut self, answer: Result<(), HandOverError>) {
         let config = Config::builder().max_attempts(3).build().unwrap();
-        self.delivery.handed_over(answer, &config, &mut self.ended, 0.5);
+        self.delivery.handed_over(answer, &config, &self.ended, || 0.5);
     }
 
     /// Hands the next one over, which the session accepts.
