@@ -81,7 +81,8 @@ impl Ack {
     }
 
     fn add(&mut self, question: Option<Question>, fate: Option<Fate>) {
-        if let Some(delivered) = &mut self.0 {
+        // Most messages bring neither.
+        if let Some(delivered) = self.0.as_mut().filter(|_| question.is_some() || fate.is_some()) {
             delivered.questions.extend(question);
             delivered.fates.extend(fate);
         }

@@ -39,6 +39,7 @@ pub struct Behind {
 #[derive(Debug, Default)]
 pub(super) struct Window {
     sent: VecDeque<Sent>,
+    /// Ids of those, and of the messages that the delivery under way has.
     ids: HashSet<NotificationId, RandomState>,
     /// Numbers of the deliveries, and how many messages of each are in `sent`.
     deliveries: VecDeque<(u64, usize)>,
@@ -48,13 +49,24 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Adds the messages of a delivery, which is newer than all before.
+    /// Takes a place for a message that is about to be sent. Returns `false` where one of its id is in already.
+    pub(super) fn reserve(&mut self, id: NotificationId) -> bool {
+        self.ids.insert(id)
+    }
+
+    /// Gives up the places of messages that were not sent.
+    pub(super) fn release<'a>(&mut self, unsent: impl Iterator<Item = &'a Sent>) {
+        for Sent { id, .. } in unsent {
+            self.ids.remove(id);
+        }
+    }
+
+    /// Adds messages of a delivery that were sent, each in its place. The delivery is newer than all before.
     pub(super) fn add(&mut self, delivery: u64, sent: impl Iterator<Item = Sent>) {
         let before = self.sent.len();
         for message in sent {
             self.bytes += message.mark.length;
             self.derived += usize::from(message.id.is_derived());
-            self.ids.insert(message.id);
             self.sent.push_back(message);
         }
         self.deliveries.push_back((delivery, self.sent.len() - before));
@@ -82,10 +94,6 @@ impl Window {
 
     pub(super) fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
-    }
-
-    pub(super) fn contains(&self, id: NotificationId) -> bool {
-        self.ids.contains(&id)
     }
 
     /// Returns whether a message of so many bytes has room behind `more` others that are about to be sent, where `confirmed` ones are
@@ -123,17 +131,25 @@ mod tests {
         Config::builder().window_messages(messages).window_bytes(bytes).build().unwrap()
     }
 
+    /// Sends messages in a delivery.
+    fn add(window: &mut Window, delivery: u64, messages: impl IntoIterator<Item = Sent>) {
+        let messages: Vec<Sent> = messages.into_iter().collect();
+        assert!(messages.iter().all(|sent| window.reserve(sent.id)));
+        window.add(delivery, messages.into_iter());
+    }
+
     #[test]
     fn a_confirmation_is_of_all_deliveries_up_to_its_own() {
         let mut window = Window::default();
-        window.add(1, [10, 11].into_iter().map(sent));
-        window.add(2, std::iter::empty());
-        window.add(3, [30].into_iter().map(sent));
-        window.add(4, [40].into_iter().map(sent));
+        add(&mut window, 1, [10, 11].into_iter().map(sent));
+        add(&mut window, 2, []);
+        add(&mut window, 3, [30].into_iter().map(sent));
+        add(&mut window, 4, [40].into_iter().map(sent));
         let ids = |sent: Sent| sent.id.0.as_u128();
         assert_eq!(window.confirm(0).count(), 0);
         assert_eq!(window.confirm(3).map(ids).collect::<Vec<_>>(), [10, 11, 30]);
-        assert!(!window.contains(sent(30).id) && window.contains(sent(40).id));
+        assert!(window.reserve(sent(30).id) && !window.reserve(sent(40).id), "a place is taken until it is given up");
+        window.release([sent(30)].iter());
         assert_eq!(window.behind(), Some(Behind { count: 1, last: sent(40).mark }));
         assert_eq!(window.confirm(9).map(ids).collect::<Vec<_>>(), [40]);
         assert!(window.is_empty() && window.behind().is_none());
@@ -145,7 +161,7 @@ mod tests {
         assert!(window.has_room(&of(1, 1), 0, (0, 0), usize::MAX / 2), "one message always goes out");
         assert!(window.has_room(&of(1, 1), 0, (99, 1000), 1000) && !window.has_room(&of(1, 1), 0, (100, 1000), 1000));
         assert!(window.has_room(&of(3, 1000), 1, (1, 2), 2) && !window.has_room(&of(3, 1000), 2, (1, 2), 2));
-        window.add(1, [10, 11].into_iter().map(sent));
+        add(&mut window, 1, [10, 11].into_iter().map(sent));
         assert!(window.has_room(&of(4, 100), 0, (1, 2), 2) && !window.has_room(&of(4, 100), 0, (2, 4), 2));
         assert!(!window.has_room(&of(4, 100), 1, (1, 2), 2));
         assert!(window.has_room(&of(9, 8), 0, (1, 2), 2) && !window.has_room(&of(9, 7), 0, (1, 2), 2));
@@ -154,8 +170,8 @@ mod tests {
     #[test]
     fn nothing_is_read_behind_messages_whose_ids_are_derived() {
         let mut window = Window::default();
-        window.add(1, [Sent { id: NotificationId::derived(b"x"), ..sent(1) }].into_iter());
-        window.add(2, [sent(2)].into_iter());
+        add(&mut window, 1, [Sent { id: NotificationId::derived(b"x"), ..sent(1) }]);
+        add(&mut window, 2, [sent(2)]);
         assert_eq!(window.behind(), None);
         assert_eq!(window.confirm(1).count(), 1);
         assert_eq!(window.behind().map(|behind| behind.count), Some(1));
@@ -167,7 +183,7 @@ mod tests {
             let (mut window, mut number, mut next, mut model) = (Window::default(), 0, 0, VecDeque::new());
             for (count, confirmed) in steps {
                 number += 1;
-                window.add(number, (0..count).map(|i| sent(next + i as u128)));
+                add(&mut window, number, (0..count).map(|i| sent(next + i as u128)));
                 model.push_back((number, count));
                 next += count as u128;
                 let up_to = number.saturating_sub(confirmed);

@@ -1,15 +1,11 @@
 //! Delivery of what was read, and its outcome.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use foldhash::fast::RandomState;
 
 use super::{Subscription, Then};
 use crate::envelope::{Envelope, Timestamp, Undecodable};
 use crate::fate::DiscardReason;
-use crate::notification::NotificationId;
 use crate::subscription::batch::{Item, Mark};
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note, Operation};
@@ -64,8 +60,7 @@ impl Subscription {
             return self.serve(now);
         }
         let mut batch: Vec<Envelope> = Vec::with_capacity(self.items.len());
-        let mut ids: HashSet<NotificationId, RandomState> = HashSet::default();
-        ids.reserve(self.items.len());
+        self.sent.reserve(self.items.len());
         let mut bytes = 0;
         while let Some(Item { mark, envelope, unreadable }) = self.items.pop_front() {
             let is_repeat = envelope.as_ref().is_ok_and(|envelope| self.recent.contains(&envelope.id));
@@ -86,8 +81,7 @@ impl Subscription {
                             (batch.len(), bytes),
                             mark.length,
                         )
-                        && !self.window.contains(envelope.id)
-                        && ids.insert(envelope.id) =>
+                        && self.window.reserve(envelope.id) =>
                 {
                     bytes += mark.length;
                     self.sent.push(Sent::of(mark, &envelope));
@@ -126,6 +120,7 @@ impl Subscription {
         if accepted > 0 {
             self.window.add(self.delivery, sent.by_ref().take(accepted));
         }
+        self.window.release(sent.as_slice().iter());
         let then = match end {
             BatchEnd::AllAccepted => return,
             BatchEnd::Discarded(reasons) => {
