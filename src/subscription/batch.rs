@@ -13,7 +13,7 @@ pub struct Mark {
     /// Length of the message in bytes.
     pub length: usize,
     /// Last bytes of this message and of those that were read with it: memory for each alone costs more than the bytes in it.
-    shared: Arc<[u8]>,
+    shared: Arc<Vec<u8>>,
     place: Range<usize>,
 }
 
@@ -24,15 +24,15 @@ impl Mark {
 
     /// Returns the mark of a message.
     pub fn of(raw: &[u8]) -> Self {
-        let shared: Arc<[u8]> = last(raw).into();
-        Self { length: raw.len(), place: 0..shared.len(), shared }
+        let shared = last(raw).to_vec();
+        Self { length: raw.len(), place: 0..shared.len(), shared: Arc::new(shared) }
     }
 
     /// Returns the marks of messages that were read together.
     pub(crate) fn of_each(messages: &[Vec<u8>]) -> Vec<Self> {
         let mut shared = Vec::with_capacity(messages.iter().map(|raw| last(raw).len()).sum());
         messages.iter().for_each(|raw| shared.extend_from_slice(last(raw)));
-        let (shared, mut end): (Arc<[u8]>, _) = (shared.into(), 0);
+        let (shared, mut end) = (Arc::new(shared), 0);
         let mark = |raw: &Vec<u8>| {
             let begin = end;
             end += last(raw).len();

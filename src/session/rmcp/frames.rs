@@ -194,7 +194,8 @@ impl Frames {
 impl Buffer {
     fn write(&mut self, needed: usize, write: impl FnOnce(&mut String, &mut EventIds)) {
         if self.text.capacity() == 0 {
-            self.text.reserve(needed.max(self.last));
+            // A little more, so that the same again and a longer number or two need no move.
+            self.text.reserve(needed.max(self.last + self.last / 16));
         }
         let before = self.text.len();
         write(&mut self.text, &mut self.ids);
