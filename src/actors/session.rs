@@ -121,13 +121,13 @@ async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, perm
     let (session, config) = (&post.session, &post.common.config);
     let limit = config.hand_over_timeout() + GRACE;
     let mut delivery = Delivery::new(batch, read_at, Arc::clone(&permit));
-    let mut turn = clock::now();
+    let mut end_of_turn = clock::now() + TURN;
     loop {
         let mut now = clock::now();
-        if now.saturating_duration_since(turn) > TURN {
+        if now > end_of_turn {
             tokio::task::yield_now().await;
             now = clock::now();
-            turn = now;
+            end_of_turn = now + TURN;
         }
         let step = delivery.next(now, ended);
         match step {
