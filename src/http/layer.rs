@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, LocalBoxFuture};
+use futures_util::{StreamExt, stream};
 
 use super::body::{RewrittenBody, StreamBody};
 use super::limit::RETRY;
@@ -18,10 +20,14 @@ use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
 use crate::principal::Principal;
-use crate::session::rmcp::{FIRST_WITH_PRIMING, acting_as, collect};
+use crate::session::rmcp::{Demand, Early, FIRST_WITH_PRIMING, acting_as, collect};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Media type of streams.
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Text that makes clients of newer versions begin with `initialize`. A JSON-RPC error, above all -32022 with a list of
 /// versions, would tell them that this server knows their version.
@@ -40,6 +46,12 @@ pub(super) type Authenticate =
 /// Cancels the question of a session to which an unreadable answer came: session id, JSON-RPC id and reason.
 pub(super) type CancelQuestion = dyn Fn(String, String, String) -> BoxFuture<'static, ()> + Send + Sync;
 
+/// Decides by a session id and a `Last-Event-ID` whether a stream is closed early.
+pub(super) type EarlyClose = dyn Fn(&str, &str) -> Early + Send + Sync;
+
+/// Takes the answer to a ping, by a session id and the JSON-RPC id. Returns whether it was one of this process.
+pub(super) type Pong = dyn Fn(&str, &str) -> bool + Send + Sync;
+
 /// Settings of the layer.
 pub(super) struct Layer {
     pub(super) access: Access,
@@ -48,6 +60,8 @@ pub(super) struct Layer {
     /// What the JSON-RPC ids of our questions begin with.
     pub(super) question_prefix: &'static str,
     pub(super) cancel_question: Box<CancelQuestion>,
+    pub(super) early_close: Box<EarlyClose>,
+    pub(super) pong: Box<Pong>,
 }
 
 /// A body as far as it was read.
@@ -87,7 +101,13 @@ impl Layer {
             }
             let is_delete = request.method() == Method::DELETE;
             let is_for_courier = request.method() == Method::GET;
-            let mut response = self.respond(request, next, is_for_courier).await?;
+            let early = if is_for_courier { self.decide_early_close(request.headers()) } else { Early::Undecided };
+            let is_decided = match early {
+                Early::Close(events) => return Ok(request.into_response(closed_early(events))),
+                Early::No => true,
+                Early::Undecided => false,
+            };
+            let mut response = self.respond(request, next, Demand { is_for_courier, is_decided }).await?;
             // rmcp answers 202. Python's clients know 200 and 204 only, and warn of anything else at each close.
             if is_delete && response.status() == StatusCode::ACCEPTED {
                 *response.response_mut().status_mut() = StatusCode::NO_CONTENT;
@@ -115,8 +135,12 @@ impl Layer {
             Kind::Answer | Kind::Other if !is_newer => {}
             _ => return Ok(refuse(request, (StatusCode::BAD_REQUEST, FALL_BACK))),
         }
+        if kind == Kind::Answer && self.takes_pong(request.headers(), &body) {
+            return Ok(request.into_response(HttpResponse::Accepted().finish()));
+        }
         request.set_payload(Payload::from(body.clone()));
-        let response = self.respond(request, next, kind == Kind::Answer).await?;
+        let demand = Demand { is_for_courier: kind == Kind::Answer, is_decided: false };
+        let response = self.respond(request, next, demand).await?;
         if !response.status().is_client_error() {
             return Ok(response);
         }
@@ -174,15 +198,33 @@ impl Layer {
         true
     }
 
-    /// Has rmcp serve a request, and rewrites what it answers. `is_for_courier` says that the request needs no handler of rmcp's.
+    /// Decides whether a stream is closed early, where the request says all that is needed for that.
+    fn decide_early_close(&self, headers: &HeaderMap) -> Early {
+        let accepts = header(headers, &ACCEPT).is_some_and(|types| types.contains(EVENT_STREAM));
+        let version = header(headers, &PROTOCOL_VERSION);
+        match (header(headers, &SESSION_ID), header(headers, &LAST_EVENT_ID)) {
+            (Some(session), Some(last)) if accepts && version == Some(FIRST_WITH_PRIMING) => {
+                (self.early_close)(session, last)
+            }
+            _ => Early::Undecided,
+        }
+    }
+
+    /// Takes a body that is the answer to a ping of this process.
+    fn takes_pong(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let session = header(headers, &SESSION_ID);
+        session.zip(message::id_of(body)).is_some_and(|(session, id)| (self.pong)(session, &id))
+    }
+
+    /// Has rmcp serve a request, and rewrites what it answers.
     async fn respond(
         &self,
         request: ServiceRequest,
         next: Next<BoxBody>,
-        is_for_courier: bool,
+        demand: Demand,
     ) -> Result<ServiceResponse<BoxBody>, Error> {
         let named = header(request.headers(), &PROTOCOL_VERSION).map(str::to_owned);
-        let (response, handoff) = collect(next.call(request), is_for_courier).await;
+        let (response, handoff) = collect(next.call(request), demand).await;
         let mut response = response?;
         if handoff.is_full && response.status() == StatusCode::INTERNAL_SERVER_ERROR {
             *response.response_mut().status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -191,7 +233,7 @@ impl Layer {
         let content_type =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_stream = match content_type.split(';').next() {
-            Some("text/event-stream") => true,
+            Some(EVENT_STREAM) => true,
             Some("application/json") => false,
             _ => return Ok(response),
         };
@@ -207,6 +249,14 @@ impl Layer {
             _ => RewrittenBody::json(body).boxed(),
         }))
     }
+}
+
+/// Makes the response of a stream that is closed early, with the headers and the chunks of rmcp's.
+fn closed_early(events: String) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CONTENT_TYPE, EVENT_STREAM)).insert_header((CACHE_CONTROL, "no-cache"));
+    let events = stream::once(async { Ok::<_, Error>(Bytes::from(events)) });
+    response.insert_header(("x-accel-buffering", "no")).streaming(events)
 }
 
 /// Has a stream end where its connection does, without chunks. So the stream of a process that is killed ends cleanly for its

@@ -62,6 +62,16 @@ pub(super) fn is_without_sessions(version: &str) -> bool {
     is_date && version >= FIRST_WITHOUT_SESSIONS
 }
 
+/// Returns the JSON-RPC id of an answer, if it is a text.
+pub(super) fn id_of(body: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    serde_json::from_slice(body).ok().map(|Answer { id }| id)
+}
+
 /// Finds the JSON-RPC id of an answer that cannot be parsed: the first `"id"` whose value begins with `prefix`.
 pub(super) fn id_of_unreadable<'a>(body: &'a [u8], prefix: &str) -> Option<&'a str> {
     let key = b"\"id\"";

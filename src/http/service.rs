@@ -105,12 +105,15 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             Box::pin(async move { manager.cancel_question(&session, &question, reason).await })
                 as BoxFuture<'static, ()>
         };
+        let (closing, answering) = (Arc::clone(&manager), Arc::clone(&manager));
         let layer = Layer {
             access: settings.access,
             authenticate: settings.authenticate,
             max_body_bytes: settings.max_body_bytes,
             question_prefix: JSON_RPC_ID,
             cancel_question: Box::new(cancel),
+            early_close: Box::new(move |session, last| closing.early_close(session, last)),
+            pong: Box::new(move |session, id| answering.pong(session, id)),
         };
         let limit = StreamLimit::new(settings.http.stream_limit, settings.courier.config().session_limit());
         Self {

@@ -96,6 +96,25 @@ async fn an_early_close_at_one_server_is_known_at_another_by_the_id_of_its_event
     assert!(closed.next_event().await.is_none());
 }
 
+#[actix::test]
+async fn an_early_close_asks_neither_redis_nor_rmcp_for_the_session() {
+    let redis = RedisServer::start();
+    let (a, b) = (Member::start(&redis).await, Member::start(&redis).await);
+    let client = RawClient::connect(&a.url).await;
+    let mut stream = client.open_stream().await;
+    let last = stream.next_event().await.unwrap().id.unwrap();
+    drop(stream);
+    let at_b = client.at(&b.url);
+    let mut closed = at_b.open_stream_after(Some(&last)).await.unwrap();
+    let event = closed.next_event().await.unwrap();
+    assert!(event.retry < Some(100) && closed.next_event().await.is_none());
+    assert_eq!(redis.calls().await.get("getex"), None, "B has loaded the session");
+    let mut stream = at_b.open_stream_after(event.id.as_deref()).await.unwrap();
+    push(&a.courier.publisher(), &id(&client), 0..1).await;
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    assert_eq!(redis.calls().await.get("getex"), Some(&1));
+}
+
 /// Time that a fresh stream at a server tells its client to wait before the next.
 async fn retry_at(server: &McpServer) -> u64 {
     let mut stream = RawClient::connect(&server.url).await.open_stream().await;

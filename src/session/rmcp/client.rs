@@ -12,7 +12,6 @@ use self::delivery::{Break, Delivery};
 use self::introduction::Introduction;
 use self::questions::Questions;
 use self::streams::{OpenStream, Streams};
-use super::early_close::EarlyCloses;
 use super::event_id::{EventId, EventIds};
 use super::frames::Frames;
 use super::slot::Slot;
@@ -45,7 +44,6 @@ pub(super) struct ClientSession {
     introduction: Mutex<Introduction>,
     /// Set while the session is among the [`Newcomers`](super::newcomers::Newcomers).
     pub(super) is_newcomer: AtomicBool,
-    early_closes: Mutex<EarlyCloses>,
     lines: Mutex<Lines>,
 }
 
@@ -81,7 +79,6 @@ impl ClientSession {
             activity: Activity::new(),
             introduction: Mutex::default(),
             is_newcomer: AtomicBool::new(false),
-            early_closes: Mutex::default(),
             lines: Mutex::new(Lines {
                 streams: Streams::default(),
                 delivery: Delivery::Idle,
@@ -92,13 +89,6 @@ impl ClientSession {
 
     pub(super) fn session_id(&self) -> &SessionId {
         &self.session_id
-    }
-
-    /// Decides whether the stream of a client that comes back with this id is closed early: see
-    /// [`early_close`](super::early_close). A client of an older version would not come back after it.
-    pub(super) fn decide_early_close(&self, named: &EventId<'_>, last_event_id: &str) -> bool {
-        self.activity.touch();
-        self.reads_priming() && lock(&self.early_closes).decide(named, last_event_id, Instant::now())
     }
 
     /// Opens a stream, which is the newest then and receives. Returns its number, by which to [close](Self::close) it, and the

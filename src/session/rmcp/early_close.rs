@@ -9,47 +9,91 @@
 //!   Last-Event-ID: …~c…~…  ─► the real stream, whose events have the kind e
 //! ```
 //!
-//! The event has no data. Some clients ignore the ids of such events, and come back with the very same id. For them each session
-//! remembers the last id that was answered by an early close, for a short time. Clients of versions before 2025-11-25 get no early
+//! The event has no data. Some clients ignore the ids of such events, and come back with the very same id. For them the server
+//! remembers for a short time which ids were answered by an early close. Clients of versions before 2025-11-25 get no early
 //! close: Python's of that time open no second stream, and TypeScript's open none behind a stream that ended cleanly.
+//!
+//! The HTTP layer answers by an early close itself, where the request says all that is needed: neither rmcp nor Redis is asked then.
+//! All clients of a server that died want one at the same time.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use tokio::time::Instant;
 
 use super::event_id::EventId;
+use super::sse::push_event;
+use crate::lock::lock;
 
 /// Time that a client waits after an early close before it opens the real stream.
-pub(super) const MOMENT: Duration = Duration::from_millis(10);
+const MOMENT: Duration = Duration::from_millis(10);
 
-/// Time for which a session remembers the id that it answered by an early close. Longer than a client needs to try several
-/// servers of a fleet in turn, and shorter than proxies let a silent stream live.
+/// Time for which an id that was answered by an early close is remembered. Longer than a client needs to try several servers of a
+/// fleet in turn, and shorter than proxies let a silent stream live.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// Decides for one session which streams are closed early.
+/// Half of the number of ids that are remembered at most. More push the oldest out sooner.
+const CAPACITY: usize = 50_000;
+
+/// Decides which streams are closed early.
 #[derive(Debug, Default)]
 pub(super) struct EarlyCloses {
     /// Hashes ids, which clients choose and may make long.
     hasher: RandomState,
-    /// The last id that was answered by an early close, and when.
-    last: Option<(u64, Instant)>,
+    answered: Mutex<Answered>,
+}
+
+/// Ids that were answered by an early close, and when.
+#[derive(Debug, Default)]
+struct Answered {
+    young: HashMap<u64, Instant>,
+    old: HashMap<u64, Instant>,
+    /// Moment at which the young ones began.
+    since: Option<Instant>,
+}
+
+impl Answered {
+    /// Forgets what is too old.
+    fn age(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(*self.since.get_or_insert(now));
+        if age >= MEMORY || self.young.len() >= CAPACITY {
+            self.old = std::mem::take(&mut self.young);
+            self.since = Some(now);
+        }
+    }
 }
 
 impl EarlyCloses {
     /// Decides whether the stream of a client that comes back with this id is closed early, and remembers the decision.
-    pub(super) fn decide(&mut self, named: &EventId<'_>, last_event_id: &str, now: Instant) -> bool {
-        let remembered = self.last.take();
+    pub(super) fn decide(&self, session: &str, named: &EventId<'_>, last_event_id: &str, now: Instant) -> bool {
         if named.is_early_close() {
             return false;
         }
-        let id = self.hasher.hash_one(last_event_id);
-        if remembered.is_some_and(|(last, at)| last == id && now.saturating_duration_since(at) < MEMORY) {
+        let id = self.hasher.hash_one((session, last_event_id));
+        let mut answered = lock(&self.answered);
+        answered.age(now);
+        let last = answered.young.remove(&id).or_else(|| answered.old.remove(&id));
+        if last.is_some_and(|at| now.saturating_duration_since(at) < MEMORY) {
             return false;
         }
-        self.last = Some((id, now));
+        answered.young.insert(id, now);
         true
     }
+}
+
+/// Returns the one event of an early close behind an id.
+pub(super) fn event(named: &EventId<'_>) -> ServerSseMessage {
+    ServerSseMessage::priming(named.early_close().to_string(), MOMENT)
+}
+
+/// Returns an early close behind an id, as it goes out.
+pub(super) fn text(named: &EventId<'_>) -> String {
+    let mut text = String::new();
+    push_event(&mut text, &event(named));
+    text
 }
 
 #[cfg(test)]
@@ -59,11 +103,11 @@ mod tests {
 
     /// Comes back to one of several servers after each cut; returns how many cuts in a row there were at most.
     fn cuts_in_a_row(servers: usize, takes_ids_without_data: bool, each_stream_lasts: Duration) -> usize {
-        let mut fleet: Vec<_> = (0..servers).map(|_| EarlyCloses::default()).collect();
+        let fleet: Vec<_> = (0..servers).map(|_| EarlyCloses::default()).collect();
         let (mut last, mut now, mut cuts, mut worst) = ("e-0".to_owned(), Instant::now(), 0, 0);
         for n in 0..servers * 12 {
             let named = EventId::parse(&last);
-            let event_id = match fleet[n % servers].decide(&named, &last, now) {
+            let event_id = match fleet[n % servers].decide("s", &named, &last, now) {
                 true => {
                     (cuts, now) = (0, now + Duration::from_secs(1));
                     named.early_close().to_string()
@@ -96,5 +140,19 @@ mod tests {
         }
         // Where its streams are cut sooner it is served all the same.
         assert!(cuts_in_a_row(3, false, Duration::ZERO) >= 1);
+    }
+
+    #[test]
+    fn ids_are_remembered_per_session_for_a_while_and_within_a_bound() {
+        let (closes, now) = (EarlyCloses::default(), Instant::now());
+        let decide = |session: &str, after| closes.decide(session, &EventId::parse("x"), "x", now + after);
+        assert!(decide("a", Duration::ZERO) && decide("b", Duration::ZERO));
+        assert!(!decide("a", MEMORY / 2), "it is remembered");
+        assert!(decide("b", MEMORY), "it is forgotten");
+        for n in 0..3 * CAPACITY {
+            closes.decide(&n.to_string(), &EventId::parse("x"), "x", now + 3 * MEMORY);
+        }
+        let answered = lock(&closes.answered);
+        assert!(answered.young.len() + answered.old.len() <= 2 * CAPACITY);
     }
 }

@@ -9,11 +9,19 @@ use std::sync::{Arc, Mutex};
 use super::stream::Standalone;
 use crate::lock::lock;
 
+/// What the layer knows of a request.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Demand {
+    /// The request opens a stream or answers something, so that no handler of rmcp's is needed.
+    pub(crate) is_for_courier: bool,
+    /// The stream is not to be closed early.
+    pub(crate) is_decided: bool,
+}
+
 /// Parts of the response to one request that the session manager hands over.
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
-    /// Whether the request is for the courier alone: it opens a stream, or answers something.
-    is_for_courier: bool,
+    demand: Demand,
     /// Protocol version that the session negotiated.
     pub(crate) version: Option<String>,
     /// Standalone stream that the layer writes.
@@ -26,13 +34,12 @@ tokio::task_local! {
     static HANDOFF: Arc<Mutex<Handoff>>;
 }
 
-/// Serves a request within the HTTP layer. Returns what the session manager handed over beside the response. `is_for_courier` says
-/// that the request opens a stream or answers something, so that no handler of rmcp's is needed.
+/// Serves a request within the HTTP layer. Returns what the session manager handed over beside the response.
 ///
 /// # Cancellation
 /// That of the request.
-pub(crate) async fn collect<F: Future>(request: F, is_for_courier: bool) -> (F::Output, Handoff) {
-    let handoff = Arc::new(Mutex::new(Handoff { is_for_courier, ..Handoff::default() }));
+pub(crate) async fn collect<F: Future>(request: F, demand: Demand) -> (F::Output, Handoff) {
+    let handoff = Arc::new(Mutex::new(Handoff { demand, ..Handoff::default() }));
     let response = HANDOFF.scope(Arc::clone(&handoff), request).await;
     let handoff = std::mem::take(&mut *lock(&handoff));
     (response, handoff)
@@ -46,7 +53,12 @@ pub(super) fn hand(give: impl FnOnce(&mut Handoff)) {
 
 /// Returns whether the current request needs a handler of rmcp's, as far as is known.
 pub(super) fn needs_handler() -> bool {
-    HANDOFF.try_with(|handoff| !lock(handoff).is_for_courier).unwrap_or(true)
+    HANDOFF.try_with(|handoff| !lock(handoff).demand.is_for_courier).unwrap_or(true)
+}
+
+/// Returns whether the layer has decided that the stream of the current request is not closed early.
+pub(super) fn is_decided() -> bool {
+    HANDOFF.try_with(|handoff| lock(handoff).demand.is_decided).unwrap_or(false)
 }
 
 /// Returns whether the HTTP layer is mounted around the current request.

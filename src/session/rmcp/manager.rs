@@ -8,12 +8,13 @@ use rmcp::transport::streamable_http_server::session::{
     EventStore, ServerSseMessage, SessionId as RmcpSessionId, SessionManager, SessionStore,
 };
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::client::{Answered, ClientSession};
-use super::early_close::MOMENT;
+use super::early_close;
 use super::error::ManagerError;
 use super::event_id::EventId;
-use super::handoff::{hand, is_layered, needs_handler};
+use super::handoff::{hand, is_decided, is_layered, needs_handler};
 use super::head::head;
 use super::housekeeping;
 use super::principal::{acting, session_of};
@@ -142,6 +143,15 @@ impl<M: SessionManager> CourierSessionManager<M> {
         }
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
+    }
+
+    /// Decides whether a stream is closed early, where the layer has not done so. A client of an older version would not come back
+    /// after that.
+    fn closes_early(&self, client: &ClientSession, named: &EventId<'_>, last_event_id: &str) -> bool {
+        client.touch();
+        let early_closes = &self.shared.early_closes;
+        let decide = || early_closes.decide(client.session_id().as_str(), named, last_event_id, Instant::now());
+        !is_decided() && client.reads_priming() && decide()
     }
 
     /// Makes the slot of a fresh stream.
@@ -294,11 +304,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         // client has not confirmed comes from the queue.
         let ours = named.position.and_then(|position| self.shared.epoch.unmark(position));
         let of_request = !named.is_typed() && ours.is_some_and(|ours| ours.contains('/'));
-        if !of_request && client.decide_early_close(&named, &last_event_id) {
-            return Ok(ResumedStream::ClosedEarly(Some(ServerSseMessage::priming(
-                named.early_close().to_string(),
-                MOMENT,
-            ))));
+        if !of_request && self.closes_early(&client, &named, &last_event_id) {
+            return Ok(ResumedStream::ClosedEarly(Some(early_close::event(&named))));
         }
         if let Some(ours) = ours.filter(|_| self.shared.sessions.has_handler(&client)) {
             match self.shared.inner.resume(id, ours.to_owned()).await {

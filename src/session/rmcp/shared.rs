@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::client::ClientSession;
+use super::early_close::EarlyCloses;
 use super::event_id::Epoch;
 use super::neighbours::Neighbours;
 use super::newcomers::Newcomers;
@@ -42,6 +43,7 @@ pub(super) struct Shared<M> {
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
     pub(super) newcomers: Arc<Newcomers>,
+    pub(super) early_closes: EarlyCloses,
     neighbours: Neighbours,
     /// Sessions that ended for good last.
     ended: Mutex<Recent<SessionId>>,
@@ -78,6 +80,7 @@ impl<M: SessionManager> Shared<M> {
             subscribers,
             epoch,
             newcomers: Arc::default(),
+            early_closes: EarlyCloses::default(),
             ended: Mutex::new(Recent::new(ENDED)),
             closed: Mutex::new(Recent::new(ENDED)),
             pending_ends: Mutex::default(),

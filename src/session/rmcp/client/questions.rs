@@ -72,6 +72,14 @@ impl ClientSession {
         }
     }
 
+    /// Takes the answer to a ping, by its JSON-RPC id. Returns whether this process sent the ping.
+    pub(in crate::session::rmcp) fn pong(&self, json_rpc_id: &str) -> bool {
+        let ping = json_rpc_id.strip_prefix(PING).and_then(|ping| ping.split_once(':'));
+        let own = ping.filter(|(process, _)| ProcessId::parse(process) == Some(self.process));
+        let nonce = own.and_then(|(_, nonce)| nonce.parse().ok());
+        nonce.inspect(|nonce| self.confirmed(*nonce)).is_some()
+    }
+
     /// The question has its answer: whoever asks it here need not go on.
     pub(in crate::session::rmcp) fn settled(&self, question: &str) {
         // Its sender is dropped, which says so.

@@ -1,0 +1,49 @@
+//! Requests that the HTTP layer answers by itself, past rmcp: early closes, and answers to pings.
+
+use rmcp::transport::streamable_http_server::session::SessionManager;
+use tokio::time::Instant;
+
+use super::early_close;
+use super::event_id::EventId;
+use super::manager::CourierSessionManager;
+use super::principal::session_of;
+
+/// What the layer does with a request for a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Early {
+    /// The stream is closed early: this is all that it contains.
+    Close(String),
+    /// The stream is not closed early.
+    No,
+    /// The session manager decides.
+    Undecided,
+}
+
+impl<M: SessionManager> CourierSessionManager<M> {
+    /// Decides for a client of version 2025-11-25 whether a stream behind an id is closed early.
+    pub(crate) fn early_close(&self, session: &str, last_event_id: &str) -> Early {
+        let named = EventId::parse(last_event_id);
+        let Some(session) = session_of(session).ok().filter(|_| named.is_typed()) else { return Early::Undecided };
+        // It has ended here, or elsewhere: its client is to hear that at once.
+        if self.shared.has_ended(&session) {
+            return Early::Undecided;
+        }
+        if let Some(client) = self.shared.client_of(&session) {
+            client.touch();
+        }
+        if self.shared.early_closes.decide(session.as_str(), &named, last_event_id, Instant::now()) {
+            Early::Close(early_close::text(&named))
+        } else {
+            Early::No
+        }
+    }
+
+    /// Takes the answer to a ping, by its JSON-RPC id, if this process sent the ping to the acting user's session.
+    pub(crate) fn pong(&self, session: &str, json_rpc_id: &str) -> bool {
+        let client = session_of(session).ok().and_then(|session| self.shared.client_of(&session));
+        client.is_some_and(|client| {
+            client.touch();
+            client.pong(json_rpc_id)
+        })
+    }
+}
