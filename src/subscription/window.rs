@@ -107,12 +107,11 @@ impl Window {
             || is_alone && (more.0 == 0 || is_within(more.0, config.batch_messages(), config.batch_bytes()))
     }
 
-    /// Returns what the next read passes over: these messages, and behind them those that the delivery under way has. `None` where it
-    /// must not read on: equal messages without ids of their own would be taken for each other.
-    pub(super) fn behind(&self, under_way: &[Sent]) -> Option<Behind> {
-        let last = under_way.last().or(self.sent.back())?;
-        let may_read_on = self.derived == 0 && !under_way.iter().any(|sent| sent.id.is_derived());
-        may_read_on.then(|| Behind { count: self.sent.len() + under_way.len(), last: last.mark.clone() })
+    /// Returns what the next read passes over. `None` where it must not read on: equal messages without ids of their own would
+    /// be taken for each other.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        let last = self.sent.back().filter(|_| self.derived == 0)?;
+        Some(Behind { count: self.sent.len(), last: last.mark.clone() })
     }
 }
 
@@ -151,9 +150,9 @@ mod tests {
         assert_eq!(window.confirm(3).map(ids).collect::<Vec<_>>(), [10, 11, 30]);
         assert!(window.reserve(sent(30).id) && !window.reserve(sent(40).id), "a place is taken until it is given up");
         window.release([sent(30)].iter());
-        assert_eq!(window.behind(&[]), Some(Behind { count: 1, last: sent(40).mark }));
+        assert_eq!(window.behind(), Some(Behind { count: 1, last: sent(40).mark }));
         assert_eq!(window.confirm(9).map(ids).collect::<Vec<_>>(), [40]);
-        assert!(window.is_empty() && window.behind(&[]).is_none());
+        assert!(window.is_empty() && window.behind().is_none());
     }
 
     #[test]
@@ -173,12 +172,9 @@ mod tests {
         let mut window = Window::default();
         add(&mut window, 1, [Sent { id: NotificationId::derived(b"x"), ..sent(1) }]);
         add(&mut window, 2, [sent(2)]);
-        assert_eq!(window.behind(&[]), None);
+        assert_eq!(window.behind(), None);
         assert_eq!(window.confirm(1).count(), 1);
-        assert_eq!(window.behind(&[]).map(|behind| behind.count), Some(1));
-        assert_eq!(window.behind(&[sent(3), sent(4)]), Some(Behind { count: 3, last: sent(4).mark }));
-        let derived = Sent { id: NotificationId::derived(b"x"), ..sent(3) };
-        assert_eq!(window.behind(&[derived, sent(4)]), None);
+        assert_eq!(window.behind().map(|behind| behind.count), Some(1));
     }
 
     proptest! {

@@ -103,7 +103,6 @@ impl Subscription {
             };
         };
         self.deliver(batch, read_at, Arc::clone(&self.permit));
-        self.read_beside(bytes, now);
     }
 
     /// Begins the next delivery.

@@ -1,10 +1,9 @@
 //! The state [`Delivering`](SubscriberState::Delivering): deliveries, what they leave unconfirmed, and the reads ahead.
 //!
 //! Deliveries follow each other while earlier ones await their confirmation, as far as the [window](super::Window) goes. Each
-//! confirmation is acknowledged with the next read, which passes over what is still unconfirmed, and goes beside a delivery where the
-//! next batch has room. Redis waits for no message behind others, so the queue is looked at now and then while a confirmation takes
-//! long. What cannot be done beside that waits until nothing is unconfirmed: a discard, the rewrite after a failed attempt, a stop, a
-//! newer stream.
+//! confirmation is acknowledged with the next read, which passes over what is still unconfirmed. Redis waits for no message behind
+//! others, so the queue is looked at now and then while a confirmation takes long. What cannot be done beside that waits until nothing
+//! is unconfirmed: a discard, the rewrite after a failed attempt, a stop, a newer stream.
 
 use std::time::{Duration, Instant};
 
@@ -134,26 +133,15 @@ impl Subscription {
             self.deliver_next(now);
         } else if confirmed > 0 || has_room && self.has_more {
             self.look_behind();
-        } else if has_room && self.timer.is_none() && self.window.behind(&[]).is_some() {
+        } else if has_room && self.timer.is_none() && self.window.behind().is_some() {
             self.timer = Some(now + LOOKS.pause(self.looks, lot));
             self.looks += 1;
         }
     }
 
-    /// Reads the next batch beside the delivery of one of so many bytes, which begins. Only where all of it has room: else it would be
-    /// read twice. A renewal that is due goes before.
-    pub(super) fn read_beside(&mut self, bytes: usize, now: Instant) {
-        let more = (self.sent.len() + self.config.batch_messages() - 1, 2 * bytes);
-        let has_room = self.items.is_empty() && self.window.has_room(&self.config, 0, more, 0);
-        let renewal_is_due = self.renewal_due().is_none_or(|at| at <= now);
-        if self.has_more && has_room && !renewal_is_due {
-            self.look_behind();
-        }
-    }
-
-    /// Acknowledges what is confirmed, and reads behind what is not, and behind what the delivery under way has.
+    /// Acknowledges what is confirmed, and reads behind what is not.
     pub(super) fn look_behind(&mut self) {
-        let Some(behind) = self.window.behind(&self.sent) else { return };
+        let Some(behind) = self.window.behind() else { return };
         self.timer = None;
         // What was read and has no room is read again.
         self.items.clear();
@@ -184,7 +172,7 @@ impl Subscription {
         if !is_ours || taken.changed {
             // What is unconfirmed may be queued elsewhere by now, or not at all: the queue is read from its end again.
             self.finish_with(Then::Serve);
-        } else if self.after_window.is_none() && !taken.items.is_empty() {
+        } else if !taken.items.is_empty() {
             self.items = taken.items.into();
             self.arrived(taken.now);
         }

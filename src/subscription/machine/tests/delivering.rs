@@ -79,48 +79,6 @@ fn the_next_batch_goes_out_before_the_one_before_is_confirmed() {
     assert_eq!(rig.machine.state(), SubscriberState::Reading);
 }
 
-/// Settings by which a batch is read beside the delivery of the first one, and of no other.
-fn small_batches() -> crate::config::ConfigBuilder {
-    Config::builder().batch_messages(2).window_messages(5)
-}
-
-#[test]
-fn the_next_batch_is_read_during_a_delivery_where_all_of_it_has_room() {
-    let (mut rig, actions) = Rig::reading(small_batches(), &[1, 2]);
-    assert_eq!((delivered_ids(&actions), behind(&actions)), (vec![1, 2], (None, Some((2, mark(2))))));
-    assert!(begins_nothing(&rig.feed(more(queued(&[3, 4])))), "one delivery at a time");
-    let actions = rig.handed(2);
-    assert_eq!(delivered_ids(&actions), [3, 4]);
-    assert!(!actions.iter().any(|action| matches!(action, Action::Begin(_))), "a batch would not have room");
-    assert!(begins_nothing(&rig.confirmed(1)));
-    assert_eq!(behind(&rig.handed(2)), (Some(2), Some((2, mark(4)))));
-    // What is confirmed by now is acknowledged by the read that goes beside the delivery.
-    assert!(begins_nothing(&rig.confirmed(2)));
-    let actions = rig.feed(more(queued(&[5, 6])));
-    assert_eq!((delivered_ids(&actions), behind(&actions)), (vec![5, 6], (Some(2), Some((2, mark(6))))));
-}
-
-#[test]
-fn what_was_read_during_a_delivery_that_fails_is_not_delivered() {
-    let (mut rig, _) = Rig::reading(small_batches(), &[1, 2]);
-    assert!(begins_nothing(&rig.handed_until(1, BatchEnd::Discarded(vec![DiscardReason::Expired]))));
-    assert!(begins_nothing(&rig.feed(more(queued(&[3, 4])))), "nothing goes out behind a discard");
-    let actions = rig.confirmed(1);
-    assert_eq!(behind(&actions), (Some(2), None));
-    assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, queued(&[3, 4])))), [3, 4]);
-}
-
-#[test]
-fn a_renewal_that_is_due_goes_before_a_read_beside_a_delivery() {
-    let (mut rig, _) = Rig::reading(small_batches(), &[1]);
-    rig.handed(1);
-    rig.confirmed(1);
-    rig.pass(rig.machine.config.heartbeat());
-    let actions = rig.feed(more(queued(&[2])));
-    assert!(delivers(&actions) && !actions.iter().any(|action| matches!(action, Action::Begin(_))));
-    assert_eq!(begun(&rig.timer()), Operation::Renew);
-}
-
 #[test]
 fn a_window_that_is_full_waits_for_a_confirmation() {
     let (mut rig, _) = Rig::reading(Config::builder().window_messages(3), &[1, 2]);
