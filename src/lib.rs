@@ -40,7 +40,7 @@
 //!     courier.ensure_subscriber(&session, Arc::new(Client(sender))).await?;
 //!
 //!     courier.publisher().push(&session, Notification::tools_list_changed()).await?;
-//!     assert_eq!(client.recv().await.unwrap().method, "notifications/tools/list_changed");
+//!     assert_eq!(client.recv().await.unwrap().method(), "notifications/tools/list_changed");
 //!     Ok(())
 //! }
 //! ```
