@@ -1,4 +1,4 @@
-//! Threads, mailboxes, lifecycles: the actors of a server process.
+//! Actors of a server process: threads, mailboxes and lifecycles.
 //!
 //! ```text
 //!                      EnsureSubscriber, StopSubscriber, Shutdown …
@@ -16,8 +16,8 @@
 //!             the queue
 //! ```
 //!
-//! The subscriber sends the next `Deliver` only after the answer to the last: order and back-pressure come from that
-//! alone. No Redis and no JSON in here.
+//! The subscriber sends the next `Deliver` only after the answer to the one before. Order and back-pressure come from
+//! that rule alone. This room names neither Redis nor JSON.
 
 mod arbiters;
 mod clock;

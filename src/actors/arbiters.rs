@@ -1,4 +1,4 @@
-//! Arbiters of subscribers: one thread with its own event loop each, ended when it is no longer needed.
+//! Arbiters of subscribers. Each is a thread with its own event loop, and ends when no subscriber needs it.
 
 use std::future::pending;
 
@@ -9,17 +9,18 @@ use tokio::{task::JoinHandle, task::LocalSet};
 /// Kind of the arbiters that a supervisor starts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arbiters {
-    /// A thread for each.
+    /// Thread for each arbiter.
     Threads,
-    /// A set of tasks on the supervisor's thread for each, so that tests can pause the time of all.
+    /// Set of tasks on the supervisor's thread for each arbiter, so that tests can pause the time of all.
     #[cfg(feature = "testing")]
     Here,
 }
 
-/// Arbiter that subscribers are started on. Dropping it stops it.
+/// Arbiter on which subscribers are started. Dropping the value stops the arbiter.
 #[derive(Debug)]
 pub(super) struct Arbiter {
-    /// Functions on their way to the arbiter. Closed when all that ran there is dropped: the receiver lives there.
+    /// Functions on their way to the arbiter. The receiver lives in a task of the arbiter, so this channel closes when
+    /// all tasks there are dropped.
     starts: mpsc::UnboundedSender<Start>,
     kind: Kind,
 }
@@ -55,7 +56,7 @@ impl Arbiters {
     }
 }
 
-/// Calls what is sent to an arbiter, for as long as the arbiter lives.
+/// Calls the functions that are sent to an arbiter, for as long as the arbiter lives.
 async fn call(mut started: mpsc::UnboundedReceiver<Start>) {
     while let Some(start) = started.recv().await {
         start();
@@ -64,17 +65,18 @@ async fn call(mut started: mpsc::UnboundedReceiver<Start>) {
 }
 
 impl Arbiter {
-    /// Calls a function on the arbiter, which spawns what is to run there. An arbiter that has ended drops the function.
+    /// Calls a function on the arbiter. The function spawns the tasks that are to run there. An arbiter that has ended
+    /// drops the function.
     pub(super) fn run(&self, start: impl FnOnce() + Send + 'static) {
         drop(self.starts.send(Box::new(start)));
     }
 
-    /// Returns whether all that ran on the arbiter is dropped.
+    /// Returns whether all tasks of the arbiter are dropped.
     pub(super) fn has_ended(&self) -> bool {
         self.starts.is_closed()
     }
 
-    /// Stops the arbiter without waiting: what runs on it is dropped at its next await point.
+    /// Stops the arbiter without waiting. The arbiter's tasks are dropped at their next await points.
     pub(super) fn stop(&self) {
         match &self.kind {
             Kind::Thread(arbiter) => drop(arbiter.stop()),
@@ -83,10 +85,10 @@ impl Arbiter {
         }
     }
 
-    /// Stops the arbiter and waits until all that ran on it is dropped, and its thread about to be gone.
+    /// Stops the arbiter and waits until all its tasks are dropped. The thread ends shortly after.
     ///
-    /// The thread itself is not joined: where what runs on it never comes to an await point, whoever joined it would be
-    /// stuck too, and a runtime that is dropped waits for all of its blocking threads.
+    /// The thread itself is not joined. A task that never reaches an await point would block the joining thread too.
+    /// That thread would be one of the runtime's blocking threads, and a dropped runtime waits for all of those.
     pub(super) async fn end(&self) {
         self.stop();
         self.starts.closed().await;
@@ -95,7 +97,7 @@ impl Arbiter {
 
 impl Drop for Arbiter {
     fn drop(&mut self) {
-        // An arbiter that is dropped without being stopped leaks its thread.
+        // An arbiter that is dropped without a stop leaks its thread.
         self.stop();
     }
 }

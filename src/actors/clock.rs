@@ -1,4 +1,4 @@
-//! The clock of the actors: tokio's, which tests may pause.
+//! Clock of the actors: tokio's clock, which tests can pause.
 
 use std::future::pending;
 use std::time::Instant;
@@ -8,10 +8,10 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Waits until a moment, or for ever where there is none.
+/// Waits until a moment, or for ever where `moment` is `None`.
 pub(super) async fn until(moment: Option<Instant>) {
     match moment {
-        // Boxed: a timer is large, and whoever waits for ever has none.
+        // Boxed, because a timer is large: a caller that waits for ever does not hold one.
         Some(at) => Box::pin(tokio::time::sleep_until(at.into())).await,
         None => pending().await,
     }

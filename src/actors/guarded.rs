@@ -1,5 +1,7 @@
-//! A user's session in our hands. Its code may panic, also at its end, and must not take an actor with it: least of all
-//! the supervisor, which is everybody's.
+//! [`Guarded`]: a user's session, whose panics stay contained.
+//!
+//! A session is a user's code, and may panic in a call or when it is dropped. Such a panic must not end an actor. The
+//! supervisor's panic would be the worst: all sessions of the process depend on that actor.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -10,6 +12,7 @@ use async_trait::async_trait;
 
 use crate::session::{HandOverError, McpSession, Outbound};
 
+/// Session of a user. Dropping the last reference catches a panic of the session's own `drop`.
 #[derive(Clone)]
 pub(super) struct Guarded(Arc<dyn McpSession>);
 
@@ -18,8 +21,8 @@ impl Guarded {
         Self(session)
     }
 
-    /// Whether both are one object. Addresses are compared, not the tables of its functions, of which one type can have
-    /// several.
+    /// Returns whether both hold the same object. The addresses of the objects are compared and not their vtables,
+    /// because one type can have several vtables.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
     }
@@ -49,14 +52,14 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no text")
 }
 
-/// Drops what is a user's.
+/// Drops a value that holds a user's code, and logs a panic of its `drop`.
 pub(super) fn drop_guarded<T>(theirs: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(theirs))) {
         tracing::error!(panic = text_of(&*panic), "a session panicked when it, or what it did, was dropped");
     }
 }
 
-/// Stands where a session was.
+/// Placeholder for a session that was moved out of its [`Guarded`].
 struct Nobody;
 
 #[async_trait]

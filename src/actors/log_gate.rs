@@ -1,4 +1,5 @@
-//! Bounds of the log: one fault of Redis hits a hundred thousand shared subscribers at once, and each would say so.
+//! Limits of the log. One fault of Redis hits up to a hundred thousand shared subscribers at once, and each would log
+//! its own line.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -6,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::clock;
 use crate::lock::lock;
 
-/// Time without an event of its kind after which a gate begins anew.
+/// Time without an event after which a gate counts from zero again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Gates of the lines that shared subscribers log, one for each kind of trouble.
+/// Gates for the lines of shared subscribers, one for each kind of trouble.
 #[derive(Debug, Default)]
 pub(super) struct LogGates {
     pub(super) queue_failed: LogGate,
@@ -24,10 +25,12 @@ pub(super) struct LogGates {
     pub(super) dropped: LogGate,
 }
 
-/// Lets the first, the second, the fourth, the eighth event of a row pass, and so on. The others are logged as details.
+/// Counter that lets the first, second, fourth, eighth event of a row pass, and so on. The other events are logged at
+/// the level debug.
 #[derive(Debug, Default)]
 pub(super) struct LogGate(Mutex<Row>);
 
+/// Events that follow each other by less than [`QUIET`].
 #[derive(Debug, Default)]
 struct Row {
     events: u64,
@@ -51,7 +54,7 @@ impl LogGate {
     }
 }
 
-/// Logs a line at its level, or, where a gate does not let it pass, at the level debug.
+/// Logs a line at its level, or at the level debug where a gate does not let the line pass.
 macro_rules! log_through {
     ($passes:expr, $level:ident, $($line:tt)*) => {
         if $passes {

@@ -1,4 +1,5 @@
-//! What one subscriber is given, what it remembers while its client is away, and what it says at its end.
+//! Context of one subscriber ([`Post`]), its state while its client is away ([`Memory`]), and the message at its end
+//! ([`Ended`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,42 +20,52 @@ use crate::session::Presence;
 use crate::session_id::SessionId;
 use crate::subscription::{EndedTasks, ExitReason, Subscription};
 
-/// Longest time that a release may take at the end. The lease runs out by itself.
+/// Longest time that the release of a lease may take at the end of a subscriber. A lease that was not released runs out
+/// by itself.
 const RELEASE: Duration = Duration::from_secs(2);
 
-/// Longest time that the end of a subscriber waits for answers and cancellations on their way to workers. Together with a
-/// release it stays below the time after which a subscriber is stopped by force.
+/// Longest time that the end of a subscriber waits for answers and cancellations on their way to workers. The sum of
+/// this time and [`RELEASE`] is below the time after which the supervisor drops a stopping subscriber.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// All that one subscriber needs, shared by everything that runs for it.
+/// Context of one subscriber. The subscriber, its session's actor and their tasks share the context.
 pub(super) struct Post {
     pub(super) session_id: SessionId,
     pub(super) session: Guarded,
+    /// State that this subscriber shares with all others of its supervisor.
     pub(super) common: Arc<Common>,
     pub(super) placement: Placement,
+    /// Token that proves this subscriber's lease.
     pub(super) owner: OwnerToken,
+    /// Number of this start of the subscriber. Each start of any subscriber has a number of its own. The supervisor
+    /// ignores messages of an earlier start.
     pub(super) epoch: u64,
     pub(super) stats: Arc<Stats>,
     pub(super) stop: StopSignal,
-    /// Answers and cancellations on their way to workers. They run on the subscriber's arbiter and end with it.
+    /// Number of answers and cancellations on their way to workers. Their tasks run on the subscriber's arbiter and end
+    /// with the arbiter, so a subscriber waits for them before its end.
     pub(super) settling: Settling,
 }
 
-/// All that the subscribers of one supervisor have in common.
+/// State that all subscribers of one supervisor share.
 pub(super) struct Common {
     pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Arc<Config>,
+    /// Address of the supervisor, for the ends of subscribers.
     pub(super) supervisor: Recipient<Ended>,
+    /// Gates that keep a fault of many shared subscribers from filling the log.
     pub(super) gates: LogGates,
 }
 
 impl Post {
-    /// Returns whether the subscriber logs its trouble as such: a shared one only where the gate lets it pass.
+    /// Returns whether a line about trouble may be logged at its own level. A dedicated subscriber always may, a shared
+    /// one only where the gate lets the line pass.
     pub(super) fn passes(&self, gate: impl FnOnce(&LogGates) -> &LogGate) -> bool {
         self.placement == Placement::Dedicated || gate(&self.common.gates).passes()
     }
 
-    /// Gives the lease up, if it is this subscriber's.
+    /// Releases the lease, if this subscriber holds the lease. A failure, or a release that takes longer than
+    /// [`RELEASE`], is logged and ignored.
     pub(super) async fn release(&self, queues: &dyn Queues) {
         let Self { session_id, owner, .. } = self;
         match tokio::time::timeout(RELEASE, queues.release(session_id, *owner)).await {
@@ -70,10 +81,11 @@ impl Post {
         }
     }
 
-    /// Cancels the open questions of a session that has ended, and tells their workers. The lease may be held afterwards.
+    /// Cancels the open questions of a session that has ended, so that their workers get an answer at once. The lease
+    /// may be held afterwards.
     ///
-    /// Where another process owns the queue nothing is done: the client goes on there, and the questions are that
-    /// process's to ask.
+    /// Nothing happens where another process owns the queue: the client uses that process now, and that process asks
+    /// the questions.
     pub(super) async fn cancel_open_questions(&self) {
         let Self { session_id, owner, .. } = self;
         let queue = &self.common.queue;
@@ -87,7 +99,8 @@ impl Post {
 
     /// Waits until no answer and no cancellation is on its way to its worker.
     pub(super) async fn settled(&self) {
-        // An answer that has arrived is counted by its own task, which runs first.
+        // The task of an answer counts the answer when it first runs. Yielding once lets such a task run before the
+        // count is read.
         tokio::task::yield_now().await;
         self.settling.none().await;
     }
@@ -102,24 +115,25 @@ impl Post {
     }
 }
 
-/// Number of answers and cancellations on their way to workers.
+/// Counter of the answers and cancellations that are on their way to workers.
 #[derive(Debug, Default)]
 pub(super) struct Settling {
     count: AtomicUsize,
+    /// Wakes the waiters when the count reaches zero.
     none: Notify,
 }
 
-/// Guard that counts one answer or one cancellation on its way to its worker.
+/// Guard of one answer or one cancellation on its way to a worker. Dropping the guard ends the count of it.
 pub(super) struct Counted(Arc<Post>);
 
 impl Settling {
-    /// Counts one of a subscriber's for as long as the returned guard lives.
+    /// Counts one answer or cancellation of a subscriber until the returned guard is dropped.
     pub(super) fn count(post: &Arc<Post>) -> Counted {
         post.settling.count.fetch_add(1, Ordering::AcqRel);
         Counted(Arc::clone(post))
     }
 
-    /// Waits until there are none.
+    /// Waits until no answer and no cancellation is counted.
     pub(super) async fn none(&self) {
         loop {
             let none = self.none.notified();
@@ -143,17 +157,20 @@ impl Drop for Counted {
 /// Parts of a subscriber that outlive its arbiter while its client is away.
 pub(super) struct Memory {
     pub(super) machine: Subscription,
+    /// Client's presence, as this subscriber saw it last.
     pub(super) presence: Presence,
-    /// Token of the lease. It stays the same: a lease that could not be released is then still this subscriber's.
+    /// Token of the subscriber's lease. The token survives the parking, so a lease that could not be released still
+    /// belongs to this subscriber.
     pub(super) owner: OwnerToken,
-    /// Bounds of the next take: the lessons of earlier connections hold for the next one too.
+    /// Bounds of the next take. The bounds that earlier connections have learned hold for the next connection too.
     pub(super) limit: Arc<Mutex<LineLimit>>,
-    /// Tasks whose end was delivered.
+    /// Tasks whose end was delivered to the client.
     pub(super) ended_tasks: Arc<EndedTasks>,
 }
 
 impl Memory {
-    /// Memory of a subscriber that begins. Calls the session's code.
+    /// Creates the memory of a subscriber that starts for the first time. Calls the session's `presence`, which is a
+    /// user's code.
     pub(super) fn new(post: &Post) -> Self {
         let config = &post.common.config;
         Self {
@@ -166,20 +183,22 @@ impl Memory {
     }
 }
 
-/// A subscriber has ended, and why: from the subscriber to its supervisor.
+/// Message from a subscriber to its supervisor: the subscriber has ended, for this reason.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Ended {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
     pub(super) reason: ExitReason,
-    /// Parts of a parked subscriber, to start it again with.
+    /// Memory of a parked subscriber, with which the supervisor starts the subscriber again.
     pub(super) memory: Option<Box<Memory>>,
 }
 
-/// Tells the supervisor however the subscriber ends, also where it is dropped.
+/// Guard that sends [`Ended`] to the supervisor when it is dropped. The supervisor thereby hears of every end: a
+/// return, a panic, or the drop of the subscriber with its arbiter.
 pub(super) struct EndNotice {
     pub(super) post: Arc<Post>,
+    /// Reason to report. The reason is [`ExitReason::Dropped`] until the subscriber sets another.
     pub(super) reason: ExitReason,
     pub(super) memory: Option<Box<Memory>>,
 }
@@ -201,6 +220,7 @@ impl Drop for EndNotice {
     }
 }
 
-/// A subscriber did not end by itself: it was dropped.
+/// Message to the waiters of a subscriber that was dropped by force. Where a subscriber ended by itself, the waiters
+/// get no message and find the channel closed.
 #[derive(Debug)]
 pub(super) struct Forced;

@@ -1,5 +1,7 @@
-//! Asking a session's client the questions of background tasks: beside the deliveries, a few at a time, until each is
-//! answered, withdrawn, or somebody else's to ask.
+//! Questions of background tasks to a session's client, beside the deliveries.
+//!
+//! A client is asked a few questions at a time. Each stays until it is answered or withdrawn, or until another owner
+//! asks it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -22,33 +24,35 @@ use crate::question::{Answer, Question};
 use crate::retry::Backoff;
 use crate::session::{AskError, SessionState};
 
-/// How many questions one client is asked at the same time. The others wait for their turn.
+/// Number of questions that one client is asked at the same time. Further questions wait until one of these ends.
 const AT_ONCE: usize = 16;
 
-/// How soon a client that was away, or a queue that failed, is tried again.
+/// Pauses before a client that was away, or a queue that failed, is tried again.
 const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
 
-/// How long after its deadline a question is given up. Its worker, if it lives, keeps its own time, and tells the client;
-/// whoever gives it up first would close it before that.
+/// Time after its deadline at which a question is given up. A living worker ends the question at the deadline itself
+/// and notifies the client. Giving up earlier would close the question before the worker does.
 const LATE: Duration = Duration::from_secs(2);
 
-/// The questions that a session's client is being asked.
+/// All questions that a session's client is being asked.
 pub(super) struct Asking {
     desk: Desk,
+    /// Tasks that ask, by the request ids of their questions.
     tasks: HashMap<String, Task>,
 }
 
-/// One of them.
+/// Task that asks one question.
 struct Task {
     handle: JoinHandle<()>,
-    /// Whether it has an answer, which is on its way to the worker.
+    /// Set once the question has an answer, which is then on its way to the worker.
     has_answer: Rc<Cell<bool>>,
 }
 
-/// What one question needs.
+/// Context of the task of one question.
 #[derive(Clone)]
 struct Desk {
     post: Arc<Post>,
+    /// Turns to ask the client, [`AT_ONCE`] at the same time.
     turns: Arc<Semaphore>,
 }
 
@@ -58,7 +62,7 @@ impl Asking {
         Self { desk, tasks: HashMap::new() }
     }
 
-    /// Asks those that are not being asked.
+    /// Starts a task for each question that has none.
     pub(super) fn ask(&mut self, questions: Vec<Question>, (clock, read): (Timestamp, Instant)) {
         self.tasks.retain(|_, task| !task.handle.is_finished());
         for question in questions {
@@ -73,8 +77,10 @@ impl Asking {
         }
     }
 
-    /// Drops them. They stay open questions of the queue. Those that the user has answered go on: a client may well leave
-    /// behind its answer, and must not be asked again for that.
+    /// Drops the tasks whose questions have no answer. Those questions stay open questions of the queue.
+    ///
+    /// A task with an answer continues: a client may disconnect right after its answer, and must not be asked again
+    /// because of that.
     pub(super) fn stop(&mut self) {
         self.tasks.retain(|_, task| {
             let goes_on = task.has_answer.get();
@@ -96,20 +102,21 @@ impl Desk {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
         let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
             Ok(Some(answer)) => answer.within(self.post.common.config.message_max_bytes()),
-            // Nobody waits for it any more.
+            // Nobody waits for the answer any more.
             Ok(None) => return close(&*self.post.common.queue, &self.post.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
         let _settling = Settling::count(&self.post);
         let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
-        // The user has answered once and is not asked again, so this is tried for as long as it is of use.
+        // The user has answered once and is not asked again, so the answer is sent until it is of no more use.
         if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
             tracing::warn!(session = ?self.post.session_id, "an answer was not given to its worker in time");
         }
     }
 
-    /// The client's answer, however often it goes away before it gives one; `None` where nobody waits for it any more.
+    /// Asks the client until an answer comes, however often the client disconnects meanwhile. Returns `None` where
+    /// nobody waits for the answer any more.
     async fn answer(&self, question: &Question) -> Option<Answer> {
         let panicked =
             |panic: &(dyn Any + Send)| Answer::cancelled(format!("the session panicked: {}", text_of(panic)));
@@ -150,8 +157,11 @@ impl Desk {
         None
     }
 
-    /// Ends when nobody waits for the answer any more: it was given at another server or by another way, or is not wanted
-    /// now. The client may never say so here, and would keep its turn until the deadline.
+    /// Waits until nobody waits for the answer any more: another server or another way has brought an answer, or the
+    /// question was withdrawn.
+    ///
+    /// The client may never end such a request here. Without this watch the request would hold its turn until the
+    /// deadline.
     async fn until_over(&self, question: &Question) {
         for looks in 0.. {
             tokio::time::sleep(BACKOFF.pause(looks, fastrand::f64())).await;

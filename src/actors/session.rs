@@ -1,4 +1,4 @@
-//! [`SessionActor`]: wraps one MCP session; expiry, hand-over, and what follows a failure.
+//! [`SessionActor`]: wraps one MCP session and performs deliveries: expiry, hand-over, and the reaction to a failure.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -19,19 +19,21 @@ use crate::envelope::{Envelope, Timestamp};
 use crate::question::Question;
 use crate::subscription::{Delivery, EndedTasks, HandOverError, Outcome, Permit, Step};
 
-/// How much longer than its limit a session may take before its future is dropped: a session that keeps the limit
-/// itself, as the `rmcp` adapter does, then answers first.
+/// Time beyond its limit that a call of the session may take before its future is dropped. A session that keeps the
+/// limit itself, as the `rmcp` adapter does, answers within this time.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long hand-overs that never wait may follow each other before the thread's other tasks have a turn: one of them
-/// hears of a takeover.
+/// Longest time for which hand-overs that never wait may follow each other. Then the thread's other tasks run, among
+/// them the task that hears of a takeover.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Wraps one [`McpSession`](crate::McpSession): hands notifications to it, and has it ask questions beside that.
+/// Actor that wraps one [`McpSession`](crate::McpSession): hands notifications to the session, and has it ask questions
+/// beside the deliveries.
 pub(super) struct SessionActor {
     post: Arc<Post>,
     /// Questions that the client is asked; `None` until the first.
     asking: Option<Asking>,
+    /// Tasks whose end was delivered. Later notifications of such a task are out of date.
     ended: Arc<EndedTasks>,
 }
 
@@ -51,31 +53,36 @@ impl Actor for SessionActor {
     type Context = Context<Self>;
 }
 
-/// Answer of the session to the request to confirm what it was handed over.
+/// Future answer of the session to the request to confirm its notifications.
 pub(super) type Confirmation = Pin<Box<dyn Future<Output = Result<(), HandOverError>> + Send>>;
 
-/// Notifications for the session, in order. Answered at the end of their hand-overs, with the confirmation if there is anything to
-/// confirm; with nothing where the delivery was given up.
+/// Request to hand over notifications, in order.
+///
+/// The answer comes at the end of the hand-overs. It contains the confirmation to await where one notification or more
+/// were accepted. The answer is `None` where the delivery was dropped by a forced stop.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<(Outcome, Option<Confirmation>)>")]
 pub(super) struct Deliver {
-    /// The notifications.
+    /// Notifications to hand over, the oldest first.
     pub(super) batch: Vec<Envelope>,
-    /// The queue's clock when they were read, and this host's at the same moment.
+    /// Time of the read by the queue's clock, and the same moment by this host's clock.
     pub(super) read_at: (Timestamp, Instant),
-    /// Whether they may still be handed over; asked before each.
+    /// Permit of the owner. The delivery checks the permit before each hand-over.
     pub(super) permit: Arc<Permit>,
 }
 
-/// Questions for the session's client, read from the queue at this moment. Those that it is asked already stay as they are.
+/// Request to ask the session's client these questions, all that were open at the read. A question that the client is
+/// being asked already is left as it is.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Ask {
+    /// Open questions of the queue.
     pub(super) questions: Vec<Question>,
+    /// Time of the read by the queue's clock, and the same moment by this host's clock.
     pub(super) read_at: (Timestamp, Instant),
 }
 
-/// The session's questions are another's to ask now.
+/// Request to ask no more, because another owner may ask the session's questions now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct StopAsking;
@@ -88,7 +95,7 @@ impl Handler<Deliver> for SessionActor {
         Box::pin(async move {
             tokio::select! {
                 biased;
-                // The call under way is dropped. Its subscriber was dropped before, and asks for no outcome.
+                // A forced stop drops the running call. The subscriber was dropped before, so nobody awaits an outcome.
                 () = post.stop.forced() => None,
                 outcome = deliver(&post, &ended, message) => {
                     Some(if outcome.accepted > 0 { confirmed(post.clone(), outcome).await } else { (outcome, None) })
@@ -135,7 +142,8 @@ async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, perm
                 let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
                 delivery.handed_over(answer, config, ended, fastrand::f64);
                 if post.stop.is_asked() {
-                    // The machine does so too, but hears of the stop no sooner than this thread's other tasks have a turn.
+                    // The machine closes the permit at a stop too, but only when this thread's other tasks run. Closing
+                    // it here stops the hand-overs at once.
                     permit.close();
                 }
             }
@@ -144,8 +152,10 @@ async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, perm
     }
 }
 
-/// Has the session confirm what it was handed over. The call begins at once: what is handed over next does not concern it. Returns
-/// the call with the outcome, unless it has ended already.
+/// Asks the session to confirm the notifications of one delivery.
+///
+/// The call is polled once, so it begins before any later hand-over and does not cover that one. Returns the outcome
+/// with the pending call, or with the answer where the call has ended already.
 async fn confirmed(post: Arc<Post>, mut outcome: Outcome) -> (Outcome, Option<Confirmation>) {
     let mut confirmation: Confirmation = Box::pin(async move {
         let limit = post.common.config.hand_over_timeout() + GRACE;
@@ -160,10 +170,10 @@ async fn confirmed(post: Arc<Post>, mut outcome: Outcome) -> (Outcome, Option<Co
     }
 }
 
-/// Call of the session's under way.
+/// Running call of the session.
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), HandOverError>> + Send + 'a>>;
 
-/// Makes one call of the session's, which may take too long or panic.
+/// Makes one call of the session. A panic, or an answer that takes longer than `limit`, becomes a transient error.
 async fn attempt<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Result<(), HandOverError> {
     let panicked = |panic: Box<dyn Any + Send>| {
         Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic))))
@@ -173,7 +183,7 @@ async fn attempt<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Resul
         Err(panic) => return panicked(panic),
     };
     let mut guarded = AssertUnwindSafe(call.as_mut()).catch_unwind();
-    // Most calls end at once, and need no timer.
+    // Most calls end at the first poll and need no timer.
     let answer = match poll_fn(|context| Poll::Ready(guarded.poll_unpin(context))).await {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => tokio::time::timeout(limit, guarded).await.ok(),

@@ -1,4 +1,5 @@
-//! What a subscriber has done, readable without asking it: it may be busy, or stuck.
+//! Statistics of one subscriber. Reading them sends no message to the subscriber, because a busy or stuck subscriber
+//! would not answer.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,37 +12,42 @@ use crate::subscription::SubscriberState;
 /// Arbiter and connection of a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// An arbiter (a thread) and a connection of its own: the lowest latency.
+    /// Own arbiter (a thread) and own connection, for the lowest latency.
     Dedicated,
-    /// An arbiter and connections that it shares with other subscribers.
+    /// Arbiter and connections in common with other subscribers.
     Shared,
 }
 
-/// One subscriber, as [`ListSubscribers`](super::ListSubscribers) shows it.
+/// State and statistics of one subscriber, as [`ListSubscribers`](super::ListSubscribers) returns them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SubscriberInfo {
-    /// Whose.
+    /// Session whose queue the subscriber owns.
     pub session: SessionId,
-    /// When it was started first. A restart after a failure does not change it.
+    /// Time at which the subscriber was first started, by this host's clock. A restart after a failure does not change
+    /// this time.
     pub since: SystemTime,
     /// Arbiter and connection of the subscriber; `None` while its client is away.
     pub placement: Option<Placement>,
-    /// What it does.
+    /// Present state of the subscriber's machine.
     pub state: SubscriberState,
-    /// How many notifications were delivered.
+    /// Number of notifications that were delivered and confirmed since `since`.
     pub delivered: u64,
-    /// How many were discarded: expired, rejected, attempts exhausted, undecodable.
+    /// Number of notifications that were discarded since `since`, for any reason: expired, rejected, attempts
+    /// exhausted, undecodable.
     pub discarded: u64,
-    /// The last thing that went wrong, of the queue or of a hand-over.
+    /// Text of the newest failure of the queue or of a hand-over; `None` before the first.
     pub last_error: Option<String>,
 }
 
+/// Counters and texts behind a [`SubscriberInfo`]. The subscriber's arbiter writes them and the supervisor's reads
+/// them.
 #[derive(Debug)]
 pub(super) struct Stats {
     pub(super) since: SystemTime,
     delivered: AtomicU64,
     discarded: AtomicU64,
+    /// Present state, and the newest failure. Both change rarely, so a lock costs nothing.
     rest: Mutex<(SubscriberState, Option<String>)>,
 }
 

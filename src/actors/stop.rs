@@ -1,4 +1,4 @@
-//! [`StopSignal`]: what a supervisor asks of one subscriber.
+//! [`StopSignal`]: request of a supervisor to one subscriber to end.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -7,10 +7,13 @@ use tokio::sync::Notify;
 const ASKED: u8 = 1;
 const FORCED: u8 = 2;
 
-/// Request to stop, which only ever grows: first the subscriber is asked, and dropped where it takes too long.
+/// Request to stop. The request only ever rises: the supervisor first asks, and later forces a subscriber that takes
+/// too long.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
+    /// Level of the request: 0, [`ASKED`] or [`FORCED`].
     level: AtomicU8,
+    /// Wakes the waiters when the level rises.
     raised: Notify,
 }
 
@@ -20,7 +23,7 @@ impl StopSignal {
         self.raise(ASKED);
     }
 
-    /// Has the subscriber, and all that runs for it, dropped at its next await point.
+    /// Has the subscriber, and all tasks that run for it, dropped at their next await points.
     pub(super) fn force(&self) {
         self.raise(FORCED);
     }
@@ -30,12 +33,12 @@ impl StopSignal {
         self.is(ASKED)
     }
 
-    /// Ends when the subscriber is asked to stop.
+    /// Waits until the subscriber is asked to stop.
     pub(super) async fn asked(&self) {
         self.reached(ASKED).await;
     }
 
-    /// Ends when the subscriber is to be dropped.
+    /// Waits until the subscriber is to be dropped.
     pub(super) async fn forced(&self) {
         self.reached(FORCED).await;
     }

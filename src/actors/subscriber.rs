@@ -1,9 +1,10 @@
-//! [`SessionSubscriberActor`]: owns one session's queue and moves what is in it to the session.
+//! [`SessionSubscriberActor`]: owns one session's queue, and moves the queue's notifications to the session.
 //!
-//! The machine of its life is [`Subscription`](crate::subscription::Subscription); the drawing stands there.
+//! The machine is [`Subscription`](crate::subscription::Subscription), with a drawing of its states in
+//! `subscription/state.rs`. The actor runs the machine's driver in one spawned future and stops when that future ends.
 //!
-//! A parked subscriber has ended ([`ExitReason::Parked`]): its arbiter and its connection are gone. The supervisor keeps
-//! its [`Memory`], waits for the client, and starts it again with that.
+//! A parked subscriber has ended with [`ExitReason::Parked`], and its arbiter and its connection are closed. The
+//! supervisor keeps its [`Memory`], waits for the client, and starts the subscriber again with that memory.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,19 +25,23 @@ pub(super) mod driver;
 pub(super) mod notes;
 mod operation;
 
-/// How long a subscriber that replaces others waits for them to put down what they have in hand. Longer only repeats
-/// less: order and ownership do not depend on it.
+/// Longest time that a new subscriber waits for the subscribers that it replaces, so that they finish and acknowledge
+/// their deliveries. Waiting avoids repeats only: order and ownership do not depend on it.
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
-/// Owns one session's queue, on a dedicated or a shared arbiter. Started by the [`SupervisorActor`](super::SupervisorActor).
+/// Actor that owns one session's queue, on a dedicated or a shared arbiter. The
+/// [`SupervisorActor`](super::SupervisorActor) starts the actor.
 pub(super) struct SessionSubscriberActor {
     post: Arc<Post>,
-    /// Says that the subscriber ends, also where its arbiter drops it before it begins. `None` once it has begun.
+    /// Guard that reports the subscriber's end, also where the arbiter drops the actor before its start. `None` once
+    /// the actor has started: the running future then holds the guard.
     notice: Option<EndNotice>,
-    /// What it kept while its client was away, where it was parked before.
+    /// Memory of an earlier, parked start of this subscriber; `None` at the first start.
     memory: Option<Box<Memory>>,
+    /// Ends of the subscribers that this one replaces.
     predecessors: Vec<oneshot::Receiver<Forced>>,
-    /// Queues that it takes from: those of the arbiter that starts it.
+    /// Queues from which the subscriber takes; set when the actor starts, because a shared arbiter makes its queues
+    /// itself.
     queues: Option<Arc<dyn Queues>>,
 }
 
@@ -55,7 +60,7 @@ impl SessionSubscriberActor {
         Self { notice: Some(EndNotice::new(Arc::clone(&post))), post, queues: None, memory, predecessors }
     }
 
-    /// Starts it on this thread.
+    /// Starts the actor on this thread, over these queues.
     pub(super) fn start_over(mut self, queues: Arc<dyn Queues>) {
         self.queues = Some(queues);
         drop(self.start());
@@ -70,11 +75,11 @@ impl Actor for SessionSubscriberActor {
         let predecessors = std::mem::take(&mut self.predecessors);
         let memory = self.memory.take();
         let (Some(mut notice), Some(queues)) = (self.notice.take(), self.queues.take()) else { return ctx.stop() };
-        // Spawned, never waited for: the mailbox stays alive beside it.
+        // `spawn` and not `wait`: actix does not poll the mailbox of an actor that waits for a future.
         ctx.spawn(
             async move {
-                // Their ends, their being dropped, or the time: whatever comes first. For all at once: a client that came
-                // back many times must not wait for each of them.
+                // Each receiver ends when a predecessor has ended or was dropped. All are awaited together under one
+                // limit: a client that reconnected many times must not wait for each predecessor in turn.
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
                 let worked = tokio::select! {
                     biased;
@@ -86,7 +91,8 @@ impl Actor for SessionSubscriberActor {
                     Err(panic) => (ExitReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
                 if notice.reason != ExitReason::Parked {
-                    // The arbiter ends, and with it all that runs there. Who parks has waited already.
+                    // The arbiter ends after this, and drops all tasks on it, so pending answers are sent first. A
+                    // subscriber that parks has waited for them already, by `Operation::Settle`.
                     post.settled_soon().await;
                 }
             }
@@ -152,7 +158,7 @@ mod tests {
         }
     }
 
-    /// A subscriber's post, whose client has just opened its stream.
+    /// Returns the context of a subscriber whose client has just opened its stream.
     async fn post(name: &str) -> (Arc<Post>, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
         let (ended, ends) = mpsc::unbounded_channel();
         let session = Arc::new(Session(PresenceSender::new()));

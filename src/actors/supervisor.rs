@@ -1,7 +1,27 @@
-//! [`SupervisorActor`]: the registry of a process, session id → subscriber; starts, stops, restarts.
+//! [`SupervisorActor`]: registry of a process, session id → subscriber. Starts, stops and restarts subscribers.
 //!
-//! `actix::Supervisor` restarts after a stop and not after a panic, so a subscriber tells its end itself, however it
-//! comes ([`Ended`]), and this actor decides: restart with backoff within a budget, or drop it from the registry.
+//! ```text
+//!                      room found             client away
+//!   EnsureSubscriber ─────────────► running ─────────────────► parked
+//!                                    │ ▲ ▲                       │
+//!                             failed │ │ └── client back, place ─┘
+//!                                    ▼ │ pause over
+//!                                  pausing ── budget spent ──► removed
+//! ```
+//!
+//! A stop, or another session object under the same id, moves a subscriber from any of these states to the `endings`. A
+//! successor waits a short time for the end of its predecessor, then runs anyway. Order holds all the same: the
+//! successor claims the lease, and the predecessor's permit ends.
+//!
+//! *Ends.* `actix::Supervisor` restarts an actor after a stop and not after a panic. So each subscriber reports its own
+//! end by [`Ended`], whatever the cause, and this actor decides what follows.
+//!
+//! *Epochs.* Each start of a subscriber has a number of its own, its epoch. A message about a start carries this
+//! number. The supervisor ignores a message about an earlier start, such as the late end of a subscriber that was
+//! replaced.
+//!
+//! *Places.* A running or pausing subscriber holds a place within the limits of the process. A parked one holds none, so
+//! a process can keep many more sessions than it has places.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -40,11 +60,12 @@ mod shutdown;
 
 pub use self::shutdown::{Shutdown, ShutdownReport};
 
-/// How often one subscriber may be restarted before it is given up.
+/// Number of restarts of one subscriber within [`RESTARTS_WITHIN`]. A subscriber that fails more often is given up.
 const RESTARTS: usize = 5;
+/// Time in which restarts count against the budget of a subscriber.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Arbiter for one subscriber that is about to start.
+/// Free place, with the arbiter for the subscriber that is about to start there.
 struct Room {
     placement: Placement,
     host: Host,
@@ -63,26 +84,32 @@ impl Identity {
     }
 }
 
-/// Keeps one subscriber per session of this process.
+/// Actor that runs one subscriber per session of this process.
 ///
-/// Send it [`EnsureSubscriber`], [`StopSubscriber`], [`GetSubscriberCount`], [`ListSubscribers`] and [`Shutdown`]. Its
-/// address may be used from any thread.
+/// The messages are [`EnsureSubscriber`], [`StopSubscriber`], [`GetSubscriberCount`], [`ListSubscribers`] and
+/// [`Shutdown`]. The actor's address can be used from any thread.
 pub struct SupervisorActor {
     queue: Arc<dyn Backend>,
     config: Arc<Config>,
+    /// Kind of the arbiters to start: threads, or sets of tasks in tests.
     arbiters: Arbiters,
     shared_arbiters: SharedArbiters,
     limits: Limits,
+    /// Subscribers that run, pause before a restart, or are parked.
     children: HashMap<SessionId, Child>,
+    /// Subscribers that were asked to stop or were replaced, and have not ended.
     endings: Endings,
-    /// State that the subscribers share.
+    /// State that the subscribers share. The reference is weak: the state holds this actor's address, and an actor that
+    /// keeps its own address never ends.
     common: Weak<Common>,
-    /// Parked ones whose clients are back and for whom there is no place, with their epochs; the longest waiting first.
+    /// Parked subscribers whose clients are back and for which no place is free, with their epochs. The subscriber that
+    /// has waited longest is first.
     waiting: VecDeque<(SessionId, u64)>,
-    /// Whether a timer runs at whose end those that wait are tried again, as there was no thread.
+    /// Set while a timer runs that starts waiting subscribers again. Such a timer runs where an arbiter could not be
+    /// started.
     retrying: bool,
     epochs: u64,
-    /// Set once: a supervisor that shuts down starts nothing new.
+    /// Set once a shutdown begins. The supervisor starts no subscriber then.
     shutting_down: bool,
 }
 
@@ -96,57 +123,61 @@ impl std::fmt::Debug for SupervisorActor {
     }
 }
 
-/// Runs a subscriber for a session, once.
+/// Request to run one subscriber for a session.
 ///
-/// The same session object again changes nothing. Another object under the same id (a client that came back) replaces
-/// the old one: the new subscriber begins where the old one put down, so nothing is lost and order holds.
+/// A second request with the same session object changes nothing. Another object under the same id, as of a client that
+/// came back, replaces the old subscriber. The new subscriber begins where the old one has stopped, so nothing is lost
+/// and order holds.
 ///
 /// The subscriber is dedicated while fewer than [`Config::dedicated_limit`] run, and shared beyond, up to
 /// [`Config::shared_limit`]: see [`Placement`].
 ///
-/// A subscriber whose client is away ([`SubscriberState::Parked`](super::SubscriberState::Parked)) holds no thread, no connection and no place in
-/// these limits. With the client back it is started again, by this message or by itself.
+/// A subscriber whose client is away ([`SubscriberState::Parked`](super::SubscriberState::Parked)) holds no thread, no
+/// connection and no place within these limits. This message starts the subscriber again if the client is back, and so
+/// does the supervisor itself.
 ///
 /// # Errors
 /// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down. A parked
-/// subscriber stays parked then, and is started when a place gets free.
+/// subscriber then stays parked, and is started when a place becomes free.
 #[derive(Message)]
 #[rtype(result = "Result<Ensured, EnsureError>")]
 pub struct EnsureSubscriber {
-    /// Its id.
+    /// Id of the session. The session's queue has this id.
     pub session_id: SessionId,
-    /// The session.
+    /// Session to which the notifications are delivered.
     pub session: Arc<dyn McpSession>,
 }
 
-/// What an [`EnsureSubscriber`] did.
+/// Outcome of an [`EnsureSubscriber`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
-    /// There was none: one was started.
+    /// No subscriber ran for this session id. The supervisor started one.
     Started,
-    /// One ran, or was parked, for this very object.
+    /// A subscriber ran, or was parked, for this very session object.
     Unchanged,
-    /// One ran for another object: it was replaced.
+    /// A subscriber of another session object ran under this id. The supervisor replaced it.
     Replaced,
 }
 
-/// Stops a session's subscriber; answered when it has ended, with whether there was one. What is pending stays queued.
+/// Request to stop a session's subscriber. Pending notifications stay queued.
+///
+/// The answer comes when the subscriber has ended, and is `true` if there was a subscriber to stop.
 #[derive(Message)]
 #[rtype(result = "bool")]
 pub struct StopSubscriber {
-    /// Whose.
+    /// Id of the session.
     pub session_id: SessionId,
-    /// Only if it runs for this object: the end of an old one must not stop the subscriber of its successor. `None`
-    /// stops whichever runs.
+    /// Session object whose subscriber is to stop. A subscriber of another object is left alone, so the late end of an
+    /// old object does not stop its successor. `None` stops the subscriber of any object.
     pub session: Option<Arc<dyn McpSession>>,
 }
 
-/// Number of subscribers, the parked ones included.
+/// Request for the number of subscribers, the parked ones included.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "usize")]
 pub struct GetSubscriberCount;
 
-/// What runs, and how it goes.
+/// Request for the state and the statistics of all subscribers, the parked ones included.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<SubscriberInfo>")]
 pub struct ListSubscribers;
@@ -164,7 +195,7 @@ impl std::fmt::Debug for StopSubscriber {
 }
 
 impl SupervisorActor {
-    /// Returns a supervisor of the sessions that take from `queue`, whose subscribers run on `arbiters`.
+    /// Creates a supervisor whose subscribers take from `queue` and run on `arbiters`.
     pub(crate) fn new(queue: Arc<dyn Backend>, config: Arc<Config>, arbiters: Arbiters) -> Self {
         Self {
             queue,
@@ -182,7 +213,8 @@ impl SupervisorActor {
         }
     }
 
-    /// Finds an arbiter for a subscriber that takes the place of `replaced`, if that has one.
+    /// Finds a place and an arbiter for a subscriber. The place of the subscriber of `replaced`, if that one has a
+    /// place, counts as free.
     ///
     /// # Errors
     /// [`EnsureError`] where no place is free, or no arbiter can be started.
@@ -199,7 +231,7 @@ impl SupervisorActor {
         Ok(Room { placement, host })
     }
 
-    /// Starts a subscriber where there is room, as the next epoch of `identity`.
+    /// Starts a subscriber at a free place, as the next epoch of `identity`.
     fn start_child(
         &mut self,
         Room { placement, host }: Room,
@@ -221,7 +253,8 @@ impl SupervisorActor {
             stop: StopSignal::default(),
             settling: Settling::default(),
         });
-        // Whatever still ends under this id ends first, so that what it has under way is put down.
+        // Subscribers of this id that have not ended yet end first, so that they acknowledge the deliveries that they
+        // have made.
         let predecessors = self.endings.of(&session_id).map(Ending::watch).collect();
         let subscriber = SessionSubscriberActor::new(Arc::clone(&post), memory, predecessors);
         host.start(subscriber, &self.queue);
@@ -229,8 +262,8 @@ impl SupervisorActor {
         self.children.insert(session_id, Child { post, runs: Runs::On(host), place, restarts });
     }
 
-    /// Returns what the subscribers have in common. They alone keep it, and with it the supervisor alive: a supervisor that
-    /// held its own address would never end.
+    /// Returns the state that the subscribers share. Only the subscribers keep that state, and with it the supervisor,
+    /// alive. A supervisor that held its own address would never end.
     fn common(&mut self, ctx: &Context<Self>) -> Arc<Common> {
         self.common.upgrade().unwrap_or_else(|| {
             let common = Arc::new(Common {
@@ -265,7 +298,8 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
             Some(_) => Ensured::Replaced,
             None => Ensured::Started,
         };
-        // Before the old one is stopped: where it cannot be replaced it goes on.
+        // The place is found before the old subscriber is stopped: where no place is free, the old subscriber
+        // continues.
         let room = self.room(Some(&session_id))?;
         self.stop_child(&session_id, ctx);
         let identity = Identity { session_id, session, stats: Arc::new(Stats::new()) };
@@ -288,7 +322,7 @@ impl Handler<StopSubscriber> for SupervisorActor {
         self.give_places(ctx);
         Box::pin(async move {
             match end {
-                // However it ended.
+                // Any end counts, by itself or by force.
                 Some(end) => {
                     let _ = end.await;
                     true
@@ -324,7 +358,7 @@ impl Handler<Ended> for SupervisorActor {
 
     fn handle(&mut self, Ended { session, epoch, reason, memory }: Ended, ctx: &mut Context<Self>) {
         if let Some(ending) = self.endings.get(&session, epoch) {
-            // A stop came while it parked: the machine ends as a parked one does.
+            // The subscriber parked before it saw the stop. Its machine stops as that of a parked subscriber does.
             if let (ExitReason::Parked, Some(memory)) = (reason, memory) {
                 actix_rt::spawn(Driver::parked(Arc::clone(&ending.post), memory).run());
             }

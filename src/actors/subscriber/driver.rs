@@ -1,7 +1,8 @@
-//! The driver of a subscriber: performs the actions of one [`Subscription`](crate::subscription::Subscription) and
-//! gives the machine its events.
+//! Driver of a subscriber: performs the actions of one [`Subscription`](crate::subscription::Subscription) and gives
+//! the machine its events.
 //!
-//! The driver makes no decision. One operation on the queue is under way at a time, and at most one delivery beside it.
+//! The driver makes no decision. At most one operation on the queue runs at a time, and at most one delivery beside the
+//! operation. Each event is handled, and all actions that follow are begun, before the next event is awaited.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -19,23 +20,27 @@ use crate::backend::{Consumer, Queues};
 use crate::session::{HandOverError, Presence};
 use crate::subscription::{Action, Event, ExitReason, Outcome, SessionState, SubscriberState};
 
+/// Performs the actions of one subscriber's machine, and holds the futures of those that run.
 pub(in crate::actors) struct Driver {
     post: Arc<Post>,
-    /// Queues that the subscriber takes from: the backend itself, or those that an arbiter shares.
+    /// Queues from which the subscriber takes: the backend itself, or the queues that an arbiter shares.
     queues: Arc<dyn Queues>,
     memory: Box<Memory>,
-    /// Actor that deliveries go to, started by the first: an idle session needs none.
+    /// Actor that performs the deliveries. The first delivery starts the actor, because an idle session needs none.
     session: Option<Addr<SessionActor>>,
-    /// Connection on which nothing is under way.
+    /// Connection to the queue while no operation uses it. A running operation holds the connection in its own future.
     connection: Option<Box<dyn Consumer>>,
-    /// Operation under way. Dropping it closes its connection.
+    /// Operation that runs now. Dropping the operation closes its connection.
     operation: Option<Running<Answer>>,
+    /// Delivery that runs now: the hand-overs of one batch.
     delivery: Option<Running<Handed>>,
-    /// Confirmations that are awaited, by the numbers of their deliveries. The oldest is polled: they end in their order.
+    /// Confirmations that are awaited, with the numbers of their deliveries. Only the oldest is polled, because a later
+    /// confirmation counts for the earlier deliveries too and confirmations end in order.
     confirmations: VecDeque<(u64, Confirmation)>,
 }
 
-/// Answer to a delivery, with the number of the delivery where a confirmation is awaited.
+/// Answer of the session's actor to a delivery; `None` where the actor gave the delivery up. The number of the delivery
+/// is present where a confirmation is still awaited.
 type Handed = Option<(Outcome, Option<(u64, Confirmation)>)>;
 
 impl Driver {
@@ -52,19 +57,20 @@ impl Driver {
         }
     }
 
-    /// Driver of a parked subscriber, which delivers nothing and releases its lease over the backend's own connections.
+    /// Creates the driver of a parked subscriber. Such a driver delivers nothing, and releases its lease over the
+    /// backend's own connections.
     pub(in crate::actors) fn parked(post: Arc<Post>, memory: Box<Memory>) -> Self {
         let queues = Arc::clone(&post.common.queue) as Arc<dyn Queues>;
         Self::new(post, queues, memory)
     }
 
-    /// Runs the machine, from the client's presence on, until the subscriber exits.
+    /// Runs the machine until the subscriber exits. The first event is the client's present state.
     pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<Memory>) {
         let (post, permit) = (Arc::clone(&self.post), Arc::clone(self.memory.machine.permit()));
         let presence = self.memory.presence.clone();
         let seen = presence.now();
         let mut event = Event::Presence(seen);
-        // Both wait beside many events: what is made anew at each is only what changes with it.
+        // The two futures below outlive many events. Only the future that has ended is made again.
         let mut changed = pin!(changed(seen, presence));
         let (mut asked, mut is_stopping) = (pin!(post.stop.asked()), false);
         loop {
@@ -116,7 +122,7 @@ impl Driver {
                     Some((outcome, confirmation.map(|confirmation| (delivery, confirmation))))
                 }));
             }
-            // The session's actor answers neither, and is there as long as this is.
+            // `do_send` loses nothing here: this driver holds the actor's address, so the actor's mailbox is open.
             Action::Ask { questions, read_at } => self.session().do_send(Ask { questions, read_at }),
             Action::StopAsking => {
                 if let Some(session) = &self.session {
@@ -130,7 +136,7 @@ impl Driver {
         None
     }
 
-    /// Takes the answer to a delivery.
+    /// Takes the answer to a delivery, and returns the machine's event.
     fn handed(&mut self, handed: Handed) -> Event {
         let Some((outcome, confirmation)) = handed else { return Event::Delivered(None) };
         self.confirmations.extend(confirmation);
@@ -149,7 +155,7 @@ async fn changed(seen: SessionState, mut presence: Presence) -> (SessionState, P
     (presence.now(), presence)
 }
 
-/// Waits for the end of what runs, and forgets it then. Never ends where nothing runs.
+/// Waits for the end of a running future, and removes the future then. Never ends where nothing runs.
 async fn end_of<T>(running: &mut Option<Running<T>>) -> T {
     let done = match running {
         Some(running) => running.await,
@@ -159,7 +165,7 @@ async fn end_of<T>(running: &mut Option<Running<T>>) -> T {
     done
 }
 
-/// Waits for the oldest confirmation, and forgets it then. Never ends where there is none.
+/// Waits for the oldest confirmation, and removes it then. Never ends where none is awaited.
 async fn next_of(confirmations: &mut VecDeque<(u64, Confirmation)>) -> (u64, Result<(), HandOverError>) {
     let (delivery, answer) = match confirmations.front_mut() {
         Some((delivery, confirmation)) => (*delivery, confirmation.await),

@@ -1,4 +1,4 @@
-//! Notes of a machine: for the log, the statistics, and the workers whose questions nobody will answer.
+//! Writers of a machine's notes: to the log, to the statistics, and to workers whose questions nobody will answer.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
         Note::QueueFailed { error, failures, pause } => {
             stats.set_error(&error);
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            // Subscribers fail together, and for hours: the first failure is logged, and then each time that there have been
-            // twice as many, of a dedicated subscriber or of the shared ones together.
+            // Subscribers fail together and for hours. The first failure is logged, then the second, the fourth, the
+            // eighth and so on. The count is of one dedicated subscriber, or of all shared ones together.
             let passes = post.passes(|gates| &gates.queue_failed)
                 && (post.placement == Placement::Shared || failures.is_power_of_two());
             log_through!(passes, warn, ?session, %error, source, failures, ?pause, "the queue failed; trying again");
@@ -84,7 +84,8 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
     }
 }
 
-/// Settles a question that nobody will answer, beside the deliveries: its worker is told why, at once.
+/// Cancels a question that nobody will answer, in a task beside the deliveries. The question's worker gets the reason
+/// at once.
 fn cancel(post: &Arc<Post>, question: Question, why: String) {
     let (post, settling) = (Arc::clone(post), Settling::count(post));
     actix_rt::spawn(async move {
@@ -97,7 +98,8 @@ fn cancel(post: &Arc<Post>, question: Question, why: String) {
     });
 }
 
-/// Records the outcome of a notification that is in no queue any more, beside the deliveries, where an outcome is kept.
+/// Records the outcome of a notification that is in no queue any more, in a task beside the deliveries. Does nothing
+/// where the notification has no receipt and no dead letter is kept.
 pub(in crate::actors) fn record(post: &Arc<Post>, fate: Fate, raw: Vec<u8>) {
     if fate.receipt.is_none() && (fate.discarded.is_none() || post.common.config.dead_letters() == 0) {
         return;

@@ -1,4 +1,5 @@
-//! Operations on the queue, each as a future that holds no more than it needs: one of them runs for each idle subscriber.
+//! Operations on the queue, as futures. One operation runs for each idle subscriber, so each future holds no more than
+//! it needs.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -9,13 +10,13 @@ use crate::backend::{Consumer, Queues};
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::subscription::{Event, Operation};
 
-/// Future under way for a subscriber.
+/// Future that runs for a subscriber, on the subscriber's arbiter.
 pub(super) type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// Answer to an operation, with the connection where it is still whole.
+/// Event that ends an operation, with the connection where the connection can be used further.
 pub(super) type Answer = (Option<Box<dyn Consumer>>, Event);
 
-/// Begins an operation.
+/// Begins an operation. The operation gets the subscriber's connection, and returns the connection with its event.
 pub(super) fn begin(
     operation: Operation,
     connection: Option<Box<dyn Consumer>>,
@@ -79,7 +80,8 @@ pub(super) fn begin(
     }
 }
 
-/// Performs an operation over a connection.
+/// Performs an operation over a connection. A failed operation closes its connection. Without a connection the
+/// operation fails at once.
 fn over(
     connection: Option<Box<dyn Consumer>>,
     post: &Post,

@@ -11,27 +11,28 @@ use super::parked::Parked;
 use crate::actors::post::{Forced, Post};
 use crate::retry::RestartBudget;
 
-/// One subscriber of the registry.
+/// Subscriber in the registry.
 pub(super) struct Child {
     pub(super) post: Arc<Post>,
     pub(super) runs: Runs,
-    /// Place within the limits of the process; `None` while the client is away.
+    /// Place within the limits of the process; `None` while the client is away, because a parked subscriber holds none.
     pub(super) place: Option<Place>,
+    /// Restarts that the subscriber may still use.
     pub(super) restarts: RestartBudget,
 }
 
-/// Where a subscriber runs.
+/// Kind of the futures that a subscriber has now, and their place.
 pub(super) enum Runs {
-    /// On an arbiter.
+    /// The subscriber runs on an arbiter.
     On(Host),
-    /// Nowhere: it failed, and pauses before it is started again.
+    /// The subscriber has failed, and pauses before its next start.
     Pausing,
-    /// Nowhere: its client is away.
+    /// The client is away. Only the watch of its presence runs.
     Parked(Parked),
 }
 
 impl Runs {
-    /// Stops it without waiting: whatever runs is dropped at its next await point.
+    /// Stops the subscriber without waiting. Its futures are dropped at their next await points.
     pub(super) fn stop(&self, post: &Post) {
         match self {
             Self::On(Host::Dedicated(arbiter)) => arbiter.stop(),
@@ -41,14 +42,15 @@ impl Runs {
         }
     }
 
-    /// Stops the arbiter of a dedicated subscriber, and waits until all that ran there is dropped.
+    /// Stops the arbiter of a dedicated subscriber, and waits until all tasks there are dropped.
     pub(super) async fn end(self) {
         if let Self::On(Host::Dedicated(arbiter)) = self {
             arbiter.end().await;
         }
     }
 
-    /// Ends, then calls `next`: at once, and without a task, where no arbiter is to be stopped.
+    /// Ends as [`end`](Self::end) does, then calls `next`. Where no arbiter is to be stopped, `next` is called at once
+    /// and no task is spawned.
     pub(super) fn end_then(self, next: impl FnOnce() + 'static) {
         if matches!(self, Self::On(Host::Dedicated(_))) {
             actix_rt::spawn(self.end().map(|()| next()));
@@ -58,16 +60,17 @@ impl Runs {
     }
 }
 
-/// A subscriber that was asked to stop, or was replaced, and has not ended yet.
+/// Subscriber that was asked to stop or was replaced, and has not ended yet.
 pub(super) struct Ending {
     pub(super) post: Arc<Post>,
     pub(super) runs: Runs,
-    /// Answers to stops, successors and shutdowns that wait for the end. Dropped when it has ended by itself.
+    /// Senders to the stops, successors and shutdowns that wait for the end. They are dropped when the subscriber has
+    /// ended by itself, and get [`Forced`] when it was dropped.
     pub(super) waiters: Vec<oneshot::Sender<Forced>>,
 }
 
 impl Ending {
-    /// Something that ends when this has.
+    /// Returns a receiver that ends when the subscriber has ended.
     pub(super) fn watch(&mut self) -> oneshot::Receiver<Forced> {
         let (waiter, end) = oneshot::channel();
         self.waiters.push(waiter);

@@ -1,4 +1,4 @@
-//! Stopping subscribers, and dropping those that do not stop in time.
+//! Stops of subscribers, and drops of subscribers that do not stop in time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,13 +17,15 @@ use crate::session_id::SessionId;
 /// Time that a stopping subscriber may take, beyond that of one hand-over, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Subscribers that were asked to stop, or were replaced, and have not ended yet.
+/// Subscribers that were asked to stop or were replaced, and have not ended yet.
 #[derive(Default)]
 pub(super) struct Endings {
+    /// Subscribers by their session ids. One id can have several, as of a client that reconnects quickly.
     ending: HashMap<SessionId, Vec<Ending>>,
-    /// Moments at which subscribers are dropped, the earliest first, with their sessions and epochs. Many have ended before.
+    /// Moments at which subscribers are dropped, the earliest first, with their session ids and epochs. Most of these
+    /// subscribers have ended before their moment.
     patience: VecDeque<(Instant, SessionId, u64)>,
-    /// Set while a timer runs for the first of them: one for all.
+    /// Set while a timer runs for the earliest moment. One timer serves all subscribers.
     is_timed: bool,
 }
 
@@ -32,7 +34,7 @@ impl Endings {
         self.ending.len()
     }
 
-    /// Returns those of one session.
+    /// Returns the subscribers of one session that have not ended.
     pub(super) fn of(&mut self, session: &SessionId) -> impl Iterator<Item = &mut Ending> {
         self.ending.get_mut(session).into_iter().flatten()
     }
@@ -45,7 +47,7 @@ impl Endings {
         self.ending.get(session)?.iter().find(|ending| ending.post.epoch == epoch)
     }
 
-    /// Takes all out.
+    /// Removes and returns all subscribers.
     pub(super) fn take(&mut self) -> Vec<Ending> {
         self.patience = VecDeque::new();
         std::mem::take(&mut self.ending).into_values().flatten().collect()
@@ -62,7 +64,7 @@ impl Endings {
             self.ending.remove(session);
         }
         if self.ending.is_empty() {
-            // A shutdown of many leaves no memory taken.
+            // The memory is freed, so that a shutdown of many subscribers leaves none allocated.
             (self.ending, self.patience) = Default::default();
         }
         ended
@@ -75,22 +77,23 @@ impl Endings {
 }
 
 impl SupervisorActor {
-    /// Asks a child to stop, and returns what is told when it has.
+    /// Asks a child to stop and removes it from the registry. Returns a receiver that ends when the child has ended, or
+    /// `None` where there is no such child.
     pub(super) fn stop_child(
         &mut self,
         session_id: &SessionId,
         ctx: &mut Context<Self>,
     ) -> Option<oneshot::Receiver<Forced>> {
         let Child { post, runs, place: _, restarts: _ } = self.children.remove(session_id)?;
-        // It may have ended already: then its notice is on its way.
+        // The subscriber may have ended already. Its `Ended` is then on its way to this actor.
         post.stop.ask();
         let (ended, end) = oneshot::channel();
-        // One that pauses before a restart has ended: `ended` is dropped, which says so.
+        // A subscriber that pauses before a restart has ended. Dropping `ended` reports that.
         if matches!(runs, Runs::Pausing) {
             return Some(end);
         }
         if matches!(runs, Runs::On(_)) {
-            // A parked one ends at once, or as soon as the queue answers.
+            // Only a running subscriber gets a time limit. A parked one ends at once, or as soon as the queue answers.
             let patience = self.config.hand_over_timeout() + STOP_GRACE;
             self.endings.patience.push_back((clock::now() + patience, session_id.clone(), post.epoch));
             self.watch_patience(ctx);
@@ -99,7 +102,7 @@ impl SupervisorActor {
         Some(end)
     }
 
-    /// Has those that do not end in time dropped, by one timer for all.
+    /// Drops subscribers that do not end in time. One timer serves all.
     fn watch_patience(&mut self, ctx: &mut Context<Self>) {
         if self.endings.is_timed {
             return;
@@ -115,7 +118,8 @@ impl SupervisorActor {
         });
     }
 
-    /// Gives an ended subscriber's thread back. One that did not end by itself is dropped, and its lease released for it.
+    /// Completes the end of a subscriber: frees its arbiter and answers the waiters. With `by_force` the subscriber is
+    /// dropped, and its lease is released for it.
     pub(super) fn end(&mut self, session_id: &SessionId, epoch: u64, by_force: bool) {
         let Some(Ending { post, runs, waiters }) = self.endings.remove(session_id, epoch) else { return };
         match runs {
@@ -127,7 +131,8 @@ impl SupervisorActor {
 }
 
 async fn end_by_force(post: Arc<Post>, runs: Runs, waiters: Vec<oneshot::Sender<Forced>>) {
-    // Before the release: what still ran could take the lease again behind it.
+    // The subscriber is stopped before the release. A subscriber that still ran could claim the lease again after the
+    // release.
     runs.stop(&post);
     let session = post.session_id.clone();
     log_through!(
@@ -137,12 +142,13 @@ async fn end_by_force(post: Arc<Post>, runs: Runs, waiters: Vec<oneshot::Sender<
         "a subscriber did not stop in time; it is dropped"
     );
     let (common, owner) = (Arc::clone(&post.common), post.owner);
-    // The session is not kept for as long as its release takes.
+    // The session is dropped now: a release can take long, and needs the session's id only.
     drop(post);
     if let Err(error) = common.queue.release(&session, owner).await {
         tracing::warn!(?session, %error, "its lease was not released; it runs out by itself");
     }
-    // A thread that never comes to an await point would hold up its waiters for ever.
+    // The waiters are answered before the thread has ended, because a thread that never reaches an await point would
+    // block them for ever.
     waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
     runs.end_then(|| {});
 }

@@ -1,4 +1,4 @@
-//! Hosts of subscribers: an arbiter of its own for a dedicated one, an arbiter with many others for a shared one.
+//! Hosts of subscribers: an arbiter alone for a dedicated subscriber, an arbiter with many others for a shared one.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,14 @@ pub(super) enum Host {
     Shared(Rc<SharedArbiter>),
 }
 
-/// Arbiter of many subscribers. Its load is the number of its references.
+/// Arbiter of many subscribers. The load of the arbiter is the number of references to this value.
 pub(super) struct SharedArbiter {
     arbiter: Arbiter,
-    /// Queues that its subscribers share, made on the arbiter by the first of them.
+    /// Queues that the arbiter's subscribers share. The first subscriber makes them on the arbiter, because they belong
+    /// to its thread.
     queues: Arc<OnceLock<Arc<dyn Queues>>>,
-    /// Number of subscribers that were sent there and have not begun: they never begin where a session blocks the thread.
+    /// Number of subscribers that were sent to the arbiter and have not begun. The number stays above zero where a
+    /// session blocks the thread, so new subscribers avoid that thread.
     unbegun: Arc<AtomicUsize>,
 }
 
@@ -31,10 +33,11 @@ impl SharedArbiter {
     }
 }
 
-/// Arbiters of all shared subscribers: one per core, each started when all before it have subscribers.
+/// Arbiters of all shared subscribers, at most one per core. A further arbiter is started when each of the others has a
+/// subscriber.
 pub(super) struct SharedArbiters {
     running: Vec<Rc<SharedArbiter>>,
-    /// Largest number of arbiters: less than there are cores where the process could have no further one.
+    /// Largest number of arbiters: the number of cores, or less where the process could not start a further arbiter.
     largest: usize,
 }
 
@@ -43,14 +46,15 @@ impl SharedArbiters {
         Self { running: Vec::new(), largest: cores() }
     }
 
-    /// Returns the arbiter with the fewest subscribers among those that have begun all; where there is none, with the fewest.
+    /// Returns the arbiter with the fewest subscribers. An arbiter on which all subscribers have begun comes before one
+    /// on which some have not.
     ///
     /// # Errors
-    /// [`EnsureError::NoArbiter`] where none runs and none can be started.
+    /// [`EnsureError::NoArbiter`] where no arbiter runs and none can be started.
     pub(super) fn least_loaded(&mut self, arbiters: Arbiters) -> Result<Rc<SharedArbiter>, EnsureError> {
         self.forget_ended();
         let least = self.running.iter().min_by_key(|arbiter| (arbiter.is_behind(), Rc::strong_count(arbiter))).cloned();
-        // Two references: one is kept by `running`, the other is `least` itself.
+        // An arbiter without subscribers has two references: one in `running`, and `least` itself.
         if least.as_ref().is_some_and(|least| Rc::strong_count(least) <= 2) || self.running.len() >= self.largest {
             return least.ok_or_else(|| EnsureError::NoArbiter("there is no core".to_owned()));
         }
@@ -69,7 +73,8 @@ impl SharedArbiters {
         }
     }
 
-    /// Drops arbiters whose threads have ended. Their subscribers say that they were dropped, and are restarted.
+    /// Drops arbiters whose threads have ended. The subscribers there have reported
+    /// [`ExitReason::Dropped`](crate::subscription::ExitReason::Dropped) and are restarted elsewhere.
     fn forget_ended(&mut self) {
         let before = self.running.len();
         self.running.retain(|shared| !shared.arbiter.has_ended());
@@ -79,14 +84,15 @@ impl SharedArbiters {
         }
     }
 
-    /// Stops all arbiters. Each of the futures ends when all that ran there is dropped.
+    /// Stops all arbiters. Each returned future ends when all tasks of its arbiter are dropped.
     pub(super) fn end(&mut self) -> impl Iterator<Item = impl Future<Output = ()> + use<>> + use<> {
         std::mem::take(&mut self.running).into_iter().map(|shared| async move { shared.arbiter.end().await })
     }
 }
 
 impl Host {
-    /// Starts a subscriber on the arbiter, over the backend itself or the queues that the arbiter shares.
+    /// Starts a subscriber on the arbiter. A dedicated subscriber takes from the backend itself, a shared one from the
+    /// queues that the arbiter shares.
     pub(super) fn start(&self, subscriber: SessionSubscriberActor, backend: &Arc<dyn Backend>) {
         let backend = Arc::clone(backend);
         match self {
@@ -103,6 +109,7 @@ impl Host {
     }
 }
 
+/// Returns the number of cores that this process may use.
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }

@@ -7,24 +7,25 @@ use crate::actors::Placement;
 use crate::config::Config;
 use crate::session::EnsureError;
 
-/// Counts of the places that are taken.
+/// Numbers of the places that are taken.
 #[derive(Default)]
 pub(super) struct Limits {
     dedicated: Rc<Cell<usize>>,
     shared: Rc<Cell<usize>>,
 }
 
-/// Place of one subscriber, which counts against a limit until it is dropped.
+/// Place of one subscriber. The place counts against a limit until it is dropped.
 pub(super) struct Place {
     placement: Placement,
     taken: Rc<Cell<usize>>,
 }
 
 impl Limits {
-    /// Returns the placement of the next subscriber, where it takes the place of `replaced`, if that has one.
+    /// Returns the placement of the next subscriber. The place `replaced` counts as free, because the next subscriber
+    /// replaces its holder.
     ///
     /// # Errors
-    /// [`EnsureError::LimitReached`]: no place is free.
+    /// [`EnsureError::LimitReached`] where no place is free.
     pub(super) fn choose(&self, config: &Config, replaced: Option<&Place>) -> Result<Placement, EnsureError> {
         let (dedicated, shared) = (config.dedicated_limit(), config.shared_limit());
         let is_free = |placement, limit| {
@@ -40,7 +41,7 @@ impl Limits {
         }
     }
 
-    /// Takes a place, as was chosen.
+    /// Takes a place of the kind that [`choose`](Self::choose) has returned.
     pub(super) fn take(&self, placement: Placement) -> Place {
         let taken = Rc::clone(self.count(placement));
         taken.set(taken.get() + 1);

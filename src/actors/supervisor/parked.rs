@@ -1,5 +1,5 @@
-//! Subscribers whose clients are away: no thread, no connection and no place, only one future on the supervisor's
-//! arbiter.
+//! Parked subscribers: their clients are away. Each has no thread, no connection and no place, only one future on the
+//! supervisor's arbiter.
 //!
 //! ```text
 //!                Ended { Parked, memory }                     client there, place free
@@ -25,11 +25,13 @@ use crate::session::{Presence, SessionState};
 use crate::session_id::SessionId;
 use crate::subscription::{Action, Event, Subscription};
 
-/// A subscriber whose client is away. Dropping it ends the watch.
+/// Parked subscriber. Dropping the value aborts the watch of the client.
 pub(super) struct Parked {
     pub(super) presence: Presence,
-    /// Shared with the watch. Whoever ends the parking takes it.
+    /// Memory of the subscriber, shared with the watch. The memory is taken once: by the watch when the subscriber
+    /// ends, or by the supervisor when it starts the subscriber again.
     pub(super) memory: Rc<RefCell<Option<Box<Memory>>>>,
+    /// Task that waits for the client, for the end of the session, and for a stop.
     watch: JoinHandle<()>,
 }
 
@@ -52,7 +54,7 @@ impl Drop for Parked {
     }
 }
 
-/// The client of a parked subscriber is back: from the watch to the supervisor.
+/// Message from the watch to the supervisor: the client of a parked subscriber is back.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Returned {
@@ -60,7 +62,8 @@ pub(super) struct Returned {
     pub(super) epoch: u64,
 }
 
-/// Waits for the client, for the end of its session, or for a stop. At the last two the subscriber ends.
+/// Waits for the client, for the end of its session, and for a stop. The end of the session and a stop end the
+/// subscriber.
 async fn watch(
     post: Arc<Post>,
     mut presence: Presence,
@@ -96,7 +99,7 @@ async fn watch(
     }
 }
 
-/// Has a parked machine discard a notification whose time to live is over.
+/// Lets a parked machine act on the time. The machine discards a notification whose time to live is over.
 fn pass_time(post: &Arc<Post>, machine: &mut Subscription) {
     if let Err(defect) = machine.handle(Event::Timer, clock::now(), 0.0) {
         tracing::error!(session = ?post.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");

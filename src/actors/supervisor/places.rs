@@ -1,4 +1,5 @@
-//! Giving parked subscribers their arbiters and places: taking both at the parking, and giving both when the client is back.
+//! Places and arbiters of parked subscribers. Parking takes both from a subscriber, and the return of its client gives
+//! both back.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,25 +14,27 @@ use crate::session::{EnsureError, SessionState};
 use crate::session_id::SessionId;
 
 impl SupervisorActor {
-    /// Takes the arbiter and the place of a subscriber whose client is away.
+    /// Parks a subscriber whose client is away: frees its arbiter and its place.
     pub(super) fn park(&mut self, session_id: &SessionId, memory: Box<Memory>, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
         let parked = Parked::new(Arc::clone(&child.post), memory, ctx.address().recipient());
         let ran = std::mem::replace(&mut child.runs, Runs::Parked(parked));
         child.place = None;
         ran.end_then(|| {});
-        // First of all this one, where its client came back meanwhile: it was promised a subscriber.
+        // The parked subscriber itself comes before those that wait. Its client may be back already, and was promised a
+        // subscriber.
         self.start_returned(session_id, ctx);
         self.give_places(ctx);
     }
 
-    /// Starts a parked subscriber whose client is back. Without a place or a thread it stays parked, says so, and waits.
+    /// Starts a parked subscriber whose client is back. Without a free place or a thread the subscriber stays parked,
+    /// reports the error in its statistics, and waits.
     fn start_returned(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) {
         let Err(error) = self.start_parked(session_id, ctx) else { return };
         let Some(Child { post, .. }) = self.children.get(session_id) else { return };
         post.stats.set_error(&error);
         let epoch = post.epoch;
-        // A client may come and go many times before there is a place.
+        // The subscriber is queued once, although its client may come and go many times before a place is free.
         if self.waiting.iter().all(|(_, waits)| *waits != epoch) {
             tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits");
             self.waiting.push_back((session_id.clone(), epoch));
@@ -39,7 +42,8 @@ impl SupervisorActor {
         self.try_again_after(&error, ctx);
     }
 
-    /// Tries those that wait again after a pause, where the error says that there was no thread: nothing tells when there is one.
+    /// Sets a timer that starts waiting subscribers again, where an arbiter could not be started. Nothing reports when
+    /// the process can start threads again.
     fn try_again_after(&mut self, error: &EnsureError, ctx: &mut Context<Self>) {
         if !matches!(error, EnsureError::NoArbiter(_)) || std::mem::replace(&mut self.retrying, true) {
             return;
@@ -50,10 +54,10 @@ impl SupervisorActor {
         });
     }
 
-    /// Starts a parked subscriber if its client is there. Does nothing for any other.
+    /// Starts a parked subscriber if its client is there. Does nothing for any other subscriber.
     ///
     /// # Errors
-    /// [`EnsureError`] where there is no place or no thread for it; it stays parked.
+    /// [`EnsureError`] where no place or no thread is free for the subscriber, which then stays parked.
     pub(super) fn start_parked(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Result<(), EnsureError> {
         let Some(Runs::Parked(parked)) = self.children.get(session_id).map(|child| &child.runs) else { return Ok(()) };
         if !matches!(parked.presence.now(), SessionState::Ready { .. }) {
@@ -68,7 +72,7 @@ impl SupervisorActor {
         Ok(())
     }
 
-    /// Starts those that wait, the longest waiting first, as far as there are places and threads.
+    /// Starts waiting subscribers, the longest waiting first, until a place or a thread is lacking.
     pub(super) fn give_places(&mut self, ctx: &mut Context<Self>) {
         while let Some((session_id, epoch)) = self.waiting.front().cloned() {
             if let Some(Child { post, .. }) = self.children.get(&session_id).filter(|child| child.post.epoch == epoch) {
@@ -88,7 +92,7 @@ impl Handler<Returned> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, Returned { session, epoch }: Returned, ctx: &mut Context<Self>) {
-        // Meanwhile it may have been started, stopped or replaced.
+        // Meanwhile the subscriber may have been started, stopped or replaced.
         if self.children.get(&session).is_some_and(|child| child.post.epoch == epoch) {
             self.start_returned(&session, ctx);
         }

@@ -1,4 +1,4 @@
-//! Restarting subscribers that failed: after a pause, within a budget.
+//! Restarts of subscribers that failed, after a pause and within a budget.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::actors::log_gate::log_through;
 use crate::actors::{SubscriberState, clock};
 use crate::session_id::SessionId;
 
-/// The pause of a subscriber that failed is over.
+/// Message of the supervisor to itself: the pause of a failed subscriber is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct StartAgain {
@@ -19,14 +19,15 @@ pub(super) struct StartAgain {
 }
 
 impl SupervisorActor {
-    /// Starts a child that failed again, after a pause. It stays in the registry meanwhile, to be stopped or replaced.
+    /// Starts a failed child again after a pause. The child stays in the registry meanwhile, so that it can be stopped
+    /// or replaced.
     pub(super) fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
         let post = Arc::clone(&child.post);
         let epoch = post.epoch;
         post.stats.set_error(&reason);
         post.stats.set_state(SubscriberState::BackingOff);
-        // What still runs for it, as a delivery, must not go on beside its successor.
+        // Futures that still run for the child, such as a delivery, must not run beside its successor.
         child.runs.stop(&post);
         std::mem::replace(&mut child.runs, Runs::Pausing).end_then(|| {});
         let Some(earlier) = child.restarts.spend(clock::now()) else {
@@ -40,7 +41,8 @@ impl SupervisorActor {
         let passes = post.passes(|gates| &gates.restarted);
         log_through!(passes, error, session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
         let (session, supervisor) = (session_id.clone(), ctx.address());
-        // Not in the context, which polls all that it has at each message: thousands may fail together.
+        // A task and not `run_later`: an actor's context polls all its timers at each message, and thousands of
+        // subscribers may fail together.
         actix_rt::spawn(async move {
             tokio::time::sleep(pause).await;
             supervisor.do_send(StartAgain { session, epoch });
@@ -52,7 +54,7 @@ impl Handler<StartAgain> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, StartAgain { session, epoch }: StartAgain, ctx: &mut Context<Self>) {
-        // Meanwhile it may have been stopped, or the client have come back with another object.
+        // Meanwhile the child may have been stopped, or replaced by a client that came back with another object.
         if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
             return;
         }

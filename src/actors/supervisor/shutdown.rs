@@ -1,5 +1,5 @@
-//! The end of a supervisor: nothing new, what is under way is put down within a limit, leases are released, threads
-//! given back, and a report.
+//! Shutdown of a supervisor. The supervisor starts nothing new, lets deliveries finish within a limit, releases leases,
+//! ends the threads, and reports.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,32 +13,35 @@ use super::SupervisorActor;
 use crate::actors::log_gate::log_through;
 use crate::actors::post::Forced;
 
-/// How long leases may take to be released for those who did not end by themselves.
+/// Longest time for the release of all leases of subscribers that did not end by themselves. The end of all arbiters
+/// may take this time too.
 const RELEASE: Duration = Duration::from_secs(2);
 
-/// Stops every subscriber and starts none any more.
+/// Request to stop every subscriber and to start none afterwards.
 ///
-/// Each finishes the notification that it has in hand, acknowledges, and releases its lease, so that another process
-/// takes over at once. A subscriber that has not ended after `drain` is dropped, and its lease released for it: what it
-/// had under way comes again elsewhere. What is pending stays queued.
+/// Each subscriber finishes the notification that it is delivering, acknowledges, and releases its lease, so that
+/// another process can take over at once. A subscriber that has not ended after `drain` is dropped, and its lease is
+/// released for it. Its unacknowledged notifications are delivered again by another process. Pending notifications stay
+/// queued.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "ShutdownReport")]
 pub struct Shutdown {
-    /// How long all of them together may take.
+    /// Longest time that all subscribers together may take to end by themselves. Releases and the end of threads may
+    /// take 4 s more.
     pub drain: Duration,
 }
 
-/// What a [`Shutdown`] did.
+/// Report of a [`Shutdown`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// How many subscribers ended by themselves.
+    /// Number of subscribers that ended by themselves.
     pub stopped: usize,
-    /// Number of subscribers that did not, and were dropped.
+    /// Number of subscribers that did not end within the time and were dropped.
     pub forced: usize,
-    /// How many notifications they had delivered in their lives.
+    /// Number of notifications that the subscribers, stopped and forced ones together, had delivered in their lives.
     pub delivered: u64,
-    /// How many they had discarded.
+    /// Number of notifications that these subscribers had discarded in their lives.
     pub discarded: u64,
 }
 
@@ -62,7 +65,7 @@ impl Handler<Shutdown> for SupervisorActor {
             ends.extend(self.stop_child(&session, ctx));
         }
         let count = ends.len();
-        // Counted one by one: the others may not end within the time.
+        // The forced ends are counted one by one, because the other subscribers may not end within the time.
         let forced = Rc::new(Cell::new(0));
         let all = futures_util::future::join_all(ends.into_iter().map(|end| {
             let forced = Rc::clone(&forced);
@@ -79,7 +82,8 @@ impl Handler<Shutdown> for SupervisorActor {
             let shared = supervisor.shared_arbiters.end();
             async move {
                 let releases = left.iter().map(|ending| {
-                    // Before the release: what still ran could take the lease again behind it.
+                    // The subscriber is stopped before the release. A subscriber that still ran could claim the lease
+                    // again after the release.
                     ending.runs.stop(&ending.post);
                     let release = queue.release(&ending.post.session_id, ending.post.owner);
                     async {
@@ -95,12 +99,12 @@ impl Handler<Shutdown> for SupervisorActor {
                     tracing::warn!("not all leases were released in time; they run out by themselves");
                 }
                 let ends = left.into_iter().map(|ending| {
-                    // Another shutdown may wait for it too, for longer.
+                    // Another shutdown with a longer limit may wait for the same subscriber.
                     ending.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
                     ending.runs.end()
                 });
                 let ends = ends.map(FutureExt::left_future).chain(shared.map(FutureExt::right_future));
-                // A thread that never comes to an await point is left behind: it ends with the process.
+                // A thread that never reaches an await point is left behind, and ends with the process.
                 let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
                 for stats in stats {
                     let (delivered, discarded) = stats.counts();
