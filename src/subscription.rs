@@ -1,9 +1,10 @@
-//! The life of a subscriber, pure: without I/O, clock or async.
+//! Life of a subscriber as a pure machine: no I/O, no clock, no async.
 //!
-//! [`Subscription`] is the machine, [`Delivery`] the delivery of one batch, [`Permit`] an owner's knowledge of its lease,
-//! [`Ack`] the positions of a batch, [`Window`](window::Window) what is unconfirmed. `actors` drives them, and a simulation in the tests does.
+//! [`Subscription`] is the machine and [`Delivery`] the delivery of one batch. [`Permit`] is an owner's knowledge of
+//! its lease. [`Ack`](ack::Ack) counts the positions of a batch, and [`Window`](window::Window) keeps the unconfirmed
+//! messages. Two drivers perform the machine's actions: the actors, and a simulation in the tests.
 
-// Public for the tests, which reach them by the feature.
+// Public for the tests, which reach these items by the feature `testing`.
 #![cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 
 mod ack;

@@ -1,7 +1,7 @@
-//! [`Ack`]: the positions of a batch, from the oldest message on.
+//! [`Ack`]: positions of the messages of a batch, counted from the oldest message.
 //!
-//! An acknowledgement removes a prefix of the queue. [`Ack`] therefore counts messages only in their order: each call
-//! accounts for the next one, and there is no call that could leave a gap.
+//! An acknowledgement removes a prefix of the queue. [`Ack`] therefore counts messages only in their order. Each call
+//! counts the next message, and no call could leave a gap.
 
 use super::batch::Mark;
 use crate::fate::DiscardReason;
@@ -13,9 +13,9 @@ use crate::question::Question;
 pub struct Delivered {
     /// Number of messages to remove.
     pub count: usize,
-    /// Mark of the newest of them: where the queue has another message there, nothing is removed.
+    /// Mark of the newest message to remove. Where the queue has another message at that position, nothing is removed.
     pub last: Mark,
-    /// Questions that the messages brought. They become open questions of the queue in the same step.
+    /// Questions that the messages brought. They become open questions of the queue in the same step as the removal.
     pub questions: Vec<Question>,
     /// Outcomes of the discarded messages, and of those whose producer asked for a receipt; the oldest first.
     pub fates: Vec<Fate>,
@@ -32,12 +32,13 @@ pub struct Fate {
     pub receipt: Option<NotificationId>,
 }
 
-/// Counts the messages of a batch as they are delivered, skipped or discarded, the oldest first.
+/// Counter of a batch's messages as they are delivered, skipped or discarded, the oldest first. `None` while no message
+/// is counted.
 #[derive(Debug, Default)]
 pub(super) struct Ack(Option<Box<Delivered>>);
 
 impl Ack {
-    /// Counts the next message as delivered, now or before.
+    /// Counts the next message as delivered, by this delivery or an earlier one.
     pub(super) fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
         let position = self.count(mark);
         self.add(question, receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) }));
@@ -59,12 +60,13 @@ impl Ack {
         self.0.as_ref().map_or(0, |delivered| delivered.count)
     }
 
-    /// Returns the acknowledgement of all that was counted, or `None` where nothing was, and begins anew.
+    /// Returns the acknowledgement of all counted messages and begins a new count. Returns `None` where no message was
+    /// counted.
     pub(super) fn take(&mut self) -> Option<Delivered> {
         self.0.take().map(|delivered| *delivered)
     }
 
-    /// Moves on by one message, and returns its position.
+    /// Counts the next message, and returns its position.
     fn count(&mut self, mark: Mark) -> usize {
         match &mut self.0 {
             None => {
@@ -81,7 +83,7 @@ impl Ack {
     }
 
     fn add(&mut self, question: Option<Question>, fate: Option<Fate>) {
-        // Most messages bring neither.
+        // Most messages bring neither a question nor a fate to keep.
         if let Some(delivered) = self.0.as_mut().filter(|_| question.is_some() || fate.is_some()) {
             delivered.questions.extend(question);
             delivered.fates.extend(fate);

@@ -1,8 +1,14 @@
-//! [`Arrivals`]: what an owner knows of messages whose producers gave them neither an id nor a time of the queue's clock.
+//! [`Arrivals`]: ids and times for messages whose producers gave them none, as FastMCP's.
 //!
-//! FastMCP's messages carry the time of their worker's clock, which may be wrong, and no id. The owner knows more: a
-//! message is younger than the moment at which the queue was empty, and not younger than the moment at which the owner saw
-//! it first. Equal messages share the id that is derived from them, and are told apart by counting.
+//! A message of this crate carries an id, and a time by the queue's clock. A message of FastMCP carries no id. Its time
+//! is that of its worker's clock, which may be wrong.
+//!
+//! *Times.* The owner bounds a wrong time from both sides. The queue was once empty, and every message has come after
+//! that moment. The owner has once seen the message, and the message was queued before that moment. A time outside
+//! these bounds is replaced by the nearer bound.
+//!
+//! *Ids.* An id is derived from the message itself, so a message that is read again has the same id. Equal messages
+//! would share the derived id, so the owner counts them: the second equal message gets another id, and so on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,47 +18,52 @@ use crate::envelope::{Envelope, Timestamp};
 use crate::notification::NotificationId;
 use crate::recent::Recent;
 
-/// Difference between a producer's clock and the queue's that is worth a warning.
+/// Difference between a producer's clock and the queue's clock from which the operator is warned.
 const TOLERANCE: Duration = Duration::from_secs(10);
 
 /// Knowledge of one owner about the messages of its queue.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     time_to_live: Duration,
-    /// Moment, by the queue's clock, at which the queue was last seen empty.
+    /// Moment, by the queue's clock, at which the queue was last seen empty; `None` before the first such read.
     empty_at: Option<Timestamp>,
-    /// Number of ids to remember.
+    /// Number of derived ids to remember.
     capacity: usize,
-    /// Knowledge of messages that lack an id or a time; `None` before the first of them.
+    /// Knowledge about messages that lack an id or a time; `None` before the first such message, because most queues
+    /// have none.
     foreign: Option<Box<Foreign>>,
-    /// Set once the operator was warned of a wrong clock.
+    /// Set once the operator was warned of a wrong clock. The warning comes once per subscriber.
     has_warned: bool,
 }
 
-/// Knowledge of messages that lack an id or a time.
+/// Knowledge about messages that lack an id or a time.
 #[derive(Debug)]
 struct Foreign {
-    /// Messages that say to be younger than they can be, with the moment at which each was seen first. Only those of the
-    /// newest batch.
+    /// Messages whose time lay in the future when they were first seen, with the moment of that read. A later read must
+    /// not make such a message younger. Only messages of the newest batch are kept.
     ahead: HashMap<NotificationId, Timestamp>,
-    /// Derived ids that were delivered and whose acknowledgement is not known yet.
+    /// Derived ids of delivered messages whose acknowledgement has no known outcome yet.
     unacknowledged: Vec<NotificationId>,
-    /// Derived ids whose messages are known to be removed: a message that derives one of them now is another message.
-    /// The list forgets no sooner than that of delivered ids does, as its capacity is the same.
+    /// Derived ids of messages that are known to be removed. Another message that now derives such an id is a new
+    /// message, and gets another id. The list has the same capacity as the list of delivered ids, so it forgets no id
+    /// before that list does.
     removed: Recent<NotificationId>,
 }
 
 impl Arrivals {
-    /// `capacity` is the number of delivered ids that their owner remembers.
+    /// Creates the knowledge of an owner that has read nothing. `capacity` is the number of delivered ids that the
+    /// owner remembers.
     pub(crate) fn new(capacity: usize, time_to_live: Duration) -> Self {
         Self { time_to_live, empty_at: None, capacity, foreign: None, has_warned: false }
     }
 
-    /// Gives the messages of a batch, which was read at `now`, the ids and the times that they lack.
+    /// Gives the messages of a batch the ids and the times that they lack. `now` is the time of the read by the queue's
+    /// clock.
     ///
-    /// Returns by how much a producer's clock is wrong, the first time that it is by more than 10 s.
+    /// Returns the error of a producer's clock, the first time that this error is over 10 s.
     pub(crate) fn seen(&mut self, items: &mut [Item], now: Timestamp) -> Option<Duration> {
-        // The queue's clock may have stepped back.
+        // The queue's clock may have stepped back since the queue was empty. A bound in the future would make messages
+        // immortal.
         let not_before = self.empty_at.map(|at| at.min(now));
         self.empty_at = if items.is_empty() { Some(now) } else { not_before };
         // Most batches lack nothing.
@@ -84,14 +95,16 @@ impl Arrivals {
         warns.then_some(worst)
     }
 
-    /// The notification with this id, which is among those that the owner remembers, is delivered or was before.
+    /// Notes that a notification is delivered, now or by an earlier delivery. The owner remembers its id among the
+    /// delivered ids.
     pub(crate) fn delivered(&mut self, id: NotificationId) {
         if id.is_derived() {
             self.foreign().unacknowledged.push(id);
         }
     }
 
-    /// The acknowledgement of what was delivered is done, or its outcome is not known.
+    /// Takes the outcome of the acknowledgement of the delivered notifications. Where the outcome is unknown, their
+    /// messages may still be queued and must keep their ids.
     pub(crate) fn acknowledged(&mut self, is_known_to_be_removed: bool) {
         let Some(foreign) = &mut self.foreign else { return };
         let ids = foreign.unacknowledged.drain(..);
@@ -110,17 +123,19 @@ impl Arrivals {
     }
 }
 
+/// Returns whether a message has an id and the queue's time.
 fn lacks_nothing(envelope: &Envelope) -> bool {
     envelope.is_stamped() && !envelope.has_derived_id()
 }
 
 impl Foreign {
-    /// Gives equal messages ids of their own.
+    /// Gives each of several equal messages an id of its own.
     fn tell_apart(&self, envelopes: &mut [&mut Envelope]) {
         if envelopes.iter().all(|envelope| !envelope.has_derived_id()) {
             return;
         }
-        // A failed attempt is written with the id of its message: its equals behind it get others.
+        // A failed attempt is written into the queue with its message's id. Equal messages behind that one need other
+        // ids.
         let mut used: HashSet<_> = envelopes.iter().filter(|e| !e.has_derived_id()).map(|e| e.id).collect();
         let mut next: HashMap<NotificationId, u32> = HashMap::new();
         for envelope in envelopes.iter_mut().filter(|envelope| envelope.has_derived_id()) {
@@ -147,7 +162,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(300);
     const HOUR: i64 = 3_600_000_000;
     const MINUTE: i64 = 60_000_000;
-    /// Any moment: the tests know no other clock.
+    /// Moment of the tests, which read no clock. Any moment would do.
     const NOW: i64 = 1_000 * HOUR;
 
     fn arrivals() -> Arrivals {
@@ -165,7 +180,7 @@ mod tests {
         items.iter().map(|item| item.envelope.as_ref().unwrap())
     }
 
-    /// How old one message, which says to be queued at `said`, is at `now`, in seconds.
+    /// Returns the age at `now`, in seconds, of one message that says it was queued at `said`.
     fn age(arrivals: &mut Arrivals, said: i64, now: i64) -> i64 {
         let mut items = [fastmcp(0, said)];
         arrivals.seen(&mut items, Timestamp(now));
@@ -184,9 +199,9 @@ mod tests {
         let mut arrivals = arrivals();
         assert_eq!(arrivals.seen(&mut [], Timestamp(NOW)), None);
         assert_eq!(age(&mut arrivals, NOW - 6 * MINUTE, NOW + MINUTE), 60);
-        // It waits: it gets older, and the time at which the queue was empty does not move.
+        // The message waits and gets older, and the moment at which the queue was empty does not change.
         assert_eq!(age(&mut arrivals, NOW - 6 * MINUTE, NOW + 10 * MINUTE), 600);
-        // A right clock is believed.
+        // The time of a right clock is kept.
         assert_eq!(age(&mut arrivals, NOW + 9 * MINUTE, NOW + 10 * MINUTE), 60);
     }
 
@@ -196,9 +211,9 @@ mod tests {
         for minutes in [0, 1, 6] {
             assert_eq!(age(&mut arrivals, NOW + HOUR, NOW + minutes * MINUTE), minutes * 60);
         }
-        // Also when its time has come.
+        // The age also grows on when the message's own time has come.
         assert_eq!(age(&mut arrivals, NOW + HOUR, NOW + 61 * MINUTE), 61 * 60);
-        // Others that are seen later are younger.
+        // Messages that are first seen later are younger.
         assert_eq!(age(&mut arrivals, NOW + 2 * HOUR, NOW + 62 * MINUTE), 0);
     }
 
@@ -233,7 +248,7 @@ mod tests {
         }
     }
 
-    /// The ids of so many equal messages.
+    /// Returns the ids of this number of equal messages.
     fn ids(arrivals: &mut Arrivals, count: usize) -> Vec<NotificationId> {
         let mut items: Vec<_> = (0..count).map(|_| fastmcp(0, NOW)).collect();
         arrivals.seen(&mut items, Timestamp(NOW));
@@ -245,12 +260,12 @@ mod tests {
         let mut arrivals = arrivals();
         let all = ids(&mut arrivals, 3);
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 3);
-        // Not acknowledged, they are the same ones.
+        // Without an acknowledgement the messages keep their ids.
         assert_eq!(ids(&mut arrivals, 3), all);
         arrivals.delivered(all[0]);
         arrivals.acknowledged(false);
         assert_eq!(ids(&mut arrivals, 3), all);
-        // What is known to be removed is none of the rest.
+        // The id of a message that is known to be removed is given to no further message.
         arrivals.delivered(all[0]);
         arrivals.acknowledged(true);
         assert_eq!(ids(&mut arrivals, 2), all[1..]);
@@ -285,7 +300,7 @@ mod tests {
             }
             arrivals.acknowledged(true);
         }
-        // As many as are remembered are told apart from each other.
+        // Equal messages get different ids as far back as ids are remembered.
         assert!(known.len() >= 1024, "{}", known.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Messages at the tail of a queue, as one read of the queue returned them.
+//! Messages at the tail of a queue, as one read returned them.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use crate::envelope::{Envelope, MessageId, Timestamp, Undecodable};
 
-/// Length and last bytes of a message, by which the message is recognised at the tail of its queue.
+/// Length and last bytes of a message. The owner recognises the message by this mark at the tail of its queue.
 #[derive(Clone)]
 pub struct Mark {
     /// Length of the message in bytes.
     pub length: usize,
-    /// Last bytes of this message and of those that were read with it: memory for each alone costs more than the bytes in it.
+    /// Last bytes of this message and of all messages of the same read. One allocation for all costs less than one for
+    /// each.
     shared: Arc<Vec<u8>>,
+    /// Position of this message's bytes in `shared`.
     place: Range<usize>,
 }
 
 impl Mark {
-    /// Number of a message's last bytes that are compared. These bytes hold its id and the queue's time, or the time that FastMCP
-    /// gave it. Without the queue's time two copies of one notification, as a repeated push queues them, would be alike.
+    /// Number of a message's last bytes that are compared. They include the message's id, and the queue's time or the
+    /// time that FastMCP gave. Without the queue's time the two copies that a repeated push can queue would be equal.
     pub const BYTES: usize = 256;
 
     /// Returns the mark of a message.
@@ -66,7 +68,7 @@ impl fmt::Debug for Mark {
     }
 }
 
-/// Returns the bytes of a message that are compared.
+/// Returns the last bytes of a message, as far as a mark compares them.
 fn last(raw: &[u8]) -> &[u8] {
     &raw[raw.len().saturating_sub(Mark::BYTES)..]
 }
@@ -76,9 +78,9 @@ fn last(raw: &[u8]) -> &[u8] {
 pub enum LeaseState {
     /// The caller holds the lease.
     Held,
-    /// The lease had gone (flushed, evicted, failed over, run out), and the caller has taken it again.
+    /// The lease had gone (flushed, evicted, failed over or run out), and the caller has claimed it again.
     Reclaimed,
-    /// The lease is absent, and this operation does not take it.
+    /// The lease is absent, and this operation does not claim an absent lease.
     Absent,
     /// Another owner holds the lease.
     Lost,
@@ -91,15 +93,15 @@ impl LeaseState {
     }
 }
 
-/// Answer to a take: the oldest messages, and the state of the lease.
+/// Answer to a take: the state of the lease and the oldest messages.
 #[derive(Debug)]
 pub struct Taken {
-    /// State of the lease. Where the caller does not hold it, `items` is empty and nothing was removed.
+    /// State of the lease. Where the caller does not hold the lease, `items` is empty and nothing was removed.
     pub lease: LeaseState,
-    /// Set where the tail was another message than the delivered one, so that nothing was removed; and where the read was to pass
-    /// over messages that are not there, so that nothing was read.
+    /// Set where the queue changed under its owner. Either the tail was not the delivered message, and nothing was
+    /// removed. Or the messages to pass over were not there, and nothing was read.
     pub changed: bool,
-    /// Set where the read stopped at a bound, so that more may be queued behind `items`.
+    /// Set where the read stopped at a bound. Further messages may be queued behind `items`.
     pub has_more: bool,
     /// Time of the read by the queue's clock.
     pub now: Timestamp,
@@ -114,22 +116,22 @@ pub struct Item {
     pub mark: Mark,
     /// Decoded message, or the reason why the message cannot be read.
     pub envelope: Result<Envelope, Undecodable>,
-    /// The message itself, where it cannot be read.
+    /// Bytes of a message that cannot be read; empty where the message can be read. They go into the dead letter.
     pub unreadable: Vec<u8>,
 }
 
 impl Item {
-    /// Returns the name of the message, if it can be read and has one.
+    /// Returns the message id, if the message can be read and has one.
     pub(super) fn message_id(&self) -> Option<MessageId> {
         self.envelope.as_ref().ok()?.message_id
     }
 
-    /// Reads a message of a queue. `time_to_live` is that of messages which have none.
+    /// Decodes one message of a queue. `time_to_live` is for messages that carry none.
     pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
         Self::decode_marked(Mark::of(&raw), queue, raw, time_to_live)
     }
 
-    /// Reads messages that were read from a queue together.
+    /// Decodes messages that were read from a queue together. They share the memory of their marks.
     pub(crate) fn decode_each(queue: &str, messages: Vec<Vec<u8>>, time_to_live: Duration) -> Vec<Self> {
         let marks = Mark::of_each(&messages).into_iter();
         marks.zip(messages).map(|(mark, raw)| Self::decode_marked(mark, queue, raw, time_to_live)).collect()
@@ -148,9 +150,9 @@ impl Item {
 pub enum Replaced {
     /// The message was replaced.
     Done,
-    /// Another message is the oldest: nothing was written.
+    /// Another message is the oldest. Nothing was written.
     Changed,
-    /// The caller does not hold the lease: nothing was written.
+    /// The caller does not hold the lease. Nothing was written.
     NotOurs,
 }
 

@@ -5,10 +5,11 @@
 //!                  └────── handed_over(Err), no permit, expired ──► Done
 //! ```
 //!
-//! What was handed over is confirmed later, while the next batch may be delivered already.
+//! The session confirms the batch later. The next batch may be delivered before that confirmation.
 //!
-//! Nothing is handed over behind a discarded notification. A client that comes back says what it has received last, and what
-//! is queued before that is taken for received: a discard has to be acknowledged, and so recorded, before that can be said.
+//! Nothing is handed over behind a discarded notification. A client that reconnects names the newest message that it
+//! has, and all messages queued before that one count as received. So a discard must be acknowledged, and thereby
+//! recorded, before the client can name a later message.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -26,13 +27,16 @@ use crate::retry::{Verdict, after_failed_attempt};
 /// Number of ended tasks that are remembered for one session.
 const ENDED_TASKS: usize = 1024;
 
-/// Ended tasks of one session, the newest ones.
+/// Newest ended tasks of one session.
 ///
-/// Each is remembered by a hash under a random key: a foreign producer chooses its task ids and their length.
+/// A task is remembered by a hash under a random key. A foreign producer chooses the text and the length of its task
+/// ids, so the texts themselves could take any amount of memory.
 #[derive(Debug)]
 pub struct EndedTasks {
-    /// Behind a lock of its own: nearly all notifications are of no task, and need none.
+    /// Hashes of the ids of ended tasks. They have a lock of their own, because most notifications belong to no task
+    /// and need no lock.
     hashes: Mutex<Recent<u64>>,
+    /// Random key of the hashes, so that a producer cannot choose ids whose hashes collide.
     key: RandomState,
 }
 
@@ -52,22 +56,24 @@ impl EndedTasks {
     }
 }
 
-/// Refusal of a session to take a notification. The variant says what to do next; the subscriber does it.
+/// Refusal of a session to take a notification. Each variant decides the next step of the subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandOverError {
-    /// The session is over. What is queued stays queued; the subscriber stops.
+    /// The session has ended. The notifications stay queued, and the subscriber stops.
     #[error("the session is over")]
     Closed,
-    /// The session cannot take anything now. What is queued stays queued and is offered again when
-    /// [`Presence`](crate::Presence) says that the session is ready. This is no failed attempt.
+    /// The session has no open stream, or cannot take a notification now. The notifications stay queued and are
+    /// delivered when [`Presence`](crate::Presence) reports that the session is ready. The refusal does not count as a
+    /// failed attempt.
     #[error("the session is not ready: {0}")]
     NotReady(String),
-    /// This attempt failed, and another may succeed. The failure counts against
+    /// The attempt failed, and another attempt may succeed. The failure counts against
     /// [`Config::max_attempts`](crate::Config::max_attempts).
     #[error("the attempt failed: {0}")]
     Transient(String),
-    /// The session will never take this notification: it is discarded at once, and the next one follows.
+    /// The session will never accept this notification. The notification is discarded at once, and delivery continues
+    /// with the next one.
     #[error("the session rejected it: {0}")]
     Rejected(String),
 }
@@ -75,26 +81,26 @@ pub enum HandOverError {
 /// Outcome of a delivery.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Number of notifications, from the first, that the session has accepted.
+    /// Number of notifications that the session has accepted, counted from the first of the batch.
     pub accepted: usize,
-    /// Reason for which no more were delivered.
+    /// Reason why no further notification was handed over.
     pub end: BatchEnd,
-    /// Answer of the session to the request to confirm, where it came at once. Else it comes later, as
+    /// Answer of the session to the request to confirm, where the answer came at once. A later answer comes as
     /// [`Event::Confirmed`](super::Event::Confirmed).
     pub confirmed: Option<Result<(), HandOverError>>,
 }
 
-/// End of a batch, behind the notifications that were accepted.
+/// End of a batch: the fate of the notifications behind the accepted ones.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BatchEnd {
-    /// All were accepted.
+    /// All notifications were accepted.
     AllAccepted,
-    /// The next ones are discarded, for these reasons; at least one.
+    /// The next notifications are discarded, for these reasons, of which there is at least one.
     Discarded(Vec<DiscardReason>),
-    /// The next one failed and is tried again after a pause.
+    /// The next notification failed and is tried again after a pause.
     Failed {
-        /// The notification, as it was before this attempt.
+        /// Notification as it was before this attempt.
         envelope: Box<Envelope>,
         /// Answer of the session.
         error: String,
@@ -105,14 +111,14 @@ pub enum BatchEnd {
     NotReady(String),
     /// The session is over. The notifications stay queued.
     Closed,
-    /// The permit no longer holds: nothing more was handed over.
+    /// The permit no longer holds. No further notification was handed over.
     NotPermitted,
 }
 
 /// Next step of a delivery.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Hands this notification to the session; [`Delivery::handed_over`] takes its answer.
+    /// Hand this notification to the session. [`Delivery::handed_over`] takes the session's answer.
     HandOver(&'a Envelope),
     /// The delivery has ended.
     Done(Outcome),
@@ -125,7 +131,7 @@ pub struct Delivery {
     waiting: VecDeque<Envelope>,
     read_at: (Timestamp, Instant),
     permit: Arc<Permit>,
-    /// Number of notifications that were handed over.
+    /// Number of notifications that the session has accepted.
     handed_over: usize,
     end: Option<BatchEnd>,
 }
@@ -137,12 +143,13 @@ enum Hindrance {
 }
 
 impl Delivery {
-    /// Begins the delivery of a batch that was read at `read_at`, by the queue's clock and by this host's.
+    /// Begins the delivery of a batch. `read_at` is the time of the read by the queue's clock, and the same moment by
+    /// this host's clock.
     pub fn new(batch: Vec<Envelope>, read_at: (Timestamp, Instant), permit: Arc<Permit>) -> Self {
         Self { waiting: batch.into(), read_at, permit, handed_over: 0, end: None }
     }
 
-    /// Returns the next step. Each answer is given before the next call.
+    /// Returns the next step. The session's answer to a step comes in before the next call.
     pub fn next(&mut self, now: Instant, ended: &EndedTasks) -> Step<'_> {
         self.discard(now, ended);
         if self.end.is_none() && !self.waiting.is_empty() {
@@ -152,7 +159,8 @@ impl Delivery {
         Step::Done(Outcome { accepted: self.handed_over, end, confirmed: None })
     }
 
-    /// Discards the next notifications as long as they are to be discarded. Ends where the permit does not hold.
+    /// Discards the next notifications while each has a reason to be discarded. Ends the batch where the permit does
+    /// not hold.
     fn discard(&mut self, now: Instant, ended: &EndedTasks) {
         while matches!(self.end, None | Some(BatchEnd::Discarded(_))) {
             match (self.hindrance(now, ended), &mut self.end) {
@@ -169,10 +177,11 @@ impl Delivery {
         }
     }
 
-    /// Returns why the next notification must not be handed over, if it must not.
+    /// Returns the reason why the next notification must not be handed over, if there is one.
     fn hindrance(&self, now: Instant, ended: &EndedTasks) -> Option<Hindrance> {
         let next = self.waiting.front()?;
-        // Before each notification, not once a batch: a process that was paused, or displaced, stops here.
+        // The permit is checked before each notification and not once per batch. A process that was paused or displaced
+        // stops here.
         if !self.permit.holds(now) {
             return Some(Hindrance::NotPermitted);
         }
@@ -186,7 +195,8 @@ impl Delivery {
         }
     }
 
-    /// Takes the session's answer to a notification. `lot` is drawn by lot from 0 to 1, for the pause before a next attempt.
+    /// Takes the session's answer to a notification. `lot` draws a number from 0 to 1, for the pause before a further
+    /// attempt.
     pub fn handed_over(
         &mut self,
         answer: Result<(), HandOverError>,
@@ -207,7 +217,7 @@ impl Delivery {
     }
 }
 
-/// Decides what follows a failed hand-over.
+/// Decides the end of a batch after a failed hand-over.
 fn after(error: HandOverError, envelope: Envelope, config: &Config, lot: f64) -> BatchEnd {
     match error {
         HandOverError::Closed => BatchEnd::Closed,

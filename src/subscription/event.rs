@@ -15,21 +15,25 @@ use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
 use crate::question::Question;
 
-/// Event in the life of a subscriber. All but the first six answer the operation that is under way.
+/// Event in the life of a subscriber. The first six variants come at any time that their state allows, and the others
+/// answer the running operation.
 #[derive(Debug)]
 pub enum Event {
-    /// The client's presence has changed to this, or is this at the beginning.
+    /// The client's presence has changed to this state. As the first event, the presence at the beginning.
     Presence(SessionState),
     /// A stop is requested.
     Stop,
-    /// The time of [`Subscription::deadline`](super::Subscription::deadline) has come.
+    /// The moment of [`Subscription::deadline`](super::Subscription::deadline) has come.
     Timer,
-    /// The lease may have been taken by another owner, or the connection is lost. Legal while waiting.
+    /// The lease may belong to another owner now, or the connection is lost. Legal in the state `Waiting`, where no
+    /// answer would show it.
     Doubted,
-    /// The hand-overs of the delivery under way have ended. `None` where the session's actor is gone.
+    /// The hand-overs of the running delivery have ended. `None` where the session's actor is gone.
     Delivered(Option<Outcome>),
-    /// The session has confirmed a delivery, and those before it, or has not. Follows each delivery that handed anything over, unless
-    /// its outcome says that already; in the order of the deliveries, also for those that were given up meanwhile.
+    /// The session has answered the request to confirm a delivery. `Ok` also confirms all earlier deliveries.
+    ///
+    /// One such event follows each delivery that handed anything over, unless the delivery's [`Outcome`] has the answer
+    /// already. The events come in the order of the deliveries, also for deliveries that were given up meanwhile.
     Confirmed {
         /// Number of the delivery.
         delivery: u64,
@@ -40,26 +44,26 @@ pub enum Event {
     Opened,
     /// The lease is claimed.
     Claimed,
-    /// The lease was renewed, or claimed where it was absent; its state now.
+    /// The lease was renewed, or claimed where it was absent. This is its state now.
     Renewed(LeaseState),
-    /// The queue was acknowledged and read, or a wait has ended with a read.
+    /// The queue was read, after an acknowledgement if there was one. A wait also ends with a read.
     Taken(Taken),
     /// Open questions of the queue.
     Questions(Vec<Question>),
-    /// The oldest message was rewritten, or not.
+    /// The oldest message was rewritten, or the reason why not.
     Rewritten(Replaced),
-    /// Open questions are cancelled, as far as the queue let them.
+    /// The open questions are cancelled, as far as the queue allowed.
     Cancelled,
-    /// The lease is released, or its release was given up.
+    /// The lease is released, or its release has failed or taken too long.
     Released,
-    /// No answer and no cancellation is on its way to a worker any more.
+    /// No answer and no cancellation is on its way to a worker.
     Settled,
-    /// The operation failed. The connection is of no more use.
+    /// The operation failed. Its connection cannot be used any more.
     Failed(QueueError),
 }
 
 impl Event {
-    /// Returns the event's name.
+    /// Returns the event's name, for errors and tests.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Presence(_) => "Presence",
@@ -82,83 +86,84 @@ impl Event {
     }
 }
 
-/// Action for the driver to perform. It makes no decision of its own.
+/// Action that the driver performs. The driver decides nothing.
 #[derive(Debug)]
 pub enum Action {
-    /// Begins an operation; its answer comes as an event. At most one is under way.
+    /// Begin an operation, whose answer comes as an event. At most one operation runs at a time.
     Begin(Operation),
-    /// Drops the operation that is under way, if any, and closes the connection, if any. The queue may still do what was sent.
+    /// Drop the running operation, if any, and close the connection, if any. The queue may still execute requests that
+    /// were sent.
     Close,
-    /// Delivers notifications to the session, each only while `permit` holds, then asks the session to confirm. The outcome and the
-    /// confirmation come as events.
+    /// Hand notifications to the session, each only while `permit` holds, then request the confirmation. The outcome
+    /// and the confirmation come as events.
     Deliver {
-        /// Number of the delivery: each has the next.
+        /// Number of the delivery. Numbers begin at 1 and grow by 1.
         delivery: u64,
         /// Notifications, the oldest first.
         batch: Vec<Envelope>,
-        /// Time by the queue's clock when they were read, and by this host's at the same moment.
+        /// Time of the read by the queue's clock, and the same moment by this host's clock.
         read_at: (Timestamp, Instant),
-        /// Permission to deliver, asked before each notification.
+        /// Permit of the owner, which is checked before each notification.
         permit: Arc<Permit>,
     },
-    /// Asks the client these questions, beside all else.
+    /// Ask the client these questions, in tasks beside everything else.
     Ask {
-        /// Questions; those that are being asked already stay as they are.
+        /// Questions to ask. A question that is being asked already is left as it is.
         questions: Vec<Question>,
-        /// Time by the queue's clock when they were read, and by this host's at the same moment.
+        /// Time of the read by the queue's clock, and the same moment by this host's clock.
         read_at: (Timestamp, Instant),
     },
-    /// Stops asking the client: the session's questions are another owner's now.
+    /// Stop asking the client, because another owner may ask the session's questions now.
     StopAsking,
-    /// Records the outcome of a notification that is in no queue any more ([`Delivery::AtMostOnce`](crate::Delivery)).
+    /// Record the outcome of a notification that is in no queue any more ([`Delivery::AtMostOnce`](crate::Delivery)).
     Record {
-        /// Outcome; its position says nothing.
+        /// Outcome of the notification. Its position has no meaning here.
         fate: Fate,
-        /// The message as it was in the queue.
+        /// Bytes of the message as they were in the queue.
         raw: Vec<u8>,
     },
-    /// Tells the log and the statistics.
+    /// Write a fact to the log and the statistics.
     Note(Note),
-    /// The subscriber has ended. No event follows, but after [`ExitReason::Parked`], where the machine goes on with the next
-    /// presence, stop or timer.
+    /// The subscriber has ended. No further event is legal, except after [`ExitReason::Parked`]. Then the machine
+    /// continues with the next presence, stop or timer.
     Exit(ExitReason),
 }
 
 /// Operation on the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operation {
-    /// Opens a connection. Answered by [`Event::Opened`].
+    /// Open a connection. Answered by [`Event::Opened`].
     Open,
-    /// Takes the lease, whoever has it. Answered by [`Event::Claimed`].
+    /// Claim the lease, also from another owner. Answered by [`Event::Claimed`].
     Claim,
-    /// Keeps the lease, or takes an absent one. Answered by [`Event::Renewed`].
+    /// Renew the lease, or claim an absent one. Answered by [`Event::Renewed`].
     Renew,
-    /// Acknowledges, if anything was delivered, and reads the oldest messages, or those behind unconfirmed ones. Answered by
-    /// [`Event::Taken`].
+    /// Acknowledge delivered messages, if any, and read the oldest messages or those behind unconfirmed ones. Answered
+    /// by [`Event::Taken`].
     Take {
         /// Messages to remove.
         delivered: Option<Delivered>,
-        /// Messages that stay, and that the read passes over.
+        /// Unconfirmed messages, which stay in the queue and over which the read passes.
         behind: Option<Behind>,
     },
-    /// Reads the open questions of the queue. Answered by [`Event::Questions`].
+    /// Read the open questions of the queue. Answered by [`Event::Questions`].
     ReadQuestions,
-    /// Waits for a message, at most for this time, and reads the oldest messages. Answered by [`Event::Taken`].
+    /// Wait for a message, at most for this time, and read the oldest messages. Answered by [`Event::Taken`].
     Wait(Duration),
-    /// Writes `replacement` in the place of the oldest message. Answered by [`Event::Rewritten`].
+    /// Write `replacement` in place of the oldest message. Answered by [`Event::Rewritten`].
     Rewrite {
-        /// Mark of the message that must still be the oldest.
+        /// Mark of the message to replace, which must still be the oldest.
         oldest: Mark,
-        /// The message with the failed attempt counted.
+        /// Bytes of the message with the failed attempt counted.
         replacement: Vec<u8>,
     },
-    /// Takes the lease where nobody has it, without a connection of its own. Answered by [`Event::Renewed`].
+    /// Claim the lease if no owner holds it, without a connection of the subscriber. Answered by [`Event::Renewed`].
     ClaimIfAbsent,
-    /// Cancels the open questions of a session that has ended. Answered by [`Event::Cancelled`].
+    /// Cancel the open questions of a session that has ended. Answered by [`Event::Cancelled`].
     CancelQuestions,
-    /// Gives the lease up. Answered by [`Event::Released`].
+    /// Release the lease. Answered by [`Event::Released`].
     Release,
-    /// Waits until no answer and no cancellation is on its way to a worker. Answered by [`Event::Settled`].
+    /// Wait until no answer and no cancellation is on its way to a worker. Answered by [`Event::Settled`].
     Settle,
 }
 
@@ -181,7 +186,7 @@ impl Operation {
     }
 }
 
-/// Kind of an [`Operation`], without what it carries.
+/// Kind of an [`Operation`], without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // each is described at its operation
 pub enum OperationKind {
@@ -201,26 +206,27 @@ pub enum OperationKind {
 /// Fact for the log and the statistics.
 #[derive(Debug)]
 pub enum Note {
-    /// So many notifications were delivered.
+    /// This number of notifications was delivered and confirmed.
     Delivered(usize),
-    /// A notification is discarded. The worker of its question is to be told.
+    /// A notification is discarded. The worker of its question, if any, must get the reason.
     Discarded {
-        /// Id, where the message could be read.
+        /// Id of the notification, where the message could be read.
         id: Option<NotificationId>,
         /// Question that the notification brought.
         question: Option<Question>,
-        /// Reason for which it is discarded.
+        /// Reason for the discard.
         reason: DiscardReason,
     },
-    /// A client that has opened a stream has so many of the oldest notifications; they are acknowledged and not sent again.
+    /// A client that has opened a stream already has this number of the oldest notifications. They are acknowledged and
+    /// not sent again.
     Received(usize),
-    /// A notification was delivered before; it is acknowledged and not sent again.
+    /// A notification was delivered before. It is acknowledged and not sent again.
     Skipped(NotificationId),
-    /// An attempt failed, and is made again.
+    /// An attempt failed, and another attempt follows.
     AttemptFailed {
         /// Id of the notification.
         id: NotificationId,
-        /// Number of failed attempts, with this one.
+        /// Number of failed attempts, this one included.
         attempts: u32,
         /// Answer of the session.
         error: String,
@@ -229,7 +235,7 @@ pub enum Note {
     },
     /// The session is not ready, for this reason.
     NotReady(String),
-    /// The queue failed, so many times in a row; the next attempt comes after the pause.
+    /// The queue failed. Another attempt follows after the pause.
     QueueFailed {
         /// Failure of the operation.
         error: QueueError,
@@ -238,19 +244,19 @@ pub enum Note {
         /// Pause before the next attempt.
         pause: Duration,
     },
-    /// Reading whether the lease is absent failed.
+    /// Reading the lease of another owner failed. The subscriber stays in the state `StandingBy`.
     LeaseUnread(QueueError),
-    /// The subscriber works again after so many failures.
+    /// The subscriber works again after this number of failures in a row.
     Recovered(u32),
-    /// The lease had gone, and is this owner's again.
+    /// The lease had gone, and this owner has claimed it again.
     Reclaimed,
-    /// The queue changed under its owner. Nothing was removed; messages that were delivered are skipped.
+    /// The queue changed under its owner. Nothing was removed, and messages that were delivered are skipped.
     Changed,
     /// Another subscriber has taken the session over.
     TakenOver,
-    /// A producer's clock is wrong by this much.
+    /// A producer's clock differs by this much from the queue's clock.
     WrongClock(Duration),
-    /// A notification that is in no queue any more is lost. The worker of its question is to be told.
+    /// A notification is lost that is in no queue any more. The worker of its question, if any, must get the reason.
     Lost {
         /// The lost notification.
         envelope: Box<Envelope>,
@@ -259,13 +265,13 @@ pub enum Note {
     },
 }
 
-/// An event came in a state that does not allow it: a defect of the driver.
+/// Defect of the driver: an event came in a state that does not allow the event. The machine has not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} is under way")]
 pub struct IllegalTransition {
     /// State of the machine.
     pub state: SubscriberState,
-    /// Operation on the queue that is under way, if any.
+    /// Operation that was running, if any.
     pub operation: Option<OperationKind>,
     /// Name of the event.
     pub event: &'static str,

@@ -1,8 +1,18 @@
-//! [`Subscription`]: the machine. Events and the time go in, actions come out; no I/O, no clock, no randomness.
+//! [`Subscription`]: the machine. Events and the time go in, and actions come out. The machine has no I/O, no clock and
+//! no randomness, so a test can replay any run.
 //!
-//! The drawing stands in `state.rs`. This file has the machine's data and its doors; `life` has connecting, standing by,
-//! backing off, parking and ending; `service` the reads, acknowledgements and waits of an owner; `delivering` the deliveries and
-//! their confirmations; `batch` what is delivered of what was read; `at_most_once` how all that differs where the acknowledgement comes first.
+//! The states and their drawing are in `state.rs`. This file has the machine's data and its public methods. Each file
+//! in `machine` has one part of the behaviour:
+//! - `life`: connecting, standing by, backing off, parking and ending;
+//! - `service`: the owner's reads, acknowledgements and waits;
+//! - `delivering`: deliveries that follow each other, their confirmations, and reads behind them;
+//! - `batch`: which messages of a read are delivered, and the outcome of a batch;
+//! - `at_most_once`: the differences where the acknowledgement comes before the delivery.
+//!
+//! At most one operation on the queue runs at a time, and at most one delivery beside the operation. Confirmations of
+//! earlier deliveries may be awaited besides. Each of these ends with one event. A change of the client's presence waits
+//! for that end, so an answer always finds the state that asked for it. Only a wait, and at a stop the opening of a
+//! connection, is dropped instead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,104 +39,120 @@ mod delivering;
 mod life;
 mod service;
 
-/// Life of one subscriber. It outlives connections and the times in which the client is away.
+/// Life of one subscriber. The value outlives connections, and the times in which the client is away.
 #[derive(Debug)]
 pub struct Subscription {
     config: Arc<Config>,
     state: SubscriberState,
+    /// Presence of the client in the newest event.
     presence: SessionState,
+    /// Permit of this owner, which connections and deliveries share.
     permit: Arc<Permit>,
+    /// Actions that the driver has not fetched yet.
     actions: VecDeque<Action>,
-    /// Operation under way.
+    /// Operation that runs now. At most one runs, so its answer needs no number.
     operation: Option<OperationKind>,
     /// Set while the connection is open and whole.
     is_connected: bool,
-    /// Set while a claim may stand in the queue, so that parking and stopping release it.
+    /// Set while this owner may hold the lease, because a claim was sent. Parking and stopping then release the lease.
     is_to_release: bool,
-    /// Set once: a subscriber that stops starts nothing new.
+    /// Set by a stop, for ever. A subscriber that stops begins no new work.
     is_stopping: bool,
-    /// Reason for which the subscriber exits, once the state is [`SubscriberState::Stopping`].
+    /// Reason for the exit, set while the state is [`SubscriberState::Stopping`].
     exit: Option<ExitReason>,
-    /// Newest opening of the client's stream that the queue was claimed for.
+    /// Newest opening of the client's stream for which the queue was claimed; `None` before the first claim. A
+    /// displaced owner claims again only for a newer opening.
     claimed: Option<u64>,
     /// Opening of the client's stream that is served.
     serving: u64,
-    /// Newest message that the client said it has when it opened that stream, until the first read.
+    /// Newest message that the client has, as named when it opened the served stream. `None` once the first read has
+    /// used it.
     received: Option<MessageId>,
-    /// Failures in a row, for the backoff.
+    /// Number of failures in a row, for the backoff.
     failures: u32,
-    /// Moment at which the last renewal or claim was sent; `None` where the lease must be renewed before all else.
+    /// Moment when the last renewal or claim was sent; `None` where the lease must be renewed before anything else.
     renewed: Option<Instant>,
-    /// Set while the lease may be renewed: it was not lost, and the connection is whole.
+    /// Set while the lease may be renewed: the lease was not lost and the connection is whole.
     can_renew: bool,
-    /// End of the pause, the next look at another owner's lease, or the next look behind what is not confirmed.
+    /// Next moment at which the machine acts by itself. In `BackingOff` the pause ends. In `StandingBy` the other
+    /// owner's lease is read. In `Delivering` the queue is read behind the unconfirmed messages.
     timer: Option<Instant>,
-    /// Looks behind what is not confirmed, since the last delivery.
+    /// Number of reads behind unconfirmed messages since the last delivery, for the pauses between these reads.
     looks: u32,
-    /// Moment at which the wait began.
+    /// Moment when the present wait began. A long wait counts as a success of the connection.
     waiting_since: Option<Instant>,
-    /// Failure of the connection during the state [`SubscriberState::Delivering`].
+    /// Failure of the connection in the state [`SubscriberState::Delivering`]. The failure is handled when nothing is
+    /// unconfirmed.
     lost: Option<Box<QueueError>>,
-    /// Number of deliveries so far.
+    /// Number of the newest delivery.
     delivery: u64,
-    /// Set while a delivery is under way.
+    /// Set while the hand-overs of a delivery run.
     is_delivering: bool,
-    /// Number of the last delivery that was given up unconfirmed.
+    /// Number of the newest delivery that was given up unconfirmed. Later answers about that delivery and earlier ones
+    /// are ignored.
     given_up: u64,
     /// Messages that were handed over and are not confirmed.
     window: Window,
-    /// Messages behind those, which are discarded once they are the oldest.
+    /// Messages behind the window that are to be discarded. They are acknowledged once they are the oldest, because an
+    /// acknowledgement removes a prefix.
     discarded: Vec<(Sent, DiscardReason)>,
-    /// Step that follows once nothing is unconfirmed.
+    /// Step to take once nothing is unconfirmed. It waits because it would break the order of the unconfirmed messages.
     after_window: Option<Then>,
-    /// Set while a confirmation of the notification in hand is awaited ([`Delivery::AtMostOnce`]).
+    /// Set while the confirmation of the notification in `in_hand` is awaited ([`Delivery::AtMostOnce`]).
     awaits_in_hand: bool,
-    /// Set where the last read stopped at a bound.
+    /// Set where the last read stopped at a bound, so that further messages may be queued.
     has_more: bool,
-    /// Ids that were delivered, by which repeats after an unknown outcome are recognised.
+    /// Ids of delivered notifications. A message that is read again after an acknowledgement with unknown outcome is
+    /// recognised by its id and skipped.
     recent: Recent<NotificationId>,
+    /// Ids and times for messages whose producers gave none.
     arrivals: Arrivals,
-    /// Set on a new connection: the open questions of the queue are to be read.
+    /// Set on a new connection: the open questions of the queue must be read, because an earlier owner may have asked
+    /// them.
     is_to_read_questions: bool,
-    /// Answer to the first read of a connection, until the open questions are read.
+    /// Answer to the first read of a connection, kept while the open questions are read.
     taken: Option<Box<Taken>>,
-    /// Messages of the batch that were not handled yet, the oldest first.
+    /// Messages that were read and not handled yet, the oldest first.
     items: VecDeque<Item>,
+    /// Time of the last read by the queue's clock, and the same moment by this host's clock. Expiry is computed from
+    /// this pair.
     read_at: Option<(Timestamp, Instant)>,
+    /// Positions of the messages to acknowledge next.
     ack: Ack,
-    /// Messages that the delivery under way has.
+    /// Messages that the running delivery has.
     sent: Vec<Sent>,
-    /// Questions of the acknowledgement under way.
+    /// Questions of the running acknowledgement. They are asked once it has succeeded, because only then they are open
+    /// questions of the queue.
     acknowledged_questions: Vec<Question>,
-    /// Step that follows the acknowledgement or the rewrite under way.
+    /// Step that follows the running acknowledgement or rewrite.
     then: Then,
-    /// Notification that was removed from the queue and not delivered yet ([`Delivery::AtMostOnce`]).
+    /// Notification that was removed from the queue and is not delivered yet ([`Delivery::AtMostOnce`]).
     in_hand: Option<Box<InHand>>,
 }
 
 /// Step that follows an acknowledgement.
 #[derive(Debug, Default)]
 enum Then {
-    /// Serves on.
+    /// Continues the service of the queue.
     #[default]
     Serve,
-    /// Does what the client's presence, or a stop, demands.
+    /// Acts on the client's presence or on a stop.
     LookAround,
-    /// Stands by: another owner has the lease.
+    /// Stands by, because another owner holds the lease.
     StandBy,
-    /// Closes the connection and pauses: the session is not ready.
+    /// Closes the connection and pauses, because the session is not ready.
     AwaitReady(Duration),
-    /// Pauses, and keeps the connection.
+    /// Pauses and keeps the connection.
     Pause(Duration),
-    /// Ends, for this reason.
+    /// Ends the subscriber, for this reason.
     Exit(ExitReason),
-    /// Writes the failed attempt in place, then pauses.
+    /// Writes the failed attempt in place of its message, then pauses.
     Rewrite { oldest: Mark, replacement: Vec<u8>, pause: Duration },
-    /// Delivers this notification, which the acknowledgement removes ([`Delivery::AtMostOnce`]).
+    /// Delivers this notification, which the acknowledgement removes from the queue ([`Delivery::AtMostOnce`]).
     Deliver(Box<InHand>),
 }
 
-/// Notification that is in no queue any more.
+/// Notification that was removed from the queue and is not delivered yet.
 #[derive(Debug)]
 struct InHand {
     envelope: Envelope,
@@ -134,9 +160,10 @@ struct InHand {
 }
 
 impl Subscription {
-    /// Begins the life of a subscriber. The first event is the client's presence.
+    /// Creates the machine of a new subscriber. The first event must be the client's presence.
     pub fn new(config: Arc<Config>) -> Self {
-        // A window may come again after an unknown outcome, and another one may have been delivered behind it.
+        // After an acknowledgement with unknown outcome a whole window may be read again. Another window may have been
+        // delivered behind it.
         let window = config.window_messages().max(config.batch_messages());
         let capacity = (window * 2).max(1024);
         Self {
@@ -182,7 +209,7 @@ impl Subscription {
         }
     }
 
-    /// Returns the state.
+    /// Returns the present state.
     pub fn state(&self) -> SubscriberState {
         self.state
     }
@@ -192,17 +219,18 @@ impl Subscription {
         &self.permit
     }
 
-    /// Returns the next action to perform. All are performed, in their order, before the next event.
+    /// Returns the next action to perform. The driver performs all actions in their order before the next event.
     pub fn next_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
         if action.is_none() {
-            // An idle subscriber keeps no room for actions: there may be a hundred thousand.
+            // An idle subscriber keeps no memory for actions, because a process may have a hundred thousand idle
+            // subscribers.
             self.actions = VecDeque::new();
         }
         action
     }
 
-    /// Returns the moment at which [`Event::Timer`] is due, if any.
+    /// Returns the moment at which [`Event::Timer`] is due; `None` where the machine waits for an event only.
     pub fn deadline(&self) -> Option<Instant> {
         if self.operation.is_some() {
             return None;
@@ -217,10 +245,10 @@ impl Subscription {
         }
     }
 
-    /// Takes an event at `now`. `lot` is drawn by lot from 0 to 1, for a pause that may follow.
+    /// Handles an event at `now`. `lot` is a random number from 0 to 1, for a pause that may follow.
     ///
     /// # Errors
-    /// [`IllegalTransition`] where the state does not allow the event. Nothing has changed then.
+    /// [`IllegalTransition`] where the state does not allow the event. The machine has not changed then.
     pub fn handle(&mut self, event: Event, now: Instant, lot: f64) -> Result<(), IllegalTransition> {
         if !self.allows(&event) {
             let (state, operation) = (self.state, self.operation);
@@ -233,7 +261,8 @@ impl Subscription {
             }
             Event::Stop => {
                 self.is_stopping = true;
-                // The session ends what it was handed within its own time limit; nothing more is handed over.
+                // The session completes its running call within its own time limit. No further notification is handed
+                // over.
                 self.permit.close();
                 self.look_up(now, lot);
             }
@@ -250,6 +279,7 @@ impl Subscription {
         Ok(())
     }
 
+    /// Returns whether the state allows an event.
     fn allows(&self, event: &Event) -> bool {
         if self.state == SubscriberState::Stopping && self.operation.is_none() {
             return false;

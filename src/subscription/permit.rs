@@ -1,4 +1,4 @@
-//! [`Permit`]: an owner's own knowledge of whether it may still hand over.
+//! [`Permit`]: an owner's local knowledge that its lease still holds.
 //!
 //! ```text
 //!            renewed(sent, mark)                    suspend()
@@ -8,8 +8,16 @@
 //!                                      └──────── confirmed(mark) ◄───────────┘
 //! ```
 //!
-//! The time counts from when the renewal was *sent*, so a process that was paused, or whose answer was late, trusts its
-//! lease for less time than the queue does, never for more.
+//! The lease in Redis proves the ownership, but reading the lease costs a round trip. So the owner keeps a permit in
+//! memory and checks it before each hand-over.
+//!
+//! *Time.* The permit counts from the moment when the renewal was *sent*, not from its answer. So a process that was
+//! paused, or whose answer was late, trusts its lease for a shorter time than Redis does. No process trusts its lease
+//! for longer.
+//!
+//! *Doubt.* A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
+//! answer to a request that was sent after the sign settles the doubt. An answer to an earlier request may be older
+//! than the sign.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,22 +25,29 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Permission of an owner to deliver. Shared by the connection that learns of a takeover, the subscriber that renews,
-/// and the session that asks before every hand-over.
+/// Permission of an owner to deliver, shared by three users. The connection hears of a takeover and suspends the
+/// permit. The subscriber renews the lease and extends the permit. The delivery checks the permit before each
+/// hand-over.
 #[derive(Debug)]
 pub struct Permit {
-    /// Moment when the first renewal was sent: this room reads no clock of its own.
+    /// Moment when the first renewal was sent. `until` counts from this moment, because an atomic number cannot hold an
+    /// [`Instant`].
     origin: OnceLock<Instant>,
-    /// End of the time for which the lease is trusted, in microseconds after `origin`. 0 is never.
+    /// End of the time for which the lease is trusted, in microseconds after `origin`. With 0 the lease is not trusted.
+    /// With [`u64::MAX`] the permit has no end.
     until: AtomicU64,
-    /// Number of doubts that came up, and number of the last one that was settled.
+    /// Number of doubts that have been raised. A doubt is a sign that another owner may have the lease.
     doubts: AtomicU64,
+    /// Number of doubts that were settled. The permit holds only where this number equals `doubts`.
     settled: AtomicU64,
+    /// Wakes a subscriber that waits when a doubt is raised.
     doubted: Notify,
+    /// Set at a stop of the subscriber. A closed permit never holds again.
     closed: AtomicBool,
 }
 
-/// Number of doubts at the moment when the lease was asked for. The answer settles these doubts and no later one.
+/// Number of doubts at the moment when a request about the lease was sent. The answer settles these doubts and no later
+/// one.
 #[derive(Debug, Clone, Copy)]
 pub struct DoubtMark(u64);
 
@@ -43,7 +58,7 @@ impl Default for Permit {
 }
 
 impl Permit {
-    /// A permit that permits nothing yet.
+    /// Creates a permit that permits nothing yet.
     pub fn new() -> Self {
         Self {
             origin: OnceLock::new(),
@@ -55,26 +70,26 @@ impl Permit {
         }
     }
 
-    /// A permit that always holds: for a delivery that no lease guards.
+    /// Creates a permit that always holds, for a delivery that no lease guards.
     pub(crate) fn unlimited() -> Self {
         let permit = Self::new();
         permit.until.store(u64::MAX, Ordering::Release);
         permit
     }
 
-    /// Returns whether one more notification may be delivered at `now`.
+    /// Returns whether one more notification may be handed over at `now`.
     pub fn holds(&self, now: Instant) -> bool {
         !self.closed.load(Ordering::Acquire)
             && !self.is_in_doubt()
             && self.micros(now) < self.until.load(Ordering::Acquire)
     }
 
-    /// Returns whether a doubt has come up that is not settled.
+    /// Returns whether a doubt was raised and is not settled.
     pub fn is_in_doubt(&self) -> bool {
         self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
     }
 
-    /// Waits until a doubt has come up that is not settled.
+    /// Waits until a doubt is raised and not settled.
     pub async fn doubted(&self) {
         loop {
             let notified = self.doubted.notified();
@@ -85,24 +100,27 @@ impl Permit {
         }
     }
 
-    /// The lease may have been taken: nothing more until the queue has been asked.
+    /// Raises a doubt, because another owner may have claimed the lease. The permit does not hold until an answer of
+    /// the queue settles the doubt.
     pub fn suspend(&self) {
         self.doubts.fetch_add(1, Ordering::AcqRel);
         self.doubted.notify_waiters();
     }
 
-    /// To be read before a question about the lease is sent.
+    /// Returns the present number of doubts. The caller reads this mark before it sends a request about the lease.
     pub fn mark(&self) -> DoubtMark {
         DoubtMark(self.doubts.load(Ordering::Acquire))
     }
 
-    /// The queue said that the lease is ours.
+    /// Settles the doubts that were raised before `mark`: the queue has answered that this owner holds the lease.
     pub fn confirmed(&self, mark: DoubtMark) {
-        // A doubt that came up after the question stays: doubts is then ahead of what is settled.
+        // A doubt that was raised after the request stays unsettled: `doubts` is then above `settled`.
         self.settled.fetch_max(mark.0, Ordering::AcqRel);
     }
 
-    /// The queue gave the lease for `lease`, asked at `sent`.
+    /// Extends the permit: the queue has granted the lease for `lease` in answer to a request that was sent at `sent`.
+    ///
+    /// The permit ends an eighth of the lease before the lease itself.
     pub fn renewed(&self, sent: Instant, lease: Duration, mark: DoubtMark) {
         let margin = lease / 8;
         self.origin.get_or_init(|| sent);
@@ -110,17 +128,18 @@ impl Permit {
         self.confirmed(mark);
     }
 
-    /// The queue said that the lease is another's, or it was given up.
+    /// Ends the permit until the next renewal: the lease belongs to another owner, or was released.
     pub fn revoke(&self) {
         self.until.store(0, Ordering::Release);
     }
 
-    /// Nothing more, whatever the queue says: its owner stops. The lease is kept, and renewed, until what is under way
-    /// has ended.
+    /// Ends the permit for good, because its owner stops. The lease itself is kept and renewed until the running
+    /// delivery has ended.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Returns the microseconds from `origin` to a moment.
     fn micros(&self, at: Instant) -> u64 {
         let since = self.origin.get().map_or(Duration::ZERO, |origin| at.saturating_duration_since(*origin));
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! [`SubscriberState`]: the state of a subscriber, and of its machine.
+//! [`SubscriberState`]: state of a subscriber, which is the state of its machine.
 //!
 //! ```text
 //!            client there                claimed, or renewed
@@ -13,64 +13,67 @@
 //!                 pause over  └──── BackingOff ◄──── written ──── Rewriting ◄──────────┘
 //! ```
 //!
-//! From each state besides:
-//! - the end of a pause leads to `Reading` where the connection is whole;
-//! - a failure of the queue leads to `BackingOff`, a broken connection to `Connecting` the first time, and `BackingOff` then;
-//! - in `Delivering` batches follow each other, and are read ahead and acknowledged, while earlier ones await their confirmation;
-//!   the state is left once nothing is unconfirmed;
-//! - a session that is not ready, or does not confirm, leads from `Delivering` to `BackingOff`;
-//! - a client that leaves leads to `Parked`, a newer stream to `Connecting`, and a stop or the end of the session to
-//!   `Stopping`, which ends.
+//! Further transitions:
+//! - The end of a pause leads to `Reading` where the connection is whole.
+//! - A failure of the queue leads to `BackingOff`. A broken connection leads to `Connecting` the first time, and to
+//!   `BackingOff` after that.
+//! - In `Delivering` one batch follows another while earlier ones await their confirmation. The subscriber reads ahead
+//!   and acknowledges meanwhile, and leaves the state when nothing is unconfirmed.
+//! - A session that is not ready, or that does not confirm, leads from `Delivering` to `BackingOff`.
+//! - A client that leaves leads to `Parked`, and a newer stream to `Connecting`.
+//! - A stop, or the end of the session, leads to `Stopping`, the last state.
 //!
-//! An operation or a delivery that is under way ends first. Only a wait is dropped, and at a stop a connecting.
+//! A running operation or delivery ends before such a transition. Only a wait is dropped, and at a stop also the
+//! opening of a connection.
 
 use crate::envelope::MessageId;
 
 /// State of a subscriber.
 ///
-/// Each state names the operations on the queue that may be under way in it. There is one at a time.
+/// Each state allows certain operations on the queue. At most one operation runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SubscriberState {
     /// The subscriber opens a connection to the queue, then claims or renews its lease.
     Connecting,
-    /// The subscriber owns the queue. It acknowledges what was delivered, reads the oldest notifications, or renews its lease.
+    /// The subscriber owns the queue. It acknowledges delivered notifications, reads the oldest ones, or renews its
+    /// lease.
     Reading,
     /// The subscriber owns the queue, which is empty, and waits for notifications.
     Waiting,
-    /// Notifications are delivered to the session, or await its confirmation. Meanwhile the subscriber acknowledges what is confirmed,
-    /// reads ahead, and renews the lease.
+    /// The subscriber owns the queue and delivers notifications to the session, or awaits their confirmation. Meanwhile
+    /// it acknowledges confirmed ones, reads ahead, and renews the lease.
     Delivering,
-    /// A failed attempt is written into the queue in place of its notification.
+    /// The subscriber writes a failed attempt into the queue, in place of its notification.
     Rewriting,
-    /// A delivery, the queue, or the subscriber itself has failed, or the session is not ready although its client has an
-    /// open stream. The subscriber pauses before it tries again, and keeps its thread and its place meanwhile.
+    /// The subscriber pauses before it tries again, and keeps its thread and its place. A delivery, the queue or the
+    /// subscriber itself has failed. Or the session is not ready although its client has an open stream.
     BackingOff,
-    /// Another process has taken the session over. The subscriber owns nothing until nobody does, or until its client opens
-    /// a newer stream.
+    /// Another owner has taken the session over. The subscriber waits until no owner holds the lease, or until its own
+    /// client opens a newer stream.
     StandingBy,
-    /// The client has no open stream. The subscriber owns nothing and holds no thread and no connection; notifications stay
-    /// queued. Where `last_error` names the limit, the client is back and waits for a place.
+    /// The client has no open stream. The subscriber holds no lease, no thread and no connection, and notifications
+    /// stay queued. Where `last_error` names a limit, the client is back and the subscriber waits for a place.
     Parked,
-    /// The subscriber acknowledges, cancels open questions, gives its lease up, and ends.
+    /// The subscriber acknowledges, cancels open questions, releases its lease, and ends.
     Stopping,
 }
 
-/// Reason for which a subscriber exited.
+/// Reason why a subscriber exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitReason {
     /// A stop was requested.
     Stopped,
-    /// The session is over.
+    /// The session has ended, at every server.
     Closed,
-    /// The session is over here, and may go on at another server.
+    /// The session has ended at this server and may continue at another one.
     Left,
     /// The client has no open stream. The supervisor starts the subscriber again when the client is back.
     Parked,
     /// The subscriber panicked, with this text, or found a defect in itself.
     Panicked(String),
-    /// The arbiter of the subscriber was stopped under it.
+    /// The subscriber's arbiter was stopped, which dropped the subscriber.
     Dropped,
 }
 
@@ -78,19 +81,22 @@ pub enum ExitReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// The client can be reached. The number grows each time that the client opens a stream: the process with the newest
-    /// stream owns the session, so each growth claims the session.
+    /// The client can be reached.
     Ready {
-        /// Number of streams that the client has opened.
+        /// Number of streams that the client has opened. The process with the newest stream owns the session, so the
+        /// subscriber claims the queue each time that this number grows.
         opened: u64,
-        /// Newest message that the client said it has when it opened this stream (SSE's `Last-Event-ID`), if it did. All
-        /// messages up to that one are acknowledged without being sent again, where the next owner's first reads find it.
+        /// Newest message that the client has, as the client named it when it opened this stream (SSE's
+        /// `Last-Event-ID`). `None` where the client named none.
+        ///
+        /// All messages up to this one are acknowledged without being sent again, where the first reads of the owner
+        /// find it.
         received: Option<MessageId>,
     },
-    /// The client cannot be reached now, and may come back. Notifications stay queued.
+    /// The client cannot be reached now and may come back. Notifications stay queued.
     Away,
-    /// The client will never be reached again, at any server. Its open questions are cancelled.
+    /// The client will never be reached again, at any server. The session's open questions are cancelled.
     Ended,
-    /// The client will never be reached again here, and may go on at another server of the fleet.
+    /// The client will never be reached again at this server and may continue at another one.
     Left,
 }

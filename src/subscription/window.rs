@@ -1,4 +1,7 @@
 //! [`Window`]: messages that were handed over and are not confirmed.
+//!
+//! A session confirms a batch with a delay of at least one round trip to the client. So further batches are handed over
+//! meanwhile, up to the bounds of the window. A crash delivers the whole window again, which is why it has bounds.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,7 +13,7 @@ use crate::envelope::Envelope;
 use crate::notification::NotificationId;
 use crate::question::Question;
 
-/// Message of a delivery, with what its acknowledgement needs.
+/// Message of a delivery, with the data that its acknowledgement needs.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) mark: Mark,
@@ -26,42 +29,46 @@ impl Sent {
     }
 }
 
-/// The oldest messages of a queue, which its reads pass over: they stay there until they are confirmed.
+/// Oldest messages of a queue, over which a read passes. They are handed over, and stay in the queue until they are
+/// confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
     /// Number of the messages, at least 1.
     pub count: usize,
-    /// Mark of the newest of them: where the queue has another message there, nothing is read.
+    /// Mark of the newest of these messages. Where the queue has another message at that position, nothing is read.
     pub last: Mark,
 }
 
-/// Messages of several deliveries, the oldest first. A confirmation of one delivery confirms those before it too.
+/// Messages of several deliveries, the oldest first. The confirmation of a delivery also confirms all earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     sent: VecDeque<Sent>,
-    /// Ids of those, and of the messages that the delivery under way has.
+    /// Ids of the messages in `sent`, and of those that the running delivery has. A second message with such an id
+    /// waits.
     ids: HashSet<NotificationId, RandomState>,
-    /// Numbers of the deliveries, and how many messages of each are in `sent`.
+    /// Numbers of the deliveries in order, each with its number of messages in `sent`.
     deliveries: VecDeque<(u64, usize)>,
     bytes: usize,
-    /// Number of messages with a derived id.
+    /// Number of messages in `sent` whose ids are derived from their contents.
     derived: usize,
 }
 
 impl Window {
-    /// Takes a place for a message that is about to be sent. Returns `false` where one of its id is in already.
+    /// Reserves a place for a message that is about to be handed over. Returns `false` where a message of this id has a
+    /// place already.
     pub(super) fn reserve(&mut self, id: NotificationId) -> bool {
         self.ids.insert(id)
     }
 
-    /// Gives up the places of messages that were not sent.
+    /// Frees the places of messages that were not handed over.
     pub(super) fn release<'a>(&mut self, unsent: impl Iterator<Item = &'a Sent>) {
         for Sent { id, .. } in unsent {
             self.ids.remove(id);
         }
     }
 
-    /// Adds messages of a delivery that were sent, each in its place. The delivery is newer than all before.
+    /// Adds the messages of a delivery that were handed over. Their places were reserved before. The delivery is newer
+    /// than all others.
     pub(super) fn add(&mut self, delivery: u64, sent: impl Iterator<Item = Sent>) {
         let before = self.sent.len();
         for message in sent {
@@ -72,7 +79,7 @@ impl Window {
         self.deliveries.push_back((delivery, self.sent.len() - before));
     }
 
-    /// Takes the messages of this delivery, and of those before it.
+    /// Removes and returns the messages of this delivery and of all earlier ones.
     pub(super) fn confirm(&mut self, delivery: u64) -> impl Iterator<Item = Sent> {
         let mut count = 0;
         while let Some((_, messages)) = self.deliveries.front().filter(|(number, _)| *number <= delivery) {
@@ -87,7 +94,7 @@ impl Window {
         self.sent.drain(..count)
     }
 
-    /// Gives all up: they stay in the queue and are delivered again.
+    /// Empties the window. Its messages stay in the queue and are delivered again.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -96,8 +103,11 @@ impl Window {
         self.deliveries.is_empty()
     }
 
-    /// Returns whether a message of so many bytes has room behind `more` others that are about to be sent, where `confirmed` ones are
-    /// not acknowledged yet: they too would come again after a crash. There is always room for one batch alone.
+    /// Returns whether a message of `bytes` has room in the window.
+    ///
+    /// `more` is the number and the size of messages that are about to be handed over before this one. `confirmed`
+    /// messages are not acknowledged yet, so they too would be delivered again after a crash. A batch has room within
+    /// its own bounds where the window is empty otherwise.
     pub(super) fn has_room(&self, config: &Config, confirmed: usize, more: (usize, usize), bytes: usize) -> bool {
         let is_within = |messages: usize, most: usize, most_bytes: usize| {
             messages < most && self.bytes + more.1 + bytes <= most_bytes
@@ -107,8 +117,8 @@ impl Window {
             || is_alone && (more.0 == 0 || is_within(more.0, config.batch_messages(), config.batch_bytes()))
     }
 
-    /// Returns what the next read passes over. `None` where it must not read on: equal messages without ids of their own would
-    /// be taken for each other.
+    /// Returns the messages over which the next read passes. Returns `None` where no read may happen behind them: equal
+    /// messages with derived ids could be mistaken for each other.
     pub(super) fn behind(&self) -> Option<Behind> {
         let last = self.sent.back().filter(|_| self.derived == 0)?;
         Some(Behind { count: self.sent.len(), last: last.mark.clone() })
@@ -131,7 +141,7 @@ mod tests {
         Config::builder().window_messages(messages).window_bytes(bytes).build().unwrap()
     }
 
-    /// Sends messages in a delivery.
+    /// Hands messages over in one delivery.
     fn add(window: &mut Window, delivery: u64, messages: impl IntoIterator<Item = Sent>) {
         let messages: Vec<Sent> = messages.into_iter().collect();
         assert!(messages.iter().all(|sent| window.reserve(sent.id)));

@@ -6,7 +6,7 @@ use super::*;
 use crate::subscription::batch::Item;
 
 const TTL: Duration = Duration::from_secs(300);
-/// Any moment of the queue's clock: the tests know no other.
+/// Moment of the queue's clock. Any moment would do, because the tests read no clock.
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
 fn envelope_of(notification: &serde_json::Value) -> Envelope {
@@ -27,14 +27,14 @@ fn n(envelope: &Envelope) -> u64 {
     envelope.parse_params::<serde_json::Value>().unwrap()["n"].as_u64().unwrap()
 }
 
-/// A delivery, and what it needs besides.
+/// Delivery under test, with its surroundings.
 struct Rig {
     delivery: Delivery,
     ended: EndedTasks,
     now: Instant,
 }
 
-/// Next step, as the tests look at it.
+/// Next step, in a form that tests can compare.
 #[derive(Debug, PartialEq)]
 enum Next {
     HandOver,
@@ -63,7 +63,7 @@ impl Rig {
         self.delivery.handed_over(answer, &config, &self.ended, || 0.5);
     }
 
-    /// Hands the next one over, which the session accepts.
+    /// Hands the next notification over, and has the session accept it.
     fn accept(&mut self) {
         assert_eq!(self.next(), Next::HandOver);
         self.answer(Ok(()));

@@ -14,14 +14,14 @@ use crate::subscription::permit::Permit;
 use crate::subscription::state::ExitReason;
 
 impl Subscription {
-    /// Keeps the oldest message that was read, to be removed next.
+    /// Keeps the oldest message that was read, which is removed next.
     pub(super) fn keep_next(&mut self, taken: Taken) {
         self.items = taken.items.into();
         self.arrived(taken.now);
         self.items.truncate(1);
     }
 
-    /// Removes a message from the queue, and delivers it once that is known to be done.
+    /// Removes a message from the queue. The message is delivered once its removal is certain.
     pub(super) fn remove(&mut self, Item { mark, envelope, .. }: Item, now: Instant) {
         let (envelope, read_at) = match (envelope, self.read_at) {
             (Ok(envelope), Some(read_at)) => (envelope, read_at),
@@ -35,15 +35,16 @@ impl Subscription {
         self.acknowledge(Then::Deliver(Box::new(InHand { envelope, read_at })), now);
     }
 
+    /// Delivers the notification that was removed from the queue.
     pub(super) fn deliver_in_hand(&mut self) {
         let Some(InHand { envelope, read_at }) = self.in_hand.as_deref() else { return };
         let (mut envelope, read_at) = (envelope.clone(), *read_at);
         envelope.set_opened(self.serving);
-        // No lease guards a notification that is in no queue any more.
+        // No lease guards a notification that is in no queue any more, so the permit always holds.
         self.deliver(vec![envelope], read_at, Arc::new(Permit::unlimited()));
     }
 
-    /// Does what the end of the delivery of the notification in hand demands. Returns what follows.
+    /// Acts on the end of the delivery of a removed notification, and returns the next step.
     pub(super) fn after_in_hand(&mut self, mut in_hand: Box<InHand>, end: BatchEnd, lot: f64) -> Then {
         match end {
             BatchEnd::AllAccepted => {
@@ -89,7 +90,7 @@ impl Subscription {
         self.actions.push_back(Action::Record { fate, raw: envelope.raw().to_vec() });
     }
 
-    /// Discards what is in hand of a parked subscriber, where its time to live is over and its client still away.
+    /// Discards the notification that a parked subscriber has removed from the queue, if its time to live is over.
     pub(super) fn expire_in_hand(&mut self, now: Instant) {
         if self.in_hand.as_ref().is_some_and(|in_hand| self.expiry(in_hand) <= now)
             && let Some(in_hand) = self.in_hand.take()
@@ -98,13 +99,13 @@ impl Subscription {
         }
     }
 
-    /// Returns the moment at which the notification in hand expires, if there is one.
+    /// Returns the moment at which the removed notification expires, if there is such a notification.
     pub(super) fn in_hand_expiry(&self) -> Option<Instant> {
         self.in_hand.as_ref().map(|in_hand| self.expiry(in_hand))
     }
 
-    /// Returns the moment at which a notification in hand expires. One without a time of its own is kept for as long as
-    /// those that this crate pushes.
+    /// Returns the moment at which a removed notification expires. A notification without an expiry of its own is kept
+    /// for [`Config::time_to_live`](crate::Config::time_to_live).
     pub(super) fn expiry(&self, InHand { envelope, read_at: (clock, read) }: &InHand) -> Instant {
         *read + envelope.expires_at.map_or(self.config.time_to_live(), |at| at.since(*clock))
     }

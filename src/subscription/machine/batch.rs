@@ -1,4 +1,4 @@
-//! Delivery of what was read, and its outcome.
+//! Delivery of the messages that were read, and the outcome of the delivery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::subscription::state::{ExitReason, SubscriberState};
 use crate::subscription::window::{Behind, Sent};
 
 impl Subscription {
-    /// Reads on where the message that the client said it has may lie behind what was read, as far as one window goes. Returns whether
-    /// it does.
+    /// Reads further where the message that the client has named may be behind the messages read so far, up to one
+    /// window. Returns whether such a read was begun.
     pub(super) fn looks_for_received(&mut self) -> bool {
         let Some(received) = self.received else { return false };
         let (count, bytes) = (self.items.len(), self.items.iter().map(|item| item.mark.length).sum::<usize>());
@@ -29,8 +29,8 @@ impl Subscription {
         reads_on
     }
 
-    /// Counts what the client said it has: all that is queued up to that message was sent to it. Nothing in between was discarded, as
-    /// each discard is acknowledged before anything behind it is handed over.
+    /// Counts the messages up to the one that the client has named, which all were sent to the client. None of them was
+    /// discarded: each discard is acknowledged before any later message is handed over.
     pub(super) fn count_received(&mut self) {
         let Some(received) = self.received.take() else { return };
         let Some(last) = self.items.iter().position(|item| item.message_id() == Some(received)) else { return };
@@ -44,17 +44,20 @@ impl Subscription {
         }
     }
 
-    /// Counts a message that the client has.
+    /// Counts a message that the client has, for the next acknowledgement.
     pub(super) fn count_delivered(&mut self, Sent { mark, id, question, receipt }: Sent) {
         self.recent.insert(id);
         self.arrivals.delivered(id);
         self.ack.deliver(mark, question.map(|question| *question), receipt);
     }
 
-    /// Delivers what was read, as far as the window goes. Messages that need no session, unreadable ones and repeats, are counted here
-    /// in their turn. Discards are acknowledged before anything behind them is delivered.
+    /// Delivers the messages that were read, as far as the window has room.
+    ///
+    /// Messages that need no session are counted here in their turn: unreadable ones and repeats. A discard is
+    /// acknowledged before any message behind it is delivered.
     pub(super) fn deliver_next(&mut self, now: Instant) {
-        // A newer stream's client has said anew what it has.
+        // The client of a newer stream has again named the message that it has. The queue is read again for that
+        // stream.
         if self.has_changed() && self.window.is_empty() {
             self.items.clear();
             return self.serve(now);
@@ -71,7 +74,8 @@ impl Subscription {
                     self.note(Note::Skipped(envelope.id));
                     self.count_delivered(Sent::of(mark, &envelope));
                 }
-                // The same id twice: the second is skipped once the first is confirmed.
+                // This arm takes a message that may be delivered. A second message of an id waits until the first is
+                // confirmed, and is then skipped as a repeat.
                 Ok(mut envelope)
                     if !is_repeat
                         && !self.ack.has_discarded()
@@ -114,7 +118,7 @@ impl Subscription {
         self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
     }
 
-    /// Takes the outcome of the hand-overs of a batch.
+    /// Handles the outcome of the hand-overs of a batch.
     pub(super) fn after_batch(&mut self, accepted: usize, end: BatchEnd, lot: f64) {
         let mut sent = std::mem::take(&mut self.sent).into_iter();
         if accepted > 0 {
@@ -133,13 +137,14 @@ impl Subscription {
                     self.note_failed_attempt(&envelope, error, pause);
                     Then::Rewrite { oldest: mark, replacement, pause }
                 }
-                // An outcome about a message that was not sent: a defect of the session's actor. The queue is read again.
+                // The outcome is about a message that was not sent, which is a defect of the session's actor. The queue
+                // is read again.
                 None => Then::Serve,
             },
             BatchEnd::NotReady(why) => self.not_ready(why, lot),
             BatchEnd::Closed => Then::Exit(ExitReason::Closed),
             BatchEnd::NotPermitted => {
-                // In doubt, or out of time: the lease is renewed before all else.
+                // The permit is in doubt or has run out, so the lease is renewed before anything else.
                 self.renewed = None;
                 Then::Serve
             }
@@ -147,13 +152,14 @@ impl Subscription {
         self.finish_with(then);
     }
 
-    /// Counts a message that cannot be read.
+    /// Counts a message that cannot be read as discarded.
     pub(super) fn discard_unreadable(&mut self, mark: Mark, why: &Undecodable) {
         let reason = DiscardReason::Undecodable(why.to_string());
         self.note(Note::Discarded { id: None, question: None, reason: reason.clone() });
         self.ack.discard(mark, reason, None);
     }
 
+    /// Notes that the session is not ready, and returns the pause to make.
     pub(super) fn not_ready(&mut self, why: String, lot: f64) -> Then {
         self.note(Note::NotReady(why));
         Then::AwaitReady(self.next_pause(lot))

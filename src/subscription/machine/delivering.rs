@@ -1,9 +1,14 @@
-//! The state [`Delivering`](SubscriberState::Delivering): deliveries, what they leave unconfirmed, and the reads ahead.
+//! State [`Delivering`](SubscriberState::Delivering): deliveries, their unconfirmed messages, and the reads behind
+//! those messages.
 //!
-//! Deliveries follow each other while earlier ones await their confirmation, as far as the [window](super::Window) goes. Each
-//! confirmation is acknowledged with the next read, which passes over what is still unconfirmed. Redis waits for no message behind
-//! others, so the queue is looked at now and then while a confirmation takes long. What cannot be done beside that waits until nothing
-//! is unconfirmed: a discard, the rewrite after a failed attempt, a stop, a newer stream.
+//! Deliveries follow each other while earlier ones await their confirmation, as far as the [window](super::Window) has
+//! room. The next read acknowledges the confirmed messages, and passes over those that are still unconfirmed.
+//!
+//! Redis cannot wait for a message behind others. So the queue is read from time to time while a confirmation takes
+//! long.
+//!
+//! Some steps cannot happen beside unconfirmed messages: a discard, the rewrite after a failed attempt, a stop, a newer
+//! stream. They wait in `after_window` until nothing is unconfirmed.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +20,11 @@ use crate::subscription::event::{Note, Operation};
 use crate::subscription::state::{ExitReason, SubscriberState};
 use crate::subscription::window::Sent;
 
-/// Pauses between looks for messages behind those whose confirmation is awaited. Most confirmations come sooner.
+/// Pauses between reads behind unconfirmed messages. Most confirmations come sooner than the first of these reads.
 const LOOKS: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 impl Subscription {
-    /// Takes the end of the hand-overs of a delivery. `None` where the session's actor is gone.
+    /// Handles the end of the hand-overs of a delivery. `outcome` is `None` where the session's actor is gone.
     pub(super) fn delivered(&mut self, outcome: Option<Outcome>, now: Instant, lot: f64) {
         self.is_delivering = false;
         match outcome {
@@ -27,7 +32,7 @@ impl Subscription {
                 self.give_window_up();
                 self.finish_with(Then::Exit(ExitReason::Panicked("the session actor is gone".to_owned())));
             }
-            // Its delivery was given up meanwhile.
+            // This delivery was given up meanwhile.
             Some(_) if self.delivery <= self.given_up => {}
             Some(Outcome { accepted, end, confirmed }) => {
                 if self.in_hand.is_none() {
@@ -45,9 +50,9 @@ impl Subscription {
         self.go_on(now, lot);
     }
 
-    /// Takes the session's answer to the request to confirm a delivery, and with it those before.
+    /// Handles the session's answer to the request to confirm a delivery. `Ok` also confirms all earlier deliveries.
     pub(super) fn confirmed(&mut self, delivery: u64, answer: Result<(), HandOverError>, now: Instant, lot: f64) {
-        // Given up.
+        // This delivery was given up.
         if delivery <= self.given_up {
             return;
         }
@@ -82,16 +87,19 @@ impl Subscription {
         self.go_on(now, lot);
     }
 
-    /// Notes that the session has confirmed notifications.
+    /// Counts notifications that the session has confirmed.
     fn progressed(&mut self, count: usize) {
         self.note(Note::Delivered(count));
-        // Not sooner: a session that takes nothing, or a queue that is read and not written, fails each time anew.
+        // The backoff ends at a confirmation and not sooner. A session that accepts nothing, or a queue that can be read
+        // and not written, would otherwise be tried without a growing pause.
         self.succeeded();
     }
 
-    /// Gives up what is unconfirmed, and the delivery under way. All of it stays in the queue, and comes again.
+    /// Gives up the unconfirmed messages and the running delivery. All of them stay in the queue and are delivered
+    /// again.
     fn give_window_up(&mut self) {
-        // A delivery under way hands nothing more over: the rest must not get ahead of what comes again.
+        // The running delivery must hand nothing more over, because its later messages would overtake the earlier ones
+        // that are delivered again.
         self.permit.revoke();
         self.given_up = self.delivery;
         self.window.clear();
@@ -99,21 +107,23 @@ impl Subscription {
         self.discarded.clear();
     }
 
+    /// Ends the delivery of the notification in `in_hand`.
     fn conclude_in_hand(&mut self, end: BatchEnd, lot: f64) {
         self.awaits_in_hand = false;
         if let Some(in_hand) = self.in_hand.take() {
-            // What was read behind it stays: the next is removed and delivered in its turn.
+            // The messages that were read behind this one are kept. The next of them is removed and delivered in its
+            // turn.
             self.after_window = Some(self.after_in_hand(in_hand, end, lot));
         }
     }
 
-    /// Delivers nothing more, and does `then` once nothing is unconfirmed. What was to be done before comes first.
+    /// Delivers nothing more, and does `then` once nothing is unconfirmed. A step that waits already takes precedence.
     pub(super) fn finish_with(&mut self, then: Then) {
         self.items.clear();
         self.after_window.get_or_insert(then);
     }
 
-    /// Goes on, as far as that is possible before the operation, the delivery or the confirmation that is under way.
+    /// Takes the next step in this state, unless an operation or a delivery runs, or a confirmation must come first.
     pub(super) fn go_on(&mut self, now: Instant, lot: f64) {
         if self.state != SubscriberState::Delivering || self.operation.is_some() || self.is_delivering {
             return;
@@ -139,24 +149,24 @@ impl Subscription {
         }
     }
 
-    /// Acknowledges what is confirmed, and reads behind what is not.
+    /// Acknowledges the confirmed messages, and reads behind the unconfirmed ones.
     pub(super) fn look_behind(&mut self) {
         let Some(behind) = self.window.behind() else { return };
         self.timer = None;
-        // What was read and has no room is read again.
+        // Messages that were read and had no room are read again.
         self.items.clear();
         let delivered = self.ack.take();
         self.note_questions(delivered.as_ref());
         self.begin(Operation::Take { delivered, behind: Some(behind) });
     }
 
-    /// Returns the moment of the next look behind what is not confirmed, if one is of use.
+    /// Returns the moment of the next read behind unconfirmed messages, where such a read is of use.
     pub(super) fn look_due(&self) -> Option<Instant> {
         let is_free = !self.is_delivering && self.lost.is_none() && self.after_window.is_none();
         self.timer.filter(|_| is_free)
     }
 
-    /// Takes the answer to a read ahead.
+    /// Handles the answer to a read behind unconfirmed messages.
     pub(super) fn read_ahead(&mut self, taken: Taken, now: Instant, lot: f64) {
         let is_ours = taken.lease.is_ours();
         self.arrivals.acknowledged(is_ours && !taken.changed);
@@ -170,7 +180,8 @@ impl Subscription {
             self.note(Note::Changed);
         }
         if !is_ours || taken.changed {
-            // What is unconfirmed may be queued elsewhere by now, or not at all: the queue is read from its end again.
+            // The unconfirmed messages may be delivered by another owner now, or may have left the queue. The queue is
+            // read again from its tail.
             self.finish_with(Then::Serve);
         } else if !taken.items.is_empty() {
             self.items = taken.items.into();
@@ -180,11 +191,12 @@ impl Subscription {
         self.go_on(now, lot);
     }
 
-    /// Does what follows, where nothing is under way and nothing unconfirmed.
+    /// Leaves the state: no operation and no delivery runs, and nothing is unconfirmed.
     fn leave_delivering(&mut self, now: Instant, lot: f64) {
         let then = self.after_window.take();
         if let Some(error) = self.lost.take() {
-            // Nothing can be acknowledged over this connection. The messages come again, and are skipped.
+            // Nothing can be acknowledged over a lost connection. The messages are read again, and skipped by their
+            // ids.
             self.ack.take();
             self.items.clear();
             self.discarded.clear();
@@ -206,7 +218,8 @@ impl Subscription {
     }
 }
 
-/// Returns what follows where the session does not confirm: what was handed over was not delivered, and that is no failed attempt.
+/// Returns the end of a batch that the session does not confirm. The notifications were not delivered, and this does
+/// not count as a failed attempt.
 fn unconfirmed(error: HandOverError) -> BatchEnd {
     match error {
         HandOverError::Closed => BatchEnd::Closed,

@@ -1,4 +1,14 @@
-//! The life around the service: connecting, standing by, backing off, parking, ending.
+//! Life around the service: connecting, standing by, backing off, parking and ending.
+//!
+//! *Ownership.* The opening of a stream that is newer than every claimed one claims the lease, also from another owner.
+//! Any other connection only renews the lease. So the server with the client's newest stream owns the session, and a
+//! displaced owner does not take the session back.
+//!
+//! *Standing by.* A displaced owner tries to claim an absent lease once per heartbeat. It thereby takes over when the
+//! other owner has died without a release.
+//!
+//! *Failures.* A failure of the queue closes the connection. The next connection first renews the lease, then reads all
+//! unacknowledged messages again.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +20,10 @@ use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
 use crate::subscription::state::{ExitReason, SessionState, SubscriberState};
 
 impl Subscription {
-    // The client's presence, stops and times.
+    // Presence, stops and times.
 
-    /// Takes note of a changed presence or a stop, where the state does not have to end an operation or a delivery first.
+    /// Acts on a changed presence or a stop. Does nothing in a state that must end an operation or a delivery first:
+    /// that end then leads here.
     pub(super) fn look_up(&mut self, now: Instant, lot: f64) {
         match (self.state, self.operation) {
             (SubscriberState::Connecting, _) if self.is_stopping => self.look_around(),
@@ -26,12 +37,12 @@ impl Subscription {
         }
     }
 
-    /// Returns whether a stop is requested, or the stream that is served is no longer the client's newest.
+    /// Returns whether a stop is requested, or the served stream is no longer the client's newest.
     pub(super) fn has_changed(&self) -> bool {
         self.is_stopping || !matches!(self.presence, SessionState::Ready { opened, .. } if opened == self.serving)
     }
 
-    /// Does what the client's presence, or a stop, demands, over a new connection if any.
+    /// Closes the connection, and acts on the client's presence or on a stop: opens a new connection, parks, or ends.
     pub(super) fn look_around(&mut self) {
         self.close();
         match self.presence {
@@ -41,7 +52,8 @@ impl Subscription {
             SessionState::Away => self.park(),
             SessionState::Ready { opened, received } => {
                 self.serving = opened;
-                // Also an older stream's: a newer one may have come and gone before that was looked for.
+                // The message also counts where an older stream's client has named it. A newer stream may have opened
+                // and closed before the first read used it.
                 if self.is_at_least_once() && self.claimed != Some(opened) {
                     self.received = received;
                 }
@@ -51,6 +63,7 @@ impl Subscription {
         }
     }
 
+    /// Handles the end of a pause, and every other moment that [`Subscription::deadline`] has returned.
     pub(super) fn timer(&mut self, now: Instant) {
         let is_due = self.timer.is_some_and(|at| at <= now);
         match self.state {
@@ -63,7 +76,7 @@ impl Subscription {
         }
     }
 
-    /// Begins to wait for a stop or a change of presence, at most until `at`.
+    /// Pauses until `at`, or until a stop or a change of presence.
     pub(super) fn pause(&mut self, state: SubscriberState, at: Instant, now: Instant) {
         self.state = state;
         self.timer = Some(at);
@@ -72,14 +85,15 @@ impl Subscription {
         }
     }
 
-    /// Ends a pause.
+    /// Ends a pause. The service continues over a whole connection, and otherwise a new one is opened.
     pub(super) fn resume(&mut self, now: Instant) {
         self.timer = None;
         if self.is_connected { self.serve(now) } else { self.look_around() }
     }
 
-    // The queue's answers.
+    // Answers of the queue.
 
+    /// Handles the answer to the operation that has just ended.
     pub(super) fn answered(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
         match (self.state, answer) {
             (SubscriberState::Stopping, _) => self.release_or(Self::exit),
@@ -91,7 +105,7 @@ impl Subscription {
             (SubscriberState::StandingBy, Event::Renewed(lease)) if !lease.is_ours() => self.look_at_lease_later(now),
             (SubscriberState::StandingBy, _) => self.look_around(),
             (SubscriberState::Delivering, Event::Failed(error)) => {
-                // The permit runs out by itself; what is unconfirmed comes first.
+                // The permit runs out by itself. The unconfirmed messages are handled first.
                 self.close();
                 self.lost = Some(Box::new(error));
                 self.go_on(now, lot);
@@ -99,12 +113,13 @@ impl Subscription {
             (_, Event::Failed(error)) => self.back_off(error, now, lot),
             (SubscriberState::Connecting, Event::Opened) => {
                 self.is_connected = true;
-                // The client may have gone meanwhile, to another server.
+                // The client may have gone to another server meanwhile.
                 if self.has_changed() {
                     return self.look_around();
                 }
                 self.is_to_release = true;
-                // A new connection, or an older stream, but no newer one: a displaced owner does not claim again by itself.
+                // The lease is only renewed on a new connection for a stream that was claimed before. Only a newer
+                // stream claims: a displaced owner must not displace the new owner by itself.
                 if self.claimed.is_some_and(|claimed| self.serving <= claimed) {
                     self.renew(now);
                 } else {
@@ -127,12 +142,13 @@ impl Subscription {
         }
     }
 
+    /// Continues the parking after its operations: release, wait for pending answers, exit.
     pub(super) fn parked(&mut self, operation: OperationKind) {
         if self.is_stopping || self.presence != SessionState::Away {
             self.look_around();
         } else if operation == OperationKind::Release {
-            // An answer that the user gave goes to its worker first, as the user is not asked again for it; so does a
-            // cancellation, as nobody else tells the worker.
+            // The user's answers and the cancellations on their way go to their workers before the exit. The user is
+            // not asked again for such an answer, and nobody else cancels.
             self.begin(Operation::Settle);
         } else {
             self.actions.push_back(Action::Exit(ExitReason::Parked));
@@ -150,7 +166,7 @@ impl Subscription {
         self.actions.push_back(Action::Note(note));
     }
 
-    /// Drops the operation under way and the connection.
+    /// Drops the running operation and the connection.
     pub(super) fn close(&mut self) {
         if self.operation.take().is_some() || self.is_connected {
             (self.is_connected, self.can_renew) = (false, false);
@@ -163,19 +179,20 @@ impl Subscription {
         self.begin(Operation::Renew);
     }
 
-    /// Returns the moment at which the lease is to be renewed; `None` where at once.
+    /// Returns the moment at which the lease is to be renewed; `None` where it is to be renewed at once.
     pub(super) fn renewal_due(&self) -> Option<Instant> {
         self.renewed.map(|at| at + self.config.heartbeat())
     }
 
-    /// Gives everything up while the client has no stream.
+    /// Parks: revokes the permit, stops asking, and releases the lease, because the client has no open stream.
     pub(super) fn park(&mut self) {
         self.state = SubscriberState::Parked;
         self.give_up();
         self.release_or(|subscription| subscription.begin(Operation::Settle));
     }
 
-    /// Ends, for this reason.
+    /// Begins the end of the subscriber, for this reason. The open questions of a session that has ended everywhere are
+    /// cancelled first.
     pub(super) fn leave(&mut self, reason: ExitReason) {
         self.close();
         self.state = SubscriberState::Stopping;
@@ -190,11 +207,13 @@ impl Subscription {
         }
     }
 
+    /// Revokes the permit and stops asking the client.
     pub(super) fn give_up(&mut self) {
         self.permit.revoke();
         self.actions.push_back(Action::StopAsking);
     }
 
+    /// Releases the lease if this owner may hold it, and does `otherwise` if not.
     pub(super) fn release_or(&mut self, otherwise: impl FnOnce(&mut Self)) {
         if std::mem::take(&mut self.is_to_release) {
             self.begin(Operation::Release);
@@ -203,6 +222,7 @@ impl Subscription {
         }
     }
 
+    /// Ends the subscriber. A notification that was removed from the queue and not delivered is reported as lost.
     pub(super) fn exit(&mut self) {
         let reason = self.exit.clone().unwrap_or(ExitReason::Stopped);
         if let Some(in_hand) = self.in_hand.take() {
@@ -216,7 +236,7 @@ impl Subscription {
         self.actions.push_back(Action::Exit(reason));
     }
 
-    /// Stands by: another owner has the lease. The connection is closed, as none is needed meanwhile.
+    /// Stands by, because another owner holds the lease. The connection is closed, because standing by needs none.
     pub(super) fn stand_by(&mut self, now: Instant) {
         self.close();
         self.failures = 0;
@@ -225,6 +245,7 @@ impl Subscription {
         self.look_at_lease_later(now);
     }
 
+    /// Reads the lease again after a heartbeat.
     pub(super) fn look_at_lease_later(&mut self, now: Instant) {
         self.pause(SubscriberState::StandingBy, now + self.config.heartbeat(), now);
     }
@@ -235,21 +256,23 @@ impl Subscription {
         self.close();
         let pause = self.next_pause(lot);
         self.note(Note::QueueFailed { error, failures: self.failures, pause });
-        // A renewal may fail in the pause after a failed attempt, which must not come sooner by that.
+        // A renewal may fail during the pause after a failed attempt. Such a failure must not shorten that pause.
         let earlier = self.timer.filter(|_| self.state == SubscriberState::BackingOff);
         let until = earlier.into_iter().fold(now + pause, Instant::max);
         self.pause(SubscriberState::BackingOff, until, now);
     }
 
-    /// Counts a failure, and returns the pause after it.
+    /// Counts a failure, and returns the pause that follows.
     pub(super) fn next_pause(&mut self, lot: f64) -> Duration {
         let pause = self.config.backoff().pause(self.failures, lot);
         self.failures = self.failures.saturating_add(1);
         pause
     }
 
-    /// Opens a new connection: the old one broke, or the lease changed under it. At once the first time; where every wait
-    /// ends so, as behind a proxy that cuts blocking commands, that is a failure like others.
+    /// Opens a new connection, because the old one broke or the lease changed under it.
+    ///
+    /// The first time the connection is opened at once. Later times come after a pause: behind a proxy that cuts
+    /// blocking commands every wait ends in this way.
     pub(super) fn doubt(&mut self, now: Instant, lot: f64) {
         self.close();
         let Some(earlier) = self.failures.checked_sub(1) else {
@@ -261,7 +284,7 @@ impl Subscription {
         self.pause(SubscriberState::BackingOff, now + pause, now);
     }
 
-    /// Ends the backoff: a wait ended as it should, or something was delivered.
+    /// Ends the backoff: a wait has ended without a failure, or a notification was delivered.
     pub(super) fn succeeded(&mut self) {
         let failures = std::mem::take(&mut self.failures);
         if failures > 0 {

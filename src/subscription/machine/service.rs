@@ -1,4 +1,8 @@
-//! The service of an owner: read, deliver, acknowledge by the outcome, wait, and keep the lease all the while.
+//! Service of an owner: read, deliver, acknowledge the outcome, and wait, while the lease is renewed at each heartbeat.
+//!
+//! A read also carries the acknowledgement of the messages that were confirmed before, if there are any. An
+//! acknowledgement whose answer is lost has an unknown outcome. The machine does not send it again. It reads the queue
+//! over a new connection, and acknowledges messages that it has delivered before without delivering them again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,15 +16,16 @@ use crate::subscription::batch::{LeaseState, Replaced, Taken};
 use crate::subscription::event::{Action, Event, Note, Operation, OperationKind};
 use crate::subscription::state::SubscriberState;
 
-/// Shortest time of one wait: each costs a round trip.
+/// Shortest time of one wait, because each wait costs a round trip.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 impl Subscription {
+    /// Begins the service over a new connection.
     pub(super) fn begin_service(&mut self, now: Instant) {
         self.can_renew = true;
         self.is_to_read_questions = self.is_at_least_once();
-        // Requests over an earlier connection may have been executed or not. Its messages are read again, and repeats skipped: an
-        // acknowledgement of then could remove equal messages of now.
+        // Requests over an earlier connection may or may not have been executed. Their messages are read again, and
+        // repeats are skipped. A retried acknowledgement could remove other, equal messages.
         self.arrivals.acknowledged(false);
         self.ack.take();
         self.items.clear();
@@ -31,7 +36,7 @@ impl Subscription {
         self.config.delivery() == Delivery::AtLeastOnce
     }
 
-    /// Goes on with the service, where nothing is under way.
+    /// Takes the next step of the service. Nothing runs and nothing is unconfirmed at this point.
     pub(super) fn serve(&mut self, now: Instant) {
         if self.has_changed() {
             self.acknowledge(Then::LookAround, now);
@@ -47,7 +52,8 @@ impl Subscription {
         }
     }
 
-    /// Acknowledges what was counted, then does `then`. The queue is read also where nothing was counted, if the service goes on.
+    /// Acknowledges the counted messages, then does `then`. Where nothing is counted, the queue is still read if the
+    /// service continues.
     pub(super) fn acknowledge(&mut self, then: Then, now: Instant) {
         let delivered = self.ack.take();
         if delivered.is_none() && !matches!(then, Then::Serve) {
@@ -56,6 +62,7 @@ impl Subscription {
         self.take(delivered, then);
     }
 
+    /// Sends an acknowledgement with a read of the queue, and does `then` after the answer.
     pub(super) fn take(&mut self, delivered: Option<Delivered>, then: Then) {
         self.state = SubscriberState::Reading;
         self.note_questions(delivered.as_ref());
@@ -63,19 +70,21 @@ impl Subscription {
         self.begin(Operation::Take { delivered, behind: None });
     }
 
-    /// Keeps the questions of an acknowledgement until it is answered.
+    /// Keeps the questions of an acknowledgement until its answer comes.
     pub(super) fn note_questions(&mut self, delivered: Option<&Delivered>) {
         self.acknowledged_questions = delivered.map(|d| d.questions.clone()).unwrap_or_default();
     }
 
+    /// Handles an answer of the queue in the states of an owner.
     pub(super) fn answered_in_service(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
         if let Event::Taken(taken) = &answer {
-            // Not later: reading the open questions may take long, and the queue's clock goes on meanwhile.
+            // The two clocks are paired now and not after the open questions were read, because that read may take
+            // long.
             self.read_at = Some((taken.now, now));
         }
         match (self.state, answer) {
             (SubscriberState::Delivering, Event::Renewed(lease)) => {
-                // Where the lease is lost the permit says so, and the delivery ends by that.
+                // Where the lease is lost the permit no longer holds, and the delivery ends for that reason.
                 self.can_renew = lease.is_ours();
                 self.go_on(now, lot);
             }
@@ -88,7 +97,7 @@ impl Subscription {
             }
             (_, Event::Renewed(lease)) if lease.is_ours() => self.serve(now),
             (_, Event::Renewed(_)) => {
-                // Nothing is removed, but receipts of delivered notifications can still tell the truth.
+                // This acknowledgement can remove nothing, but it settles the receipts of delivered notifications.
                 match self.ack.take().filter(|delivered| !delivered.fates.is_empty()) {
                     Some(delivered) => self.take(Some(delivered), Then::StandBy),
                     None => self.stand_by(now),
@@ -113,7 +122,7 @@ impl Subscription {
         }
     }
 
-    /// Takes the answer to an acknowledgement.
+    /// Handles the answer to an acknowledgement.
     pub(super) fn acknowledged(&mut self, taken: Taken, now: Instant, lot: f64) {
         let then = std::mem::take(&mut self.then);
         let is_done = taken.lease.is_ours() && !taken.changed;
@@ -124,7 +133,7 @@ impl Subscription {
         self.arrivals.acknowledged(is_done);
         match then {
             Then::Serve if taken.lease.is_ours() => {
-                // The questions are open questions of the queue now: should this process die, another asks them.
+                // The questions are open questions of the queue now. If this process dies, the next owner asks them.
                 self.ask(questions);
                 if std::mem::take(&mut self.is_to_read_questions) {
                     self.taken = Some(Box::new(taken));
@@ -149,7 +158,7 @@ impl Subscription {
         }
     }
 
-    /// Does what follows an acknowledgement that was done, or for which there was nothing to acknowledge.
+    /// Takes the step after an acknowledgement that succeeded, or that had nothing to acknowledge.
     pub(super) fn follow(&mut self, then: Then, now: Instant) {
         match then {
             Then::Serve => self.serve(now),
@@ -173,22 +182,25 @@ impl Subscription {
         }
     }
 
+    /// Reacts to a lease that this owner does not hold.
     pub(super) fn not_ours(&mut self, lease: LeaseState, now: Instant, lot: f64) {
         match lease {
             LeaseState::Lost => self.stand_by(now),
-            // A wait must not reclaim an absent lease, as it may run after its owner has gone. A new connection does.
+            // A wait must not claim an absent lease, because it may still run in Redis after its owner has gone. The
+            // new connection claims it.
             _ => self.doubt(now, lot),
         }
     }
 
-    /// Goes on by what was read, by a wait or otherwise.
+    /// Acts on the answer to a read or a wait: deliver the messages, or wait for the next.
     pub(super) fn read(&mut self, taken: Taken, operation: OperationKind, now: Instant, lot: f64) {
         if !taken.lease.is_ours() {
             return self.not_ours(taken.lease, now, lot);
         }
         if taken.changed {
             self.note(Note::Changed);
-            // Found while the message was looked for that the client said it has: what was read is there no more.
+            // This answer came while the message was searched for that the client has named. The messages that were
+            // read before have left the queue.
             if !self.items.is_empty() {
                 (self.items, self.received) = (VecDeque::new(), None);
                 return self.serve(now);
@@ -212,7 +224,7 @@ impl Subscription {
             self.serve(now);
         } else {
             self.state = SubscriberState::Waiting;
-            // Nor does it for the messages of the largest batch.
+            // An idle subscriber keeps no memory for messages either. Its buffers may have held the largest batch.
             (self.items, self.sent) = Default::default();
             self.waiting_since = Some(now);
             let left = self.renewal_due().map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
@@ -220,20 +232,22 @@ impl Subscription {
         }
     }
 
-    /// Gives the messages that were read, up to `now`, the ids and the times that they lack.
+    /// Gives the read messages the ids and the times that they lack. `now` is the time of the read by the queue's
+    /// clock.
     pub(super) fn arrived(&mut self, now: Timestamp) {
         if let Some(off) = self.arrivals.seen(self.items.make_contiguous(), now) {
             self.note(Note::WrongClock(off));
         }
     }
 
+    /// Asks the client these questions, if there are any.
     pub(super) fn ask(&mut self, questions: Vec<Question>) {
         if let Some(read_at) = self.read_at.filter(|_| !questions.is_empty()) {
             self.actions.push_back(Action::Ask { questions, read_at });
         }
     }
 
-    /// The lease may have changed, or the connection is lost.
+    /// Reacts to a lease that may have changed, or to a lost connection, during a wait.
     pub(super) fn doubted(&mut self, now: Instant, lot: f64) {
         let waited = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if waited > self.config.backoff_max() {

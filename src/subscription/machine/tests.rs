@@ -15,7 +15,7 @@ mod life;
 mod refusals;
 
 const TTL: Duration = Duration::from_secs(300);
-/// Any moment of the queue's clock: the tests know no other.
+/// Moment of the queue's clock. Any moment would do, because the tests read no clock.
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 /// Presence of a client with its first stream, and with its second one.
 const FIRST: SessionState = SessionState::Ready { opened: 1, received: None };
@@ -24,7 +24,7 @@ const SECOND: SessionState = SessionState::Ready { opened: 2, received: None };
 /// Read of the oldest messages, without an acknowledgement.
 const TAKE: Operation = Operation::Take { delivered: None, behind: None };
 
-/// A machine, and a clock that only the test moves.
+/// Machine under test, with a clock that only the test moves.
 struct Rig {
     machine: Subscription,
     now: Instant,
@@ -36,8 +36,8 @@ impl Rig {
         Self { machine: Subscription::new(Arc::new(config)), now: Instant::now() }
     }
 
-    /// Feeds an event, and returns the actions that follow. Before that it tries each event that is illegal now: it must be
-    /// refused, and change nothing.
+    /// Feeds an event, and returns the actions that follow. Before that, each event that is illegal now is tried: the
+    /// machine must refuse it and change nothing.
     fn feed(&mut self, event: Event) -> Vec<Action> {
         for other in samples() {
             if !self.machine.allows(&other) {
@@ -61,7 +61,7 @@ impl Rig {
         self.feed(Event::Timer)
     }
 
-    /// A subscriber that owns its empty queue and waits.
+    /// Returns a subscriber that owns its empty queue and waits.
     fn waiting(delivery: Delivery) -> Self {
         let mut rig = Self::new(delivery);
         assert_eq!(begun(&rig.feed(Event::Presence(FIRST))), Operation::Open);
@@ -77,7 +77,7 @@ impl Rig {
         rig
     }
 
-    /// A subscriber that delivers these messages.
+    /// Returns a subscriber that delivers these messages.
     fn delivering(messages: &[u32]) -> Self {
         let mut rig = Self::waiting(Delivery::AtLeastOnce);
         assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(messages)))), messages);
@@ -85,7 +85,7 @@ impl Rig {
         rig
     }
 
-    /// Ends the delivery under way, which the session confirms at once.
+    /// Ends the running delivery, which the session confirms at once.
     fn outcome(&mut self, accepted: usize, end: BatchEnd) -> Vec<Action> {
         self.feed(Event::Delivered(Some(Outcome { accepted, end, confirmed: Some(Ok(())) })))
     }
@@ -124,7 +124,7 @@ fn raw(n: u32) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A message as this crate pushes it, with the queue's time.
+/// Returns a message as this crate pushes it, with the queue's time.
 fn stamped(n: u32, at: i64) -> Item {
     let notification = crate::Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap();
     let id = NotificationId(uuid::Uuid::from_u128(n.into()));
@@ -140,7 +140,7 @@ fn id_of(n: u32) -> NotificationId {
     NotificationId::derived(&n.to_be_bytes())
 }
 
-/// A message whose producer asked for a receipt, and that brings the question `q<n>`.
+/// Returns a message whose producer asked for a receipt, and that brings the question `q<n>`.
 fn asking_raw(n: u32) -> Vec<u8> {
     let mut message: serde_json::Value = serde_json::from_slice(&raw(n)).unwrap();
     let elicitation =
@@ -163,7 +163,7 @@ fn taken(lease: LeaseState, items: Vec<Item>) -> Event {
     Event::Taken(Taken { lease, changed: false, has_more: false, now: NOW, items })
 }
 
-/// The operation that the actions begin.
+/// Returns the operation that the actions begin.
 fn begun(actions: &[Action]) -> Operation {
     let mut begun = actions.iter().filter_map(|action| match action {
         Action::Begin(operation) => Some(operation.clone()),
@@ -181,7 +181,7 @@ fn acknowledged(actions: &[Action]) -> Option<Delivered> {
     }
 }
 
-/// The numbers of the messages that the actions deliver.
+/// Returns the numbers of the messages that the actions deliver.
 fn delivered_ids(actions: &[Action]) -> Vec<u32> {
     let batch = actions.iter().find_map(|action| match action {
         Action::Deliver { batch, .. } => Some(batch),
@@ -202,7 +202,7 @@ fn notes(actions: &[Action]) -> impl Iterator<Item = &Note> {
     })
 }
 
-/// The discards that the actions tell of: the id, whether there was a question, the reason.
+/// Returns the discards among the notes: the id, whether there was a question, and the reason.
 fn discarded(actions: &[Action]) -> Vec<(Option<NotificationId>, bool, DiscardReason)> {
     let told = notes(actions).filter_map(|note| match note {
         Note::Discarded { id, question, reason } => Some((*id, question.is_some(), reason.clone())),
@@ -211,7 +211,7 @@ fn discarded(actions: &[Action]) -> Vec<(Option<NotificationId>, bool, DiscardRe
     told.collect()
 }
 
-/// Ids of the questions that the actions ask.
+/// Returns the ids of the questions that the actions ask.
 fn asked(actions: &[Action]) -> Vec<String> {
     let asked = actions.iter().filter_map(|action| match action {
         Action::Ask { questions, .. } => Some(questions.iter().map(|question| question.request_id.clone())),

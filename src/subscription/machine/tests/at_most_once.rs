@@ -1,9 +1,10 @@
-//! Delivery at most once: what becomes of the notification in hand.
+//! Delivery at most once: fate of the notification that was removed and is not delivered yet.
 
 use super::*;
 use crate::subscription::Fate;
 
-/// A subscriber that delivers message 1, which asked for a receipt and brings a question, and has read message 2.
+/// Returns a subscriber that delivers message 1 and has read message 2. Message 1 asked for a receipt and brings a
+/// question.
 fn in_hand() -> Rig {
     let mut rig = Rig::waiting(Delivery::AtMostOnce);
     let actions = rig.feed(taken(LeaseState::Held, vec![asking(1)]));
@@ -167,7 +168,7 @@ fn a_removal_that_did_not_happen_is_no_delivery() {
 }
 
 impl Rig {
-    /// Feeds the outcome after which the lease is renewed before all else, and the renewal.
+    /// Feeds an outcome after which the lease is renewed first, and the renewal.
     fn renewing_first(&mut self, end: BatchEnd) -> Vec<Action> {
         let actions = self.outcome(0, end);
         if delivers(&actions) {

@@ -1,4 +1,4 @@
-//! Delivery at least once: batches, their outcomes, and what is acknowledged.
+//! Delivery at least once: batches, their outcomes and their acknowledgements.
 
 use super::*;
 
@@ -17,7 +17,8 @@ fn an_unreadable_message_is_discarded_in_its_turn() {
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[2])))), [2], "behind what is recorded");
 }
 
-/// A subscriber whose client has opened a stream, saying that it has this message, and whose first read returns these.
+/// Returns a subscriber whose client has opened a stream. The client has named `received`, and the first read returns
+/// `items`.
 fn resumed(received: Option<MessageId>, items: Vec<Item>) -> (Rig, Vec<Action>) {
     let mut rig = Rig::new(Delivery::AtLeastOnce);
     rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
@@ -80,7 +81,7 @@ fn what_the_client_said_for_an_older_stream_holds_when_that_goes_on() {
     let older = || Event::Presence(SessionState::Ready { opened: 1, received });
     let mut rig = Rig::new(Delivery::AtLeastOnce);
     rig.feed(older());
-    // A newer stream, whose client says nothing, is claimed for before the older one is served.
+    // A newer stream, whose client names no message, claims the queue before the older one is served.
     rig.feed(Event::Presence(SECOND));
     rig.feed(Event::Opened);
     rig.feed(Event::Opened);

@@ -3,7 +3,8 @@
 use super::*;
 
 impl Rig {
-    /// A subscriber that owns its queue, with these settings, and has read these messages; more are queued.
+    /// Returns a subscriber that owns its queue, with these settings, and has read these messages. Further messages are
+    /// queued.
     fn reading(config: crate::config::ConfigBuilder, messages: &[u32]) -> (Self, Vec<Action>) {
         let mut rig = Self::waiting(Delivery::AtLeastOnce);
         rig.machine.config = Arc::new(config.build().unwrap());
@@ -11,7 +12,7 @@ impl Rig {
         (rig, actions)
     }
 
-    /// Ends the hand-overs of the delivery under way, all of which the session has accepted and not confirmed.
+    /// Ends the hand-overs of the running delivery. The session has accepted all and confirmed none.
     fn handed(&mut self, accepted: usize) -> Vec<Action> {
         self.handed_until(accepted, BatchEnd::AllAccepted)
     }
@@ -34,7 +35,7 @@ fn queued(messages: &[u32]) -> Vec<Item> {
     messages.iter().map(|n| stamped(*n, i64::from(*n))).collect()
 }
 
-/// An answer behind which more is queued.
+/// Returns the answer to a read behind which further messages are queued.
 fn more(items: Vec<Item>) -> Event {
     Event::Taken(Taken { lease: LeaseState::Held, changed: false, has_more: true, now: NOW, items })
 }
@@ -72,7 +73,7 @@ fn the_next_batch_goes_out_before_the_one_before_is_confirmed() {
     assert_eq!(delivered_ids(&rig.feed(more(queued(&[5])))), [5]);
     assert_eq!(behind(&rig.handed(1)), (Some(2), Some((3, mark(5)))));
     assert!(begins_nothing(&rig.feed(taken(LeaseState::Held, Vec::new()))));
-    // Cumulative: it is of the second delivery too.
+    // A confirmation is cumulative: the third delivery's answer confirms the second one too.
     let actions = rig.confirmed(3);
     assert!(notes(&actions).any(|note| matches!(note, Note::Delivered(3))));
     assert_eq!(behind(&actions), (Some(3), None));
@@ -119,7 +120,7 @@ fn what_is_pushed_while_a_confirmation_takes_long_goes_out_before_it() {
     rig.timer();
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, queued(&[2])))), [2]);
     assert_eq!(rig.machine.looks, 0);
-    // Not beside a delivery, nor behind a full window.
+    // No look happens beside a delivery, nor behind a full window.
     let renewal = rig.machine.deadline();
     rig.machine.config = Arc::new(Config::builder().window_messages(2).build().unwrap());
     rig.handed(1);
@@ -135,7 +136,7 @@ fn what_is_not_confirmed_comes_again_with_all_behind_it() {
     rig.handed(1);
     rig.confirmed(1);
     rig.feed(more(queued(&[4])));
-    // The delivery under way fails by the same stream.
+    // The running delivery fails with the same stream.
     assert!(begins_nothing(&rig.unconfirmed(2)));
     let actions = rig.handed_until(0, BatchEnd::NotReady("the stream has ended".to_owned()));
     assert_eq!(behind(&actions), (Some(2), None), "what was confirmed is acknowledged");
@@ -206,7 +207,7 @@ fn unreadable_messages_and_repeats_behind_unconfirmed_ones_wait_for_them() {
     assert_eq!(behind(&rig.confirmed(1)), (Some(1), None));
     let (mut rig, _) = Rig::reading(settings(), &[1]);
     rig.handed(1);
-    // The same notification, pushed again.
+    // The same notification is pushed again.
     assert!(begins_nothing(&rig.feed(more(vec![stamped(1, 99)]))));
     assert_eq!(behind(&rig.confirmed(1)), (Some(1), None));
     let actions = rig.feed(taken(LeaseState::Held, vec![stamped(1, 99)]));

@@ -1,4 +1,4 @@
-//! The life around the service: presence, stops, pauses, leases, waits.
+//! Life around the service: presence, stops, pauses, leases and waits.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn pauses(rig: &Rig) -> Duration {
     rig.machine.deadline().expect("a deadline").saturating_duration_since(rig.now)
 }
 
-/// Pause after so many failures, with the lot of the tests.
+/// Returns the pause after this number of failures, with the tests' lot.
 fn backoff(failures: u32) -> Duration {
     Config::default().backoff().pause(failures, 0.5)
 }
@@ -22,7 +22,7 @@ fn permit(rig: &Rig) {
     assert!(permit.holds(rig.now));
 }
 
-/// A subscriber whose connection broke once.
+/// Returns a subscriber whose connection broke once.
 fn backing_off() -> Rig {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     permit(&rig);
@@ -287,7 +287,8 @@ fn foreign_items(count: usize) -> Vec<Item> {
 
 #[test]
 fn what_was_counted_is_not_acknowledged_over_another_connection() {
-    // Equal messages without an id: the same mark at the same place may be another message by then.
+    // Equal messages have no ids of their own. The same mark at the same position may belong to another message by
+    // then.
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     rig.feed(taken(LeaseState::Held, foreign_items(2)));
     assert_eq!(begun(&rig.outcome(1, BatchEnd::NotPermitted)), Operation::Renew);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Names of the events that are legal now, apart from a change of presence and a stop.
+/// Returns the names of the events that are legal now, apart from a change of presence and a stop.
 fn legal(rig: &Rig) -> Vec<&'static str> {
     samples().iter().filter(|event| rig.machine.allows(event)).map(Event::name).collect()
 }
