@@ -1,4 +1,5 @@
-//! [`Elicitor`]: how a background task asks its user, wherever the task runs and wherever the client is connected.
+//! [`Elicitor`]: a background task asks its user a question. The task may run in any process, and the client may be
+//! connected to any server.
 //!
 //! ```text
 //!  worker                        Redis                        the client's server
@@ -29,13 +30,13 @@ mod typed;
 
 pub use self::typed::Elicited;
 
-/// How often a task whose earlier question is under way elsewhere looks again.
+/// Pause before a task tries again whose earlier question is still open in another process.
 const BUSY: Duration = Duration::from_millis(200);
 
-/// How much longer than its timeout a question may take to be withdrawn.
+/// Longest time beyond the timeout that the withdrawal of a question may take.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
-/// Asks users questions. Cheap to clone; any number of questions wait on one connection.
+/// Asks users questions. Cloning is cheap, and any number of questions wait on one connection.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -58,31 +59,39 @@ const WITHDRAWAL: Duration = Duration::from_secs(1);
 pub struct Elicitor {
     publisher: Publisher,
     queue: Arc<dyn Backend>,
-    /// One question of a task at a time: FastMCP's keys have room for one.
+    /// Locks of the tasks that ask now. A task asks one question at a time, because FastMCP's keys have room for one.
     turns: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Publisher {
-    /// Asks questions of users, over the same connection. Use clones of one for all questions of a process.
+    /// Returns an elicitor over the publisher's connections. All questions of a process should be asked by clones of
+    /// one elicitor, because the clones share the tasks' locks.
     pub fn elicitor(&self) -> Elicitor {
         Elicitor { publisher: self.clone(), queue: Arc::clone(self.queue()), turns: Arc::default() }
     }
 }
 
 impl Elicitor {
-    /// Asks the user of a session, and waits for the answer, for at most `timeout`; to take the question back then may take
-    /// a second more. A task's questions are asked one after another; the time that one waits for its turn counts.
+    /// Asks the user of a session, and waits for the answer for at most `timeout`. The withdrawal of the question can
+    /// take one second more.
     ///
-    /// Accepted content has been checked against the schema of the form. A whole number in a field of type `integer` is an
-    /// integer in it, however the client wrote it (`3.0`, `3e0`); a field that may be left out and is null is left out. Where the client cannot be asked, the
-    /// notification is discarded, or the session ends after the client was asked, the answer is [`Answer::Cancel`] with the
-    /// reason, at once. A client that is away, or a session that nobody serves, may come in time: the question waits for it.
+    /// A task's questions are asked one after another. The time in which a question waits for its predecessor counts
+    /// towards `timeout`.
+    ///
+    /// Accepted content fits the schema of the form. A whole number in a field of type `integer` is an integer, also
+    /// where the client wrote `3.0` or `3e0`. An optional field that is null is left out.
+    ///
+    /// The answer is [`Answer::Cancel`] with a reason, at once, where the client cannot be asked or the notification is
+    /// discarded. The answer is the same where the session ends after the client was asked. A client that is away, or a
+    /// session that no server serves, may come in time, so the question waits.
     ///
     /// # Errors
-    /// [`ElicitError`]: the timeout is out of range, the schema is none, the notification was refused, or the queue failed.
+    /// [`ElicitError`]: the timeout is out of range, the schema cannot be used, the notification was refused, or the
+    /// queue failed.
     ///
     /// # Cancellation
-    /// Dropping it withdraws the question: the client is told, and a later answer is refused.
+    /// Dropping the future withdraws the question. A client that was asked gets `notifications/cancelled`, and a later
+    /// answer is refused.
     pub async fn elicit(
         &self,
         session: &SessionId,
@@ -113,22 +122,25 @@ impl Elicitor {
             Ok(Ok(Answer::Accept(content))) => Ok(schema.check(content)),
             Ok(answer) => answer,
             Err(_) => {
-                // Here and not beside: a process may end with this answer, and its client would be asked on.
+                // The withdrawal is awaited here. A process may end right after this answer, and its client would still
+                // be asked otherwise.
                 under_way.withdraw_now().await;
                 Ok(Answer::cancelled(format!("no answer came within {timeout:?}")))
             }
         }
     }
 
-    /// Gives an answer to a question, for servers that get their users' input by another way than elicitation. The first
-    /// answer to a question counts, and only while its worker waits; one under another scope finds no question. The id is
-    /// [`Question::request_id`](crate::Question::request_id), as [`McpSession::elicit`](crate::McpSession::elicit) gets it.
+    /// Answers a question, for servers that get their users' input by another way than elicitation.
+    ///
+    /// The first answer to a question counts, and only while its worker waits. A task of another scope has no such
+    /// question. The request id is [`Question::request_id`](crate::Question::request_id), as
+    /// [`McpSession::elicit`](crate::McpSession::elicit) gets it.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed: the answer may or may not be given, and giving it again does no harm.
+    /// [`QueueError`] where the queue failed. The answer may or may not be recorded, and answering again does no harm.
     ///
     /// # Cancellation
-    /// As after an error.
+    /// The answer may or may not be recorded, and answering again does no harm.
     pub async fn answer(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
         self.queue.settle(task, request_id, answer).await
     }
@@ -142,13 +154,14 @@ impl Elicitor {
         let UnderWay { session, task, request_id, .. } = *under_way;
         let turn = Turn::of(self, task);
         let _turn = turn.mutex.lock().await;
-        // From before the first command: should this be dropped, what is in Redis is taken back.
+        // The flag is cleared before the first command. If this future is dropped from here on, the question is
+        // withdrawn.
         under_way.over = false;
         let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let posed = loop {
             match self.queue.pose(task, request_id, elicitation.to_request(request_id), left()).await? {
                 Posed::Done(now) => break now,
-                // In another process, so there is nothing to wait on but time.
+                // The earlier question is in another process, so there is no event to wait for.
                 Posed::Busy => tokio::time::sleep(BUSY).await,
             }
         };
@@ -161,11 +174,12 @@ impl Elicitor {
     }
 }
 
-/// The status that says that input is required, with what the relay needs: as FastMCP's own.
+/// Returns the status that reports that a task needs input, with the fields that FastMCP's relay reads.
 fn notification(question: &Question, time_to_live: Duration) -> Notification {
     let mut task = Task::new(question.task.id(), TaskStatus::InputRequired, SystemTime::now());
     task.status_message = Some(question.elicitation.message().to_owned());
-    // Null would be true, and MCP allows it; FastMCP's servers drop what is null, and then no client takes it.
+    // MCP allows a `ttl` of null, and null would be right here. FastMCP's servers drop null values, and clients refuse
+    // a status without `ttl`.
     task.ttl = Some(time_to_live);
     let mut notification = Notification::task_status(&task);
     notification.meta = Some(Object::Fields(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())])));
@@ -173,7 +187,7 @@ fn notification(question: &Question, time_to_live: Duration) -> Notification {
     notification
 }
 
-/// A task's place in the map of turns, which is given up with the last of its questions.
+/// Hold on a task's entry in the map of locks. The last question of the task removes the entry.
 struct Turn<'a> {
     elicitor: &'a Elicitor,
     task: &'a TaskKey,
@@ -191,26 +205,27 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut turns = lock(&self.elicitor.turns);
-        // The map's and this one.
+        // Two references are left: the map's and this one.
         if Arc::strong_count(&self.mutex) == 2 {
             turns.remove(self.task);
         }
     }
 }
 
-/// Takes a question back that nobody waits for any more.
+/// Guard of an open question. Dropping the guard withdraws the question, unless its answer has come.
 struct UnderWay<'a> {
     elicitor: &'a Elicitor,
     session: &'a SessionId,
     task: &'a TaskKey,
     request_id: &'a str,
+    /// Set while there is nothing to withdraw: before the first command, after the answer, and after the withdrawal.
     over: bool,
 }
 
 impl UnderWay<'_> {
     async fn withdraw_now(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
-            // What takes longer goes on beside.
+            // A withdrawal that takes longer continues in its own task.
             let _ = tokio::time::timeout(WITHDRAWAL, tokio::spawn(self.withdrawal())).await;
         }
     }
@@ -220,12 +235,14 @@ impl UnderWay<'_> {
         let (session, task, request_id) = (self.session.clone(), self.task.clone(), self.request_id.to_owned());
         async move {
             let is_open = async || matches!(queue.open_question(&session, &request_id).await, Ok(Some(_)));
-            // Before too: whoever asks may see at once that nobody waits any more, and close it.
+            // The question is looked up before the withdrawal too, because a server that sees the withdrawal may close
+            // the question at once.
             let was_open = is_open().await;
             if let Err(error) = queue.withdraw(&task, &request_id).await {
                 tracing::warn!(?session, %error, "a question was not withdrawn; it ends by itself");
             }
-            // Only who was asked is told. What is still queued is not asked any more: nobody waits for it.
+            // Only a client that was asked gets the cancellation. A question that is still queued is never asked,
+            // because nobody waits for its answer.
             if was_open || is_open().await {
                 let cancelled = Notification::cancelled(Question::json_rpc_id(&request_id), Some("withdrawn"));
                 let cancelled = cancelled.related_to(task.id());
@@ -243,7 +260,7 @@ impl Drop for UnderWay<'_> {
         if self.over {
             return;
         }
-        // Without a runtime its keys expire.
+        // Without a runtime nothing is withdrawn, and the question's keys expire.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(self.withdrawal());
         }
@@ -254,7 +271,7 @@ impl Drop for UnderWay<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ElicitError {
-    /// The question is none that can be asked.
+    /// The question cannot be asked.
     #[error(transparent)]
     Invalid(#[from] InvalidQuestion),
     /// The notification that carries the question was refused.

@@ -1,4 +1,4 @@
-//! [`Publisher`]: the worker's side. No actors; usable from any tokio program.
+//! [`Publisher`]: the worker's side. It needs no actors and works in any tokio program.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
@@ -28,7 +28,8 @@ use self::unknown::UnknownSessions;
 pub use self::dead_letters::{DeadLetter, DeadLetters, Redriven};
 pub use self::reporter::TaskReporter;
 
-/// Pushes notifications to sessions, wherever in the fleet they are. Cheap to clone; one per process is enough.
+/// Pushes notifications to sessions, at any server of the fleet. Cloning is cheap, and one publisher per process is
+/// enough: all clones share its connections.
 ///
 /// ```no_run
 /// use mcp_courier::{Config, Notification, Publisher, SessionId};
@@ -45,31 +46,32 @@ pub use self::reporter::TaskReporter;
 pub struct Publisher {
     queue: Arc<dyn Backend>,
     config: Arc<Config>,
-    /// Shared by all clones, so that they count and warn as one.
+    /// Count of pushes to unknown sessions. All clones share the count, so that they warn as one.
     unknown: Arc<UnknownSessions>,
 }
 
-/// A notification is queued: it will be delivered, or discarded for a reason that is counted and logged.
+/// Confirmation of a push: the notification is queued. It will be delivered, or discarded for a reason that is counted
+/// and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pushed {
-    /// Its id for its whole life; the client finds it in `_meta` as `mcp-courier/id`.
+    /// Id that the notification keeps for its whole life. The client finds the id in `_meta` as `mcp-courier/id`.
     pub id: NotificationId,
-    /// Number of notifications that wait for that session now, this one included.
+    /// Number of notifications that wait for the session now, this one included.
     pub waiting: usize,
-    /// Standing of the session at the push. A notification for an unknown session waits like any other, in case the session
-    /// begins before the notification expires.
+    /// Standing of the session at the push. A notification for an unknown session stays queued like any other, and is
+    /// delivered if the session begins before it expires.
     pub session: SessionStatus,
 }
 
 impl Publisher {
-    /// Connects to a queue: `redis://`, `unix://`, or `memory://name` for this process alone.
+    /// Connects to a queue. The URL is `redis://…` or `unix://…`, or `memory://name` for a queue in this process alone.
     ///
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// Dropping the future leaves nothing behind.
     pub async fn connect(url: &str, config: Config) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let queue = connect(url, Arc::clone(&config)).await?;
@@ -84,43 +86,48 @@ impl Publisher {
         &self.queue
     }
 
-    /// Tells a session how a task goes.
+    /// Returns a reporter that pushes the status and the progress of one task to a session.
     pub fn task_reporter(&self, session: &SessionId, task: Task) -> TaskReporter {
         TaskReporter::new(self.clone(), session.clone(), task)
     }
 
-    /// Queues a notification for a session. The session need not exist yet: a notification that nobody takes expires after its
-    /// own time to live, or else [`Config::time_to_live`]. [`Pushed::session`] says whether the fleet knows the session. Pushes to
+    /// Queues a notification for a session.
+    ///
+    /// The session need not exist yet. A notification that no server delivers expires after its own time to live, which
+    /// defaults to [`Config::time_to_live`]. [`Pushed::session`] reports whether the fleet knows the session. Pushes to
     /// unknown sessions are also [counted](Self::pushed_to_unknown), and logged at most once a minute.
     ///
     /// # Errors
-    /// [`PushError`] carries the notification, and says whether it may have been queued all the same.
+    /// [`PushError`] has the notification for another try, and a reason that says whether the notification may be
+    /// queued nevertheless.
     ///
     /// # Cancellation
     /// The notification may or may not be queued.
     pub async fn push(&self, session: &SessionId, notification: Notification) -> Result<Pushed, PushError> {
         let mut results = self.push_many([(session.clone(), notification)]).await;
-        // One went in, so one comes out.
+        // One notification went in, so one result comes out.
         results.swap_remove(0)
     }
 
-    /// Queues many notifications, to one session or to many, in few round trips, and answers for each in the order given.
+    /// Queues many notifications, for one session or several, in few round trips. Returns a result for each, in the
+    /// same order.
     ///
-    /// Each session gets its own in the order given. After a refusal the later ones to the same session are refused too
-    /// ([`PushRefusal::AfterRefused`]), so that pushing the refused ones again keeps the order. A notification whose id the call
-    /// has had for the same session already is queued once, and answered like the first.
+    /// Each session gets its notifications in this order. Where one is refused, the later ones for the same session are
+    /// refused too ([`PushRefusal::AfterRefused`]). Pushing the refused ones again therefore keeps the order. A
+    /// notification whose id occurred earlier in the call for the same session is queued once, and gets the result of
+    /// the first.
     ///
     /// # Errors
-    /// None as a whole; for each its [`PushError`], as from [`push`](Self::push).
+    /// Each notification has its own [`PushError`], as from [`push`](Self::push).
     ///
     /// # Cancellation
-    /// Any of them may or may not be queued.
+    /// Each notification may or may not be queued.
     pub async fn push_many(
         &self,
         notifications: impl IntoIterator<Item = (SessionId, Notification)>,
     ) -> Vec<Result<Pushed, PushError>> {
         let (mut kept, mut batch) = (Vec::new(), Vec::new());
-        // Refused here, and with each the later ones to its session: order comes first.
+        // Sessions with a refused notification. Their later notifications are refused too, because order comes first.
         let mut refused: HashSet<SessionId> = HashSet::new();
         let mut named: HashMap<(SessionId, NotificationId), usize> = HashMap::new();
         for (session, mut notification) in notifications {
@@ -149,7 +156,7 @@ impl Publisher {
             let result = match way {
                 Way::Refused(reason) => Err(reason),
                 Way::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
-                // One went in for each that goes this way, so one comes out.
+                // The backend returns one result for each notification of the batch, so there is one here.
                 Way::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
                     Ok(Queued { waiting, session: status }) => {
                         if status == SessionStatus::Unknown {
@@ -165,9 +172,10 @@ impl Publisher {
         answers
     }
 
-    /// Returns why a notification cannot be queued at all, or `None`.
+    /// Returns the reason why a notification cannot be queued at all, if there is one.
     fn unfit(&self, notification: &Notification) -> Option<PushRefusal> {
-        // Before it is rendered, which goes as deep as it does.
+        // The depth is checked before the notification is rendered, because rendering recurses as deep as the
+        // notification is nested.
         if notification.is_too_deep() {
             return Some(PushRefusal::TooDeep { limit: MAX_DEPTH });
         }
@@ -179,20 +187,20 @@ impl Publisher {
         Some(PushRefusal::TaskIdTooLong { bytes, limit: TaskKey::MAX_LEN })
     }
 
-    /// Number of notifications that this publisher and its clones queued for sessions unknown to the fleet
-    /// ([`SessionStatus::Unknown`]). A number that grows hints at wrong session ids.
+    /// Returns the number of notifications that this publisher and its clones queued for sessions unknown to the fleet
+    /// ([`SessionStatus::Unknown`]). A growing number is a sign of wrong session ids.
     pub fn pushed_to_unknown(&self) -> u64 {
         self.unknown.count()
     }
 
-    /// Queues a notification for every session that someone in the fleet owns now, each under an id of its own, and
-    /// answers for each session.
+    /// Queues a notification for every session that a server of the fleet owns now. Each session gets a notification
+    /// with an id of its own. Returns a result for each session.
     ///
     /// # Errors
     /// [`QueueError`] where the live sessions cannot be read. Nothing is queued then.
     ///
     /// # Cancellation
-    /// Any of them may or may not be queued.
+    /// The notification may or may not be queued for each session.
     pub async fn broadcast(&self, notification: &Notification) -> Result<Vec<Result<Pushed, PushError>>, QueueError> {
         let sessions = self.queue.live_sessions().await?;
         let each = sessions.into_iter().map(|session| {
@@ -204,25 +212,26 @@ impl Publisher {
     }
 }
 
-/// Way of one notification through [`Publisher::push_many`].
+/// Treatment of one notification by [`Publisher::push_many`].
 enum Way {
     Refused(PushRefusal),
-    /// The notification at this place of the call is the same. Queued together, both would have one id and one time, and a
-    /// client that names the first would seem to have all up to the second.
+    /// The notification at this position of the call is the same one. Two copies that are queued together would have
+    /// one id and one time. A client that names the first copy would then seem to have everything up to the second.
     RepeatOf(usize),
     Queue,
 }
 
-/// Refusal of a push: the notification was not, or perhaps not, queued. The error gives it back to the caller.
+/// Refusal of a push. The notification was not queued, or perhaps was: the reason says which. The error returns the
+/// notification to the caller.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PushError {
     /// Session to which the notification was pushed.
     pub session: SessionId,
-    /// Notification, which carries its id now. Pushing it again repeats the same notification: the subscriber recognises
-    /// the repeat and makes no second one.
+    /// Notification with the id that it got at the push. Pushing it again pushes the same notification: the subscriber
+    /// recognises the id and delivers one.
     pub notification: Box<Notification>,
-    /// Reason of the refusal.
+    /// Reason for the refusal.
     pub reason: PushRefusal,
 }
 
@@ -233,7 +242,7 @@ impl fmt::Display for PushError {
 }
 
 impl StdError for PushError {
-    /// Returns the cause of the reason: the reason itself stands in the text already.
+    /// Returns the cause of the reason, because `Display` already shows the reason itself.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.reason.source()
     }

@@ -1,4 +1,6 @@
-//! A question of a background task to its user, MCP's elicitation, as it lies in Redis: FastMCP's JSON with ours besides.
+//! [`Question`]: a background task's question to its user (MCP's elicitation), and its JSON in Redis.
+//!
+//! The JSON is FastMCP's, with additional fields of this crate.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,19 +15,19 @@ mod form;
 
 pub(crate) use self::form::{ALLOWED, FORMATS};
 
-/// Where in `_meta` FastMCP puts what its relay needs.
+/// Key in `_meta` under which FastMCP puts the data for its relay.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
-/// What the JSON-RPC id of a question begins with.
+/// Prefix of a question's JSON-RPC id.
 pub(crate) const JSON_RPC_ID: &str = "mcp-courier:elicit:";
 
-/// How long FastMCP waits for an answer, where the question does not say.
+/// Time for which FastMCP waits for an answer where the question names no deadline.
 const FASTMCP_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// A task and the authorisation scope that it belongs to.
+/// Task, with the authorisation scope that it belongs to.
 ///
-/// The scope is FastMCP's: usually the client id, or client id and subject; `None` is for a server without authentication.
-/// Both are part of the keys, so that an answer under one scope never reaches a task of another.
+/// The scope is FastMCP's: usually the client id, or client id and subject. `None` is for a server without
+/// authentication. Both parts are in the keys, so an answer under one scope never reaches a task of another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TaskKey {
     scope: Option<String>,
@@ -33,10 +35,10 @@ pub struct TaskKey {
 }
 
 impl TaskKey {
-    /// The longest task id and the longest scope, in bytes.
+    /// Length of the longest task id, and of the longest scope, in bytes.
     pub const MAX_LEN: usize = 256;
 
-    /// A task of a server without authentication.
+    /// Creates the key of a task on a server without authentication.
     ///
     /// # Errors
     /// [`InvalidQuestion::Task`] where the id is empty, too long or has control characters.
@@ -44,7 +46,7 @@ impl TaskKey {
         Self::checked(None, id.into())
     }
 
-    /// A task of an authenticated user or client.
+    /// Creates the key of an authenticated user's or client's task.
     ///
     /// # Errors
     /// [`InvalidQuestion::Task`] where the id or the scope is empty, too long or has control characters.
@@ -62,17 +64,17 @@ impl TaskKey {
         Ok(Self { scope, id })
     }
 
-    /// `taskId`.
+    /// Returns the task's id, `taskId` in MCP.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The scope, if any.
+    /// Returns the scope, if there is one.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// As it stands in a key: `anon:{id}` or `auth:{scope}:{id}`.
+    /// Returns the task's part of a key in Redis: `anon:{id}` or `auth:{scope}:{id}`.
     pub(crate) fn in_key(&self) -> String {
         let id = utf8_percent_encode(&self.id, ENCODED);
         match &self.scope {
@@ -82,36 +84,39 @@ impl TaskKey {
     }
 }
 
-/// What the user is asked: `params` of MCP's `elicitation/create`.
+/// Question to a user: `params` of MCP's `elicitation/create`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Elicitation {
     /// Form mode: the client shows a form.
     Form {
-        /// What the user reads.
+        /// Text that the user reads.
         message: String,
-        /// `requestedSchema`: an object with properties of primitive types. Never ask for secrets by it.
+        /// Schema of the form (`requestedSchema`): an object with properties of primitive types. Never ask for secrets
+        /// in a form.
         ///
-        /// Numbers in it are those of a [`Value`]: whole ones of 64 bits, and any other as the nearest `f64`.
+        /// Numbers in the schema are those of a [`Value`]: whole numbers of 64 bits, and any other number as the
+        /// nearest `f64`.
         requested_schema: Map<String, Value>,
     },
     /// URL mode: the client sends its user to a page.
     Url {
-        /// What the user reads.
+        /// Text that the user reads.
         message: String,
-        /// Where to go.
+        /// URL of the page.
         url: String,
-        /// `elicitationId`, for [`Notification::elicitation_complete`](crate::Notification::elicitation_complete).
+        /// Id for [`Notification::elicitation_complete`](crate::Notification::elicitation_complete) (`elicitationId`).
         elicitation_id: String,
     },
 }
 
 impl Elicitation {
-    /// A form.
+    /// Creates a question in form mode.
     ///
     /// # Errors
-    /// [`InvalidQuestion::Schema`] where the schema is not of an object whose properties are primitive, as MCP demands:
-    /// strings, numbers, integers, booleans, and choices of one or several names. The error names the property.
+    /// [`InvalidQuestion::Schema`] where the schema is not that of an object with primitive properties. MCP demands
+    /// such an object. Primitive are strings, numbers, integers, booleans, and choices of one or several names. The
+    /// error names the property.
     pub fn form(message: impl Into<String>, requested_schema: Value) -> Result<Self, InvalidQuestion> {
         let wrong = |why: String| InvalidQuestion::Schema { why };
         let Value::Object(schema) = requested_schema else {
@@ -123,7 +128,7 @@ impl Elicitation {
         let Some(Value::Object(properties)) = schema.get("properties") else {
             return Err(wrong("its properties are not a JSON object".to_owned()));
         };
-        // It goes out three levels down in `_meta`.
+        // The schema is three levels deep in `_meta`.
         if nests_deeper(schema.values(), MAX_DEPTH - 4) {
             return Err(wrong(format!("it is nested deeper than {} levels", MAX_DEPTH - 3)));
         }
@@ -135,19 +140,20 @@ impl Elicitation {
         Ok(Self::Form { message: message.into(), requested_schema: schema })
     }
 
-    /// A page to go to. Nothing is checked: the URL must be one, and `elicitation_id` must be the server's own, and unique.
+    /// Creates a question in URL mode. Nothing is checked: the caller passes a valid URL, and an `elicitation_id` that
+    /// is unique and the server's own.
     pub fn url(message: impl Into<String>, url: impl Into<String>, elicitation_id: impl Into<String>) -> Self {
         Self::Url { message: message.into(), url: url.into(), elicitation_id: elicitation_id.into() }
     }
 
-    /// What the user reads.
+    /// Returns the text that the user reads.
     pub fn message(&self) -> &str {
         match self {
             Self::Form { message, .. } | Self::Url { message, .. } => message,
         }
     }
 
-    /// As FastMCP keeps the question under way of a task.
+    /// Returns the JSON under which FastMCP keeps the open question of a task.
     pub(crate) fn to_request(&self, request_id: &str) -> String {
         let mut request = json!({"request_id": request_id, "message": self.message()});
         if let Self::Form { requested_schema, .. } = self {
@@ -157,48 +163,50 @@ impl Elicitation {
     }
 }
 
-/// One question under way.
+/// Open question of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Which. An answer is to this, and to no other question of the same task.
+    /// Id of the question. An answer belongs to this id, and to no other question of the same task.
     pub request_id: String,
-    /// Whose.
+    /// Task that asks.
     pub task: TaskKey,
-    /// What.
+    /// Question to the user.
     pub elicitation: Elicitation,
     /// Time after which no worker waits for an answer, by the clock of the queue.
     pub deadline: SystemTime,
 }
 
 impl Question {
-    /// The JSON-RPC id of the request by which a client is asked. It names the question, so that any server of the fleet
-    /// knows what an answer is to.
+    /// Returns the JSON-RPC id of the request to the client. The id contains the question's id, so any server of the
+    /// fleet can match an answer to its question.
     pub(crate) fn json_rpc_id(request_id: &str) -> String {
         format!("{JSON_RPC_ID}{request_id}")
     }
 
-    /// Moves the deadline, where it was derived from the time at which the notification was queued.
+    /// Moves the deadline, where it was computed from a wrong time of the push.
     pub(crate) fn queued_at(&mut self, said: Timestamp, corrected: Timestamp) {
         if self.deadline == said.plus(FASTMCP_PATIENCE).to_system() {
             self.deadline = corrected.plus(FASTMCP_PATIENCE).to_system();
         }
     }
 
-    /// The other way.
+    /// Returns the question's id in a JSON-RPC id, if the JSON-RPC id is that of a question.
     #[cfg(feature = "rmcp")]
     pub(crate) fn id_from_json_rpc(id: &str) -> Option<&str> {
         id.strip_prefix(JSON_RPC_ID)
     }
 
-    /// A client's answer may name anything. What no question can be called is not looked for.
+    /// Returns whether a question can have this id. A client's answer may name any id, and an impossible one is not
+    /// looked up.
     pub(crate) fn id_is_possible(request_id: &str) -> bool {
         (1..=TaskKey::MAX_LEN).contains(&request_id.len())
     }
 
-    /// What the client gets as `params` of `elicitation/create`. A message of a task other than its status says whose it is.
+    /// Returns the `params` of `elicitation/create` for the client. MCP demands that a message about a task names the
+    /// task, so `_meta` has the task's id.
     pub fn to_params(&self) -> Map<String, Value> {
         let params = match &self.elicitation {
-            // The mode may be left out for a form, and clients before 2025-11-25 do not know it.
+            // `mode` is optional for a form, and clients before 2025-11-25 do not know the field.
             Elicitation::Form { message, requested_schema } => {
                 json!({"message": message, "requestedSchema": requested_schema})
             }
@@ -214,7 +222,7 @@ impl Question {
         params
     }
 
-    /// The relay's part of `_meta`, as FastMCP reads it.
+    /// Returns the part of `_meta` that FastMCP's relay reads.
     pub(crate) fn to_related_task(&self) -> Value {
         let mut elicitation = json!({
             "requestId": self.request_id,
@@ -233,18 +241,18 @@ impl Question {
             "taskId": self.task.id,
             "status": "input_required",
             "statusMessage": self.elicitation.message(),
-            // Present and null for anonymous: FastMCP tells that from absent.
+            // The scope is present and null for an anonymous task: FastMCP treats an absent scope differently.
             "task_scope": self.task.scope,
             "elicitation": elicitation,
         })
     }
 
-    /// Reads the relay's part of a task's status, if it has one.
+    /// Reads the relay's part of a task's status, if there is one.
     pub(crate) fn from_related_task(related: &Value, enqueued_at: Option<Timestamp>) -> Option<Self> {
         let elicitation = related.get("elicitation")?;
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let id = text(related, "taskId")?;
-        // Absent is not anonymous: FastMCP skips the relay then, and so do we.
+        // An absent scope does not mean an anonymous task. FastMCP skips the relay then, and so does this crate.
         let task = match related.get("task_scope")? {
             Value::Null => TaskKey::anonymous(id).ok()?,
             Value::String(scope) => TaskKey::of_scope(scope, id).ok()?,
@@ -253,7 +261,7 @@ impl Question {
         let message = text(elicitation, "message").unwrap_or_default();
         let asked = match elicitation.get("mode").and_then(Value::as_str) {
             Some("url") => Elicitation::url(message, text(elicitation, "url")?, text(elicitation, "elicitationId")?),
-            // What FastMCP asked is passed on as it is: the client judges its schema.
+            // A question of FastMCP's passes unchanged. The client judges its schema.
             _ => Elicitation::Form {
                 message,
                 requested_schema: elicitation.get("requestedSchema")?.as_object()?.clone(),
@@ -266,40 +274,40 @@ impl Question {
         Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system() })
     }
 
-    /// As it stands among the open questions of a queue.
+    /// Returns the JSON under which the question is kept among the open questions of a queue.
     pub(crate) fn to_open(&self) -> String {
         self.to_related_task().to_string()
     }
 
-    /// The other way.
+    /// Reads an open question of a queue.
     pub(crate) fn from_open(text: &[u8]) -> Option<Self> {
         Self::from_related_task(&serde_json::from_slice(text).ok()?, None)
     }
 }
 
-/// What came of a question: MCP's `ElicitResult`.
+/// Outcome of a question: MCP's `ElicitResult`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// The user answered: `content`, which is empty in URL mode.
+    /// The user answered with this content, which is empty in URL mode.
     Accept(Map<String, Value>),
-    /// The user said no.
+    /// The user declined.
     Decline,
-    /// The user gave none, or could not be asked.
+    /// The user dismissed the question, or could not be asked.
     Cancel {
-        /// Why, where it was not the user.
+        /// Reason, where the cancellation was not the user's act.
         reason: Option<String>,
     },
 }
 
 impl Answer {
-    /// A cancellation that is not the user's.
+    /// Creates a cancellation that is not the user's act.
     pub(crate) fn cancelled(reason: impl Into<String>) -> Self {
         Self::Cancel { reason: Some(reason.into()) }
     }
 
-    /// Itself, or a cancellation where the worker would find more than so many bytes: what a client sends is bounded by
-    /// HTTP only.
+    /// Returns the answer, or a cancellation where the answer has more than `limit` bytes on the wire. Only HTTP bounds
+    /// the size of a client's answer otherwise.
     pub(crate) fn within(self, limit: usize) -> Self {
         let bytes = self.to_wire("").len();
         if bytes <= limit {
@@ -308,7 +316,7 @@ impl Answer {
         Self::cancelled(format!("the answer has {bytes} bytes, and at most {limit} are allowed"))
     }
 
-    /// As the worker finds it, under the id of its question. FastMCP reads `action` and `content`.
+    /// Returns the JSON that the worker reads, with the id of the question. FastMCP reads `action` and `content`.
     pub(crate) fn to_wire(&self, request_id: &str) -> String {
         let (action, content, reason) = match self {
             Self::Accept(content) => ("accept", Some(content), None),
@@ -322,7 +330,8 @@ impl Answer {
         wire.to_string()
     }
 
-    /// Reads an answer to `request_id`; `None` where it is to another question. FastMCP's do not say to which.
+    /// Reads an answer to `request_id`. Returns `None` where the answer is to another question. An answer of FastMCP
+    /// names no question, and counts.
     pub(crate) fn from_wire(wire: &[u8], request_id: &str) -> Option<Self> {
         let wire: Value = serde_json::from_slice(wire).ok()?;
         match wire.get("request_id") {
@@ -331,7 +340,7 @@ impl Answer {
         }
     }
 
-    /// Reads what a client answered.
+    /// Reads a client's `ElicitResult`.
     pub(crate) fn from_result(result: &Value) -> Self {
         match result.get("action").and_then(Value::as_str) {
             Some("accept") => {
@@ -344,7 +353,7 @@ impl Answer {
     }
 }
 
-/// Rejection of what is no question that can be asked.
+/// Reason why a question cannot be asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidQuestion {
@@ -354,15 +363,15 @@ pub enum InvalidQuestion {
         max = TaskKey::MAX_LEN
     )]
     Task {
-        /// `id` or `scope`.
+        /// Faulty part: `id` or `scope`.
         what: &'static str,
         /// Length of the id or scope, in bytes.
         length: usize,
     },
-    /// The schema is none that MCP allows for a form.
+    /// MCP does not allow the schema for a form.
     #[error("the requested schema must be of an object with primitive properties, and {why}")]
     Schema {
-        /// Fault of the schema.
+        /// Fault of the schema, for the error's text.
         why: String,
     },
     /// The time to wait for an answer is out of range.

@@ -1,4 +1,5 @@
-//! From the schema that `schemars` makes of a type to a form of MCP, which is flat and knows few keywords.
+//! Conversion of the schema that `schemars` makes of a type into a form of MCP. Such a form is flat and has few
+//! keywords.
 //!
 //! | type of a field | field of the form |
 //! | --- | --- |
@@ -16,25 +17,25 @@ use serde_json::{Map, Value, json};
 use crate::question::InvalidQuestion;
 use crate::question::{ALLOWED, FORMATS};
 
-/// Formats that are checked here, and that a client does not know.
+/// Formats that are checked here, because MCP has none of these names.
 const CHECKED_HERE: [&str; 4] = ["uuid", "ipv4", "ipv6", "ip"];
 
-/// A form made of a type.
+/// Form that was made of a type.
 pub(super) struct Flat {
-    /// Schema for the client.
+    /// Schema that the client gets, within the keywords of MCP.
     pub(super) shown: Value,
-    /// Schema that accepts what the type accepts.
+    /// Schema that the answer is checked against. It is stricter where MCP has no keyword for a rule of the type.
     pub(super) checked: Value,
 }
 
-/// Makes a form of the schema of a type.
+/// Converts the schema of a type into a form.
 pub(super) fn flat(schema: Value) -> Result<Flat, InvalidQuestion> {
     let wrong = |why: String| Err(InvalidQuestion::Schema { why });
     let Value::Object(mut schema) = schema else { return wrong("the type may be anything".to_owned()) };
     if ["oneOf", "anyOf", "allOf", "$ref"].iter().any(|keyword| schema.contains_key(*keyword)) {
         return wrong("the type is not one struct with named fields".to_owned());
     }
-    // A struct without fields is a form without fields. A map has fields that no form can show.
+    // A struct without fields makes a form without fields. A map has fields that no form can show.
     if schema.get("type") == Some(&json!("object")) && schema.get("additionalProperties").is_none_or(Value::is_boolean)
     {
         schema.entry("properties").or_insert_with(|| json!({}));
@@ -64,6 +65,7 @@ pub(super) fn flat(schema: Value) -> Result<Flat, InvalidQuestion> {
     Ok(Flat { shown: Value::Object(shown), checked: Value::Object(checked) })
 }
 
+/// Converts the schema of one field.
 fn flat_field(field: Map<String, Value>) -> Map<String, Value> {
     let mut field = with_choices(without_null(field));
     if let Some(Value::Object(items)) = field.get_mut("items") {
@@ -74,14 +76,14 @@ fn flat_field(field: Map<String, Value>) -> Map<String, Value> {
     }
     match field.get("type").and_then(Value::as_str) {
         Some("integer") => bound(&mut field),
-        // Only text has a format in MCP.
+        // MCP has formats for strings only.
         Some("number") => drop(field.remove("format")),
         _ => {}
     }
     field
 }
 
-/// Makes a field that may be null one that may be left out: MCP has no null.
+/// Converts a field that may be null into one that may be left out, because MCP has no null.
 fn without_null(mut field: Map<String, Value>) -> Map<String, Value> {
     let is_null =
         |branch: &Value| branch.get("type") == Some(&json!("null")) || branch.get("const") == Some(&Value::Null);
@@ -91,7 +93,7 @@ fn without_null(mut field: Map<String, Value>) -> Map<String, Value> {
         if let [Value::Object(only)] = branches.as_mut_slice() {
             let only = std::mem::take(only);
             field.remove(keyword);
-            // The field's own description wins over its type's.
+            // The field's own description takes precedence over its type's.
             for (name, value) in only {
                 field.entry(name).or_insert(value);
             }
@@ -115,7 +117,8 @@ fn without(types: &[Value], kind: &str) -> Vec<Value> {
     types.iter().filter(|one| *one != kind).cloned().collect()
 }
 
-/// Makes one list of names of what `schemars` writes for documented variants: a constant for each, with its description.
+/// Merges the branches that `schemars` writes for documented variants into one list of names. Each branch is a constant
+/// with a description.
 fn with_choices(mut field: Map<String, Value>) -> Map<String, Value> {
     if let Some(name) = field.remove("const") {
         field.insert("enum".to_owned(), json!([name]));
@@ -137,7 +140,7 @@ fn with_choices(mut field: Map<String, Value>) -> Map<String, Value> {
     field
 }
 
-/// Reads the names of one branch, and their description.
+/// Returns the names of one branch, and their description.
 fn names_of(branch: &Value) -> Option<(Vec<String>, Option<String>)> {
     if branch.get("type")? != "string" {
         return None;
@@ -161,8 +164,8 @@ fn describe(field: &mut Map<String, Value>, more: &Value) {
     field.insert("description".to_owned(), json!(text));
 }
 
-/// Bounds an integer by its type, which `schemars` names in `format` and, for the wider types, does not bound. The bounds of
-/// `i64` hold for all: the typed clients read a bound into one.
+/// Bounds an integer by its type. `schemars` names the type in `format` and does not bound the wider types. No bound
+/// exceeds `i64`, because typed clients read bounds into that type.
 fn bound(field: &mut Map<String, Value>) {
     let format = field.remove("format");
     let (least, most) = match format.as_ref().and_then(Value::as_str) {
@@ -172,7 +175,7 @@ fn bound(field: &mut Map<String, Value>) {
         Some("uint") => (0, isize::MAX as i64),
         _ => (i64::MIN, i64::MAX),
     };
-    // What the type's author bounds may be a float.
+    // The type's author may have stated a bound as a float.
     let stated = |name: &str, whole: fn(f64) -> f64| {
         let bound = field.get(name)?;
         bound.as_i64().or(bound.as_f64().map(|bound| whole(bound) as i64))

@@ -1,4 +1,4 @@
-//! Checking what a user entered against the schema of its form.
+//! Check of a user's input against the schema of its form.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 use crate::question::InvalidQuestion;
 use crate::question::{Answer, Elicitation};
 
-/// Schema that accepted content must fit.
+/// Schema that accepted content must fit; `None` for a question without a form.
 pub(super) struct Schema(Option<(Validator, Value)>);
 
 impl Schema {
     pub(super) fn of(elicitation: &Elicitation) -> Result<Self, InvalidQuestion> {
         match elicitation {
             Elicitation::Form { requested_schema, .. } => Self::build(Value::Object(requested_schema.clone())),
-            // A page takes the input, and the client sends none.
+            // In URL mode a web page takes the input, and the client sends no content.
             Elicitation::Url { .. } => Ok(Self(None)),
         }
     }
@@ -26,12 +26,13 @@ impl Schema {
         Ok(Self(Some((validator, schema))))
     }
 
-    /// The answer if its content fits, and else a cancellation that says what does not.
+    /// Returns the answer if its content fits the schema, and otherwise a cancellation that names the place of the
+    /// fault.
     pub(super) fn check(&self, mut content: Map<String, Value>) -> Answer {
         let Some((validator, schema)) = &self.0 else { return Answer::Accept(content) };
         normalise(schema, &mut content);
         let content = Value::Object(content);
-        // The error quotes the content, which may be private: where it is wrong is enough.
+        // The validator's error quotes the content, which may be private. The place of the fault is enough.
         let wrong = validator.iter_errors(&content).next().map(|error| error.instance_path().to_string());
         match wrong {
             Some(at) => {
@@ -51,8 +52,8 @@ pub(super) fn into_object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Writes content as a Rust type reads it. To a JSON schema 3.0 is an integer, and to serde it is none. A field that may be
-/// left out, and is null, is left out.
+/// Rewrites content into the form that a Rust type reads. A JSON schema accepts 3.0 as an integer and serde does not.
+/// An optional field that is null is removed.
 fn normalise(schema: &Value, content: &mut Map<String, Value>) {
     let is_required =
         |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|one| one == name));
@@ -67,7 +68,7 @@ fn normalise(schema: &Value, content: &mut Map<String, Value>) {
     }
 }
 
-/// Returns a whole number that has 64 bits as an integer.
+/// Returns a whole number of at most 64 bits as an integer.
 fn whole(number: f64) -> Option<Value> {
     // The bounds are powers of two, which a float holds exactly.
     const I64: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;

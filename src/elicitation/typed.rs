@@ -14,27 +14,29 @@ use crate::elicitation::ElicitError;
 use crate::question::{Answer, Elicitation, TaskKey};
 use crate::session_id::SessionId;
 
-/// What came of a typed question.
+/// Outcome of a typed question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Elicited<T> {
-    /// The user answered.
+    /// The user answered with this content.
     Accepted(T),
-    /// The user said no.
+    /// The user declined.
     Declined,
-    /// The user gave no answer, or could not be asked.
+    /// The user dismissed the question, or could not be asked.
     Cancelled {
-        /// Why, where it was not the user.
+        /// Reason, where the cancellation was not the user's act.
         reason: Option<String>,
     },
 }
 
 impl Elicitor {
-    /// Asks for a `T`, a struct whose fields are those of the form. All else is as of [`elicit`](Self::elicit).
+    /// Asks for a `T`, a struct whose fields become the form's fields. Otherwise this method does the same as
+    /// [`elicit`](Self::elicit).
     ///
-    /// A field may be a `bool`, an integer, a float, a `String` or `char`, an enum without data, a `Vec` of such an enum,
-    /// or an `Option` of these. Types whose schema has the format of a date, a time with a date, a URI, an e-mail address, a
-    /// UUID or an IP address are possible too. An integer is asked for within the bounds of its type and of `i64`.
+    /// A field may be a `bool`, an integer, a float, a `String`, a `char`, or an enum without data. A `Vec` of such an
+    /// enum is possible, and an `Option` of each. Types are possible too whose schema has one of these formats: date,
+    /// date and time, URI, e-mail address, UUID, IP address. An integer is asked for within the bounds of its type and
+    /// of `i64`.
     ///
     /// A whole number is an integer however the client writes it, `3`, `3.0` or `3e0`. Content that the schema of `T`
     /// accepts and its [`Deserialize`](serde::Deserialize) refuses is [`Elicited::Cancelled`].
@@ -63,10 +65,10 @@ impl Elicitor {
     /// ```
     ///
     /// # Errors
-    /// [`ElicitError`] as from [`elicit`](Self::elicit); also where `T` has a field that a form cannot have.
+    /// [`ElicitError`] as from [`elicit`](Self::elicit), and where `T` has a field that a form cannot have.
     ///
     /// # Cancellation
-    /// Dropping it withdraws the question.
+    /// Dropping the future withdraws the question.
     pub async fn elicit_as<T: DeserializeOwned + JsonSchema>(
         &self,
         session: &SessionId,
@@ -88,7 +90,7 @@ impl Elicitor {
     }
 }
 
-/// Returns the schema of a type as it is deserialised, without references.
+/// Returns the schema that `T` has for deserialisation, without references.
 fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;

@@ -1,4 +1,4 @@
-//! [`DeadLetters`]: what was discarded, to be looked at, queued anew, or thrown away.
+//! [`DeadLetters`]: discarded notifications that were kept, for operators to list, queue again or delete.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,10 +13,10 @@ use crate::keys::Keys;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// How many letters are read at once on the way through all of them.
+/// Number of letters that are read at once while a redrive goes through all of them.
 const PAGE: usize = 10;
 
-/// Notifications that were discarded and kept: servers keep them where [`Config::dead_letters`] is more than 0.
+/// Notifications that were discarded and kept. Servers keep them where [`Config::dead_letters`] is above 0.
 ///
 /// ```no_run
 /// use mcp_courier::Publisher;
@@ -38,103 +38,112 @@ pub struct DeadLetters {
     config: Arc<Config>,
 }
 
-/// A notification that was discarded.
+/// Discarded notification that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its id, where it can be decoded.
+    /// Id of the notification; `None` where the message cannot be decoded.
     pub id: Option<NotificationId>,
-    /// Its method, where it can be decoded.
+    /// Method of the notification; `None` where the message cannot be decoded.
     pub method: Option<String>,
-    /// Why it was discarded.
+    /// Reason for the discard.
     pub reason: DiscardReason,
-    /// Time of the discard, by the clock of the queue. A letter of another program's making has the Unix epoch.
+    /// Time of the discard, by the queue's clock. The Unix epoch where another program has written the letter without a
+    /// time.
     pub at: SystemTime,
-    /// How many attempts to hand it over had failed.
+    /// Number of attempts that had failed.
     pub attempts: u32,
-    /// What the last failed attempt said.
+    /// Text of the last failed attempt, if there was one.
     pub last_error: Option<String>,
-    /// The message as it lay in the queue.
+    /// Bytes of the message as they were in the queue.
     pub raw: Vec<u8>,
 }
 
-/// What [`DeadLetters::redrive`] has done.
+/// Result of [`DeadLetters::redrive`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Redriven {
-    /// How many are queued again.
+    /// Number of letters that are queued again.
     pub redriven: usize,
-    /// How many stayed because they cannot be decoded.
+    /// Number of letters that stayed because they cannot be decoded.
     pub undecodable: usize,
-    /// How many stayed because they bring a question to whose answer no worker waits any more.
+    /// Number of letters that stayed because no worker waits for the answer to their question any more.
     pub over: usize,
-    /// The bound of the queue that stopped it. All that follow stayed.
+    /// Limit of the queue that stopped the redrive. The letter that exceeded the limit, and all later ones, stayed.
+    /// `None` where no limit was reached.
     pub full: Option<QueueLimit>,
 }
 
 impl Publisher {
-    /// The dead letters of this queue's sessions.
+    /// Returns access to the dead letters of this queue's sessions.
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters { queue: Arc::clone(&self.queue), config: Arc::clone(&self.config) }
     }
 }
 
 impl DeadLetters {
-    /// Dead letters of a session, the oldest first: at most `limit` after the `skip` oldest. One may be as large as
-    /// [`Config::message_max_bytes`]. While others are kept or go, the same one may be listed twice or passed over.
+    /// Returns dead letters of a session, the oldest first: at most `limit`, after the `skip` oldest.
+    ///
+    /// One letter can have up to [`Config::message_max_bytes`]. A letter may be listed twice or missed where letters
+    /// are added or removed between two calls.
     ///
     /// # Errors
-    /// [`QueueError`] where they cannot be read.
+    /// [`QueueError`] where the letters cannot be read.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// Dropping the future has no effect on the letters.
     pub async fn list(&self, session: &SessionId, skip: usize, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
         let (letters, _) = self.queue.dead_letters(session, skip, limit).await?;
         Ok(letters.into_iter().map(|letter| self.read(session, letter)).collect())
     }
 
-    /// Queues all dead letters of a session anew: the oldest first, behind what is queued, each under its id, with its
-    /// whole time to live before it and no attempt made. What does not fit, cannot be decoded, or brings a question that is
-    /// over stays where it is. Those that are discarded again meanwhile stay too.
+    /// Queues all dead letters of a session again, the oldest first, behind the notifications that are queued.
+    ///
+    /// Each keeps its id, and again gets its whole time to live and all attempts. A letter stays where the queue has no
+    /// room for it, where it cannot be decoded, or where its question is over. Letters that are discarded during the
+    /// redrive stay too.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed. Each letter is either queued or still there; calling it again goes on.
+    /// [`QueueError`] where the queue failed. Each letter is then either queued or still a dead letter, and another
+    /// call continues.
     ///
     /// # Cancellation
-    /// As after an error.
+    /// The effect is that of an error: another call continues.
     pub async fn redrive(&self, session: &SessionId) -> Result<Redriven, QueueError> {
         self.redrive_those(session, |_| true).await
     }
 
-    /// As [`redrive`](Self::redrive), only those with these ids.
+    /// Queues the dead letters with these ids again, as [`redrive`](Self::redrive) does for all.
     ///
     /// # Errors
-    /// As there.
+    /// [`QueueError`] where the queue failed. Each letter is then either queued or still a dead letter, and another
+    /// call continues.
     ///
     /// # Cancellation
-    /// As there.
+    /// The effect is that of an error: another call continues.
     pub async fn redrive_only(&self, session: &SessionId, ids: &[NotificationId]) -> Result<Redriven, QueueError> {
         self.redrive_those(session, |id| id.is_some_and(|id| ids.contains(&id))).await
     }
 
-    /// Throws all dead letters of a session away, and says how many there were.
+    /// Deletes all dead letters of a session, and returns their number.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed: they may or may not be gone.
+    /// [`QueueError`] where the queue failed. The letters may or may not be deleted then.
     ///
     /// # Cancellation
-    /// As after an error.
+    /// The letters may or may not be deleted.
     pub async fn purge(&self, session: &SessionId) -> Result<usize, QueueError> {
         self.queue.purge(session).await
     }
 
-    /// Which sessions have dead letters. In Redis it looks through all keys (`SCAN`): for operators, not for every second.
+    /// Returns the sessions that have dead letters. In Redis the call scans all keys (`SCAN`), so it is for operators
+    /// and not for a loop.
     ///
     /// # Errors
-    /// [`QueueError`] where they cannot be read.
+    /// [`QueueError`] where the keys cannot be read.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// Dropping the future has no effect on the letters.
     pub async fn sessions(&self) -> Result<Vec<SessionId>, QueueError> {
         self.queue.sessions_with_dead_letters().await
     }
@@ -154,7 +163,8 @@ impl DeadLetters {
             for letter in letters {
                 let envelope = self.decode(session, &letter).ok();
                 let draft = match &envelope {
-                    // Or what is discarded as soon as it is redriven would go round for ever.
+                    // A letter that was discarded after the redrive began stays. A notification that is discarded as
+                    // soon as it is redriven would otherwise be redriven for ever.
                     _ if letter.at > begun => return Ok(done),
                     other if !is_wanted(other.as_ref().map(|envelope| envelope.id)) => None,
                     Some(envelope) if self.is_over(envelope).await? => {
@@ -178,7 +188,8 @@ impl DeadLetters {
                         return Ok(done);
                     }
                     Redrove::Changed => {
-                        // Some have gone by another's doing: from the beginning, with what is left.
+                        // Another process has removed letters meanwhile. The redrive begins again with the letters that
+                        // are left.
                         (stayed, done.undecodable, done.over) = (0, 0, 0);
                         continue 'pages;
                     }
@@ -187,8 +198,8 @@ impl DeadLetters {
         }
     }
 
-    /// Whether it brings a question whose worker was told otherwise: the client would be told of a task that waits for
-    /// input, and it does not.
+    /// Returns whether a letter brings a question for whose answer no worker waits any more. Such a letter would tell
+    /// the client that the task waits for input, which is no longer true.
     async fn is_over(&self, envelope: &Envelope) -> Result<bool, QueueError> {
         match &envelope.question {
             Some(question) => Ok(!self.queue.is_waiting(&question.task, &question.request_id).await?),

@@ -1,12 +1,13 @@
-//! What FastMCP 3's own subscriber would fail on three times, and drop.
+//! Check for the sessions of FastMCP 3 servers, whose subscriber fails three times on other notifications and drops
+//! them.
 
 use crate::json::Fields;
 use crate::notification::Notification;
 
-/// What MCP's type for a task's status requires there.
+/// Fields that MCP's type for a task's status requires.
 const REQUIRED: [&str; 4] = ["taskId", "status", "createdAt", "lastUpdatedAt"];
 
-/// What does not fit, if anything does not.
+/// Returns the reason why FastMCP's subscriber would fail on a notification, if there is one.
 pub(super) fn misfit(notification: &Notification) -> Option<String> {
     if notification.method() != "notifications/tasks/status" {
         return Some(format!("this is {}", notification.method()));
@@ -17,7 +18,7 @@ pub(super) fn misfit(notification: &Notification) -> Option<String> {
     if let Some(missing) = REQUIRED.into_iter().find(|name| !is_string(name)) {
         return Some(format!("{missing} is no string here"));
     }
-    // Its server leaves out what is null, and its clients then refuse the whole.
+    // FastMCP's server omits null values, and its clients refuse a status without `ttl`.
     let has_ttl = fields.get("ttl").is_some_and(|value| value.parse::<u64>().is_ok());
     (!has_ttl).then(|| "ttl is no number here".to_owned())
 }

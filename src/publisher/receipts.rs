@@ -1,4 +1,4 @@
-//! What became of a notification, for its producer.
+//! Receipts of notifications, for their producers.
 
 use std::time::Duration;
 
@@ -9,30 +9,32 @@ use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
 impl Publisher {
-    /// What has become of a notification that was pushed [`with_receipt`](crate::Notification::with_receipt).
+    /// Returns the receipt of a notification that was pushed [`with_receipt`](crate::Notification::with_receipt).
     ///
-    /// It can be asked by any process, for [`Config::receipt_life`](crate::Config::receipt_life) after it was settled; then
-    /// it is [`Receipt::Unknown`]. An [`Expired`](Receipt::Expired) one that a server had in hand can still become
-    /// [`Delivered`](Receipt::Delivered).
+    /// Any process can ask, for [`Config::receipt_life`](crate::Config::receipt_life) after the notification was
+    /// settled. Later the receipt is [`Receipt::Unknown`]. An [`Expired`](Receipt::Expired) notification that a server
+    /// was delivering can still become [`Delivered`](Receipt::Delivered).
     ///
     /// # Errors
     /// [`QueueError`] where the receipt cannot be read.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// Dropping the future has no effect on the receipt.
     pub async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<Receipt, QueueError> {
         self.queue.receipt(session, id).await.map(|(receipt, _)| receipt)
     }
 
-    /// Waits until nothing more is to be expected of a notification, at most for `timeout`, and says what has become of it
-    /// by then. A queue that fails meanwhile is waited for; one that is silent at the end can take 10 s more. Any number of
-    /// these wait on one connection.
+    /// Waits until the receipt of a notification is settled, for at most `timeout`, and returns the receipt at that
+    /// time.
+    ///
+    /// A queue that fails meanwhile is tried again. A queue that is silent at the end can delay the result by 10 s. Any
+    /// number of these calls wait on one connection.
     ///
     /// # Errors
     /// [`QueueError`] where the receipt cannot be read at the end of the time.
     ///
     /// # Cancellation
-    /// Nothing remains.
+    /// Dropping the future has no effect on the receipt.
     pub async fn until_settled(
         &self,
         session: &SessionId,

@@ -1,4 +1,4 @@
-//! [`TaskReporter`]: tells one client how one task goes.
+//! [`TaskReporter`]: pushes the status and the progress of one task to one client.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use crate::notification::{Notification, ProgressToken, Task, TaskStatus};
 use crate::publisher::PushError;
 use crate::session_id::SessionId;
 
-/// Pushes the status of one task, as it changes, and its progress.
+/// Pushes the status and the progress of one task as they change.
 ///
 /// ```no_run
 /// use std::time::SystemTime;
@@ -34,14 +34,14 @@ impl TaskReporter {
         Self { publisher, session, task }
     }
 
-    /// The task as it was told last.
+    /// Returns the task with the status that was pushed last.
     pub fn task(&self) -> &Task {
         &self.task
     }
 
-    /// Pushes `notifications/tasks/status` with a new status, changed now.
+    /// Pushes `notifications/tasks/status` with a new status and the present time.
     ///
-    /// MCP: a task that has ended stays as it is. What is pushed after its end is discarded at delivery.
+    /// MCP allows no status after a task's end. A status that is pushed after the end is discarded at delivery.
     ///
     /// # Errors
     /// [`PushError`] as from [`Publisher::push`].
@@ -55,10 +55,11 @@ impl TaskReporter {
         self.publisher.push(&self.session, Notification::task_status(&self.task)).await
     }
 
-    /// Pushes `notifications/progress` under the token that the client gave with its request.
+    /// Pushes `notifications/progress` under the token from the client's request. A number that JSON cannot hold is
+    /// left out.
     ///
     /// # Errors
-    /// [`PushError`] as from [`Publisher::push`]. A number that JSON cannot hold is left out.
+    /// [`PushError`] as from [`Publisher::push`].
     ///
     /// # Cancellation
     /// The notification may or may not be queued.

@@ -1,4 +1,4 @@
-//! [`UnknownSessions`]: the count of pushes to sessions that the fleet does not know, and a warning about them.
+//! [`UnknownSessions`]: count of the pushes to sessions that the fleet does not know, with a warning.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::session_id::SessionId;
 
-/// Least time between two warnings, so that a worker with many wrong ids does not fill the log.
+/// Shortest time between two warnings, so that a worker with many wrong ids does not fill the log.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Pushes to unknown sessions since a publisher was made.
+/// Pushes to unknown sessions, counted since the publisher was created.
 #[derive(Debug, Default)]
 pub(super) struct UnknownSessions {
     count: AtomicU64,
+    /// Moment of the newest warning, from which [`WARN_EVERY`] counts.
     warned_at: Mutex<Option<Instant>>,
 }
 
 impl UnknownSessions {
-    /// Counts one push, and warns if the last warning is long enough ago.
+    /// Counts one push. Warns where the last warning is older than [`WARN_EVERY`].
     pub(super) fn push(&self, session: &SessionId) {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let mut warned_at = lock(&self.warned_at);

@@ -1,16 +1,16 @@
-//! The rules of MCP 2025-11-25 for the fields of a form.
+//! Rules of MCP 2025-11-25 for the fields of a form.
 
 use serde_json::{Map, Value};
 
 /// Formats of text that a form may ask for.
 pub(crate) const FORMATS: [&str; 4] = ["email", "uri", "date", "date-time"];
 
-/// What a field may be, for errors.
+/// Description of the allowed fields, for errors.
 pub(crate) const ALLOWED: &str = "a field of a form must be a string (of any text, or of the format email, uri, date or \
     date-time), a number, an integer, a boolean, a choice of one name (a string with `enum`, or with `oneOf` of `const` \
     and `title`), or of several (an array whose `items` are one with `enum`, or `anyOf` of `const` and `title`)";
 
-/// Tells whether a field of a form is one that MCP allows.
+/// Returns whether MCP allows a field in a form.
 pub(crate) fn is_allowed(field: &Value) -> bool {
     let Some(field) = field.as_object() else { return false };
     match field.get("type").and_then(Value::as_str) {

@@ -78,7 +78,7 @@ fn a_schema_that_mcp_does_not_allow_is_refused() {
 fn a_schema_that_the_queue_could_not_hold_is_refused() {
     let of_depth = |depth| {
         let nested = (0..depth).fold(json!(1), |inner, _| Value::Array(vec![inner]));
-        // The macro would go down into it.
+        // The macro `json!` would recurse into such a schema.
         let mut schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
         schema["properties"]["a"]["default"] = nested;
         schema
@@ -89,7 +89,7 @@ fn a_schema_that_the_queue_could_not_hold_is_refused() {
     assert!(Elicitation::form("m", of_depth(2000)).is_err());
 }
 
-/// JSON near to what the relay reads, and far from it.
+/// Generates JSON that the relay reads, or nearly reads, and JSON that is far from it.
 fn odd() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),

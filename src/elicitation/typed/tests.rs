@@ -136,7 +136,7 @@ fn fields<T: JsonSchema>() -> Value {
     form_of::<T>().unwrap().0["properties"].take()
 }
 
-/// What `elicit_as` makes of content.
+/// Returns the value that `elicit_as` makes of content.
 fn answered<T: DeserializeOwned>(schema: &Schema, content: Value) -> Result<T, String> {
     match schema.check(crate::elicitation::schema::into_object(content)) {
         Answer::Accept(content) => {
@@ -350,7 +350,7 @@ fn the_smallest_fitting_content_is_accepted() {
 }
 
 proptest! {
-    /// One field at a time has an odd value: a form of fifty of them never fits.
+    /// Only one field at a time gets an odd value, because a form with fifty odd values would never fit.
     #[test]
     fn the_type_accepts_whatever_the_schema_accepts(odd in prop::collection::vec((any::<prop::sample::Index>(), value()), 40)) {
         let (form, schema) = form_of::<Everything>().unwrap();
