@@ -1,4 +1,5 @@
-//! [`Envelope`]: a notification as it lies in the queue, in FastMCP's JSON with ours besides.
+//! [`Envelope`]: a message of the queue, which is a notification in FastMCP's JSON with additional fields of this
+//! crate.
 //!
 //! ```json
 //! {"ttl": 300000000, "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…",
@@ -6,14 +7,15 @@
 //!  "traceparent": "…", "receipt": true, "id": "…", "at": 1795428000000000}
 //! ```
 //!
-//! `at` is the time of the push by the queue's own clock, `ttl` the time to live, both in µs: the message expires at their sum.
-//! `enqueued_at` and `expires_at` are of the pusher's clock, for people to read. Messages without `at` and `ttl`, which are
-//! FastMCP's and those of this crate before it wrote them, expire by `expires_at`, or the default time after `enqueued_at`.
+//! *Times.* `at` is the time of the push by the queue's clock, and `ttl` the time to live, both in µs. The message
+//! expires at their sum. `enqueued_at` and `expires_at` are of the pusher's clock. They are for people to read.
+//! Messages of FastMCP, and of earlier versions of this crate, have neither `at` nor `ttl`. Such a message expires by
+//! `expires_at`, or the default time after `enqueued_at`.
 //!
-//! Values stay the text that their producer wrote: a number that passes through here is never read.
+//! *Values.* Each value stays the text that its producer wrote. No number is converted, so none is rounded.
 //!
-//! `id` and `at` stand last, so that the last bytes of two messages differ, also of two copies of one notification: the
-//! acknowledgement compares them.
+//! *Order.* `id` and `at` are last, so that the last bytes of two messages differ. An acknowledgement compares these
+//! bytes, and two copies of one notification have the same id.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -43,50 +45,52 @@ pub use self::outbound::Outbound;
 use self::wire::{Wire, fields_of};
 pub use crate::timestamp::Timestamp;
 
-/// A notification as it came out of the queue.
+/// Notification that was read from a queue.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     outbound: Outbound,
-    /// When it was queued, where that is known.
+    /// Time at which the notification was queued; `None` where the message says no time.
     pub enqueued_at: Option<Timestamp>,
-    /// When it becomes worthless, where that is known.
+    /// Time at which the notification expires; `None` where the message says no time.
     pub expires_at: Option<Timestamp>,
-    /// What the last failed attempt said.
+    /// Text of the last failed attempt, if there was one.
     pub last_error: Option<String>,
-    /// The question that it brings, if it says that a task needs input.
+    /// Question of a task that needs input, if the notification brings one.
     pub question: Option<Box<Question>>,
-    /// Whether its producer asked for a receipt.
+    /// Set where the producer asked for a receipt.
     pub receipt: bool,
-    /// Id of the task whose status the notification tells, and whether that status is its last.
+    /// Id of the task whose status the notification reports, and whether that status is final. `None` for any other
+    /// notification.
     task_status: Option<Box<(String, bool)>>,
-    /// Whether the queue stamped the times. Otherwise they are of the producer's clock.
+    /// Set where the times are of the queue's clock. Otherwise they are of the producer's clock.
     is_stamped: bool,
-    /// Whether the message carries no id, so that its equals derive the same.
+    /// Set where the message carries no id. The id is then derived, and equal messages derive the same id.
     has_derived_id: bool,
 }
 
-/// A message in the queue is none of ours nor of FastMCP's.
+/// Reason why a message of the queue cannot be read: neither this crate nor FastMCP has written it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Undecodable {
-    /// It is no JSON object of that form.
+    /// The message is not a JSON object of the expected form.
     #[error("not an envelope: {0}")]
     Json(String),
-    /// What is in it is no notification.
+    /// The message contains something other than a notification.
     #[error(transparent)]
     Notification(#[from] InvalidNotification),
 }
 
 impl Envelope {
-    /// Reads a message of the queue `queue`, whose name goes into the id of one that has none.
+    /// Reads a message of the queue `queue`. The name of the queue goes into the id of a message that carries none.
+    /// `default_time_to_live` is for a message that names no expiry.
     ///
     /// # Errors
-    /// [`Undecodable`] says what is wrong with it.
+    /// [`Undecodable`] names the fault of the message.
     pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
         Self::decode_or_give_back(queue, raw, default_time_to_live).map_err(|(why, _)| why)
     }
 
-    /// The same; the message comes back where it says nothing.
+    /// Reads a message as [`decode`](Self::decode) does, and returns its bytes with an error.
     pub(crate) fn decode_or_give_back(
         queue: &str,
         raw: Vec<u8>,
@@ -135,7 +139,7 @@ impl Envelope {
         }
     }
 
-    /// Reads a message of any form. What is read has all of it but its text.
+    /// Reads a message of any form. The returned envelope lacks the message's text, which the caller adds.
     fn read_wire(queue: &str, raw: &str, default_time_to_live: Duration) -> Result<Self, Undecodable> {
         let wire = Wire::read(raw)?;
         check_method(&wire.method)?;
@@ -148,11 +152,11 @@ impl Envelope {
             Some((at, time_to_live)) => (Some(at), Some(at.plus(time_to_live))),
             None => [&wire.enqueued_at, &wire.expires_at].map(|at| at.as_deref().and_then(Timestamp::parse)).into(),
         };
-        // Equal messages share a derived id, and only their owner tells them apart.
+        // Equal messages share a derived id, and only their owner distinguishes them. So they get no message id.
         let message_id = wire.stamp.filter(|_| !has_derived_id).and_then(|(at, _)| MessageId::of(id, at));
         let expires_at = stamped.or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
         let task_status = (method == TASK_STATUS).then(|| task_status(&params)).flatten();
-        // Anything but an object says nothing.
+        // A `_meta` that is no object is ignored.
         let inner = params.remove("_meta");
         let mut meta = inner.and_then(|inner| Fields::of(inner).ok()).unwrap_or_default();
         meta.extend(outer);
@@ -183,37 +187,37 @@ impl Envelope {
         })
     }
 
-    /// Returns the notification as the client gets it.
+    /// Returns the notification in the form for the client.
     pub(crate) fn outbound(&self) -> &Outbound {
         &self.outbound
     }
 
-    /// Notes for which opening of the client's stream it is delivered.
+    /// Sets the opening of the client's stream for which the notification is delivered.
     pub(crate) fn set_opened(&mut self, opened: u64) {
         self.outbound.opened = opened;
     }
 
-    /// Counts one more failed attempt. What lies in the queue stays as it is.
+    /// Counts one more failed attempt, in memory only. The message in the queue is not changed.
     pub(crate) fn count_attempt(&mut self) {
         self.outbound.attempt = self.attempt.saturating_add(1);
     }
 
-    /// Whether it must not be delivered any more.
+    /// Returns whether the notification must not be delivered any more.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether the queue stamped its times. Otherwise they are of its producer's clock.
+    /// Returns whether the times are of the queue's clock. Otherwise they are of the producer's clock.
     pub(crate) fn is_stamped(&self) -> bool {
         self.is_stamped
     }
 
-    /// Whether it carries no id, so that its equals derive the same.
+    /// Returns whether the message carries no id, so that equal messages derive the same id.
     pub(crate) fn has_derived_id(&self) -> bool {
         self.has_derived_id
     }
 
-    /// Gives it another id, also in the params that the client gets. What lies in the queue stays as it is.
+    /// Gives the notification another id, also in the params for the client. The message in the queue is not changed.
     pub(crate) fn set_id(&mut self, id: NotificationId) {
         if let Content::Composed { params, .. } = &mut self.outbound.content {
             let Ok(mut fields) = Fields::of(params) else { return };
@@ -224,7 +228,7 @@ impl Envelope {
         self.outbound.id = id;
     }
 
-    /// Corrects the time at which it was queued, and what follows from that time. What lies in the queue stays as it is.
+    /// Corrects the time of the push, and the times that follow from it. The message in the queue is not changed.
     pub(crate) fn set_enqueued_at(&mut self, at: Timestamp, time_to_live: Duration) {
         if let (Some(question), Some(said)) = (&mut self.question, self.enqueued_at) {
             question.queued_at(said, at);
@@ -233,13 +237,15 @@ impl Envelope {
         self.expires_at = Some(at.plus(time_to_live));
     }
 
-    /// The task whose status it tells, and whether that is its end.
+    /// Returns the id of the task whose status the notification reports, and whether that status is final.
     pub(crate) fn task_status(&self) -> Option<(&str, bool)> {
         self.task_status.as_deref().map(|(id, is_terminal)| (id.as_str(), *is_terminal))
     }
 
-    /// The notification as it is queued anew: the same id and the same time to live from then on, no attempt made. What we
-    /// do not know in it stays. `None` where it was read from something that is no JSON object.
+    /// Returns the notification as a new draft: the same id, the whole time to live, and no attempt counted. Unknown
+    /// fields are kept.
+    ///
+    /// Returns `None` where the message is not a JSON object.
     pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
         let mut fields = fields_of(&self.raw).ok()?;
         let notification = fields.remove("notification")?;
@@ -255,14 +261,14 @@ impl Envelope {
         Some(Draft::ending(body, self.id, time_to_live, self.receipt))
     }
 
-    /// As it lay in the queue.
+    /// Returns the bytes of the message in the queue.
     pub(crate) fn raw(&self) -> &[u8] {
         self.raw.as_bytes()
     }
 
-    /// The message as it must stand in the queue after one more failed attempt. What we do not know in it stays.
+    /// Returns the message with one more failed attempt counted, to be written in its place. Unknown fields are kept.
     pub fn after_failure(&self, error: &str) -> Vec<u8> {
-        // It was decoded from this, so it can be read; were it not, the queue keeps it as it is.
+        // The envelope was decoded from this text, so it can be read again. If not, the message stays unchanged.
         let Ok(mut fields) = fields_of(&self.raw) else { return self.raw().to_vec() };
         let attempt = self.attempt.saturating_add(1).to_string();
         let (last_error, id) = (json::quoted(shortened(error)), json::quoted(&self.id.to_string()));
@@ -272,7 +278,7 @@ impl Envelope {
         for last in ["id", "at"] {
             fields.remove(last);
         }
-        // Last: an acknowledgement tells messages apart by their last bytes.
+        // `id` and `at` come last, because an acknowledgement distinguishes messages by their last bytes.
         fields.set("id", &id);
         if let Some(at) = &at {
             fields.set("at", at);
@@ -281,7 +287,7 @@ impl Envelope {
     }
 }
 
-/// An envelope is read as the notification in it.
+/// Lets an envelope be used as the notification in it.
 impl Deref for Envelope {
     type Target = Outbound;
 
@@ -290,14 +296,14 @@ impl Deref for Envelope {
     }
 }
 
-/// Reads the task and its status, and tells whether that is its last.
+/// Returns the task's id from the params of a status, and whether the status is final.
 fn task_status(params: &Fields<'_>) -> Option<(String, bool)> {
     let text = |name: &str| params.get(name).and_then(json::string);
     let is_terminal = matches!(text("status")?.as_ref(), "completed" | "failed" | "cancelled");
     Some((text("taskId")?.into_owned(), is_terminal))
 }
 
-/// Reads the question in a related task, and returns what of that task the client is to see.
+/// Reads the question in a related task. Also returns the part of the related task that the client gets, if any.
 fn without_internal(method: &str, related: &str, enqueued_at: Option<Timestamp>) -> (Option<Question>, Option<String>) {
     let question = serde_json::from_str::<Value>(related).ok();
     let question = question.and_then(|related| Question::from_related_task(&related, enqueued_at));
@@ -307,12 +313,13 @@ fn without_internal(method: &str, related: &str, enqueued_at: Option<Timestamp>)
             related.remove("elicitation");
             (question, Some(related.to_text()))
         }
-        // MCP: a task's status should not say besides whose it is. And what is no object says nothing.
+        // MCP: a task's status should not name its task in `_meta` too. A related task that is no object is dropped as
+        // well.
         _ => (question, None),
     }
 }
 
-/// Writes params as the client gets them, with `_meta` in them.
+/// Returns the params in the form for the client, with `_meta` in them.
 fn delivered(
     params: Fields<'_>,
     meta: Fields<'_>,
@@ -340,16 +347,18 @@ fn delivered(
     }
 }
 
-/// An error's text goes back into the queue with the message, so it must not grow it without bound.
+/// Returns the beginning of an error's text, at most 512 bytes. The text is written into the queue with its message,
+/// which must not grow without bound.
 pub(crate) fn shortened(error: &str) -> &str {
     const MAX: usize = 512;
     let end = (0..=MAX.min(error.len())).rev().find(|&i| error.is_char_boundary(i));
     &error[..end.unwrap_or(0)]
 }
 
-/// The id of a message that carries none, the same at every reading: attempts and errors are left out of it.
+/// Returns the id of a message that carries none. Attempts and errors do not enter the id, so each read returns the
+/// same id.
 fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire<'_>) -> NotificationId {
-    // As a list, so that no two lists of parts read alike.
+    // The parts are joined as a JSON list, so that two different lists never give the same text.
     let name = serde_json::json!([queue, id, enqueued_at, content]).to_string();
     NotificationId::derived(name.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What becomes of a notification: why it was discarded ([`DiscardReason`]), and what its producer is told ([`Receipt`]).
+//! Outcomes of a notification: the reason for a discard ([`DiscardReason`]), and the producer's [`Receipt`].
 
 use std::time::SystemTime;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Timestamp, shortened};
 
-/// Why a notification is dropped. Each is counted and logged, and where dead letters are on, kept.
+/// Reason why a notification was discarded. Each discard is counted and logged, and kept where dead letters are on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DiscardReason {
-    /// Its time to live was over.
+    /// The notification's time to live was over.
     #[error("it expired")]
     Expired,
-    /// The session will never take it.
+    /// The session will never accept the notification.
     #[error("the session rejected it: {0}")]
     Rejected(String),
     /// Every attempt failed.
     #[error("all {attempts} attempts failed, the last with: {last_error}")]
     AttemptsExhausted {
-        /// How many were made.
+        /// Number of attempts.
         attempts: u32,
-        /// What the last one said.
+        /// Text of the last failed attempt.
         last_error: String,
     },
-    /// It says that a task goes on whose end was delivered before.
+    /// The notification reports a status of a task whose end was delivered before.
     #[error("its task has ended")]
     Superseded,
-    /// It is no envelope.
+    /// The message cannot be decoded.
     #[error("it cannot be decoded: {0}")]
     Undecodable(String),
 }
@@ -48,7 +48,7 @@ impl DiscardReason {
 
     /// Returns the reason as it is kept in Redis: JSON of one line, and of a bounded length.
     pub(crate) fn to_wire(&self) -> String {
-        // It has nothing in it that JSON cannot hold.
+        // The reason has nothing in it that JSON cannot hold.
         serde_json::to_string(&self.bounded()).unwrap_or_default()
     }
 
@@ -57,41 +57,42 @@ impl DiscardReason {
     }
 }
 
-/// What became of a notification whose producer asked for a receipt
+/// Outcome of a notification whose producer asked for a receipt
 /// ([`Notification::with_receipt`](crate::Notification::with_receipt)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Receipt {
-    /// It waits for its session, or is under way to it.
+    /// The notification waits for its session, or is being delivered.
     Queued {
         /// Time at which the notification expires, by the clock of the queue.
         expires_at: SystemTime,
     },
-    /// The session has accepted and confirmed it. That is final.
+    /// The session has accepted and confirmed the notification. This outcome is final.
     Delivered {
         /// Time at which the notification was removed from the queue as delivered, by the clock of the queue.
         at: SystemTime,
     },
-    /// It was dropped. A dead letter that is redriven is queued again.
+    /// The notification was discarded. A dead letter that is redriven is [`Queued`](Self::Queued) again.
     Discarded {
-        /// Reason of the discard.
+        /// Reason for the discard.
         reason: DiscardReason,
         /// Time of the discard, by the clock of the queue.
         at: SystemTime,
     },
-    /// Its time passed while it was queued and no server owned its queue.
+    /// The notification's time to live ended while it was queued and no server owned its queue.
     Expired,
-    /// Nothing is known of it: no receipt was asked for, or it is too long ago.
+    /// No receipt was asked for, or the receipt was deleted after
+    /// [`Config::receipt_life`](crate::Config::receipt_life).
     Unknown,
 }
 
 impl Receipt {
-    /// Whether nothing more is to be expected.
+    /// Returns whether the outcome is known, or no outcome is to be expected any more.
     pub fn is_settled(&self) -> bool {
         !matches!(self, Self::Queued { .. })
     }
 
-    /// Reads what lies in Redis: `queued`, `delivered` or `discarded`, a time in µs, and a reason.
+    /// Reads a receipt of Redis: `queued`, `delivered` or `discarded`, a time in µs, and a reason.
     pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(wire).ok()?.splitn(3, ' ');
         let (what, at) = (words.next()?, Timestamp(words.next()?.parse().ok()?).to_system());
@@ -103,7 +104,8 @@ impl Receipt {
         })
     }
 
-    /// As it is at `now`. `is_owned`: someone owns the queue, and there is something in it, so that an owner settles it.
+    /// Returns the receipt as it is at `now`. `is_owned` says that a server owns the queue and the queue is not empty,
+    /// so that the owner settles the receipt.
     pub(crate) fn at(self, now: Timestamp, is_owned: bool) -> Self {
         match self {
             Self::Queued { expires_at } if expires_at <= now.to_system() && !is_owned => Self::Expired,

@@ -1,16 +1,16 @@
-//! Reading hexadecimal digits in the one form in which ids write them: in lower case, and without a sign.
+//! Readers of hexadecimal digits in the one form in which ids have them: in lower case, and without a sign.
 
-/// Returns whether a text is of such digits alone.
+/// Returns whether a text consists of such digits.
 pub(crate) fn are_digits(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Reads a number. `None` for any other text.
+/// Reads a number. Returns `None` for any other text.
 pub(crate) fn read(text: &str) -> Option<u64> {
     if are_digits(text) { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
-/// Reads a number that has no leading zeros.
+/// Reads a number without leading zeros. Returns `None` for any other text.
 pub(crate) fn read_shortest(text: &str) -> Option<u64> {
     if text.len() > 1 && text.starts_with('0') { None } else { read(text) }
 }

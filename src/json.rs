@@ -1,6 +1,6 @@
-//! JSON as text: an object is taken apart into its fields, and each value stays as its author wrote it.
+//! JSON as text. An object is split into its fields, and each value stays as its author wrote it.
 //!
-//! Nothing here turns a number into a Rust number, so none is rounded.
+//! No function here converts a number into a Rust number, so none is rounded.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ mod cursor;
 
 pub(crate) use self::cursor::Cursor;
 
-/// Fields of an object, in their order. A name may occur twice; readers of JSON take the last of them.
+/// Fields of an object, in their order. A name may occur twice: readers of JSON use the last of its values.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
@@ -28,7 +28,8 @@ pub(crate) enum NoObject {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads an object. Checks the syntax of all of it, and of strings only what needs no decoding; see [`survey`].
+    /// Reads an object. The syntax of the whole text is checked, but strings only as far as they need no decoding: see
+    /// [`survey`].
     pub(crate) fn of(text: &'a str) -> Result<Self, NoObject> {
         if !text.trim_ascii_start().starts_with('{') {
             serde_json::from_str::<IgnoredAny>(text).map_err(NoObject::Syntax)?;
@@ -48,7 +49,7 @@ impl<'a> Fields<'a> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
-    /// Removes each field of this name, and returns the text of the last.
+    /// Removes all fields of this name, and returns the text of the last.
     pub(crate) fn remove(&mut self, name: &str) -> Option<&'a str> {
         let at = self.0.iter().rposition(|(other, _)| other == name)?;
         let (_, value) = self.0.remove(at);
@@ -56,26 +57,26 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
-    /// Gives a field a value: in the place of the first of this name, or behind all others.
+    /// Sets a field: in place of the first of this name, or behind all others.
     pub(crate) fn set(&mut self, name: &'a str, value: &'a str) {
         let at = self.0.iter().position(|(other, _)| other == name).unwrap_or(self.0.len());
         self.0.retain(|(other, _)| other != name);
         self.0.insert(at, (name.into(), value));
     }
 
-    /// Adds the fields of another object behind these, and removes those of the same name from these.
+    /// Adds the fields of another object behind these. Fields of the same names are removed from these.
     pub(crate) fn extend(&mut self, other: Self) {
         if self.0.is_empty() {
             *self = other;
             return;
         }
-        // A hash set, since whoever can write to Redis decides how many there are.
+        // A hash set, because a producer decides how many fields there are.
         let names: HashSet<&str> = other.0.iter().map(|(name, _)| name.as_ref()).collect();
         self.0.retain(|(name, _)| !names.contains(name.as_ref()));
         self.0.extend(other.0);
     }
 
-    /// Writes `{"name":value,…}` to the end of a text.
+    /// Appends `{"name":value,…}` to a text.
     pub(crate) fn write(&self, out: &mut String) {
         out.push('{');
         for (n, (name, value)) in self.0.iter().enumerate() {
@@ -94,7 +95,7 @@ impl<'a> Fields<'a> {
         text
     }
 
-    /// Writes the fields to the end of an object that is open: `,"name":value`, once for each.
+    /// Appends the fields to an open object: `,"name":value` for each.
     pub(crate) fn append_to(&self, out: &mut String) {
         for (name, value) in &self.0 {
             out.push(',');
@@ -128,7 +129,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads a JSON string; `None` is for JSON of any other kind.
+/// Reads a JSON string. Returns `None` for JSON of any other kind.
 pub(crate) fn string(text: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(text).ok().map(|Text(text)| text)
 }
@@ -139,25 +140,25 @@ fn push_field(out: &mut String, name: &str, value: &str) {
     out.push_str(value);
 }
 
-/// Returns a JSON string.
+/// Returns a text as a JSON string.
 pub(crate) fn quoted(string: &str) -> String {
     let mut text = String::with_capacity(string.len() + 2);
     push_string(&mut text, string);
     text
 }
 
-/// Tells whether a string stands in JSON as it is, without an escape.
+/// Returns whether a string needs no escape in JSON.
 fn is_plain(string: &str) -> bool {
     are_plain(string.as_bytes())
 }
 
-/// Tells whether characters stand in a JSON string as they are.
+/// Returns whether bytes need no escape in a JSON string.
 pub(crate) fn are_plain(bytes: &[u8]) -> bool {
-    // Without an early end, so that the loop takes many bytes at a time.
+    // The loop has no early exit, so that the compiler can check many bytes at a time.
     bytes.iter().fold(true, |plain, b| plain & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'))
 }
 
-/// Writes a JSON string to the end of a text.
+/// Appends a JSON string to a text.
 pub(crate) fn push_string(out: &mut String, string: &str) {
     if is_plain(string) {
         out.push('"');
@@ -168,24 +169,25 @@ pub(crate) fn push_string(out: &mut String, string: &str) {
     }
 }
 
-/// Returns the same JSON without line breaks. JSON has them between its tokens only, where they mean nothing.
+/// Returns the same JSON without line breaks. JSON has line breaks between its tokens only, where they mean nothing.
 pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|b| b == b'\n' || b == b'\r') { text.replace(['\n', '\r'], "").into() } else { text.into() }
 }
 
-/// Reason for refusing a text whose [`survey`] found one.
+/// Reason for the refusal of a text where [`survey`] found half of a surrogate pair.
 pub(crate) const HALF_A_PAIR: &str = "a string has half of a surrogate pair, which is no character";
 
-/// Properties of a JSON text that its syntax does not show.
+/// Properties of a JSON text that the syntax check does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Survey {
-    /// Number of objects and arrays around the innermost value, itself included.
+    /// Number of objects and arrays around the innermost value, that value included.
     pub(crate) depth: usize,
-    /// A string holds an escape for half of a surrogate pair, which stands for no character. Many readers refuse it.
+    /// Set where a string has an escape for half of a surrogate pair, which is no character. Many readers refuse such a
+    /// string.
     pub(crate) has_half_a_pair: bool,
 }
 
-/// Looks through a text whose syntax was checked.
+/// Surveys a text whose syntax was checked.
 pub(crate) fn survey(text: &str) -> Survey {
     let bytes = text.as_bytes();
     let (mut depth, mut deepest, mut has_half_a_pair) = (0_usize, 0, false);
@@ -215,13 +217,13 @@ pub(crate) fn survey(text: &str) -> Survey {
     Survey { depth: deepest, has_half_a_pair }
 }
 
-/// Returns the code unit of an escape of the form `\u1234` at this place.
+/// Returns the code unit of an escape `\u1234` at this position.
 fn escaped(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Names the kind of a JSON text, for an error that must not show what is in it.
+/// Names the kind of a JSON text, for an error that must not show the text.
 pub(crate) fn kind_of(text: &str) -> &'static str {
     match text.trim_ascii_start().as_bytes().first() {
         Some(b'{') => "an object",
@@ -233,7 +235,7 @@ pub(crate) fn kind_of(text: &str) -> &'static str {
     }
 }
 
-/// Names the kind of a JSON value, for an error that must not show what is in it.
+/// Names the kind of a JSON value, for an error that must not show the value.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "absent or null",
@@ -245,11 +247,11 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Number of levels to which JSON may be nested. Readers of the queue, and many a client, stop at 128, and the envelope and
-/// a question's place in it need some of that.
+/// Number of levels to which params and `_meta` may be nested. Readers of the queue, and many clients, stop at 128, and
+/// the envelope needs some of these levels.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// Tells whether a value is nested deeper than `limit`. The check itself goes no deeper.
+/// Returns whether a value is nested deeper than `limit`. The check recurses no deeper than `limit`.
 pub(crate) fn nests_deeper<'a>(values: impl IntoIterator<Item = &'a Value>, limit: usize) -> bool {
     values.into_iter().any(|value| match value {
         Value::Object(_) | Value::Array(_) if limit == 0 => true,

@@ -1,8 +1,9 @@
-//! [`lock`]: a mutex whose holder may have panicked.
+//! [`lock`]: locks a mutex, also where an earlier holder has panicked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks. Under no lock of this crate does anything panic half-way, so what a poisoned one holds is whole.
+/// Locks a mutex, and ignores that it may be poisoned. No code of this crate panics halfway through a change under a
+/// lock, so the value is whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

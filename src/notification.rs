@@ -1,4 +1,4 @@
-//! [`Notification`]: what a worker has to say to a client.
+//! [`Notification`]: an MCP notification that a worker pushes to a client.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,21 +17,21 @@ pub(crate) use self::json::Object;
 pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
 pub use self::task::{Task, TaskStatus};
 
-/// Method of a task's status.
+/// Method of a notification about a task's status.
 pub(crate) const TASK_STATUS: &str = "notifications/tasks/status";
 
 /// Name of the field of `_meta` in which a client finds the id.
 pub(crate) const ID_KEY: &str = "mcp-courier/id";
 
-/// The id that one notification keeps for its whole life, from push to the client's `_meta`.
+/// Id that one notification keeps for its whole life, from the push to the client's `_meta`.
 ///
-/// Ours are UUIDs of version 7; one that FastMCP pushed has none, and is given one of version 5, derived from its queue,
-/// its time, its content, and its place among its equals.
+/// Notifications of this crate have UUIDs of version 7. A notification that FastMCP pushed has no id and gets a UUID of
+/// version 5. That UUID is derived from its queue, its time, its content, and its position among equal messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NotificationId(pub(crate) Uuid);
 
 impl NotificationId {
-    /// The id as a UUID of 16 bytes.
+    /// Returns the id as a UUID of 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -46,7 +46,7 @@ impl NotificationId {
         if count == 0 { self } else { Self(Uuid::new_v5(&self.0, &count.to_be_bytes())) }
     }
 
-    /// Whether it is derived, and not given by a producer.
+    /// Returns whether the id is derived from the message, and not given by a producer.
     pub(crate) fn is_derived(&self) -> bool {
         self.0.get_version_num() == 5
     }
@@ -58,11 +58,11 @@ impl std::fmt::Display for NotificationId {
     }
 }
 
-/// An MCP notification: a method that begins with `notifications/`, `params` and `_meta`.
+/// MCP notification: a method that begins with `notifications/`, `params` and `_meta`.
 ///
-/// [`Notification::new`] takes any such method; the other constructors make those that MCP 2025-11-25 names, with what
-/// it requires in them. On delivery `_meta` stands in `params._meta`, as MCP wants it, together with the notification's id
-/// as `mcp-courier/id`.
+/// [`Notification::new`] takes any such method. The other constructors make the notifications of MCP 2025-11-25 with
+/// their required fields. On delivery `_meta` becomes `params._meta`, as MCP demands, and gets the notification's id as
+/// `mcp-courier/id`.
 ///
 /// ```
 /// use mcp_courier::Notification;
@@ -85,10 +85,10 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// A notification of any method, without params.
+    /// Creates a notification of any method, without params.
     ///
     /// # Errors
-    /// [`InvalidNotification::Method`] where the method does not begin with `notifications/` or names nothing after it.
+    /// [`InvalidNotification::Method`] where the method does not begin with `notifications/` or has no name after that.
     pub fn new(method: impl Into<String>) -> Result<Self, InvalidNotification> {
         let method = method.into();
         check_method(&method)?;
@@ -117,8 +117,8 @@ impl Notification {
 
     /// Sets `params`. `null` means none.
     ///
-    /// A [`Value`] holds whole numbers of 64 bits, and any other number as the nearest `f64`. Text keeps every number:
-    /// [`with_params_json`](Self::with_params_json).
+    /// A [`Value`] holds whole numbers of 64 bits, and any other number as the nearest `f64`.
+    /// [`with_params_json`](Self::with_params_json) keeps every number.
     ///
     /// # Errors
     /// [`InvalidNotification::Params`] for anything but an object or `null`.
@@ -129,8 +129,8 @@ impl Notification {
 
     /// Sets `params` to the JSON of this text. `null` means none.
     ///
-    /// The text is delivered as it is written here, for example `100.00` as `100.00`, and any number of digits. Only line
-    /// breaks between its tokens are left out.
+    /// The text is delivered unchanged, except for line breaks between its tokens: `100.00` stays `100.00`, with any
+    /// number of digits.
     ///
     /// ```
     /// use mcp_courier::Notification;
@@ -141,14 +141,15 @@ impl Notification {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidNotification::Json`] where the text is no JSON, or a string in it has half of a surrogate pair.
+    /// [`InvalidNotification::Json`] where the text is no JSON, or contains half of a surrogate pair.
     /// [`InvalidNotification::Params`] for anything but an object or `null`.
     pub fn with_params_json(mut self, params: &str) -> Result<Self, InvalidNotification> {
         self.params = Object::of_text("params", params, |found| InvalidNotification::Params { found })?;
         Ok(self)
     }
 
-    /// Sets `_meta`. It is merged into `params._meta` on delivery, and wins over what stands there. `null` means none.
+    /// Sets `_meta`. On delivery these fields are merged into `params._meta`, and replace fields of the same name
+    /// there. `null` means none.
     ///
     /// # Errors
     /// [`InvalidNotification::Meta`] for anything but an object or `null`.
@@ -160,20 +161,22 @@ impl Notification {
     /// Sets `_meta` to the JSON of this text, as [`with_params_json`](Self::with_params_json) does for `params`.
     ///
     /// # Errors
-    /// [`InvalidNotification::Json`] and [`InvalidNotification::Meta`], as there.
+    /// [`InvalidNotification::Json`] where the text is no JSON, or contains half of a surrogate pair.
+    /// [`InvalidNotification::Meta`] for anything but an object or `null`.
     pub fn with_meta_json(mut self, meta: &str) -> Result<Self, InvalidNotification> {
         self.meta = Object::of_text("_meta", meta, |found| InvalidNotification::Meta { found })?;
         Ok(self)
     }
 
-    /// Says in `_meta` which task it belongs to: MCP demands it of all messages of a task but its status.
+    /// Names the task to which the notification belongs, in `_meta`. MCP demands this of all messages about a task
+    /// except its status.
     pub fn related_to(mut self, task_id: &str) -> Self {
         let related = json!({"taskId": task_id});
         self.meta.get_or_insert_default().set(RELATED_TASK, related);
         self
     }
 
-    /// Sets how long it may wait before it is worthless. Defaults to
+    /// Sets the time for which the notification may wait, from the push on. Defaults to
     /// [`Config::time_to_live`](crate::Config::time_to_live).
     ///
     /// # Errors
@@ -186,22 +189,25 @@ impl Notification {
         Ok(self)
     }
 
-    /// Sets the W3C trace context of what caused it. It reaches the client as `_meta.traceparent`.
+    /// Sets the W3C trace context of the notification's cause. The client gets the context as `_meta.traceparent`.
+    /// Defaults to none.
     pub fn with_traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
         self
     }
 
-    /// Asks for a receipt: what becomes of it can then be read, and awaited, by its id
-    /// ([`Publisher::receipt`](crate::Publisher::receipt)). Not asked for by default; it costs a key in Redis for as long as
-    /// [`Config::receipt_life`](crate::Config::receipt_life) says. Where a push got no answer, its receipt tells whether it
-    /// was queued. A FastMCP server settles none.
+    /// Asks for a receipt, by which a producer can read and await the outcome
+    /// ([`Publisher::receipt`](crate::Publisher::receipt)). Defaults to no receipt.
+    ///
+    /// A receipt costs a key in Redis, for as long as [`Config::receipt_life`](crate::Config::receipt_life) says. Where
+    /// a push got no answer, the receipt shows whether the notification was queued. A FastMCP server settles no
+    /// receipts.
     pub fn with_receipt(mut self) -> Self {
         self.receipt = true;
         self
     }
 
-    /// Its id: none until it is pushed, or was refused by a push.
+    /// Returns the id, which the notification gets at its first push, also where that push is refused. `None` before.
     pub fn id(&self) -> Option<NotificationId> {
         self.id
     }
@@ -212,22 +218,23 @@ impl Notification {
         params.string("taskId")
     }
 
-    /// Whether whoever reads it from the queue, or its client, would refuse it for its nesting.
+    /// Returns whether the nesting is so deep that readers of the queue, or the client, would refuse the notification.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.params.iter().chain(&self.meta).any(|object| object.is_deeper(MAX_DEPTH))
     }
 
-    /// Its method.
+    /// Returns the method.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Returns its params as JSON text.
+    /// Returns the params as JSON text; `None` where there are none.
     pub fn params(&self) -> Option<Cow<'_, str>> {
         self.params.as_ref().map(Object::to_text)
     }
 }
 
+/// Checks that a method begins with `notifications/` and has a name after that.
 pub(crate) fn check_method(method: &str) -> Result<(), InvalidNotification> {
     match method.strip_prefix("notifications/") {
         Some(name) if !name.is_empty() => Ok(()),
@@ -235,16 +242,18 @@ pub(crate) fn check_method(method: &str) -> Result<(), InvalidNotification> {
     }
 }
 
+/// Longest time to live of a notification.
 pub(crate) const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Returns whether a time to live is 1 ms to 365 days.
 pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
     (Duration::from_millis(1)..=TIME_TO_LIVE_MAX).contains(&time_to_live)
 }
-/// Rejection of what is no MCP notification.
+/// Reason why a notification was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNotification {
-    /// The method is not one of a notification.
+    /// The method is not that of a notification.
     #[error(
         "the method of a notification must begin with \"notifications/\" and name one, and this one is {:?}",
         shown(method)
@@ -265,15 +274,15 @@ pub enum InvalidNotification {
         /// Kind of JSON that was given.
         found: &'static str,
     },
-    /// The text given for `params` or `_meta` is no JSON.
+    /// The text for `params` or `_meta` is no JSON.
     #[error("the {field} of a notification must be a JSON object, and the text given is none: {why}")]
     Json {
         /// Name of the field, `params` or `_meta`.
         field: &'static str,
-        /// Reason, with its place in the text.
+        /// Reason, with its position in the text.
         why: String,
     },
-    /// A number that JSON cannot hold.
+    /// JSON cannot hold the number, which is infinite or not a number.
     #[error("{field} must be a finite number")]
     NotFinite {
         /// Name of the field.
@@ -287,7 +296,7 @@ pub enum InvalidNotification {
     },
 }
 
-/// Returns the beginning of a text that may be of any length.
+/// Returns the beginning of a text, which may have any length, for an error.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }

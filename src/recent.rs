@@ -1,5 +1,7 @@
-//! The last ones of a kind: the ids that a subscriber delivered itself, by which it recognises what comes again after an
-//! unknown outcome; the tasks whose end was delivered; the sessions whose end was told.
+//! [`Recent`]: a set that remembers its newest elements up to a capacity.
+//!
+//! Its users are the ids that a subscriber has delivered, the tasks whose end was delivered, and the sessions whose end
+//! was announced.
 
 use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
@@ -7,11 +9,15 @@ use std::hash::Hash;
 
 use foldhash::fast::RandomState;
 
+/// Set of the newest elements. An insertion beyond the capacity removes the oldest element.
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
+    /// Number of elements to remember.
     capacity: usize,
+    /// Elements in the order of their insertion, the oldest first.
     order: VecDeque<T>,
-    /// Under a random key: foreign producers choose ids. A quick one, as each notification is looked up and remembered.
+    /// Elements by hash. The hasher has a random key, because foreign producers choose ids. It is a fast one, because
+    /// each notification is looked up and inserted.
     known: HashSet<T, RandomState>,
 }
 
@@ -27,7 +33,7 @@ impl<T: Clone + Eq + Hash> Recent<T> {
         self.known.contains(one)
     }
 
-    /// Whether it was not known.
+    /// Inserts an element. Returns whether the element was not in the set.
     pub(crate) fn insert(&mut self, one: T) -> bool {
         let is_new = self.known.insert(one.clone());
         if is_new {

@@ -1,36 +1,37 @@
-//! When to try again, and when to stop trying. Pure decisions: whoever asks brings the numbers and the clock.
+//! Decisions on retries: the pause before the next attempt, and the end of the attempts. Callers bring the numbers and
+//! the clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Exponential backoff with jitter: the n-th pause is `initial` doubled n times, at most `max`, of which the last quarter
-/// is drawn by lot, so that those who failed together do not come back together.
+/// Exponential backoff with jitter. The n-th pause is `initial` doubled n times, at most `max`. The last quarter of the
+/// pause is random, so that subscribers that failed together do not retry together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
-    /// The first pause.
+    /// First pause.
     pub(crate) initial: Duration,
-    /// The longest pause.
+    /// Longest pause.
     pub(crate) max: Duration,
 }
 
 impl Backoff {
-    /// The pause after `failures` failures (0 for the first), with `lot` in 0.0 to 1.0.
+    /// Returns the pause after `failures` earlier failures. `lot` is a random number from 0.0 to 1.0.
     pub(crate) fn pause(&self, failures: u32, lot: f64) -> Duration {
         let doubled = self.initial.saturating_mul(2_u32.saturating_pow(failures.min(31)));
         doubled.min(self.max).mul_f64(0.75 + 0.25 * lot.clamp(0.0, 1.0))
     }
 }
 
-/// What follows a failed attempt.
+/// Decision after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Try again after this pause.
+    /// Another attempt follows after this pause.
     Retry(Duration),
     /// No attempt is left.
     Exhausted,
 }
 
-/// Decides after an attempt that failed. `earlier` counts the failed ones before it.
+/// Decides what follows a failed attempt. `earlier` is the number of failed attempts before this one.
 pub(crate) fn after_failed_attempt(earlier: u32, max_attempts: u32, backoff: Backoff, lot: f64) -> Verdict {
     if earlier.saturating_add(1) >= max_attempts {
         Verdict::Exhausted
@@ -39,22 +40,25 @@ pub(crate) fn after_failed_attempt(earlier: u32, max_attempts: u32, backoff: Bac
     }
 }
 
-/// How often a child that fails may be started again.
+/// Number of restarts that a failing child may use within a time.
 #[derive(Debug, Clone)]
 pub(crate) struct RestartBudget {
+    /// Largest number of restarts within the time.
     max: usize,
+    /// Time in which restarts count.
     within: Duration,
+    /// Moments of the restarts within the time, the oldest first.
     restarts: VecDeque<Instant>,
 }
 
 impl RestartBudget {
-    /// At most `max` restarts in any span of `within`.
+    /// Creates a budget of at most `max` restarts in any time of `within`.
     pub(crate) fn new(max: usize, within: Duration) -> Self {
         Self { max, within, restarts: VecDeque::new() }
     }
 
-    /// Whether it may be started again at `now`: how many restarts lie within the span before this one, or `None` when
-    /// the budget is spent.
+    /// Spends one restart at `now`. Returns the number of restarts in the time before this one, or `None` where the
+    /// budget is spent.
     pub(crate) fn spend(&mut self, now: Instant) -> Option<u32> {
         while self.restarts.front().is_some_and(|&at| now.saturating_duration_since(at) > self.within) {
             self.restarts.pop_front();

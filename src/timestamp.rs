@@ -1,4 +1,4 @@
-//! [`Timestamp`]: a moment by the clock of the queue.
+//! [`Timestamp`]: a moment by the queue's clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,42 +6,42 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// First and last microsecond of the years 0 to 9999. RFC 3339 has no form beyond these years: a time that is far away must
-/// not become one in between.
+/// First and last microsecond of the years 0 to 9999. RFC 3339 has no form outside these years, so moments are clamped
+/// to them.
 const YEARS: [i64; 2] = [-62_167_219_200_000_000, 253_402_300_799_999_999];
 
-/// A moment by the queue's own clock, in microseconds since the Unix epoch.
+/// Moment by the queue's own clock, in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Number of characters of any moment as [`Display`](fmt::Display) writes it.
+    /// Number of characters that [`Display`](fmt::Display) writes for any moment.
     pub(crate) const LENGTH: usize = "0000-00-00T00:00:00.000000+00:00".len();
 
-    /// Now, by this host's clock.
+    /// Returns the present moment by this host's clock.
     pub fn of_this_host() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(micros(since))
     }
 
-    /// This moment and a while.
+    /// Returns the moment that is `while_` later.
     pub fn plus(self, while_: Duration) -> Self {
         Self(self.0.saturating_add(micros(while_)))
     }
 
-    /// How long after `earlier` it is; zero if it is before.
+    /// Returns the time from `earlier` to this moment, or zero where `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Converts to the nearest moment within the years 0 to 9999: every system can hold those.
+    /// Converts to the nearest moment within the years 0 to 9999, which every system can represent.
     pub fn to_system(self) -> SystemTime {
         let micros = self.0.clamp(YEARS[0], YEARS[1]);
         let distance = Duration::from_micros(micros.unsigned_abs());
         if micros < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
     }
 
-    /// Converts from a time of the system. What is shorter than a microsecond is cut off.
+    /// Converts from a time of the system. Fractions of a microsecond are cut off.
     pub fn from_system(at: SystemTime) -> Self {
         match at.duration_since(UNIX_EPOCH) {
             Ok(after) => Self(micros(after)),
@@ -56,12 +56,13 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 as Python's `isoformat` writes it, always with microseconds.
+    /// Writes RFC 3339 as Python's `isoformat` does, always with microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.clamp(YEARS[0], YEARS[1]);
         let at = OffsetDateTime::from_unix_timestamp(micros.div_euclid(1_000_000)).map_err(|_| fmt::Error)?;
         let ((year, month, day), (hour, minute, second)) = (at.to_calendar_date(), at.to_hms());
-        // Written by hand: two of these are in each push, and a formatter costs more than the rest of the message.
+        // Written by hand: each push renders two times, and a general formatter costs more than the rest of the
+        // message.
         let mut text = *b"0000-00-00T00:00:00.000000+00:00";
         let mut write = |place: std::ops::Range<usize>, mut number: u32| {
             for digit in text[place].iter_mut().rev() {

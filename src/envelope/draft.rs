@@ -7,26 +7,27 @@ use super::Timestamp;
 use crate::json;
 use crate::notification::{Notification, NotificationId};
 
-/// A notification that is about to be queued: everything but its times.
+/// Notification that is about to be queued: the message without its times.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The message behind the pusher's times, from the comma on, up to the queue's time.
+    /// Part of the message between the pusher's times and the queue's time. Begins with a comma.
     pub(crate) body: String,
+    /// Time to live of the notification, from the push on.
     pub(crate) time_to_live: Duration,
-    /// The id under which its producer asked for a receipt, if it did.
+    /// Id under which the producer asked for a receipt; `None` without a receipt.
     pub(crate) receipt: Option<NotificationId>,
 }
 
-/// Number of digits of the queue's time, until the year 2286.
+/// Number of digits of the queue's time in microseconds, until the year 2286.
 const DIGITS: usize = 16;
 
 /// Length of the text of [`Times`] without the digits of the time to live.
 const TIMES: usize = "{\"ttl\":,\"enqueued_at\":\"\",\"expires_at\":\"\"".len() + 2 * Timestamp::LENGTH;
 
-/// Times of a message by the pusher's clock: for people, for FastMCP, and for servers of the version before. Nothing expires by
-/// them.
+/// Times of a message by the pusher's clock, for people, for FastMCP, and for servers of the previous version. No
+/// message expires by these times.
 ///
-/// Messages that are sent together mostly live equally long, and have these times in common.
+/// Messages that are pushed together mostly have the same time to live, and share one value of this type.
 #[derive(Debug, Clone)]
 pub(crate) struct Times {
     time_to_live: Duration,
@@ -34,14 +35,14 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Renders the times of messages that are sent at `sent`, and live for `time_to_live` from then on.
+    /// Renders the times of messages that are sent at `sent` and live for `time_to_live`.
     pub(crate) fn new(sent: Timestamp, time_to_live: Duration) -> Self {
         let (micros, expires_at) = (time_to_live.as_micros(), sent.plus(time_to_live));
         let text = format!("{{\"ttl\":{micros},\"enqueued_at\":\"{sent}\",\"expires_at\":\"{expires_at}\"");
         Self { time_to_live, text }
     }
 
-    /// Returns the text of a message before its body.
+    /// Returns the text of a message in front of its body.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -53,7 +54,7 @@ impl Times {
 }
 
 impl Draft {
-    /// Renders a notification under an id.
+    /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
         let Notification { id: _, method, params, meta, traceparent, time_to_live, receipt } = notification;
         let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
@@ -77,21 +78,21 @@ impl Draft {
         Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt)
     }
 
-    /// Ends a body with its id, and for the queue's time: by both an acknowledgement tells two messages apart. A push that is
-    /// repeated queues the same id twice.
+    /// Ends a body with its id and the name of the queue's time. An acknowledgement distinguishes two messages by both:
+    /// a repeated push queues the same id twice.
     pub(super) fn ending(mut body: String, id: NotificationId, time_to_live: Duration, receipt: bool) -> Self {
         // Writing to a string does not fail.
         let _ = write!(body, ",\"id\":\"{id}\",\"at\":");
         Self { body, time_to_live, receipt: receipt.then_some(id) }
     }
 
-    /// Returns the size of the message in bytes, as it is queued at any time until the year 2286.
+    /// Returns the size of the queued message in bytes. The size is the same for each push until the year 2286.
     pub fn size(&self) -> usize {
         let digits = self.time_to_live.as_micros().checked_ilog10().unwrap_or(0) as usize + 1;
         TIMES + digits + self.body.len() + DIGITS + "}".len()
     }
 
-    /// Returns the message as it is queued at `now`, which is also the time of the pusher's clock.
+    /// Returns the message as it is queued at `now`. `now` is also used as the time of the pusher's clock.
     pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
         format!("{}{}{}}}", Times::new(now, self.time_to_live).text, self.body, now.0).into_bytes()
     }

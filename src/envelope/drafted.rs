@@ -1,7 +1,7 @@
 //! [`Drafted`]: the parts of a message in the exact form that [`Draft`](super::Draft) writes.
 //!
-//! Most messages have this form, and are read in one pass. A message of any other form, or with more in it than a [`Cursor`] reads, is
-//! left to [`Wire`](super::wire::Wire), which reads this form too, and the same in it.
+//! Most messages have this form, and are read in one pass without copies. [`Wire`](super::wire::Wire) reads all other
+//! messages, and those that a [`Cursor`] cannot read. Where both can read a message, they read the same.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::json::{self, Cursor};
 use crate::notification::{TASK_STATUS, check_method, time_to_live_is_possible};
 use crate::timestamp::Timestamp;
 
-/// Parts of a message that is as its draft was queued. Ranges are of its text.
+/// Parts of a message that has not changed since its push. Each range is of the message's text.
 #[derive(Debug)]
 pub(super) struct Drafted {
     pub(super) parts: Parts,
@@ -22,19 +22,19 @@ pub(super) struct Drafted {
     pub(super) id: Uuid,
 }
 
-/// Parts that go to the client as they stand in the message.
+/// Parts that the client gets unchanged. Each range is of the message's text.
 #[derive(Debug, Clone)]
 pub(super) struct Parts {
-    /// Method, which needs no escape.
+    /// Method. It contains no escape.
     pub(super) method: Range<usize>,
-    /// Fields of the params, without the braces around them. Empty where there are none.
+    /// Fields of the params without the braces around them. Empty where the notification has no params.
     pub(super) fields: Range<usize>,
-    /// Trace context, which needs no escape.
+    /// Trace context, if there is one. It contains no escape.
     pub(super) traceparent: Option<Range<usize>>,
 }
 
 impl Drafted {
-    /// Returns `None` where the message has another form.
+    /// Reads a message of this form. Returns `None` where the message has another form.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut cursor = Cursor::new(text);
         let place = |cursor: &Cursor<'_>| text.len() - cursor.left();
@@ -47,7 +47,7 @@ impl Drafted {
         cursor.expect(",\"notification\":{\"method\":\"")?;
         let method = place(&cursor);
         let method = method..method + cursor.plain_rest()?;
-        // A task's status is looked into.
+        // A task's status has fields that [`Wire`](super::wire::Wire) must read.
         if text[method.clone()] == *TASK_STATUS || check_method(&text[method.clone()]).is_err() {
             return None;
         }
@@ -76,7 +76,7 @@ impl Drafted {
     }
 }
 
-/// Passes over a time. Beside the queue's own time it says nothing, so it may be any string of that length.
+/// Passes over a time of the pusher's clock. The queue's time counts instead, so any string of that length passes.
 fn pass_time(cursor: &mut Cursor<'_>) -> Option<()> {
     let time = cursor.take(Timestamp::LENGTH)?;
     json::are_plain(time).then_some(())?;

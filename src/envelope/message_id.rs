@@ -1,4 +1,4 @@
-//! [`MessageId`]: names one message of a queue.
+//! [`MessageId`]: the name of one message of a queue.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,12 @@ use super::Timestamp;
 use crate::hex;
 use crate::notification::NotificationId;
 
-/// Name of one message of a queue: its notification, and the moment at which it was queued.
+/// Name of one message of a queue: the id of its notification, and the moment of its push.
 ///
-/// A notification that is queued again, as by a repeated push or by a redrive, is another message. A failed attempt that is
-/// written in its place is the same. Written as `<id of the notification>.<time>`, both as hexadecimal digits.
+/// A notification that is queued again is another message, as after a repeated push or a redrive. A failed attempt that
+/// is written in place of its message is the same message.
+///
+/// The text is `<id of the notification>.<time>`, both in hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {
     /// Id of the notification.
@@ -33,7 +35,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// A text is no [`MessageId`].
+/// Rejection of a text that is no [`MessageId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no message id: it must be 32 hexadecimal digits, a dot, and 1 to 16 hexadecimal digits, in lower case")]
 pub struct InvalidMessageId;
@@ -43,7 +45,7 @@ impl FromStr for MessageId {
 
     fn from_str(text: &str) -> Result<Self, InvalidMessageId> {
         let (id, at) = text.split_once('.').ok_or(InvalidMessageId)?;
-        // What is read here is written in the same way.
+        // Only the exact form that `Display` writes is accepted.
         if id.len() != 32 || !hex::are_digits(id) {
             return Err(InvalidMessageId);
         }

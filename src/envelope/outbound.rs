@@ -1,4 +1,4 @@
-//! [`Outbound`]: a notification as the client gets it.
+//! [`Outbound`]: a notification in the form for the client.
 
 use std::borrow::Cow;
 
@@ -10,20 +10,25 @@ use super::drafted::Parts;
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
 
-/// A notification as the client gets it.
+/// Notification in the form for the client.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    /// Its id for its whole life; in `params._meta` as [`Outbound::ID_KEY`] too.
+    /// Id that the notification keeps for its whole life. The client finds the id in `params._meta` as
+    /// [`Outbound::ID_KEY`].
     pub id: NotificationId,
-    /// How many attempts to hand it over have failed before this one.
+    /// Number of failed attempts to hand the notification over before this one.
     pub attempt: u32,
-    /// Name of the queue's message, by which a client can say that it has it: [`SessionState::Ready`](crate::SessionState). `None` for
-    /// what FastMCP pushed, which has neither an id nor the queue's time: two equal ones could not be told apart.
+    /// Name of the message, by which a client can say that it has the message: see
+    /// [`SessionState::Ready`](crate::SessionState).
+    ///
+    /// `None` for a message that FastMCP pushed. Such a message has neither an id nor the queue's time, so two equal
+    /// ones could not be distinguished.
     pub message_id: Option<MessageId>,
-    /// Opening of the client's stream for which it was read. A session whose client has opened another one since answers
-    /// [`HandOverError::NotReady`](crate::HandOverError::NotReady): with that one the client may have said that it has this notification.
+    /// Opening of the client's stream for which the message was read. Where the client has opened a newer stream since,
+    /// the session answers [`HandOverError::NotReady`](crate::HandOverError::NotReady). The client may have named this
+    /// message when it opened that stream, and must not get it twice.
     pub opened: u64,
-    /// The message as it lies in the queue.
+    /// Text of the message in the queue.
     pub(super) raw: String,
     pub(super) content: Content,
 }
@@ -31,24 +36,25 @@ pub struct Outbound {
 /// Method and params of a notification.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// Both stand in the message of the queue as the client gets them, but for `_meta`. Nothing is copied before it goes out.
+    /// Parts of the message's text, which the client gets unchanged except for `_meta`. Nothing is copied before the
+    /// notification is sent.
     Queued(Parts),
-    /// Both were put together of what is in the message.
+    /// Texts that were composed from the fields of the message.
     Composed { method: String, params: String },
 }
 
 impl Outbound {
-    /// Where in `_meta` the id stands.
+    /// Name of the field of `_meta` with the notification's id.
     pub const ID_KEY: &str = ID_KEY;
 
-    /// Makes a notification of texts that are as the client gets them.
+    /// Creates a notification from texts in the form for the client.
     #[cfg(all(test, feature = "rmcp"))]
     pub(crate) fn composed(id: NotificationId, method: &str, params: &str) -> Self {
         let content = Content::Composed { method: method.to_owned(), params: params.to_owned() };
         Self { id, attempt: 0, message_id: None, opened: 0, raw: String::new(), content }
     }
 
-    /// Returns its method.
+    /// Returns the method, which begins with `notifications/`.
     pub fn method(&self) -> &str {
         match &self.content {
             Content::Queued(parts) => &self.raw[parts.method.clone()],
@@ -56,12 +62,13 @@ impl Outbound {
         }
     }
 
-    /// Returns its params as JSON text, an object on one line, `_meta` included.
+    /// Returns the params as JSON text: an object on one line, `_meta` included.
     ///
-    /// Each value is the text that its producer pushed: its numbers have the same digits, its strings the same escapes,
-    /// and inner objects the same fields in the same order, also where a name occurs twice. The fields of the object itself
-    /// and of `_meta` keep their order. Their names may be written anew, and the space around them may go. A producer's
-    /// `_meta` stands at the end.
+    /// Each value is the text that its producer pushed. Numbers keep their digits and strings their escapes. Inner
+    /// objects keep their fields in the same order, also where a name occurs twice.
+    ///
+    /// The fields of the object itself and of `_meta` keep their order, and a producer's `_meta` comes last. The names
+    /// of these fields may be written with other escapes, and the space around them may be removed.
     pub fn params(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Queued(parts) => {
@@ -78,19 +85,21 @@ impl Outbound {
     /// A `Value` holds whole numbers of 64 bits, and any other number as the nearest `f64`.
     ///
     /// # Errors
-    /// [`serde_json::Error`] where the params are not of that type; for a `Value` where a number is beyond any `f64`.
+    /// [`serde_json::Error`] where the params do not fit the type. A `Value` does not fit where a number exceeds every
+    /// `f64`.
     pub fn parse_params<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.params())
     }
 
-    /// Returns the whole JSON-RPC message as text, on one line.
+    /// Returns the whole JSON-RPC message as text on one line.
     pub fn to_json(&self) -> String {
         let mut text = String::with_capacity(self.size_hint());
         self.push_json(&mut text);
         text
     }
 
-    /// Returns about the length of [`to_json`](Self::to_json), and not less but where the method has escapes.
+    /// Returns the approximate length of [`to_json`](Self::to_json). The length is too small only where the method
+    /// needs escapes.
     pub(crate) fn size_hint(&self) -> usize {
         128 + match &self.content {
             Content::Queued(_) => self.raw.len(),
@@ -98,7 +107,7 @@ impl Outbound {
         }
     }
 
-    /// Appends the whole JSON-RPC message as text, on one line.
+    /// Appends the whole JSON-RPC message as text on one line.
     pub(crate) fn push_json(&self, text: &mut String) {
         match &self.content {
             Content::Queued(_) => {

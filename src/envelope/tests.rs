@@ -34,7 +34,7 @@ fn a_derived_id_survives_failures_and_unknown_fields_are_kept() {
     assert_eq!((second.attempt, second.last_error.as_deref()), (2, Some("y")));
     let fields: Value = serde_json::from_slice(second.raw()).unwrap();
     assert_eq!(fields["more"], json!([1]));
-    // FastMCP's own retry rewrites attempt and last_error: still the same notification.
+    // FastMCP's own retry rewrites `attempt` and `last_error`. The notification is still the same.
     let requeued = FASTMCP.replace("\"attempt\": 1", "\"attempt\": 2").replace("\"x\"", "\"z\"");
     assert_eq!(decode(&requeued).unwrap().id, first.id);
     assert_ne!(Envelope::decode("other", FASTMCP.into(), TTL).unwrap().id, first.id);
@@ -105,7 +105,8 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
     }
 }
 
-/// Returns a message as this crate wrote it before `at` and `ttl`: both times were of the queue's clock.
+/// Returns a message in the form that this crate wrote before `at` and `ttl`. Both times were of the queue's clock
+/// then.
 fn in_the_previous_form(draft: &Draft, now: Timestamp) -> String {
     let expires_at = now.plus(draft.time_to_live);
     let body = draft.body.strip_suffix(",\"at\":").unwrap();
@@ -193,7 +194,7 @@ proptest! {
         let draft = draft_for(time_to_live);
         let raw = format!("{}{}{at}}}", Times::new(Timestamp(sent), time_to_live).text(), draft.body);
         let mut read = Envelope::decode("q", raw.into_bytes(), TTL).unwrap();
-        // Failed attempts keep both.
+        // Failed attempts keep both fields.
         for failure in 0..3 {
             prop_assert!(read.is_stamped());
             prop_assert_eq!(read.enqueued_at, Some(Timestamp(at)));
@@ -203,7 +204,7 @@ proptest! {
             prop_assert_eq!((&fields["at"], &fields["ttl"]), (&json!(at), &json!(ttl_us)));
             read = Envelope::decode("q", raw, TTL).unwrap();
         }
-        // What is queued anew lives as long once more, from then on.
+        // A notification that is queued again gets its whole time to live, from then on.
         let again = read.again(TTL).unwrap();
         prop_assert_eq!(again.time_to_live, time_to_live);
         let again = String::from_utf8(again.stamp(Timestamp(sent.max(0)))).unwrap();
@@ -223,10 +224,10 @@ proptest! {
         prop_assert_eq!((old.id, old.receipt), (new.id, new.receipt));
         prop_assert_eq!((old.enqueued_at, old.expires_at), (new.enqueued_at, new.expires_at));
         prop_assert!(old.is_stamped() && new.is_stamped());
-        // To a reader that does not know the two fields, the rest is the previous form to the byte.
+        // Without the two new fields, the message equals the previous form byte for byte.
         let rest = this.replace(&format!("\"ttl\":{ttl_us},"), "").replace(&format!(",\"at\":{at}"), "");
         prop_assert_eq!(rest, previous);
-        // Queued anew, it has this form.
+        // A message of the previous form that is queued again has the new form.
         let again = old.again(TTL).unwrap().stamp(now);
         prop_assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(new.again(TTL).unwrap().stamp(now)).unwrap());
     }
@@ -249,7 +250,7 @@ proptest! {
     }
 }
 
-/// JSON text of a value, with numbers of every form.
+/// Generates the JSON text of a value, with numbers of every form.
 fn json_text() -> impl Strategy<Value = String> {
     let number = "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][-+]?[0-9]{1,4})?";
     let leaf = prop_oneof![
@@ -267,7 +268,7 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// Texts of the fields of an object, but for the id that each delivery has.
+/// Returns the texts of an object's fields without the id, which differs between deliveries.
 fn texts(object: &str) -> Vec<(String, String)> {
     let mut fields = Fields::of(object).unwrap();
     fields.remove("_meta");
@@ -312,7 +313,7 @@ proptest! {
     }
 }
 
-/// Everything that an envelope says, with the fields of its params and of `_meta`.
+/// Returns everything that an envelope says, with the fields of its params and of `_meta`.
 fn meaning(envelope: &Envelope) -> impl PartialEq + std::fmt::Debug + use<> {
     let fields = |object: &str| -> Vec<_> {
         Fields::of(object).unwrap().each().map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()

@@ -1,5 +1,7 @@
-//! Reading a message of the queue: all of it, also the fields that are unknown here. A field that is passed over unread could
-//! not be written again after a failure, and the attempts of its message would never end.
+//! Reader of a message of the queue. It reads all fields, also those that this crate does not know.
+//!
+//! An unknown field that was skipped could not be written back with a failed attempt. The attempts of its message would
+//! then never be counted, and never end.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use super::{Timestamp, Undecodable};
 use crate::json::{self, Fields, NoObject};
 use crate::notification::{TASK_STATUS, time_to_live_is_possible};
 
-/// Parts of a message, none of them judged.
+/// Parts of a message, before they are checked.
 pub(super) struct Wire<'a> {
     pub(super) method: Cow<'a, str>,
     pub(super) params: Fields<'a>,
@@ -16,13 +18,13 @@ pub(super) struct Wire<'a> {
     pub(super) attempt: u32,
     pub(super) enqueued_at: Option<Cow<'a, str>>,
     pub(super) expires_at: Option<Cow<'a, str>>,
-    /// Time at which the queue took the message, by its own clock, and time to live from then on.
+    /// Time of the push by the queue's clock, and the time to live from then on. `None` where the message has not both.
     pub(super) stamp: Option<(Timestamp, Duration)>,
     pub(super) traceparent: Option<Cow<'a, str>>,
     pub(super) last_error: Option<Cow<'a, str>>,
     pub(super) receipt: bool,
     pub(super) id: Option<Cow<'a, str>>,
-    /// The notification as text: where there is no id, it is derived from this.
+    /// Text of the notification. The id is derived from this text where the message carries none.
     pub(super) content: &'a str,
 }
 
@@ -35,7 +37,7 @@ impl<'a> Wire<'a> {
             Err(_) => return Err(wrong("notification", content, "an object")),
         };
         Ok(Self {
-            // FastMCP's subscriber reads a missing method as this one.
+            // FastMCP's subscriber takes a missing method for this one.
             method: text(&notification, "method")?.unwrap_or(Cow::Borrowed(TASK_STATUS)),
             params: object(&notification, "params")?,
             meta: object(&notification, "_meta")?,
@@ -45,7 +47,7 @@ impl<'a> Wire<'a> {
             stamp: stamp(&fields),
             traceparent: text(&fields, "traceparent")?,
             last_error: text(&fields, "last_error")?,
-            // The field is ours. Any other value asks for none.
+            // The field is this crate's. Any other value asks for no receipt.
             receipt: fields.get("receipt") == Some("true"),
             id: text(&fields, "id")?,
             content,
@@ -53,7 +55,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// Number of levels to which a message may be nested: the same at which other readers of the queue stop.
+/// Number of levels to which a message may be nested. Other readers of the queue stop at the same number.
 const MAX_DEPTH: usize = 127;
 
 pub(super) fn fields_of(text: &str) -> Result<Fields<'_>, Undecodable> {
@@ -84,8 +86,8 @@ fn attempt(value: Option<&str>) -> Result<u32, Undecodable> {
 
 const ATTEMPTS: &str = "a whole number from 0 to 4294967295";
 
-/// Reads the queue's time and the time to live, both integers in µs. Neither counts without the other: anything else in
-/// these fields is none of ours.
+/// Reads the queue's time and the time to live, both integers in µs. Both must be present: another program may use
+/// these names for other fields.
 fn stamp(fields: &Fields<'_>) -> Option<(Timestamp, Duration)> {
     let at = fields.get("at")?.parse().ok().filter(|at| *at >= 0)?;
     let time_to_live = Duration::from_micros(fields.get("ttl")?.parse().ok()?);

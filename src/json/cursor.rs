@@ -1,22 +1,22 @@
-//! [`Cursor`]: passes over JSON text from its beginning on, and copies nothing.
+//! [`Cursor`]: passes over JSON text from its beginning, and copies nothing.
 //!
-//! A cursor reads the plainest JSON only: on one line, without escapes that need a look at a second one, and not deeply nested.
-//! Each method returns `None` where the text is anything else, also where it is right. Such a text is left to
-//! [`Fields`](super::Fields).
+//! A cursor reads simple JSON only: on one line, without `\u` escapes, and not deeply nested. Each method returns
+//! `None` for any other text, also where that text is valid. [`Fields`](super::Fields) reads such a text.
 
 use super::MAX_DEPTH;
 
-/// Rest of a text that is passed over.
+/// Rest of a text that is being passed over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
 }
 
-/// Number of bytes that are looked at together, and a number with a one in each of these bytes.
+/// Number of bytes that are compared together.
 const BLOCK: usize = 8;
+/// Word with a one in each byte of a block.
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// Most digits that fit a number of 64 bits, whichever they are.
+/// Largest number of digits that always fit into 64 bits.
 const DIGITS: usize = 19;
 
 impl<'a> Cursor<'a> {
@@ -29,7 +29,7 @@ impl<'a> Cursor<'a> {
         self.rest.len()
     }
 
-    /// Passes over this text, if it is next. Returns whether it was.
+    /// Passes over `text`, if it comes next. Returns whether it did.
     #[inline]
     pub(crate) fn eat(&mut self, text: &str) -> bool {
         let behind = self.rest.strip_prefix(text.as_bytes());
@@ -37,13 +37,13 @@ impl<'a> Cursor<'a> {
         behind.is_some()
     }
 
-    /// Passes over this text.
+    /// Passes over `text`. Returns `None` where other text comes next.
     #[inline]
     pub(crate) fn expect(&mut self, text: &str) -> Option<()> {
         self.eat(text).then_some(())
     }
 
-    /// Passes over so many bytes.
+    /// Passes over this number of bytes, and returns them.
     pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
@@ -75,7 +75,8 @@ impl<'a> Cursor<'a> {
         self.fields(MAX_DEPTH, |name| name != b"_meta")
     }
 
-    /// Passes over the fields of an object, whose names must all pass, and the brace behind them. Returns whether there are any.
+    /// Passes over the fields of an object and its closing brace. `passes` must accept each name. Returns whether there
+    /// are any fields.
     fn fields(&mut self, depth: usize, passes: impl Fn(&[u8]) -> bool) -> Option<bool> {
         let depth = depth.checked_sub(1)?;
         self.space();
@@ -97,7 +98,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over the items of an array, and the bracket behind them.
+    /// Passes over the items of an array and its closing bracket.
     fn items(&mut self, depth: usize) -> Option<()> {
         let depth = depth.checked_sub(1)?;
         self.space();
@@ -133,7 +134,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over a string. Returns what stands between its quotation marks.
+    /// Passes over a string, and returns the bytes between its quotation marks.
     fn string(&mut self) -> Option<&'a [u8]> {
         self.expect("\"")?;
         let text = self.rest;
@@ -172,12 +173,12 @@ impl<'a> Cursor<'a> {
         while self.eat(" ") {}
     }
 
-    /// Passes over what stands in a string as it is.
+    /// Passes over bytes that need no escape in a string.
     fn pass_plain(&mut self) {
         self.pass(others_than_plain, is_plain);
     }
 
-    /// Passes over all bytes that pass. `others` finds, in a block, those that do not.
+    /// Passes over all bytes that `passes` accepts. `others` marks, in a block, the bytes that are not accepted.
     fn pass(&mut self, others: impl Fn(u64) -> u64, passes: impl Fn(u8) -> bool) {
         while let Some(block) = self.rest.first_chunk::<BLOCK>() {
             match others(u64::from_le_bytes(*block)) {
@@ -200,27 +201,29 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Returns whether a byte stands in a string as it is.
+/// Returns whether a byte needs no escape in a string.
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
-/// Returns a word whose lowest one is the highest bit of the first byte that is not plain; 0 where there is none.
+/// Returns a word that marks the bytes of a block that need an escape; 0 where there are none. The lowest bit that is
+/// set is the highest bit of the first such byte.
 fn others_than_plain(block: u64) -> u64 {
     let equal = |byte: u8| below(block ^ (ONES * u64::from(byte)), 1);
     below(block, b' ') | equal(b'"') | equal(b'\\')
 }
 
-/// Returns such a word for the first byte that is no digit.
+/// Returns a word that marks the bytes of a block that are no digits, as [`others_than_plain`] does.
 fn others_than_digits(block: u64) -> u64 {
     let values = block ^ (ONES * u64::from(b'0'));
     // No digit carries into the next byte.
     (values.wrapping_add(ONES * (0x80 - 10)) | values) & (ONES << 7)
 }
 
-/// Returns such a word for the first byte that is below a limit of at most 128.
+/// Returns a word that marks the bytes of a block below a limit of at most 128, as [`others_than_plain`] does.
 fn below(block: u64, limit: u8) -> u64 {
-    // A byte below the limit borrows from the next, which is then taken for one perhaps. One of 128 and more is none.
+    // A byte below the limit borrows from the next byte, which may then be marked wrongly. The first marked byte is
+    // right. A byte of 128 or more is never marked.
     block.wrapping_sub(ONES * u64::from(limit)) & !block & (ONES << 7)
 }
 
@@ -232,7 +235,7 @@ mod tests {
     use super::super::{Fields, survey};
     use super::*;
 
-    /// Returns the length of the object that a text begins with, and whether it has fields.
+    /// Returns the length of the object at the beginning of a text, and whether it has fields.
     fn object(text: &str) -> Option<(usize, bool)> {
         let mut cursor = Cursor::new(text);
         cursor.object().map(|has_fields| (text.len() - cursor.left(), has_fields))

@@ -1,4 +1,4 @@
-//! [`Object`]: params or `_meta` as a producer gave them.
+//! [`Object`]: params or `_meta` in the form in which a producer gave them.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::json::{self, Fields, NoObject};
 use crate::notification::InvalidNotification;
 
-/// A JSON object that is still to be written, or that its producer has written.
+/// JSON object: as fields to be rendered, or as the text that its producer wrote.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Object {
     Fields(Map<String, Value>),
@@ -15,7 +15,7 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// Takes an object, or none for `null`. Any other kind is named in the error.
+    /// Converts a value. `null` gives no object. The error names the kind of any other value.
     pub(super) fn of(value: Value) -> Result<Option<Self>, &'static str> {
         match value {
             Value::Object(fields) => Ok(Some(Self::Fields(fields))),
@@ -24,7 +24,7 @@ impl Object {
         }
     }
 
-    /// Takes the text of an object, or none for `null`. `of_kind` makes the error for any other kind.
+    /// Converts a text. `null` gives no object. `of_kind` makes the error for a value of any other kind.
     pub(super) fn of_text(
         field: &'static str,
         text: &str,
@@ -43,7 +43,7 @@ impl Object {
     /// Returns the object as text.
     pub(crate) fn to_text(&self) -> Cow<'_, str> {
         match self {
-            // A map of strings to values has nothing that JSON cannot hold.
+            // A map from strings to values has nothing that JSON cannot hold.
             Self::Fields(fields) => serde_json::to_string(fields).unwrap_or_default().into(),
             Self::Text(text) => text.into(),
         }
@@ -57,12 +57,12 @@ impl Object {
         }
     }
 
-    /// Gives a field a value.
+    /// Sets a field of the object.
     pub(super) fn set(&mut self, name: &str, value: Value) {
         match self {
             Self::Fields(fields) => drop(fields.insert(name.to_owned(), value)),
             Self::Text(text) => {
-                // The text was read when it was taken.
+                // The text was checked when the object was created.
                 let mut fields = Fields::of(text).unwrap_or_default();
                 let value = value.to_string();
                 fields.set(name, &value);
@@ -71,7 +71,7 @@ impl Object {
         }
     }
 
-    /// Tells whether the object has more levels than `limit`.
+    /// Returns whether the object has more levels than `limit`.
     pub(super) fn is_deeper(&self, limit: usize) -> bool {
         match self {
             Self::Fields(fields) => json::nests_deeper(fields.values(), limit.saturating_sub(1)),

@@ -1,4 +1,4 @@
-//! The notifications that MCP names, each with its own constructor.
+//! Constructors of the notifications that MCP names.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +10,10 @@ use super::{Notification, Task};
 use crate::notification::InvalidNotification;
 
 impl Notification {
-    /// `notifications/message`: a line of log for the client, MCP's logging utility. `data` may be any JSON.
+    /// Creates `notifications/message`: a line of the log for the client, by MCP's logging utility. `data` may be any
+    /// JSON.
     pub fn message(level: LoggingLevel, logger: Option<&str>, data: Value) -> Self {
-        // `data` is required, so that it stays even where it is null.
+        // `data` is required, so it stays even where it is null.
         let mut notification =
             Self::with_object("notifications/message", json!({"level": level.as_str(), "logger": logger}));
         if let Some(params) = &mut notification.params {
@@ -21,7 +22,7 @@ impl Notification {
         notification
     }
 
-    /// `notifications/progress` for the request or task that gave the token.
+    /// Creates `notifications/progress` for the request or the task that has the token.
     ///
     /// # Errors
     /// [`InvalidNotification::NotFinite`] where a number is infinite or not a number.
@@ -39,7 +40,7 @@ impl Notification {
         Ok(Self::finite_progress(token.into(), progress, total, message))
     }
 
-    /// As [`progress`](Self::progress), without what JSON cannot hold.
+    /// Creates a notification as [`progress`](Self::progress) does, and leaves out numbers that JSON cannot hold.
     pub(crate) fn finite_progress(
         token: ProgressToken,
         progress: f64,
@@ -53,37 +54,37 @@ impl Notification {
         )
     }
 
-    /// `notifications/resources/updated`: a resource that the client subscribed to has changed.
+    /// Creates `notifications/resources/updated`: a resource to which the client has subscribed has changed.
     pub fn resource_updated(uri: impl Into<String>) -> Self {
         Self::with_object("notifications/resources/updated", json!({"uri": uri.into()}))
     }
 
-    /// `notifications/resources/list_changed`.
+    /// Creates `notifications/resources/list_changed`: the list of resources has changed.
     pub fn resources_list_changed() -> Self {
         Self::named("notifications/resources/list_changed")
     }
 
-    /// `notifications/tools/list_changed`.
+    /// Creates `notifications/tools/list_changed`: the list of tools has changed.
     pub fn tools_list_changed() -> Self {
         Self::named("notifications/tools/list_changed")
     }
 
-    /// `notifications/prompts/list_changed`.
+    /// Creates `notifications/prompts/list_changed`: the list of prompts has changed.
     pub fn prompts_list_changed() -> Self {
         Self::named("notifications/prompts/list_changed")
     }
 
-    /// `notifications/cancelled`: the server takes back a request that it sent.
+    /// Creates `notifications/cancelled`: the server withdraws a request that it has sent.
     pub fn cancelled(request: impl Into<RequestId>, reason: Option<&str>) -> Self {
         Self::with_object("notifications/cancelled", json!({"requestId": request.into().to_json(), "reason": reason}))
     }
 
-    /// `notifications/elicitation/complete`: what was asked by URL mode has been done elsewhere.
+    /// Creates `notifications/elicitation/complete`: the user has completed a question of URL mode on its page.
     pub fn elicitation_complete(elicitation_id: impl Into<String>) -> Self {
         Self::with_object("notifications/elicitation/complete", json!({"elicitationId": elicitation_id.into()}))
     }
 
-    /// `notifications/tasks/status`: a whole task of MCP 2025-11-25, as `tasks/get` would show it.
+    /// Creates `notifications/tasks/status`: a whole task of MCP 2025-11-25, as `tasks/get` would return it.
     pub fn task_status(task: &Task) -> Self {
         let mut notification = Self::with_object(
             "notifications/tasks/status",
@@ -104,7 +105,7 @@ impl Notification {
     }
 }
 
-/// The severity of a [`Notification::message`], the syslog levels that MCP names.
+/// Severity of a [`Notification::message`]: the syslog levels that MCP names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // the names are RFC 5424's
 pub enum LoggingLevel {
@@ -119,7 +120,7 @@ pub enum LoggingLevel {
 }
 
 impl LoggingLevel {
-    /// As MCP spells it.
+    /// Returns the level's name in MCP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -134,7 +135,7 @@ impl LoggingLevel {
     }
 }
 
-/// A JSON-RPC request id: an integer or a string, and 1 is not "1".
+/// JSON-RPC request id: an integer or a string. The number 1 and the string "1" are different ids.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum RequestId {
@@ -142,7 +143,7 @@ pub enum RequestId {
     String(String),
 }
 
-/// A progress token has the form of a request id.
+/// Progress token, which has the form of a request id.
 pub type ProgressToken = RequestId;
 
 impl RequestId {
@@ -172,7 +173,7 @@ impl From<&str> for RequestId {
     }
 }
 
-/// Whole numbers without a point, as people write progress: `3` and not `3.0`.
+/// Returns a number as JSON. Whole numbers have no decimal point: `3` and not `3.0`.
 fn number(n: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if n.fract() == 0.0 && n.abs() < EXACT { json!(n as i64) } else { json!(n) }
@@ -183,10 +184,10 @@ fn millis(d: Duration) -> u64 {
 }
 
 fn rfc3339(at: SystemTime) -> String {
-    // Not OffsetDateTime::from: that panics outside its range.
+    // `OffsetDateTime::from` panics outside its range, so it is not used.
     let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
     let nanos = at.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -nanos(before.duration()), nanos);
     let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
-    // A time outside the years 0 to 9999 has no RFC 3339 form; the epoch stands in for it.
+    // A time outside the years 0 to 9999 has no RFC 3339 form and becomes the epoch.
     at.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }

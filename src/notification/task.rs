@@ -1,28 +1,29 @@
-//! A task of MCP 2025-11-25.
+//! [`Task`]: a task of MCP 2025-11-25.
 
 use std::time::{Duration, SystemTime};
 
-/// A task of MCP 2025-11-25, for [`Notification::task_status`](crate::Notification::task_status).
+/// Task of MCP 2025-11-25, for [`Notification::task_status`](crate::Notification::task_status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// `taskId`. At most [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN) bytes: a push of a longer one is refused.
+    /// Id of the task (`taskId`), at most [`TaskKey::MAX_LEN`](crate::TaskKey::MAX_LEN) bytes. A push of a longer id is
+    /// refused.
     pub task_id: String,
-    /// `status`.
+    /// Status of the task (`status`).
     pub status: TaskStatus,
-    /// `statusMessage`: what a person may read about it.
+    /// Text for people about the status (`statusMessage`).
     pub status_message: Option<String>,
-    /// `createdAt`.
+    /// Time of the task's creation (`createdAt`).
     pub created_at: SystemTime,
-    /// `lastUpdatedAt`.
+    /// Time of the last change (`lastUpdatedAt`).
     pub last_updated_at: SystemTime,
-    /// `ttl`: how long after its creation it is kept; `None` is without a limit. Milliseconds on the wire.
+    /// Time for which the task is kept after its creation (`ttl`); `None` without a limit. Milliseconds in JSON.
     pub ttl: Option<Duration>,
-    /// `pollInterval`: how often a client should ask. Milliseconds on the wire.
+    /// Pause that a client should make between two polls (`pollInterval`). Milliseconds in JSON.
     pub poll_interval: Option<Duration>,
 }
 
 impl Task {
-    /// A task that was created and last changed at `now`, without a limit to its life.
+    /// Creates a task that was created and last changed at `now`, and is kept without a limit.
     pub fn new(task_id: impl Into<String>, status: TaskStatus, now: SystemTime) -> Self {
         Self {
             task_id: task_id.into(),
@@ -36,24 +37,24 @@ impl Task {
     }
 }
 
-/// The status of a [`Task`].
+/// Status of a [`Task`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskStatus {
-    /// It is being worked on.
+    /// The task is running.
     Working,
-    /// It waits for input from the user.
+    /// The task waits for input from the user.
     InputRequired,
-    /// It ended well.
+    /// The task has ended with success.
     Completed,
-    /// It ended with an error.
+    /// The task has ended with an error.
     Failed,
-    /// It was taken back.
+    /// The task was cancelled.
     Cancelled,
 }
 
 impl TaskStatus {
-    /// As MCP spells it.
+    /// Returns the status's name in MCP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Working => "working",
@@ -64,7 +65,7 @@ impl TaskStatus {
         }
     }
 
-    /// Whether no other status can follow.
+    /// Returns whether the status is final, so that no other status can follow.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
