@@ -1,4 +1,4 @@
-//! [`Config`]: every setting, with its default and its rule.
+//! [`Config`]: all settings, each with its default and its bounds.
 
 use std::time::Duration;
 
@@ -6,34 +6,36 @@ use crate::keys::prefix_is_possible;
 use crate::notification::time_to_live_is_possible;
 use crate::retry::Backoff;
 
-/// Whether a loss or a repeat is the lesser evil.
+/// Order of delivery and acknowledgement, which decides between a repeat and a loss after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Look at the oldest, deliver it, only then remove it. Where an outcome stays unknown a notification may come again,
-    /// with the same id. The default; guarantees G1 to G8 are for it.
+    /// Delivers the oldest notification, and removes it after the client's confirmation. A notification whose outcome
+    /// is unknown may be delivered again, with the same id. This is the default, and the guarantees G1 to G8 are for
+    /// it.
     #[default]
     AtLeastOnce,
-    /// Acknowledges the oldest notification, which removes it, then delivers it. A notification that is removed and not
-    /// delivered is lost with its process. Outside guarantees G2 and G8; an owner that was displaced may deliver the
+    /// Removes the oldest notification, then delivers it. A notification that is removed and not delivered is lost with
+    /// its process. This setting is outside the guarantees G2 and G8: an owner that was displaced may still deliver the
     /// one notification that it has removed.
     AtMostOnce,
 }
 
-/// What must have happened before a notification counts as delivered to a client of the `rmcp` adapter.
+/// Event that makes a notification count as delivered to a client of the `rmcp` adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DeliveryLevel {
-    /// The client answered an MCP `ping` that was sent behind it on the same stream, so it has arrived. The default.
+    /// The client has answered an MCP `ping` that was sent behind the notification on the same stream. So the
+    /// notification has arrived. This is the default.
     #[default]
     Confirmed,
-    /// The HTTP body has taken it. It may still die in a socket's buffer.
+    /// The HTTP body has taken the notification, which may still be lost in a socket's buffer.
     Pulled,
 }
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr;)*) => {
-        /// The settings of a fleet: publishers and servers of one queue use the same.
+        /// Settings of a fleet. The publishers and the servers of one queue use the same settings.
         ///
         /// ```
         /// use std::time::Duration;
@@ -55,12 +57,12 @@ macro_rules! settings {
         }
 
         impl Config {
-            /// Begins with the defaults.
+            /// Returns a builder with all defaults.
             pub fn builder() -> ConfigBuilder {
                 ConfigBuilder(Self::default())
             }
 
-            /// What all keys in Redis begin with.
+            /// Returns the prefix of all keys in Redis.
             pub fn prefix(&self) -> &str {
                 &self.prefix
             }
@@ -77,13 +79,14 @@ macro_rules! settings {
             }
         }
 
-        /// Makes a [`Config`]. Each setter says its default; [`build`](Self::build) checks them all.
+        /// Builder of a [`Config`]. Each setter documents its default, and [`build`](Self::build) checks all values.
         #[derive(Debug, Clone)]
         pub struct ConfigBuilder(Config);
 
         impl ConfigBuilder {
-            /// What all keys in Redis begin with. Defaults to `mcp-courier`; with `<docket name>:fastmcp` FastMCP's workers
-            /// and servers use the same queues. No braces, or one hash tag with something in it.
+            /// Sets the prefix of all keys in Redis. Defaults to `mcp-courier`. With `<docket name>:fastmcp`, FastMCP's
+            /// workers and servers use the same queues. The prefix must have no braces, or one hash tag that is not
+            /// empty.
             pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
                 self.0.prefix = prefix.into();
                 self
@@ -98,82 +101,89 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How long a notification may wait. Defaults to 300 s; 1 ms to 365 days.
+    /// Time for which a notification may wait, from its push on. Defaults to 300 s; 1 ms to 365 days.
     time_to_live: Duration = Duration::from_secs(300);
-    /// How long a key in Redis outlives the last notification in it, so that expired ones are counted by an owner that
-    /// comes a little late; a push may leave it a sixtieth less. While a queue has an owner, its key outlives the owner's lease
-    /// by this time too. Defaults to 60 s; up to 1 day.
+    /// Time for which a queue's key in Redis outlives its last notification. An owner that comes late can then still
+    /// count the expired ones. A push may leave a sixtieth less of this time. While a queue has an owner, its key also
+    /// outlives the owner's lease by this time. Defaults to 60 s; up to 1 day.
     expiry_grace: Duration = Duration::from_secs(60);
-    /// How many attempts to hand over one notification are made before it is discarded. Defaults to 3; 1 to 1000.
+    /// Number of attempts to hand over one notification before the notification is discarded. Defaults to 3; 1 to 1000.
     max_attempts: u32 = 3;
-    /// The pause after the first failed attempt, and after the first failure of Redis; it doubles each time. Defaults to
-    /// 100 ms; at least 1 ms.
+    /// Pause after the first failed attempt, and after the first failure of Redis. The pause doubles with each failure.
+    /// Defaults to 100 ms; at least 1 ms.
     backoff_initial: Duration = Duration::from_millis(100);
-    /// The longest such pause. Defaults to 5 s; `backoff_initial` to 1 h.
+    /// Longest pause between attempts. Defaults to 5 s; `backoff_initial` to 1 h.
     backoff_max: Duration = Duration::from_secs(5);
-    /// How often an owner renews its lease. A lease lasts two heartbeats. Defaults to 30 s; 100 ms to 1 h.
+    /// Time between two renewals of a lease. A lease lasts two heartbeats. Defaults to 30 s; 100 ms to 1 h.
     heartbeat: Duration = Duration::from_secs(30);
-    /// How many notifications are taken at once. Defaults to 100; 1 to 1000.
+    /// Number of notifications that one take reads at most. Defaults to 100; 1 to 1000.
     batch_messages: usize = 100;
-    /// How many bytes are taken at once; one notification is always taken. Less is taken where an answer of that size does not
-    /// come within 5 s. Defaults to 1 MiB; at least 1.
+    /// Number of bytes that one take reads at most. One notification is always read. Takes become smaller where an
+    /// answer of this size does not arrive within 5 s. Defaults to 1 MiB; at least 1.
     batch_bytes: usize = 1024 * 1024;
-    /// Number of notifications that may be handed over to one session and not be confirmed, over several batches. Defaults to 400;
-    /// 1 to 10,000. A single batch always goes out. After an unknown outcome so many can come again.
+    /// Number of notifications that may be handed over to one session and not confirmed, over several batches. A single
+    /// batch is always handed over. After an unknown outcome this many can be delivered again. Defaults to 400; 1 to
+    /// 10,000.
     window_messages: usize = 400;
-    /// Number of bytes that may be handed over to one session and not be confirmed, over several batches. Defaults to 16 MiB; at
-    /// least 1. A single batch always goes out.
+    /// Number of bytes that may be handed over to one session and not confirmed, over several batches. A single batch
+    /// is always handed over. Defaults to 16 MiB; at least 1.
     window_bytes: usize = 16 * 1024 * 1024;
-    /// How many notifications may wait for one session. Defaults to 10,000; at least 1.
+    /// Number of notifications that may wait for one session. Further pushes are refused. Defaults to 10,000; at least
+    /// 1.
     queue_max_messages: usize = 10_000;
-    /// How many bytes may wait for one session, as Redis's `MEMORY USAGE` counts them. Defaults to 64 MiB; at least
-    /// `message_max_bytes`.
+    /// Number of bytes that may wait for one session, as Redis's `MEMORY USAGE` counts them. Further pushes are
+    /// refused. Defaults to 64 MiB; at least `message_max_bytes`.
     queue_max_bytes: usize = 64 * 1024 * 1024;
-    /// How many bytes one notification may have on the wire. Defaults to 1 MiB; 512 B to 64 MiB.
+    /// Number of bytes that one notification may have on the wire. Defaults to 1 MiB; 512 B to 64 MiB.
     message_max_bytes: usize = 1024 * 1024;
-    /// How long a session may take to accept one notification, and a client to confirm a batch. Defaults to 30 s; 10 ms
-    /// to 1 h. A client that takes longer has its stream cut, and what it did not confirm waits for its next one.
+    /// Time that a session may take to accept one notification, and a client to confirm a batch. A client that takes
+    /// longer has its stream cut, and its unconfirmed notifications wait for its next stream. Defaults to 30 s; 10 ms
+    /// to 1 h.
     hand_over_timeout: Duration = Duration::from_secs(30);
-    /// How many dead letters a session keeps: notifications that were discarded, with the reason. The oldest make room, also
-    /// where they have more than `queue_max_bytes` together. Defaults to 0, which keeps none; up to 100,000.
+    /// Number of dead letters that a session keeps: discarded notifications with their reasons. The oldest letters are
+    /// deleted beyond this number, and where all together exceed `queue_max_bytes`. Defaults to 0, which keeps none; up
+    /// to 100,000.
     dead_letters: usize = 0;
-    /// How long a dead letter is kept. Defaults to 7 days; 1 s to 365 days.
+    /// Time for which a dead letter is kept. Defaults to 7 days; 1 s to 365 days.
     dead_letter_life: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// How long a receipt is kept after its notification was delivered, discarded or had expired. Defaults to 1 h; 1 s to
-    /// 365 days.
+    /// Time for which a receipt is kept after its notification was delivered or discarded, or had expired. Defaults to
+    /// 1 h; 1 s to 365 days.
     receipt_life: Duration = Duration::from_secs(3600);
-    /// Whether a loss or a repeat is the lesser evil. Defaults to [`Delivery::AtLeastOnce`].
+    /// Order of delivery and acknowledgement. Defaults to [`Delivery::AtLeastOnce`].
     delivery: Delivery = Delivery::AtLeastOnce;
-    /// How long a session that no server holds any more is remembered, so that its client can go on at any. It begins anew
-    /// with each use. Defaults to 1 h; 1 s to 30 days.
+    /// Time for which a session is remembered after the last use, while no server holds it. Its client can continue at
+    /// any server within this time. Defaults to 1 h; 1 s to 30 days.
     session_time_to_live: Duration = Duration::from_secs(3600);
-    /// Number of bytes that are kept of what a client of the `rmcp` adapter says of itself in `initialize`, in memory and in
-    /// Redis. Defaults to 64 KiB; 1 KiB to 64 MiB. Where a client says more, its icons, descriptions and experimental
-    /// capabilities are dropped. Where the rest is still larger, `initialize` is refused.
+    /// Number of bytes of a client's `initialize` that the `rmcp` adapter keeps, in memory and in Redis. Where a client
+    /// sends more, its icons, descriptions and experimental capabilities are dropped. Where the rest is still larger,
+    /// `initialize` is refused. Defaults to 64 KiB; 1 KiB to 64 MiB.
     session_state_max_bytes: usize = 64 * 1024;
-    /// Number of sessions that one process holds with the `rmcp` adapter. Defaults to 10,000; at least 1. A session without an
-    /// open stream costs about 55 KB, nearly all of it in rmcp's own channels. For one more, the session that has been idle
-    /// for longest, without an open stream and without a request, is ended here, as its idle timeout would end it. Where none
-    /// is idle, the new one is refused.
+    /// Number of sessions that one process holds with the `rmcp` adapter. Defaults to 10,000; at least 1.
+    ///
+    /// A session without an open stream costs about 55 KB, most of it in rmcp's own channels. At the limit, a new
+    /// session ends the one that has been idle for longest: without an open stream and without a request. Where none is
+    /// idle, the new session is refused.
     session_limit: usize = 10_000;
-    /// What counts as delivered to a client of the `rmcp` adapter. Defaults to [`DeliveryLevel::Confirmed`].
+    /// Event that makes a notification count as delivered to a client of the `rmcp` adapter. Defaults to
+    /// [`DeliveryLevel::Confirmed`].
     delivery_level: DeliveryLevel = DeliveryLevel::Confirmed;
-    /// Whether the sessions pushed to are held by FastMCP 3 servers. Their subscriber takes `notifications/tasks/status` only,
-    /// with `taskId`, `status`, `createdAt`, `lastUpdatedAt` and a `ttl`: all else is refused at the push, as it would be
-    /// dropped there. Defaults to `false`.
+    /// Set where FastMCP 3 servers hold the sessions. Their subscriber accepts only `notifications/tasks/status` with
+    /// `taskId`, `status`, `createdAt`, `lastUpdatedAt` and a `ttl`. Any other notification would be dropped there, so
+    /// its push is refused. Defaults to `false`.
     fastmcp_servers: bool = false;
-    /// Number of dedicated subscribers that one process may run: each has an arbiter (a thread) and a Redis connection of its
-    /// own. All further ones are shared. A parked subscriber, whose client has no open stream, has neither and does not count.
-    /// Defaults to 64; up to 30,000. With 0 all subscribers are shared.
+    /// Number of dedicated subscribers that one process may run. Each has an arbiter (a thread) and a Redis connection
+    /// of its own. Further subscribers are shared. A parked subscriber, whose client has no open stream, has neither
+    /// and does not count. Defaults to 64; up to 30,000. With 0 all subscribers are shared.
     dedicated_limit: usize = 64;
-    /// Number of shared subscribers that one process may run: they share one arbiter per core, and the connections of that
-    /// arbiter. One more is refused. A parked subscriber does not count. A session whose code blocks its thread delays the
-    /// sessions that share the arbiter. Defaults to 100,000; up to 1,000,000. With 0 all subscribers are dedicated.
+    /// Number of shared subscribers that one process may run. They share one arbiter per core, and the connections of
+    /// that arbiter. Further subscribers are refused. A parked subscriber does not count. A session whose code blocks
+    /// its thread delays all sessions of the same arbiter. Defaults to 100,000; up to 1,000,000. With 0 all subscribers
+    /// are dedicated.
     shared_limit: usize = 100_000;
 }
 
 impl ConfigBuilder {
-    /// Checks the settings, each by itself and together.
+    /// Checks each setting, and the combinations of settings.
     ///
     /// # Errors
     /// [`ConfigError`] names the setting, its value and the rule.
@@ -265,7 +275,7 @@ fn refused(field: &'static str, value: impl std::fmt::Debug, rule: impl ToString
 }
 
 impl Config {
-    /// How long a lease lasts without being renewed: two heartbeats.
+    /// Returns the time for which a lease lasts without a renewal: two heartbeats.
     pub fn lease(&self) -> Duration {
         self.heartbeat * 2
     }

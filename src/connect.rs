@@ -1,4 +1,4 @@
-//! [`connect`]: choosing a backend by its URL.
+//! [`connect`]: chooses a backend by the URL of a queue.
 
 use std::sync::Arc;
 

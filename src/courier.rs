@@ -1,4 +1,4 @@
-//! [`Courier`]: the door of a server process.
+//! [`Courier`]: entry point of a server process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +16,32 @@ use crate::question::{Answer, Question};
 use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
 
-/// A server process's courier: a connection to the queue and a [`SupervisorActor`]. Cheap to clone.
+/// Courier of a server process: a connection to the queue and a [`SupervisorActor`]. Cloning is cheap.
 ///
-/// Dropping it stops nothing: call [`shutdown`](Self::shutdown) before the process ends, so that leases are released and
-/// another process takes over at once.
+/// Dropping a courier stops nothing. Call [`shutdown`](Self::shutdown) before the process ends: the leases are then
+/// released, and another process can take over at once.
 #[derive(Debug, Clone)]
 pub struct Courier {
     queue: Arc<dyn Backend>,
     config: Arc<Config>,
     publisher: Publisher,
     supervisor: Addr<SupervisorActor>,
-    /// The queue lies outside this process: other servers can take its sessions over.
+    /// Set where the queue is outside this process, so that other servers can take over its sessions.
     #[cfg(feature = "rmcp")]
     is_shared: bool,
 }
 
 impl Courier {
-    /// Connects to a queue and starts a supervisor on this thread's arbiter: `redis://`, `unix://`, or `memory://name`
-    /// for this process alone.
+    /// Connects to a queue, and starts a supervisor on this thread's arbiter. The URL is `redis://…` or `unix://…`, or
+    /// `memory://name` for a queue in this process alone.
     ///
-    /// Call it within an actix `System` (`#[actix_web::main]`, `#[actix::main]`).
+    /// Call this function within an actix `System` (`#[actix_web::main]`, `#[actix::main]`).
     ///
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
+    ///
+    /// # Cancellation
+    /// Dropping the future starts nothing.
     pub async fn start(url: &str, config: Config) -> Result<Self, ConnectError> {
         Self::start_with(url, config, Arbiters::Threads).await
     }
@@ -58,35 +61,36 @@ impl Courier {
         })
     }
 
-    /// Returns a publisher over the same connection, a clone of one publisher for the whole courier.
+    /// Returns a publisher over the courier's connection. All calls return clones of one publisher.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
 
-    /// Returns whether other processes can share the queue: a queue in memory belongs to this one alone.
+    /// Returns whether other processes can share the queue. A queue in memory belongs to this process alone.
     #[cfg(feature = "rmcp")]
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Returns the address of the supervisor, for [`ListSubscribers`](crate::ListSubscribers),
-    /// [`GetSubscriberCount`](crate::GetSubscriberCount) and the other messages that it takes.
+    /// Returns the supervisor's address, for [`ListSubscribers`](crate::ListSubscribers),
+    /// [`GetSubscriberCount`](crate::GetSubscriberCount) and its other messages.
     pub fn supervisor(&self) -> &Addr<SupervisorActor> {
         &self.supervisor
     }
 
-    /// Runs a subscriber for a session, once: see [`EnsureSubscriber`].
+    /// Runs one subscriber for a session: see [`EnsureSubscriber`].
     ///
     /// # Errors
-    /// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down or is gone.
+    /// [`EnsureError`]: the limit is reached, the process has no further thread, or the supervisor shuts down or has
+    /// ended.
     ///
     /// # Cancellation
-    /// The subscriber may run all the same.
+    /// The subscriber may run nevertheless.
     pub async fn ensure_subscriber(
         &self,
         session_id: &SessionId,
@@ -96,27 +100,28 @@ impl Courier {
         self.supervisor.send(message).await.unwrap_or(Err(EnsureError::Gone))
     }
 
-    /// Stops a session's subscriber, if it runs for this object: see [`StopSubscriber`].
+    /// Stops a session's subscriber if it runs for this session object: see [`StopSubscriber`]. Returns whether there
+    /// was a subscriber to stop.
     ///
     /// # Cancellation
-    /// The subscriber stops all the same.
+    /// The subscriber stops nevertheless.
     pub async fn stop_subscriber(&self, session_id: &SessionId, session: Option<Arc<dyn McpSession>>) -> bool {
         let message = StopSubscriber { session_id: session_id.clone(), session };
-        // Without a supervisor nothing runs.
+        // Without a supervisor no subscriber runs.
         self.supervisor.send(message).await.unwrap_or(false)
     }
 
-    /// Gives an answer that a client sent to this process to the question that any process of the fleet asked. Only an open
-    /// question of this session is found.
+    /// Passes a client's answer, which this process has received, to the question that any process of the fleet has
+    /// asked. Only an open question of this session is found.
     ///
-    /// The session manager for rmcp calls this method by itself. An MCP server on anything else calls this method where its
-    /// client answers a request of an earlier process.
+    /// The session manager for rmcp calls this method by itself. Another MCP server calls this method where its client
+    /// answers a request of an earlier process.
     ///
     /// # Errors
-    /// [`QueueError`] where the queue failed: the answer may or may not be given. Giving the answer again does no harm.
+    /// [`QueueError`] where the queue failed. The answer may or may not be recorded, and answering again does no harm.
     ///
     /// # Cancellation
-    /// The answer may or may not be given.
+    /// The answer may or may not be recorded, and answering again does no harm.
     pub async fn answer(
         &self,
         session_id: &SessionId,
@@ -130,10 +135,11 @@ impl Courier {
         answer_open(&*self.queue, session_id, request_id, &answer).await
     }
 
-    /// Stops every subscriber and starts none any more: see [`Shutdown`].
+    /// Stops every subscriber and starts none afterwards: see [`Shutdown`]. Returns the report, which is empty where
+    /// the supervisor has ended before.
     ///
     /// # Cancellation
-    /// The shutdown goes on.
+    /// The shutdown continues.
     pub async fn shutdown(&self, drain: Duration) -> ShutdownReport {
         self.supervisor.send(Shutdown { drain }).await.unwrap_or_default()
     }
@@ -156,16 +162,17 @@ mod rmcp {
     use crate::session_id::SessionId;
 
     impl Courier {
-        /// Begins a session manager to mount in an rmcp server.
+        /// Returns a builder of a session manager, to mount in an rmcp server.
         pub fn session_manager(&self) -> SessionManagerBuilder<LocalSessionManager> {
             let mut inner = LocalSessionManager::default();
-            // Our notifications do not pass through rmcp's worker, so they would not keep a session alive there: how long
-            // an idle one is kept is ours to say.
+            // The courier's notifications do not pass through rmcp's worker, so they would not keep a session alive
+            // there. The courier's own idle timeout decides instead.
             inner.session_config.keep_alive = None;
             self.decorate(inner)
         }
 
-        /// Begins a session manager that decorates another one. Switch off that one's idle timeout, if it has one.
+        /// Returns a builder of a session manager that decorates another one. Switch off the idle timeout of the other,
+        /// if it has one: the courier's own applies.
         pub fn decorate<M: SessionManager>(&self, inner: M) -> SessionManagerBuilder<M> {
             SessionManagerBuilder::new(inner, Arc::clone(&self.queue), Arc::new(self.clone()), &self.config)
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// Boxed cause of an error, so that no foreign error type stands in a public signature.
+/// Boxed cause of an error, so that no public signature has an error type of another crate.
 pub type Cause = Box<dyn StdError + Send + Sync + 'static>;
 
-/// Cause that several errors share: one broken connection refuses every push that was under way over this connection.
+/// Cause that several errors share. One broken connection fails every push that was sent over this connection.
 pub type SharedCause = Arc<dyn StdError + Send + Sync + 'static>;
 
 /// Failure of an operation on a queue.
@@ -29,7 +29,7 @@ impl fmt::Display for QueueError {
 }
 
 impl StdError for QueueError {
-    /// Returns the cause of the kind: the kind itself stands in the text already.
+    /// Returns the cause of the kind, because `Display` already shows the kind itself.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.kind.source()
     }

@@ -1,4 +1,4 @@
-//! Names of the keys in Redis, FastMCP's and ours. Everything that says where something lies stands here.
+//! [`Keys`]: names of the keys in Redis, those of FastMCP and those of this crate. All names are built in this file.
 
 use std::fmt::Write;
 
@@ -6,44 +6,44 @@ use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
-/// The keys of one fleet: everything under one prefix.
+/// Names of all keys of one fleet, which share a prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
 }
 
-/// The keys of one session's queue. They lie in one slot of a Redis Cluster.
+/// Keys of one session's queue. They are in one slot of a Redis Cluster, so one script can use all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueKeys {
-    /// The list itself, Q.
+    /// List of the queue, called Q in the documentation.
     pub(crate) queue: String,
-    /// Who owns it.
+    /// Lease of the queue, which holds the owner's token.
     pub(crate) lease: String,
-    /// What was asked and not answered yet.
+    /// Hash of the open questions.
     pub(crate) questions: String,
-    /// What was discarded, the newest first.
+    /// List of the dead letters, the newest first.
     pub(crate) dead: String,
-    /// What the receipts' names begin with; their ids follow.
+    /// Prefix of the receipts' keys. The notification's id follows.
     receipts: String,
 }
 
 impl QueueKeys {
-    /// What became of a notification.
+    /// Returns the key of a notification's receipt.
     pub(crate) fn receipt(&self, id: NotificationId) -> String {
         format!("{}{id}", self.receipts)
     }
 }
 
-/// The keys of one task's question, FastMCP's and one of ours.
+/// Keys of one task's question: three of FastMCP's and one of this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ElicitKeys {
-    /// The question under way.
+    /// Open question of the task.
     pub(crate) request: String,
-    /// Its answer.
+    /// Answer to the question.
     pub(crate) response: String,
-    /// `waiting` or `responded`.
+    /// Status of the question: `waiting` or `responded`.
     pub(crate) status: String,
-    /// Who waits for the answer, as long as they live.
+    /// Id of the question whose worker waits for the answer. The key expires soon after the worker's process has died.
     pub(crate) asker: String,
 }
 
@@ -52,7 +52,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// Returns the keys of a queue and of its lease, which are all that most pushes need.
+    /// Returns the keys of a queue and of its lease. Most pushes need no others.
     pub(crate) fn queue_and_lease(&self, session: &SessionId) -> (String, String) {
         let mut queue = self.of_all();
         // Writing to a string does not fail.
@@ -72,17 +72,17 @@ impl Keys {
         }
     }
 
-    /// What the name of a list of dead letters has before its session and after it.
+    /// Returns the parts before and after the session in the key of a list of dead letters.
     fn around_dead(&self) -> (String, &'static str) {
         if self.prefix.contains('{') { (self.of_all(), "::dead") } else { (format!("{{{}", self.of_all()), "}:dead") }
     }
 
-    /// Returns the lease of a queue.
+    /// Returns the key of a queue's lease.
     pub(crate) fn lease_of(&self, queue: &str) -> String {
         self.companion(queue, "lease")
     }
 
-    /// Returns the queue of a lease, if the key is that of a lease.
+    /// Returns the queue of a lease's key, or `None` where the key is not that of a lease.
     pub(crate) fn queue_of_lease<'a>(&self, key: &'a str) -> Option<&'a str> {
         if self.prefix.contains('{') {
             key.strip_suffix("::lease")
@@ -91,7 +91,7 @@ impl Keys {
         }
     }
 
-    /// The glob pattern of all lists of dead letters.
+    /// Returns the glob pattern that matches all lists of dead letters.
     pub(crate) fn all_dead(&self) -> String {
         let (before, after) = self.around_dead();
         let literally = |text: &str| -> String {
@@ -100,38 +100,38 @@ impl Keys {
         format!("{}*{}", literally(&before), literally(after))
     }
 
-    /// Whose dead letters a key holds, if it is one of those.
+    /// Returns the session of a list of dead letters, or `None` where the key is not that of such a list.
     pub(crate) fn session_of_dead(&self, key: &str) -> Option<SessionId> {
         let (before, after) = self.around_dead();
         key.strip_prefix(&before)?.strip_suffix(after)?.parse().ok()
     }
 
-    /// What the names of all queues begin with.
+    /// Returns the prefix of the keys of all queues.
     pub(crate) fn of_all(&self) -> String {
         [&self.prefix, ":notifications:"].concat()
     }
 
-    /// The sorted set of the sessions that someone owns.
+    /// Returns the key of the sorted set of sessions that have an owner.
     pub(crate) fn sessions(&self) -> String {
         format!("{}:sessions", self.prefix)
     }
 
-    /// What a session began with.
+    /// Returns the key of a stored session.
     pub(crate) fn session(&self, session: &SessionId) -> String {
         format!("{}:session:{session}", self.prefix)
     }
 
-    /// The channel of what all processes are told.
+    /// Returns the name of the channel for messages to all processes.
     pub(crate) fn news(&self) -> String {
         format!("{}:news", self.prefix)
     }
 
-    /// The channel of what one process is told.
+    /// Returns the name of the channel for messages to one process.
     pub(crate) fn news_for(&self, process: impl std::fmt::Display) -> String {
         format!("{}:{process}", self.news())
     }
 
-    /// A key that never exists, for a write that changes nothing.
+    /// Returns a key that never exists, for a write that changes nothing.
     pub(crate) fn probe(&self) -> String {
         format!("{}:probe", self.prefix)
     }
@@ -146,14 +146,18 @@ impl Keys {
         }
     }
 
-    /// A key that hashes to the slot of its queue. A prefix with a hash tag decides the slot alone; without one the
-    /// whole name of the queue is the tag. Two colons there: after one the session `lease` of a principal could follow.
+    /// Returns a key that is in the slot of its queue. A hash tag in the prefix decides the slot alone. Without one the
+    /// whole name of the queue becomes the tag.
+    ///
+    /// With a hash tag two colons separate the parts. After a single colon, `lease` could be the session of a
+    /// principal.
     fn companion(&self, queue: &str, what: &str) -> String {
         if self.prefix.contains('{') { [queue, "::", what].concat() } else { ["{", queue, "}:", what].concat() }
     }
 }
 
-/// A prefix has no braces, or one hash tag with something in it: else a queue and its lease could lie in different slots.
+/// Returns whether a prefix can be used: it has no braces, or one hash tag that is not empty. Otherwise a queue and its
+/// lease could be in different slots.
 pub(crate) fn prefix_is_possible(prefix: &str) -> bool {
     if prefix.is_empty() {
         return false;
@@ -174,7 +178,7 @@ mod tests {
     use super::*;
     use crate::principal::Principal;
 
-    /// The slot of a key as the Redis Cluster specification says.
+    /// Returns the slot of a key by the Redis Cluster specification.
     fn slot(key: &str) -> u16 {
         let tag = key
             .split_once('{')

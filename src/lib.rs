@@ -1,13 +1,13 @@
-//! `mcp-courier` delivers what background workers have to say to the clients of MCP servers.
+//! `mcp-courier` delivers notifications of background workers to the clients of MCP servers.
 //!
-//! An MCP server runs as several processes. A worker, in yet another one, has something to tell one client: "task 7 needs
-//! your input". It holds no session; the client's session lives in one server process, which may die at any moment. The
-//! worker pushes the notification into Redis under the session's id; the server process that holds the client's newest
-//! stream takes it from there and hands it over, in order, and nothing is lost on the way.
+//! An MCP server runs as several processes. A worker in another process has a notification for one client: "task 7
+//! needs your input". The worker holds no session. The client's session is in one server process, which may die at any
+//! moment. So the worker pushes the notification into Redis under the session's id. The server process with the
+//! client's newest stream takes the notification from there and delivers it. Order holds, and nothing is lost.
 //!
 //! ```text
 //!  worker                     Redis                      server process on actix
-//! ┌───────────┐  push   ┌───────────────┐  look, ack  ┌────────────────────────────────────┐
+//! ┌───────────┐  push   ┌───────────────┐  take, ack  ┌────────────────────────────────────┐
 //! │ Publisher ├────────►│ a queue and a ├────────────►│ SupervisorActor                    │
 //! └───────────┘         │ lease for     │◄────────────┤  └ SessionSubscriberActor          │
 //!                       │ each session  │    wait     │      └ SessionActor ► McpSession ──┼──► client
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! # A first look
-//! Without Redis, in one process; with `redis://…` the publisher may be anywhere.
+//! This program runs in one process without Redis. With `redis://…` the publisher can be in any process.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -50,10 +50,10 @@
 #![cfg_attr(feature = "rmcp", doc = "- A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].")]
 #![cfg_attr(not(feature = "rmcp"), doc = "- A server on rmcp needs the feature `rmcp`.")]
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
-//! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`] and
-//!   others.
-//! - [`guarantees`] says what holds, what does not, and which test shows it; [`redis_trouble`] what happens when Redis is
-//!   down, silent, full, or forgets.
+//! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`]
+//!   and others.
+//! - [`guarantees`] lists what is guaranteed, what is not, and the test of each. [`redis_trouble`] describes what
+//!   happens when Redis is down, silent, full, or forgets.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -92,7 +92,7 @@ mod session;
 mod connect;
 mod subscription;
 
-// The worker's side, the server's side, the door.
+// Worker's side, server's side, entry point.
 mod courier;
 mod elicitation;
 mod publisher;
@@ -111,7 +111,7 @@ pub mod testing {
         crate::notification::NotificationId(uuid::Uuid::from_u128(number))
     }
 
-    /// The backend port, its two backends, and what they answer.
+    /// Backend port, its two backends, and their answers.
     pub mod backend {
         use std::sync::Arc;
 
@@ -138,16 +138,16 @@ pub mod testing {
         }
     }
 
-    /// Messages as they lie in a queue, and their times.
+    /// Messages of a queue, and their times.
     pub mod envelope {
         pub use crate::envelope::*;
 
-        /// Returns a notification as the client gets it.
+        /// Returns a notification in the form for the client.
         pub fn outbound(envelope: &Envelope) -> crate::Outbound {
             envelope.outbound().clone()
         }
 
-        /// Returns a notification as it is queued anew, as when its dead letter is redriven.
+        /// Returns a notification as a new draft, as when its dead letter is redriven.
         pub fn again(envelope: &Envelope, default_time_to_live: std::time::Duration) -> Option<Draft> {
             envelope.again(default_time_to_live)
         }
@@ -161,12 +161,12 @@ pub mod testing {
     /// Starts a courier whose subscribers all run on this thread, so that a test can pause their time.
     ///
     /// # Errors
-    /// [`ConnectError`](crate::ConnectError), as of [`Courier::start`](crate::Courier::start).
+    /// [`ConnectError`](crate::ConnectError), as from [`Courier::start`](crate::Courier::start).
     pub async fn start_here(url: &str, config: crate::Config) -> Result<crate::Courier, crate::ConnectError> {
         crate::Courier::start_with(url, config, crate::actors::Arbiters::Here).await
     }
 
-    /// The pure parts of a subscriber.
+    /// Pure parts of a subscriber.
     pub mod subscription {
         pub use crate::subscription::*;
     }

@@ -1,26 +1,27 @@
-//! [`Principal`]: the authenticated user whose session it is.
+//! [`Principal`]: the authenticated user to whom a session is bound.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// An authenticated user, as a server's authorisation names them: the `sub` of a token, perhaps with its issuer.
+/// Authenticated user, under the name that a server's authorisation gives: the `sub` of a token, perhaps with its
+/// issuer.
 ///
-/// MCP's security best practices want a session bound to its user, so that who knows or guesses a session id can neither
-/// take the session over nor have anything put into it. See [`SessionId::bound_to`](crate::SessionId::bound_to).
+/// MCP's security best practices want a session bound to its user. A stranger who knows or guesses a session id can
+/// then neither take the session over nor push to it. See [`SessionId::bound_to`](crate::SessionId::bound_to).
 ///
-/// 1 to [`Principal::MAX_LEN`] bytes of UTF-8 without control characters. Neither `Debug` nor `Display` shows it: it may be
-/// a person's address.
+/// A principal has 1 to [`Principal::MAX_LEN`] bytes of UTF-8 without control characters. The name may be a person's
+/// address, so `Debug` does not show it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// The longest one that is accepted, in bytes.
+    /// Length of the longest accepted principal, in bytes.
     pub const MAX_LEN: usize = 512;
 
-    /// Checks it.
+    /// Creates a principal from its name.
     ///
     /// # Errors
-    /// [`InvalidPrincipal`] says what is wrong.
+    /// [`InvalidPrincipal`] where the name is empty, too long or has a control character.
     pub fn new(principal: impl AsRef<str>) -> Result<Self, InvalidPrincipal> {
         let principal = principal.as_ref();
         if principal.is_empty() {
@@ -35,7 +36,7 @@ impl Principal {
         Ok(Self(principal.into()))
     }
 
-    /// All of it.
+    /// Returns the whole name. The name may be personal: keep it out of logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -9,25 +9,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::principal::{InvalidPrincipal, Principal};
 
-/// Characters that are percent-encoded in the texts of session ids and tasks: all but `A-Za-z0-9._~-`. So a key has no `:` by
-/// which `a` and `a:lease` could collide, and no brace, which Redis Cluster would read.
+/// Characters that are percent-encoded in the texts of session ids and tasks: all but `A-Za-z0-9._~-`. A key then has
+/// no `:` by which the sessions `a` and `a:lease` could collide, and no brace, which has a meaning in Redis Cluster.
 pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
 
 /// Id of an MCP session, and the user to whom the session is bound, if any.
 ///
-/// The id is 1 to [`SessionId::MAX_LEN`] visible ASCII characters (0x21 to 0x7E); MCP sets the characters, the crate the upper
-/// bound. A `SessionId` that exists is valid.
+/// The id is 1 to [`SessionId::MAX_LEN`] visible ASCII characters (0x21 to 0x7E). MCP defines the characters, and this
+/// crate the upper bound. A `SessionId` that exists is valid.
 ///
 /// # Text
-/// A session id has two texts, and a secret is in both:
+/// A session id has two texts. Both contain a secret.
 ///
-/// - the value of the header `Mcp-Session-Id`, which names no user: [`new`](Self::new) reads it, [`as_str`](Self::as_str) gives
-///   it;
-/// - the whole form, for everything else: `Display`, `FromStr` and serde write and read it. A server's handler hands this form
-///   to a worker, which parses it and reaches the same session. It also stands in the keys in Redis. The form is
-///   `ID` or `PRINCIPAL:ID`, with each part percent-encoded outside `A-Za-z0-9._~-`. A UUID stays as it is.
+/// - The value of the header `Mcp-Session-Id` names no user. [`new`](Self::new) reads this text, and
+///   [`as_str`](Self::as_str) returns it.
+/// - The whole form is for everything else: `Display`, `FromStr` and serde write and read it. A server's handler passes
+///   this form to a worker, which parses it and reaches the same session. The keys in Redis contain it too. The form is
+///   `ID` or `PRINCIPAL:ID`, with each part percent-encoded outside `A-Za-z0-9._~-`. A UUID is not changed.
 ///
-/// Whoever knows a session id can act as its client. For logs and errors, use `Debug`: it shows the first
+/// Anyone who knows a session id can act as its client. For logs and errors, use `Debug`: it shows the first
 /// [`SessionId::SHOWN`] characters of the id, and no principal.
 ///
 /// ```
@@ -46,8 +46,9 @@ pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_'
 /// ```
 ///
 /// # Principal
-/// A session can be [bound to](Self::bound_to) the user who began it. The bound session differs from the session of the same
-/// id that is bound to nobody, or to another user: its keys in Redis differ, so nothing pushed for one reaches the other.
+/// A session can be [bound to](Self::bound_to) the user who began it. Such a session differs from the session of the
+/// same id that is bound to nobody, or to another user. Their keys in Redis differ, so a notification for one never
+/// reaches the other.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {
     id: Arc<str>,
@@ -129,7 +130,7 @@ impl FromStr for SessionId {
             None => (None, whole),
         };
         let read = Self { principal, ..Self::new(text(id)?)? };
-        // Another spelling of the same id would name another key in Redis.
+        // Another spelling of the same id would name another key in Redis, so it is refused.
         if read.to_string() == whole { Ok(read) } else { Err(InvalidSessionId::NotEncoded) }
     }
 }
@@ -154,13 +155,14 @@ pub enum SessionStatus {
     Owned,
     /// No server owns the queue, and a session store of the fleet remembers the session: the client may come back.
     Known,
-    /// No server owns the queue, and no session store remembers the session. The session has not begun, or has ended, or its id
-    /// is wrong.
+    /// No server owns the queue, and no session store remembers the session. The session has not begun, or has ended,
+    /// or its id is wrong.
     ///
-    /// A fleet without a session store remembers nothing: its sessions are unknown whenever their client has no stream.
+    /// A fleet without a session store remembers no session. Its sessions are unknown whenever their clients have no
+    /// stream.
     Unknown,
-    /// The status was not read: reading failed after the push, or the sessions are those of FastMCP servers, which hold no lease
-    /// ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)).
+    /// The status was not read. Either reading failed after the push, or the sessions are those of FastMCP servers,
+    /// which hold no lease ([`Config::fastmcp_servers`](crate::Config::fastmcp_servers)).
     NotRead,
 }
 
@@ -190,7 +192,7 @@ pub enum InvalidSessionId {
     /// The part before the colon is no principal.
     #[error(transparent)]
     Principal(#[from] InvalidPrincipal),
-    /// The text is not as `Display` of [`SessionId`] writes a session id.
+    /// The text differs from the form that `Display` of [`SessionId`] writes.
     #[error(
         "a session id must be percent-encoded outside A-Za-z0-9._~-, as Display writes it; \
          the value of the header Mcp-Session-Id is read by SessionId::new"
