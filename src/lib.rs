@@ -182,6 +182,14 @@ pub mod redis_trouble {}
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(all(doctest, feature = "rmcp"))]
+#[doc = include_str!("../docs/guide.md")]
+mod guide {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/fastmcp.md")]
+mod fastmcp {}
+
 /// Attribute that an implementation of [`McpSession`] carries, so that its methods are written as `async fn`.
 pub use async_trait::async_trait;
 

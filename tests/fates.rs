@@ -235,7 +235,7 @@ async fn the_rights_that_the_readme_names_are_enough() {
     let redis = RedisServer::start();
     let mut raw = redis.connection().await;
     let mut rights = readme::rights();
-    // README: "whoever looks for dead letters".
+    // README: "Reading dead letters needs".
     rights.push("+scan");
     redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut raw).await.unwrap();
     let url = redis.url().replace("//", "//courier:secret@");

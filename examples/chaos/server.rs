@@ -1,4 +1,4 @@
-//! A server of the fleet, mounted as the README says.
+//! A server of the fleet, mounted as docs/guide.md says.
 
 use std::time::Duration;
 

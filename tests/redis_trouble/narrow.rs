@@ -76,7 +76,7 @@ async fn notifications_of_which_one_alone_needs_more_than_the_time_for_an_answer
 #[actix::test]
 async fn g4_a_take_that_lasts_longer_than_a_lease_keeps_the_lease() {
     if waiting::is_shared() {
-        return; // A shared owner renews between rounds only: README.md says so.
+        return; // A shared owner renews between rounds only: docs/guide.md says so.
     }
     // Each needs 2 s: twice a lease.
     let (redis, forwarder) = queued(3, 100_000, 50_000).await;
