@@ -1,6 +1,6 @@
-//! The part of the queue port that remembers what became of notifications: receipts and dead letters.
+//! Part of the queue port for the outcomes of notifications: receipts and dead letters.
 //!
-//! Both are written by the step that acknowledges, from [`Delivered::fates`](super::Delivered::fates).
+//! The step that acknowledges writes both, from [`Delivered::fates`](super::Delivered::fates).
 
 use async_trait::async_trait;
 
@@ -12,43 +12,44 @@ use crate::fate::{DiscardReason, Receipt};
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// A dead letter as it is kept.
+/// Dead letter as the backend keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
-    /// When it was discarded.
+    /// Time of the discard.
     pub at: Timestamp,
-    /// Why.
+    /// Reason of the discard.
     pub reason: DiscardReason,
-    /// The message as it lay in its queue.
+    /// Message as it lay in its queue.
     pub raw: Vec<u8>,
-    /// What recognises the letter.
+    /// Mark by which a redrive recognises the letter.
     pub mark: Mark,
 }
 
-/// What became of [`Fates::redrive`].
+/// Outcome of [`Fates::redrive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redrove {
-    /// It is queued, and no dead letter any more.
+    /// The letter is queued, and is no dead letter any more.
     Done,
-    /// The queue has reached this bound: it stays.
+    /// The queue has reached this bound: the letter stays.
     Full(QueueLimit),
-    /// Another letter stands there, or none: nothing was done.
+    /// Another letter, or none, stands at that place: nothing was done.
     Changed,
 }
 
-/// What became of notifications, for those who ask later.
+/// Outcomes of notifications, kept for producers and operators.
 #[async_trait]
 pub trait Fates {
-    /// Writes down the fate of a message that is in its queue no more ([`Delivery::AtMostOnce`](crate::Delivery)).
+    /// Records the fate of a message that has already left its queue ([`Delivery::AtMostOnce`](crate::Delivery)).
     async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError>;
 
-    /// A receipt, and when it was read.
+    /// Returns a receipt, and the time at which it was read.
     async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError>;
 
-    /// Waits until a receipt is settled, for ever. What fails on the way is tried again.
+    /// Waits without a limit until a receipt is settled. Retries after a failure.
     async fn until_settled(&self, session: &SessionId, id: NotificationId) -> Receipt;
 
-    /// Dead letters of a session, the oldest first, after the `skip` oldest and `limit` at most, and when they were read.
+    /// Returns dead letters of a session, the oldest first, and the time at which they were read. Passes over the
+    /// `skip` oldest, and returns at most `limit`.
     async fn dead_letters(
         &self,
         session: &SessionId,
@@ -56,8 +57,8 @@ pub trait Fates {
         limit: usize,
     ) -> Result<(Vec<Letter>, Timestamp), QueueError>;
 
-    /// Queues `draft` and removes the letter that it is made from, in one step, if that still stands behind `skip` older
-    /// ones.
+    /// Queues `draft` and removes the letter from which it is made, in one step. Does so only while that letter stands
+    /// behind `skip` older ones.
     async fn redrive(
         &self,
         session: &SessionId,
@@ -66,9 +67,9 @@ pub trait Fates {
         draft: &Draft,
     ) -> Result<Redrove, QueueError>;
 
-    /// Removes all dead letters of a session, and says how many there were.
+    /// Removes all dead letters of a session. Returns their number.
     async fn purge(&self, session: &SessionId) -> Result<usize, QueueError>;
 
-    /// Whose dead letters there are.
+    /// Returns the sessions that have dead letters.
     async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError>;
 }

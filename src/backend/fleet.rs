@@ -1,4 +1,4 @@
-//! The fleet port: what the processes of a fleet remember of sessions, and tell each other.
+//! Fleet port: sessions that a fleet remembers, and news that its processes send each other.
 
 use std::fmt;
 
@@ -13,75 +13,81 @@ use crate::session_id::SessionId;
 
 mod channel;
 
-/// What every backend does so that a session outlives the process that holds it. Contract clauses 14 and 15.
+/// Operations by which a session outlives the process that holds it. Every backend has them: contract clauses 14 and
+/// 15.
 #[async_trait]
 pub trait Fleet {
-    /// Remembers what a session began with, for [`Config::session_time_to_live`](crate::Config::session_time_to_live).
-    /// Returns whether the session is remembered: one that has ended is not remembered again.
+    /// Remembers the state with which a session began, for
+    /// [`Config::session_time_to_live`](crate::Config::session_time_to_live). Returns whether the session is
+    /// remembered: an ended session is not remembered again.
     async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError>;
 
-    /// Returns what a session began with, if the backend remembers the session; its time begins anew.
+    /// Returns the state with which a session began, if the backend remembers the session. Its time to live begins
+    /// anew.
     async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError>;
 
-    /// Begins the time of sessions that are in use anew. Returns what is known of each, in the order given.
+    /// Begins the time to live of sessions that are in use anew. Returns the knowledge about each, in the order given.
     async fn keep(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
 
-    /// Returns what is known of each session, in the order given. Changes nothing.
+    /// Returns the knowledge about each session, in the order given. Changes nothing.
     async fn look_up(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
 
-    /// Returns whether something is known of every one of these sessions. Much cheaper than [`look_up`](Self::look_up).
+    /// Returns whether the backend knows of every one of these sessions. Much cheaper than [`look_up`](Self::look_up).
     async fn knows_all(&self, sessions: &[SessionId]) -> Result<bool, QueueError>;
 
-    /// Ends a session for all, and tells all other processes. Nothing happens to a session that neither the backend nor
-    /// the caller knows: it is not remembered as an ended one. Returns whether the session has ended.
+    /// Ends a session for all, and announces the end to all other processes. Returns whether the session has ended.
+    /// Does nothing to a session that neither the backend nor the caller knows, and does not remember such a session as
+    /// ended.
     async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError>;
 
-    /// Tells another process that a client has answered one of its pings, by the nonce of that ping.
+    /// Announces to another process that a client has answered one of its pings. The nonce names the ping.
     async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError>;
 
     /// Returns whether more than one process listens to the news of the fleet.
     async fn has_others(&self) -> Result<bool, QueueError>;
 
-    /// Listens to what others tell this process from now on, until the receiver is dropped. News are lost while a
-    /// connection is, and anybody who may publish can forge them: they save time, and nothing may depend on them alone.
+    /// Listens to the news for this process from now on, until the receiver is dropped.
+    ///
+    /// News are lost while a connection is lost, and anyone who may publish can forge them. They save time, and nothing
+    /// may depend on them alone.
     fn listen(&self, process: ProcessId) -> NewsReceiver;
 }
 
-/// What is known of a session.
+/// Knowledge of the backend about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remembered {
-    /// What it began with.
+    /// The backend has the state with which the session began.
     Known,
-    /// Nothing: its time has passed, or the queue lost it.
+    /// The backend knows nothing: the session's time to live is over, or the queue lost the session.
     Unknown,
-    /// That it has ended.
+    /// The session has ended.
     Ended,
 }
 
-/// What one process tells others.
+/// Message from one process to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// A session has ended, as this process knows.
+    /// This session has ended, as this process announces.
     Ended(SessionId, ProcessId),
     /// A client has answered the ping with this nonce.
     Confirmed(SessionId, u128),
-    /// News may have been lost, and the backend may have lost what it knew: look everything up again. Nobody sends this;
-    /// a receiver adds it after a lost connection and where more news came than it can hold.
+    /// News may have been lost, and the backend may have lost its knowledge: look everything up again. Nobody sends
+    /// this value. A receiver adds it after a lost connection, and where more news came than the receiver can hold.
     Again,
 }
 
-/// One process of a fleet, as the others address it.
+/// Identity of one process of a fleet, by which the others address it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProcessId(Uuid);
 
 impl ProcessId {
-    /// An id that no process has had.
+    /// Makes an id that no process has had.
     #[allow(clippy::new_without_default)] // a default that differs each time would surprise
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// What it was written as.
+    /// Reads an id from the text that `Display` wrote; `None` where the text is no id.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
@@ -94,23 +100,23 @@ impl fmt::Display for ProcessId {
 }
 
 impl News {
-    /// As it goes through Redis.
+    /// Returns the text of the news as it goes through Redis.
     pub(crate) fn encode(&self) -> String {
         match self {
             Self::Ended(session, by) => format!("ended {session} {by}"),
             Self::Confirmed(session, ping) => format!("confirmed {session} {ping}"),
-            // Never sent, and read by nobody.
+            // This news is never sent, so no receiver reads it.
             Self::Again => "again".to_owned(),
         }
     }
 
-    /// Largest number of bytes that [`encode`](Self::encode) makes: a word, an id in which each byte of the principal and of
-    /// the session id takes three, and the id of a process or a number.
+    /// Largest number of bytes that [`encode`](Self::encode) makes. Escaped, each byte of the principal and of the
+    /// session id takes three. A word, and the id of a process or a number, stand beside them.
     pub(crate) const MAX_LEN: usize = 3 * (Principal::MAX_LEN + SessionId::MAX_LEN) + 64;
 
     /// Reads what [`encode`](Self::encode) made; `None` for anything else.
     pub(crate) fn decode(text: &[u8]) -> Option<Self> {
-        // Before anything is read: whoever may publish can send messages of any size.
+        // The length is checked before anything is read: anyone who may publish can send messages of any size.
         if text.len() > Self::MAX_LEN {
             return None;
         }

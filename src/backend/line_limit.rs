@@ -1,7 +1,7 @@
-//! [`LineLimit`]: how much goes over the line to the queue in one request, so that it fits the time allowed on any line.
+//! [`LineLimit`]: the size of one request over the line to the queue, so that its answer comes in time on any line.
 //!
-//! A take whose answer does not come in time is begun anew, and a push is pushed again. Moving the same again would fail for
-//! ever on a narrow line.
+//! A take whose answer comes too late is repeated, and so is a push. On a narrow line a repetition of the same size
+//! would fail for ever. Therefore the size shrinks after a timeout, and the allowed time grows.
 //!
 //! ```text
 //!              took ≤ ¼ of the time: twice as much, up to the most
@@ -15,30 +15,31 @@ use std::time::Duration;
 
 use crate::config::{Config, Delivery};
 
-/// Bounds of the next take of one subscriber, or of the next pushes of one process, learned from those before. The limit
-/// outlives the connections.
+/// Bounds of a subscriber's next take, or of a process's next pushes, learned from the earlier ones. The limit outlives
+/// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineLimit {
-    /// Most messages ever.
+    /// Largest value of `messages`.
     most_messages: usize,
-    /// Most bytes ever.
+    /// Largest value of `bytes`.
     most_bytes: usize,
     messages: usize,
     bytes: usize,
     time: Duration,
-    /// Most time ever.
+    /// Largest value of `time`.
     longest: Duration,
 }
 
 impl LineLimit {
-    /// Time that a request may last in the beginning, and whenever all goes well.
+    /// Time that a request may last in the beginning, and as long as answers come in time.
     pub const SHORTEST: Duration = Duration::from_secs(5);
 
-    /// Longest time that a request may last, reached by one message that timed out again and again, where messages have 1 MiB at
-    /// most. Larger messages have this time for each MiB: see [`for_messages_of`](Self::for_messages_of).
+    /// Longest time that a request may last, where messages have at most 1 MiB. One message that times out again and
+    /// again reaches it. For larger messages the time is as much longer: see
+    /// [`for_messages_of`](Self::for_messages_of).
     pub const LONGEST: Duration = Duration::from_secs(80);
 
-    /// Begins with the most messages and the most bytes, each at least 1, and for messages of 1 MiB at most.
+    /// Makes the limit with the most messages and the most bytes, each at least 1, for messages of at most 1 MiB.
     pub fn new(messages: usize, bytes: usize) -> Self {
         let (messages, bytes) = (messages.max(1), bytes.max(1));
         Self {
@@ -51,7 +52,7 @@ impl LineLimit {
         }
     }
 
-    /// Begins with the largest batch of a subscriber.
+    /// Makes the limit for the largest batch of a subscriber.
     pub(crate) fn of_batches(config: &Config) -> Self {
         let messages = match config.delivery() {
             Delivery::AtLeastOnce => config.batch_messages(),
@@ -60,7 +61,7 @@ impl LineLimit {
         Self::new(messages, config.batch_bytes()).for_messages_of(config.message_max_bytes())
     }
 
-    /// Allows so much time that one message of this many bytes passes a line of 13.2 KB/s.
+    /// Allows enough time for one message of this many bytes to pass a line of 13.2 KB/s.
     pub fn for_messages_of(mut self, bytes: usize) -> Self {
         let of_one = Self::LONGEST.mul_f64(bytes as f64 / (1024.0 * 1024.0));
         self.longest = of_one.max(Self::LONGEST);
@@ -72,7 +73,7 @@ impl LineLimit {
         self.messages
     }
 
-    /// Number of bytes to move, at least 1. One message is always moved, whatever its size.
+    /// Number of bytes to move, at least 1. One message is always moved, also where it is larger.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -92,7 +93,7 @@ impl LineLimit {
         if self.messages == 1 {
             self.time = (self.time * 2).min(self.longest);
         }
-        // At once, and not by half: each step costs the whole time.
+        // Reduced to one at once, not by half: each further timeout would cost the whole time.
         (self.messages, self.bytes) = (1, 1);
     }
 
@@ -103,7 +104,7 @@ impl LineLimit {
             return;
         }
         if took > self.time / 2 {
-            // The next messages may be larger.
+            // Half of what was moved, as the next messages may be larger and need longer.
             self.messages = (messages / 2).clamp(1, self.messages);
             self.bytes = (bytes / 2).clamp(1, self.bytes);
             return;
@@ -118,16 +119,16 @@ impl LineLimit {
         }
     }
 
-    /// Learns from a request that had nothing to move: where its answer was quick, the time is halved.
+    /// Learns from a request that had nothing to move. A quick answer halves the allowed time.
     pub fn answered(&mut self, took: Duration) {
         if took <= self.time / 4 {
             self.time = (self.time / 2).max(Self::SHORTEST);
         }
     }
 
-    /// Learns from a request that moved this many messages and bytes, and passed without any trouble: twice as much next.
+    /// Learns from a request that moved this many messages and bytes without trouble. The next may move twice as much.
     pub fn grow(&mut self, messages: usize, bytes: usize) {
-        // Only a bound that was reached is raised: less says nothing of what would pass.
+        // Only a bound that was reached is raised: a smaller request does not show what else would pass.
         if messages >= self.messages {
             self.messages = self.messages.saturating_mul(2).min(self.most_messages);
         }

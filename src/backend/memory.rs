@@ -1,7 +1,8 @@
-//! The queue in the memory of one process, for tests, examples and servers that are alone.
+//! Queue in the memory of one process, for tests, examples and servers that run alone.
 //!
-//! `memory://name` names one: whoever connects to the same name in the same process shares it, while anyone does.
-//! [`Store`] decides everything. Here are the lock around it, the clock, the permits of owners, and the wake-ups.
+//! `memory://name` names one such queue. All who connect to the same name in the same process share it, and it lives as
+//! long as one of them does. [`Store`] decides everything. This module adds the lock, the clock, the permits of owners,
+//! and the wake-ups.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -32,7 +33,7 @@ type Place = (String, String);
 
 static SHARED: LazyLock<Mutex<HashMap<Place, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
-/// A store, and the listeners that hear of its changes.
+/// Store under its lock, and the listeners to its changes.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -71,12 +72,12 @@ impl Shared {
         shared
     }
 
-    /// Does one operation, and tells of what it changed.
+    /// Performs one operation, and notifies those who wait for its changes.
     fn step<T>(&self, config: &Config, operation: impl FnOnce(&mut Moment<'_>) -> T) -> T {
         self.step_then(config, operation, |_| {})
     }
 
-    /// The same; `then` is done under the same lock, after all were told.
+    /// Performs one operation as [`step`](Self::step) does, and `then` under the same lock, after all were notified.
     fn step_then<T>(&self, config: &Config, operation: impl FnOnce(&mut Moment<'_>) -> T, then: impl FnOnce(&T)) -> T {
         let mut state = lock(&self.state);
         let now = self.origin.1.plus(self.origin.0.elapsed());
@@ -88,7 +89,7 @@ impl Shared {
         done
     }
 
-    /// Begins to watch for a change. Look at the store only after that, so that no change between the two is missed.
+    /// Registers for a change. The caller reads the store only after this, so that it misses no change between the two.
     fn watch(self: &Arc<Self>, change: Change) -> Watch {
         let changed = Arc::clone(lock(&self.state).watches.entry(change.clone()).or_default());
         Watch { shared: Arc::clone(self), change, changed }
@@ -108,7 +109,7 @@ impl State {
     }
 
     fn open(&mut self, session: &SessionId, owner: OwnerToken, permit: &Arc<Permit>) {
-        // Each permit is looked at a bounded number of times, however many there are.
+        // The removal costs each permit a bounded number of checks, however many permits there are.
         if self.permits.len() > 2 * self.permits_tidied + 64 {
             self.permits.retain(|_, permit| permit.strong_count() > 0);
             self.permits_tidied = self.permits.len();
@@ -117,7 +118,7 @@ impl State {
     }
 }
 
-/// Registration of one who waits for a change.
+/// Registration for one change, until it is dropped.
 #[derive(Debug)]
 struct Watch {
     shared: Arc<Shared>,
@@ -128,14 +129,14 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
-        // This registration, and the entry itself.
+        // Two references are left: this registration, and the entry itself.
         if Arc::strong_count(&self.changed) == 2 {
             state.watches.remove(&self.change);
         }
     }
 }
 
-/// The queues of a fleet that is one process.
+/// Queues of a fleet that is one process.
 #[derive(Debug)]
 pub struct MemoryBackend {
     shared: Arc<Shared>,
@@ -148,7 +149,7 @@ impl MemoryBackend {
         Self { shared: Shared::named(name, config.prefix()), config }
     }
 
-    /// Does one operation now, and tells of what it changed.
+    /// Performs one operation now, and notifies those who wait for its changes.
     pub fn step<T>(&self, operation: impl FnOnce(&mut Moment<'_>) -> T) -> T {
         self.shared.step(&self.config, operation)
     }

@@ -1,4 +1,4 @@
-//! The part of the queue port that carries questions and answers between a worker and whoever asks its user.
+//! Part of the queue port that carries questions and answers between a worker and the server that asks its user.
 //!
 //! ```text
 //!            pose                settle (the first answer to this id)
@@ -17,38 +17,39 @@ use crate::failure::QueueError;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
-/// Time for which a question outlives its patience, so that an answer or a worker that is a little late still finds it.
+/// Time for which a question outlives its patience. A late answer, or a late worker, still finds the question then.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
-/// Reason of the cancellation that a worker reads whose task asks another question by now.
+/// Reason of the cancellation that a worker reads when its task asks another question meanwhile.
 pub(crate) const TAKEN_OVER: &str = "another question of the same task took its place";
 
-/// What became of [`Questions::pose`].
+/// Outcome of [`Questions::pose`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posed {
-    /// It is under way since this moment of the queue's clock.
+    /// The question is posed since this moment of the queue's clock.
     Done(Timestamp),
-    /// Another question of this task is, and whoever asked it lives.
+    /// The task has another open question, whose asker lives.
     Busy,
 }
 
-/// What became of an answer.
+/// Outcome of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settled {
-    /// The worker gets it.
+    /// The worker gets the answer.
     Done,
-    /// Nobody waits for it: it was answered before, withdrawn, or its time is over; or the task is of another scope.
+    /// No worker waits for the answer. The question was answered before, was withdrawn, or has expired, or the task is
+    /// of another scope.
     NotWaiting,
-    /// The task's question is another one by now.
+    /// The task asks another question by now.
     OtherQuestion,
 }
 
-/// Questions of tasks, one at a time for each task, as FastMCP's keys have room for one.
+/// Questions of tasks. A task has one question at a time, because FastMCP's keys have room for one.
 #[async_trait]
 pub trait Questions {
-    /// Puts a question under way, for `patience` at most, and clears what an earlier one left. `request` is the question as
-    /// FastMCP keeps it.
+    /// Poses a question, for `patience` at most, and clears the remains of an earlier one. `request` is the question in
+    /// the form in which FastMCP keeps it.
     async fn pose(
         &self,
         task: &TaskKey,
@@ -57,29 +58,29 @@ pub trait Questions {
         patience: Duration,
     ) -> Result<Posed, QueueError>;
 
-    /// Waits for the answer to a question under way, for ever, and ends the question with it.
+    /// Waits without a limit for the answer to a posed question. The answer ends the question.
     ///
     /// # Cancellation
-    /// The question stays under way.
+    /// The question stays posed.
     async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError>;
 
-    /// Gives an answer.
+    /// Gives an answer to the question with this id.
     async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError>;
 
-    /// Ends a question without an answer, if it is still under way.
+    /// Ends a question without an answer, if it is still the question of its task.
     async fn withdraw(&self, task: &TaskKey, request_id: &str) -> Result<(), QueueError>;
 
-    /// Whether a worker waits for the answer to this very question.
+    /// Returns whether a worker waits for the answer to the question with this id.
     async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError>;
 
     /// Returns one of the open questions of a session.
     async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError>;
 
-    /// It is no longer one of them.
+    /// Removes a question from the open questions of a session.
     async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError>;
 }
 
-/// Gives an answer to an open question of a session, which is then none any more.
+/// Gives an answer to an open question of a session, and closes the question.
 pub(crate) async fn settle_open(
     queue: &dyn Backend,
     session: &SessionId,
@@ -91,8 +92,8 @@ pub(crate) async fn settle_open(
     Ok(settled)
 }
 
-/// Gives an answer that arrived anywhere to a question that may have been asked by another process. It must be one that
-/// this very session was asked, and has open.
+/// Gives an answer that arrived at any process, also to a question that another process asked. The answer counts only
+/// where this session has the question open.
 pub(crate) async fn answer_open(
     queue: &dyn Backend,
     session: &SessionId,
@@ -105,7 +106,7 @@ pub(crate) async fn answer_open(
     }
 }
 
-/// Nobody will answer a session's open questions any more: whoever asked is told.
+/// Cancels all open questions of a session, because nobody will answer them any more. Each asker gets the cancellation.
 pub(crate) async fn cancel_open(queue: &dyn Backend, session: &SessionId, why: &str) -> Result<(), QueueError> {
     for question in queue.open_questions(session).await? {
         settle_open(queue, session, &question, &Answer::cancelled(why)).await?;
@@ -113,8 +114,8 @@ pub(crate) async fn cancel_open(queue: &dyn Backend, session: &SessionId, why: &
     Ok(())
 }
 
-/// Takes a question out of a session's open ones. Where that fails nothing is lost by it: whoever asks it again finds that
-/// nobody waits for it.
+/// Removes a question from the open ones of a session. A failure loses nothing: a server that asks the question again
+/// finds that no worker waits.
 pub(crate) async fn close(queue: &dyn Backend, session: &SessionId, question: &Question) {
     if let Err(error) = queue.close_question(session, &question.request_id).await {
         tracing::debug!(?session, %error, "an answered question stays open");

@@ -1,4 +1,4 @@
-//! The channel that news come through inside a process: bounded, and never blocking for whoever sends.
+//! Channel for news within a process: bounded, and never blocking for the sender.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::News;
 
-/// Number of news that wait at most for their receiver.
+/// Largest number of news that wait for their receiver.
 const CAPACITY: usize = 1024;
 
 /// Makes a channel for news.
@@ -26,14 +26,14 @@ pub(crate) struct NewsSender {
 }
 
 impl NewsSender {
-    /// Sends news, or drops them where too many wait: then the receiver gets [`News::Again`].
+    /// Sends news. Where too many news wait, the news is dropped and the receiver gets [`News::Again`].
     pub(crate) fn send(&self, news: News) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(news) {
             self.overflow();
         }
     }
 
-    /// Notes that news were dropped. The receiver may have read all others meanwhile, and wait.
+    /// Notes that news were dropped, and wakes the receiver: it may have read all the others meanwhile, and wait.
     fn overflow(&self) {
         self.overflown.notify_one();
     }
@@ -43,17 +43,17 @@ impl NewsSender {
         self.sender.is_closed()
     }
 
-    /// Ends when the receiver is gone.
+    /// Waits until the receiver is gone.
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
     }
 }
 
-/// What one process hears from the others: see [`Fleet::listen`](super::Fleet::listen).
+/// Receiver of the news from other processes: see [`Fleet::listen`](super::Fleet::listen).
 #[derive(Debug)]
 pub struct NewsReceiver {
     receiver: mpsc::Receiver<News>,
-    /// Notified where news were dropped. Keeps that until the next [`News::Again`].
+    /// Notified where news were dropped. The notification is stored until the receiver returns [`News::Again`].
     overflown: Arc<Notify>,
 }
 
@@ -61,7 +61,7 @@ impl NewsReceiver {
     /// Returns the next news; `None` when nobody can send any more.
     ///
     /// # Cancellation
-    /// Safe: nothing is lost.
+    /// Nothing is lost.
     pub async fn recv(&mut self) -> Option<News> {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! One session's queue in memory, opened for one owner.
+//! Queue of one session in memory, opened for one owner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl MemoryConsumer {
         self.shared.step_then(&self.config, |moment| operation(moment, &self.session), then)
     }
 
-    /// Tells the permit that the lease was written just now. All doubts until now are older than that.
+    /// Informs the permit that the lease was written just now. All doubts so far are older than that write.
     fn renewed(&self) {
         self.permit.renewed(Instant::now().into_std(), self.config.lease(), self.permit.mark());
     }

@@ -12,7 +12,7 @@ use crate::fate::Receipt;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// The least pause between two looks at a receipt that does not change.
+/// Shortest pause between two reads of a receipt that does not change.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[async_trait]

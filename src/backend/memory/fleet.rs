@@ -9,7 +9,7 @@ use crate::lock::lock;
 use crate::session_id::SessionId;
 
 impl State {
-    /// Tells all listeners, or those of one process. Those that are gone are removed.
+    /// Sends news to all listeners, or to those of one process. Removes listeners that are gone.
     fn publish(&mut self, to: Option<ProcessId>, news: &News) {
         self.listeners.retain(|(process, sender)| {
             if to.is_none_or(|to| to == *process) {
@@ -51,7 +51,7 @@ impl Fleet for MemoryBackend {
     }
 
     async fn has_others(&self) -> Result<bool, QueueError> {
-        // All that share this backend die together.
+        // All processes that share this backend are one process.
         Ok(false)
     }
 

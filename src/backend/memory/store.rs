@@ -1,8 +1,8 @@
-//! [`Store`]: what a fleet keeps in Redis, as one value. The operations answer what Redis answers.
+//! [`Store`]: everything that a fleet keeps in Redis, as one value. The operations answer as Redis answers.
 //!
-//! Pure: no I/O, no clock, no locks, no tasks. The caller passes the time in, by [`Store::at`], and learns by
-//! [`Store::changes`] what Redis tells by client tracking. So a simulator can apply each operation later than its owner
-//! sent it, twice, or never:
+//! The store is pure: no I/O, no clock, no locks, no tasks. The caller passes the time in, by [`Store::at`]. It learns
+//! by [`Store::changes`] the changes that Redis announces by client tracking. A simulator can therefore apply each
+//! operation later than its owner sent it, or twice, or never:
 //!
 //! ```ignore
 //! let mut store = Store::new(config.prefix());
@@ -37,7 +37,7 @@ mod sessions;
 /// Queues, leases, receipts, dead letters, questions and sessions of a fleet: everything under one prefix.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Names of the queues in Redis, from which the ids of messages without an id are derived.
+    /// Names of the queues in Redis. The ids of messages that came without an id are derived from them.
     keys: Keys,
     lists: HashMap<SessionId, List>,
     receipts: Receipts,
@@ -46,7 +46,7 @@ pub struct Store {
     changes: Vec<Change>,
 }
 
-/// Change in a [`Store`], for whoever waits for it.
+/// Change in a [`Store`], for those who wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
     /// The lease of this owner ended: by a newer claim, by a release, by its time, or because the key was deleted.
@@ -97,7 +97,7 @@ impl Moment<'_> {
         self.now
     }
 
-    /// Does something with a list as it is now: what has run out is gone. A list with nothing in it is not kept.
+    /// Applies `act` to a list after everything expired was removed. A list that is empty afterwards is dropped.
     fn with_list<T>(&mut self, session: &SessionId, act: impl FnOnce(&mut Self, &mut List) -> T) -> T {
         let mut list = self.store.lists.remove(session).unwrap_or_default();
         self.tidy(session, &mut list);
@@ -109,7 +109,7 @@ impl Moment<'_> {
         done
     }
 
-    /// Removes what has run out.
+    /// Removes everything that has expired.
     fn tidy(&mut self, session: &SessionId, list: &mut List) {
         if list.lease.as_ref().is_some_and(|lease| lease.until <= self.now) {
             self.end_lease(session, list);
@@ -117,7 +117,7 @@ impl Moment<'_> {
         list.tidy(self.now);
     }
 
-    /// Removes a lease, and tells its owner.
+    /// Removes a lease, and notes the change for its owner.
     fn end_lease(&mut self, session: &SessionId, list: &mut List) {
         if let Some(lease) = list.lease.take() {
             self.store.changes.push(Change::LeaseEnded(session.clone(), lease.owner));

@@ -1,5 +1,5 @@
-//! Interventions of others than this crate, and looks at what is stored, for tests: a foreign producer, an operator, a Redis
-//! that forgets.
+//! Interventions from outside this crate, for tests: a foreign producer, an operator, a Redis that lost its data. And
+//! reads of the stored state.
 
 use super::{Change, Moment, Store};
 use crate::backend::{Item, OwnerToken};
@@ -7,7 +7,8 @@ use crate::envelope::Timestamp;
 use crate::session_id::SessionId;
 
 impl Store {
-    /// Returns the messages of a queue, the oldest first. What has run out since the last operation is among them.
+    /// Returns the messages of a queue, the oldest first. Messages that expired since the last operation are among
+    /// them.
     pub fn messages(&self, session: &SessionId) -> impl Iterator<Item = &[u8]> {
         self.lists.get(session).into_iter().flat_map(|list| list.messages.iter().map(Vec::as_slice))
     }
@@ -33,7 +34,7 @@ impl Moment<'_> {
         self.store.flush();
     }
 
-    /// Pushes bytes of any kind, as a foreign producer's `LPUSH` does. A new list has no expiry by it.
+    /// Pushes bytes of any kind, as a foreign producer's `LPUSH` does. A new list gets no expiry.
     pub fn push_raw(&mut self, session: &SessionId, message: &[u8]) {
         self.with_list(session, |_, list| list.push(message.to_vec()));
         self.store.changes.push(Change::Pushed(session.clone()));

@@ -13,7 +13,8 @@ impl Moment<'_> {
         })
     }
 
-    /// Queues `draft` and removes the letter that it is made from, if that still stands behind `skip` older ones.
+    /// Queues `draft` and removes the letter from which it is made, if that letter still stands behind `skip` older
+    /// ones.
     pub fn redrive(&mut self, session: &SessionId, skip: usize, letter: &Mark, draft: &Draft) -> Redrove {
         self.with_list(session, |moment, list| {
             if list.letters.all.get(skip).is_none_or(|(there, _)| there.mark != *letter) {

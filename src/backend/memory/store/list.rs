@@ -1,4 +1,4 @@
-//! The keys of one session's queue: the list, its lease, its open questions, its dead letters.
+//! Keys of one session's queue: the list, its lease, its open questions, its dead letters.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) struct List {
     pub(super) letters: Letters,
 }
 
-/// The lease of a queue.
+/// Lease of a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Lease {
     pub(super) owner: OwnerToken,
@@ -30,7 +30,7 @@ pub(super) struct Lease {
     pub(super) given: Duration,
 }
 
-/// Questions that were delivered and not answered. They run out together, as one key in Redis does.
+/// Questions that were delivered and not answered. All of them expire together, as one key in Redis does.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenQuestions {
     pub(super) all: Vec<Question>,
@@ -38,7 +38,7 @@ pub(super) struct OpenQuestions {
 }
 
 impl List {
-    /// Removes what has run out, apart from the lease, whose owner is to be told.
+    /// Removes everything that has expired, except the lease: its owner must be notified.
     pub(super) fn tidy(&mut self, now: Timestamp) {
         if self.questions.until.is_some_and(|until| until <= now) {
             self.questions = OpenQuestions::default();
@@ -51,7 +51,7 @@ impl List {
         self.end_if_empty();
     }
 
-    /// Removes the expiries of what is empty: Redis has no empty keys.
+    /// Removes the expiries of empty parts: Redis has no empty keys.
     pub(super) fn end_if_empty(&mut self) {
         if self.messages.is_empty() {
             self.expires = None;
@@ -73,14 +73,15 @@ impl List {
         }
     }
 
-    /// Cuts the life of a lease to what its owner gave it. A lease has longer to live where the clock was set back.
+    /// Cuts the remaining life of a lease to the life that its owner gave it. The remaining life is longer where the
+    /// clock was set back.
     pub(super) fn bound_lease(&mut self, now: Timestamp) {
         if let Some(lease) = &mut self.lease {
             lease.until = lease.until.min(now.plus(lease.given));
         }
     }
 
-    /// Extends the life of a list that has an expiry. The expiry never comes sooner by it.
+    /// Extends the life of a list that has an expiry. Never shortens that life.
     pub(super) fn extend_to(&mut self, at: Timestamp) {
         self.expires = self.expires.map(|expires| expires.max(at));
     }
@@ -97,7 +98,7 @@ impl List {
     }
 }
 
-/// The dead letters of one session, the oldest first, each with the end of its time.
+/// Dead letters of one session, the oldest first, each with the end of its time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Letters {
     pub(super) all: VecDeque<(Letter, Timestamp)>,

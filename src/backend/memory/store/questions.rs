@@ -10,7 +10,7 @@ use crate::envelope::Timestamp;
 use crate::question::{Answer, Question, TaskKey};
 use crate::session_id::SessionId;
 
-/// The question of a task.
+/// Question of a task.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     request_id: String,
@@ -30,7 +30,7 @@ impl OpenQuestions {
 }
 
 impl Moment<'_> {
-    /// Returns the question of a task that has not run out.
+    /// Returns the question of a task, if it has not expired.
     fn asked(&mut self, task: &TaskKey) -> Option<&mut Asked> {
         let now = self.now;
         self.store.tasks.retain(|_, asked| asked.until > now);
@@ -41,9 +41,9 @@ impl Moment<'_> {
         self.asked(task).is_some_and(|asked| asked.request_id == request_id)
     }
 
-    /// Puts a question under way, unless another one of the task is.
+    /// Poses a question, unless the task has another one.
     pub fn pose(&mut self, task: &TaskKey, request_id: &str, patience: Duration) -> Posed {
-        // In one process an asker that dies withdraws its question, so this one lives.
+        // In one process an asker that dies withdraws its question, so the asker of the other question lives.
         if self.asked(task).is_some_and(|other| other.request_id != request_id) {
             return Posed::Busy;
         }
@@ -76,7 +76,7 @@ impl Moment<'_> {
         Settled::Done
     }
 
-    /// Ends a question without an answer, if it is still under way.
+    /// Ends a question without an answer, if it is still the question of its task.
     pub fn withdraw(&mut self, task: &TaskKey, request_id: &str) {
         if self.is_asked(task, request_id) {
             self.store.tasks.remove(task);
@@ -84,7 +84,7 @@ impl Moment<'_> {
         }
     }
 
-    /// Returns whether a worker waits for the answer to this very question.
+    /// Returns whether a worker waits for the answer to the question with this id.
     pub fn is_waiting(&mut self, task: &TaskKey, request_id: &str) -> bool {
         self.asked(task).is_some_and(|asked| asked.request_id == request_id && asked.answer.is_none())
     }

@@ -13,7 +13,7 @@ use crate::notification::TIME_TO_LIVE_MAX;
 use crate::session_id::{SessionId, SessionStatus};
 
 impl Moment<'_> {
-    /// Queues notifications, and answers for each in the order given.
+    /// Queues notifications, and returns one answer for each, in the order given.
     pub fn push(&mut self, batch: &[Outgoing]) -> Vec<Result<Queued, PushRefusal>> {
         let mut refused = HashSet::new();
         let mut answers = Vec::with_capacity(batch.len());
@@ -62,7 +62,7 @@ impl Moment<'_> {
         Ok(())
     }
 
-    /// Returns the sessions that someone owns, in order.
+    /// Returns the sessions that have an owner, in order.
     pub fn live_sessions(&self) -> Vec<SessionId> {
         let is_live = |list: &List| list.lease.as_ref().is_some_and(|lease| lease.until > self.now);
         let live = self.store.lists.iter().filter(|(_, list)| is_live(list));
@@ -71,7 +71,7 @@ impl Moment<'_> {
         sessions
     }
 
-    /// Takes the lease, whoever has it.
+    /// Takes the lease, also from another owner.
     pub fn claim(&mut self, session: &SessionId, owner: OwnerToken) {
         self.with_list(session, |moment, list| {
             if list.state_for(owner) == LeaseState::Lost {
@@ -81,7 +81,7 @@ impl Moment<'_> {
         });
     }
 
-    /// Keeps the lease for another two heartbeats; takes the lease where nobody has it.
+    /// Keeps the lease for another two heartbeats. Takes the lease where nobody has it.
     pub fn renew(&mut self, session: &SessionId, owner: OwnerToken) -> LeaseState {
         self.with_list(session, |moment, list| {
             list.bound_lease(moment.now);
@@ -102,7 +102,7 @@ impl Moment<'_> {
         list.extend_to(until.plus(self.config.expiry_grace()));
     }
 
-    /// Gives up a lease if it is still that owner's. Returns whether the lease was that owner's.
+    /// Gives up a lease if that owner still holds it. Returns whether that owner held it.
     pub fn release(&mut self, session: &SessionId, owner: OwnerToken) -> bool {
         self.with_list(session, |moment, list| {
             let is_owner = list.state_for(owner) == LeaseState::Held;
@@ -113,7 +113,7 @@ impl Moment<'_> {
         })
     }
 
-    /// Removes what was delivered and reads the next batch. `reclaim` is false for the take behind a wait.
+    /// Removes the delivered messages and reads the next batch. `reclaim` is false for the take behind a wait.
     #[cfg(feature = "testing")]
     pub fn take(
         &mut self,
@@ -125,7 +125,7 @@ impl Moment<'_> {
         self.take_behind(session, owner, delivered, None, reclaim)
     }
 
-    /// Removes what was delivered, and reads the next batch behind messages that stay.
+    /// Removes the delivered messages, and reads the next batch behind messages that stay.
     pub fn take_behind(
         &mut self,
         session: &SessionId,
@@ -164,7 +164,7 @@ impl Moment<'_> {
         })
     }
 
-    /// Removes what was delivered, unless something else stands at the tail. Returns whether that is so.
+    /// Removes the delivered messages, unless another message stands at their place. Returns whether one does.
     fn acknowledge(
         &mut self,
         session: &SessionId,
@@ -179,7 +179,8 @@ impl Moment<'_> {
             removed.extend((0..*count).map_while(|_| list.remove_oldest()));
         }
         for fate in fates {
-            // A delivery stands in any case. A discarded message is only settled where it is removed.
+            // A delivery happened in any case. The receipt of a discarded message is settled only where the message is
+            // removed.
             if fate.discarded.is_none() || !removed.is_empty() {
                 let raw = removed.get_mut(fate.position).map(std::mem::take).unwrap_or_default();
                 self.settle(session, list, fate, raw);
@@ -194,7 +195,7 @@ impl Moment<'_> {
         is_owner && *count > 0 && !matches
     }
 
-    /// Reads the oldest behind those that are passed over, as many as one batch may have.
+    /// Reads the oldest messages behind those that are passed over, as many as one batch may have.
     pub(super) fn batch(&self, queue: &str, list: &List, passed_over: usize) -> Vec<Item> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         for raw in list.messages.iter().skip(passed_over).take(self.config.batch_messages()) {
@@ -207,8 +208,8 @@ impl Moment<'_> {
         items
     }
 
-    /// Keeps the list beyond its owner's lease, and until all that was read from it has expired. A foreign producer sets its
-    /// own life, or none.
+    /// Keeps the list beyond its owner's lease, and until every message read from it has expired. The reason: a foreign
+    /// producer sets a life of its own, or none.
     fn keep_until_expired(&self, list: &mut List, items: &[Item]) {
         let expires = |item: &Item| {
             let envelope = item.envelope.as_ref().ok()?;
@@ -221,7 +222,7 @@ impl Moment<'_> {
         list.expires = Some(list.expires.unwrap_or(default)).max(last.map(|at| at.plus(grace)));
     }
 
-    /// Puts `replacement` in the place of the oldest message, if that is still the one with this mark.
+    /// Writes `replacement` in the place of the oldest message, if that message still has this mark.
     pub fn replace_oldest(
         &mut self,
         session: &SessionId,

@@ -10,7 +10,7 @@ use crate::fate::Receipt;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// The receipts of all queues, each with the end of its time.
+/// Receipts of all queues, each with the end of its time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Receipts {
     told: HashMap<(SessionId, NotificationId), (Receipt, Timestamp)>,
@@ -19,10 +19,10 @@ pub(super) struct Receipts {
 }
 
 impl Moment<'_> {
-    /// Writes a receipt. A receipt that says `Delivered` stands for good.
+    /// Writes a receipt. A receipt that says `Delivered` is never overwritten.
     pub(super) fn tell(&mut self, session: &SessionId, id: NotificationId, receipt: Receipt, until: Timestamp) {
         let Receipts { told, tidied } = &mut self.store.receipts;
-        // Each receipt is looked at a bounded number of times, however many there are.
+        // The removal costs each receipt a bounded number of checks, however many receipts there are.
         if told.len() > 2 * *tidied + 64 {
             told.retain(|_, (_, until)| *until > self.now);
             *tidied = told.len();
@@ -36,12 +36,12 @@ impl Moment<'_> {
         }
     }
 
-    /// Records the outcome of a message that is in its queue no more: its receipt, and its dead letter.
+    /// Records the outcome of a message that has already left its queue: its receipt, and its dead letter.
     pub fn record(&mut self, session: &SessionId, fate: &Fate, raw: &[u8]) {
         self.with_list(session, |moment, list| moment.settle(session, list, fate, raw.to_vec()));
     }
 
-    /// The same, for a message of this list.
+    /// Records the outcome of a message of this list, as [`record`](Self::record) does.
     pub(super) fn settle(&mut self, session: &SessionId, list: &mut List, fate: &Fate, raw: Vec<u8>) {
         let at = self.now;
         let reason = fate.discarded.as_ref().map(|reason| reason.bounded());

@@ -1,4 +1,4 @@
-//! Operations on what is remembered of sessions.
+//! Operations on the sessions that the store remembers.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::session_id::{SessionId, SessionStatus};
 pub(super) type Sessions = HashMap<SessionId, (Option<String>, Timestamp)>;
 
 impl Moment<'_> {
-    /// Removes what has run out, and returns the rest with the end of a time that begins now.
+    /// Removes expired sessions. Returns the others, and the end of a time to live that begins now.
     fn sessions(&mut self) -> (&mut Sessions, Timestamp) {
         self.store.sessions.retain(|_, (_, until)| *until > self.now);
         (&mut self.store.sessions, self.now.plus(self.config.session_time_to_live()))
@@ -28,7 +28,8 @@ impl Moment<'_> {
         }
     }
 
-    /// Remembers what a session began with, unless the session has ended. Returns whether it is remembered.
+    /// Remembers the state with which a session began, unless the session has ended. Returns whether the session is
+    /// remembered.
     pub fn remember(&mut self, session: &SessionId, state: &str) -> bool {
         let (sessions, until) = self.sessions();
         let has_ended = matches!(sessions.get(session), Some((None, _)));
@@ -38,7 +39,7 @@ impl Moment<'_> {
         !has_ended
     }
 
-    /// Returns what a session began with. The time of that knowledge begins anew.
+    /// Returns the state with which a session began. Its time to live begins anew.
     pub fn recall(&mut self, session: &SessionId) -> Option<String> {
         let (sessions, new_until) = self.sessions();
         let (state, until) = sessions.get_mut(session)?;
@@ -46,7 +47,7 @@ impl Moment<'_> {
         state.clone()
     }
 
-    /// Begins the time of sessions anew. Returns what is known of each, in the order given.
+    /// Begins the time to live of sessions anew. Returns the knowledge about each, in the order given.
     pub fn keep(&mut self, all: &[SessionId]) -> Vec<Remembered> {
         let (sessions, new_until) = self.sessions();
         for session in all {
@@ -57,7 +58,7 @@ impl Moment<'_> {
         self.look_up(all)
     }
 
-    /// Returns what is known of each session, in the order given.
+    /// Returns the knowledge about each session, in the order given.
     pub fn look_up(&mut self, all: &[SessionId]) -> Vec<Remembered> {
         let (sessions, _) = self.sessions();
         let known = |session| match sessions.get(session) {
@@ -68,7 +69,8 @@ impl Moment<'_> {
         all.iter().map(known).collect()
     }
 
-    /// Ends a session. Returns whether the session has ended: not where neither the store nor the caller knows it.
+    /// Ends a session. Returns whether the session has ended: `false` where neither the store nor the caller knows the
+    /// session.
     pub fn forget(&mut self, session: &SessionId, is_known: bool) -> bool {
         let (sessions, until) = self.sessions();
         let has_ended = is_known || sessions.contains_key(session);
