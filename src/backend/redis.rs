@@ -1,7 +1,7 @@
-//! The queue in Redis, 6.2 or newer: FastMCP's list per session, a lease beside it, and scripts that guard both.
+//! Queue in Redis 6.2 or newer: one list per session in FastMCP's form, a lease beside it, and scripts that guard both.
 //!
-//! Only here is `redis::` named. All goes over a [`Link`]: a [`consumer`] has its own, [`key_watcher`] and `fleet/news` have one
-//! each to listen on, and the rest shares one.
+//! Only this room names `redis::`. Everything goes over a [`Link`]: each [`consumer`] has its own, [`key_watcher`] and
+//! `fleet/news` have one each to listen on, and all other commands share one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ mod take;
 pub(crate) mod url;
 mod wrong_type;
 
-/// The queues of a fleet in one Redis.
+/// Queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
     server: Server,
     shown_url: String,
-    /// For all that neither blocks nor listens.
+    /// Link for every command that neither blocks nor listens.
     link: Link,
     clock: ServerClock,
     config: Arc<Config>,
@@ -61,7 +61,7 @@ impl std::fmt::Debug for RedisBackend {
 }
 
 impl RedisBackend {
-    /// Connects at the first command, not here.
+    /// Makes a backend that connects at its first command.
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
         let link = Link::shared(&server, &config, Pushes::Nothing);
@@ -103,12 +103,12 @@ impl Backend for RedisBackend {
 
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError> {
         const DOING: &str = "reading the live sessions";
-        // As bytes: a member that is no text must not hide the others.
+        // Read as bytes: a member that is no text must not hide the others.
         let members: Vec<Vec<u8>> =
             self.call(DOING, &LIVE_SESSIONS, &[self.keys.sessions()], lua::NO_ARGUMENTS).await?;
         let session = |member: &Vec<u8>| std::str::from_utf8(member).ok()?.rsplit_once(':')?.0.parse().ok();
         let mut sessions: Vec<SessionId> = members.iter().filter_map(session).collect();
-        // While a session moves it has two owners here.
+        // During a takeover a session has two owners here, and so two members.
         sessions.sort_unstable();
         sessions.dedup();
         Ok(sessions)
@@ -124,7 +124,7 @@ impl Backend for RedisBackend {
         self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
         let settings: Result<HashMap<String, String>, _> =
             self.link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
-        // Many hosted Redis refuse CONFIG: then nothing is known, and nothing said.
+        // Many hosted Redis servers refuse CONFIG. The policy is unknown then, and no warning is logged.
         if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
             && policy != "noeviction"
         {

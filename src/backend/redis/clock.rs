@@ -1,13 +1,13 @@
-//! [`ServerClock`]: an estimate of the clock of the Redis server.
+//! [`ServerClock`]: estimate of the clock of the Redis server.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::envelope::Timestamp;
 
-/// Clock of this host, corrected by as much as the server's answers prove the host's clock wrong.
+/// Clock of this host, corrected by as much as the server's answers prove it wrong.
 ///
-/// Only what people and other readers than this version see depends on the estimate: see
-/// [`Draft::before_time`](crate::envelope::Draft).
+/// The estimate serves people, and readers other than this version: see [`Draft::before_time`](crate::envelope::Draft).
+/// Nothing else depends on it.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock {
     /// Microseconds by which the server is ahead of this host.
@@ -15,12 +15,12 @@ pub(super) struct ServerClock {
 }
 
 impl ServerClock {
-    /// Returns the estimated time at the server, when this host's clock shows `host`.
+    /// Returns the estimated time at the server at the moment when this host's clock shows `host`.
     pub(super) fn at(&self, host: Timestamp) -> Timestamp {
         Timestamp(host.0.saturating_add(self.ahead.load(Ordering::Relaxed)))
     }
 
-    /// Learns that the server's clock showed `server` between `sent`, which is by this host's clock, and now.
+    /// Learns that the server's clock showed `server` between `sent`, a time of this host's clock, and now.
     pub(super) fn learn(&self, sent: Timestamp, server: Timestamp) {
         self.learn_until(Timestamp::of_this_host(), sent, server);
     }
@@ -48,7 +48,7 @@ mod tests {
         };
         assert_eq!(learn(100, 105, 110), 0);
         assert_eq!(learn(100, HOUR + 105, 110), HOUR - 5);
-        // The next answer leaves less room, and a slow one proves nothing more.
+        // The next answer leaves less room for the estimate, and a slow answer proves nothing more.
         assert_eq!(learn(200, HOUR + 202, 202), HOUR);
         assert_eq!(learn(300, HOUR + 305, 900), HOUR);
         // The host's clock was set, also while an answer was on its way.

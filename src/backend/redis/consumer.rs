@@ -22,17 +22,19 @@ use crate::subscription::DoubtMark;
 
 mod lease;
 
-/// Longest time of one wait. A connection that has died silently, or a Redis that no longer answers, is noticed by the end
-/// of a wait, and a few seconds.
+/// Longest time of one wait. A connection that died silently, or a Redis that stopped answering, shows at the end of a
+/// wait, within a few seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct RedisConsumer {
     link: Link,
-    /// Suspends the permit when the lease may have changed, or the connection broke: doubt like another's claim.
+    /// Suspends the permit when the lease may have changed, or when the connection broke. Both raise the same doubt:
+    /// another owner may have claimed.
     _watch: Watch,
     config: Arc<Config>,
     keys: QueueKeys,
-    /// The sorted set of live sessions, and our member in it: ours alone, so that giving it up takes no other's away.
+    /// Sorted set of live sessions, and this owner's member in it. The member belongs to this owner alone, so removing
+    /// it removes no other owner's.
     sessions: String,
     member: String,
     session: SessionId,
@@ -40,12 +42,12 @@ pub(super) struct RedisConsumer {
     /// Value of the owner's lease.
     lease: String,
     permit: Arc<Permit>,
-    /// When the lease was claimed or renewed last, by this consumer.
+    /// Moment of this consumer's last claim or renewal of the lease.
     renewed: Instant,
     /// Bounds of the next take, and what the takes teach about the line to Redis.
     limit: Arc<Mutex<LineLimit>>,
     reads: Reads,
-    /// Least life of the queue, for the messages that were read in it.
+    /// Least life of the queue, for the messages that were read from it.
     life: Duration,
 }
 
@@ -59,12 +61,14 @@ impl RedisConsumer {
     ) -> Result<Self, QueueError> {
         let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
         let keys = Keys::new(config.prefix());
-        // Only the lease is tracked, where we ask for it; every push would otherwise be told of besides.
+        // Only the lease is tracked, and only where a command asks for it. Otherwise Redis would also announce every
+        // push to the queue.
         let link = Link::dedicated(server, &config, Pushes::ChosenKeys);
         let doubt = Arc::clone(&permit);
         let watch = link.watch(keys.of(session).lease, move |_| doubt.suspend());
         link.connect().await.map_err(failed)?;
-        // Their calls travel behind others: to find out then that Redis does not know a script would cost a whole wait.
+        // Calls of these scripts travel behind other commands, the take behind a blocking wait. A missing script would
+        // be noticed only after that wait.
         link.load(&[&ACKNOWLEDGE, &RENEW]).await;
         Ok(Self {
             link,
@@ -101,8 +105,11 @@ impl RedisConsumer {
         self.add_read(request, behind, limit);
     }
 
-    /// Adds the read of the oldest messages, then of the lease: who owns it then owned the queue at the read. A claim between the
-    /// acknowledgement and the read is not told of behind a proxy that swallows what Redis tells.
+    /// Adds the read of the oldest messages, and behind it the read of the lease. The owner that the second read finds
+    /// owned the queue at the first.
+    ///
+    /// A claim may come between the acknowledgement and the read. Behind a proxy that swallows invalidations, only this
+    /// read of the lease shows it.
     fn add_read(&self, request: &mut Request, behind: Option<&Behind>, limit: LineLimit) {
         request.add(self.reads.command(&self.keys.queue, behind, limit));
         request.add(redis::cmd("GET").arg(&self.keys.lease));
@@ -128,19 +135,21 @@ impl RedisConsumer {
         let block = block.min(LONGEST_WAIT);
         let queue = &self.keys.queue;
         let mut request = Request::sequence();
-        // It rotates the tail onto itself: it waits for a message and takes nothing away. The take travels behind it
-        // and runs the moment it ends.
+        // `BLMOVE` rotates the tail onto itself: the command waits for a message and removes nothing. The take travels
+        // behind it in the same pipeline, and runs the moment the wait ends.
         request.add(redis::cmd("BLMOVE").arg(&[queue, queue]).arg(&["RIGHT", "RIGHT"]).arg(seconds(block)));
         self.add_take(&mut request, (None, None), false, limit);
-        // No lesson for the limit: nearly all waits have nothing to move. The next connection begins with a take.
+        // The limit learns nothing from a wait: nearly all waits move nothing. After a timeout the next connection
+        // begins with a take.
         let ([moved, acknowledged, time, read, owner], renewal) =
             self.answer(request.within(block + limit.time())).await?;
-        // Out of memory, a wrong type: it did not wait, so the caller must.
+        // A refused command, for lack of memory or for a wrong type, did not wait. The caller must pause instead.
         moved?;
         self.taken([acknowledged, time, read, owner], None, limit, sent, mark, renewal).await
     }
 
-    /// Sends a request whose answer must come within the time of the limit, and teaches the limit where it does not.
+    /// Sends a request whose answer must come within the time of the limit. Teaches the limit where the answer comes
+    /// too late.
     async fn answer_within<const N: usize>(
         &self,
         limit: LineLimit,
@@ -153,7 +162,8 @@ impl RedisConsumer {
         answered
     }
 
-    /// Reads the answers to a take that was sent then, and to the renewal that was sent while they were on their way.
+    /// Reads the answers to a take that was sent at `sent`, and to a renewal that was sent while they were on their
+    /// way.
     async fn taken(
         &mut self,
         [acknowledged, time, mut read, mut owner]: [Answer; 4],
@@ -182,15 +192,17 @@ impl RedisConsumer {
             ([read, owner], renewed) = self.answer_within(limit, again).await?;
             renewal = renewed.or(renewal);
         };
-        // A doubt says that the lease changed, and that ended the tracking; taking the lease ended it too.
+        // Two events end the tracking of the lease: a change of the lease, which raises a doubt, and the reclaim of an
+        // absent lease.
         let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
-        // Redis before 6.2.6 tells of our own renewals, too: what came up since the take was sent is settled here.
+        // Redis before 6.2.6 announces this owner's own renewals too. Therefore a doubt raised since the take was sent
+        // is settled here.
         let mark = if untracked { self.permit.mark() } else { mark };
         let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);
         match lease {
             LeaseState::Reclaimed if still_ours => self.permit.renewed(sent, self.config.lease(), mark),
             LeaseState::Held if still_ours => self.permit.confirmed(mark),
-            // Where a newer claim came between, the next take says so.
+            // A newer claim may have come between. The next take says whether one did.
             _ => self.permit.revoke(),
         }
         if lease == LeaseState::Reclaimed && still_ours {
@@ -198,9 +210,9 @@ impl RedisConsumer {
         }
         let lease = renewal.map_or(lease, |renewal| self.settle(lease, &renewal));
         let (items, life) = take::items(&self.config, &self.keys.queue, read.messages, now);
-        // What is passed over is still there.
+        // Messages that were passed over are still in the queue, so their life counts too.
         self.life = if behind.is_some() { life.max(self.life) } else { life };
-        // Where another has the lease by now, what was read is its to deliver.
+        // Where another owner has the lease by now, that owner delivers the messages that were read.
         let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
         Ok(Taken { lease, changed: changed || read.changed, has_more: read.has_more, now, items })
     }
@@ -218,7 +230,7 @@ impl RedisConsumer {
 
 impl Drop for RedisConsumer {
     fn drop(&mut self) {
-        // From here on nobody tells the permit of a takeover.
+        // From here on no invalidation reaches the permit, so a takeover would go unnoticed.
         self.permit.suspend();
     }
 }
@@ -259,20 +271,20 @@ impl Consumer for RedisConsumer {
     }
 }
 
-/// Returns a live session's member of the sorted set: the session as it stands in keys, and the value of its lease.
+/// Returns the member of a live session in the sorted set: the session as keys spell it, and the value of its lease.
 pub(super) fn member(session: &SessionId, owner: OwnerToken, config: &Config) -> String {
     format!("{session}:{}", lease_value(owner, config))
 }
 
-/// Returns a blocking time as Redis wants it: in seconds, half a millisecond above a whole one.
+/// Returns a blocking time in the form that Redis reads: in seconds, half a millisecond above a whole millisecond.
 ///
-/// Redis reads 0 as for ever. Before 7.0 it cuts fractions of a millisecond off, and makes 0 of 0.001 s: that is a little less
-/// than a millisecond in binary.
+/// Redis reads 0 as "block for ever". Before 7.0 it truncates to whole milliseconds. As a binary fraction 0.001 s is
+/// slightly less than one millisecond, so Redis would make 0 of it.
 fn seconds(block: Duration) -> f64 {
     (block.as_millis().max(1) as f64 + 0.5) / 1000.0
 }
 
-/// Returns the answers to a request of this many commands.
+/// Returns the answers to a request of `N` commands.
 pub(super) fn each<const N: usize>(answers: Vec<Answer>) -> Result<[Answer; N], QueueErrorKind> {
     answers.try_into().map_err(|_| QueueErrorKind::Broken("answers of an unexpected number".into()))
 }

@@ -20,17 +20,17 @@ use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
-/// Number of letters that are read at once: each may be as large as a message may be.
+/// Number of dead letters per read. Each may be as large as the largest message.
 const PIECE: usize = 10;
 
-/// Number of keys that are looked through at once for dead letters.
+/// Number of keys per `SCAN` step that looks for dead letters.
 const SCANNED: usize = 1000;
 
-/// The least pause between two looks at a receipt that nobody says anything of.
+/// Shortest pause between two reads of a receipt that Redis announces no change of.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl RedisBackend {
-    /// Returns the keys that hold letters whose time is not over. A key outlives its letters where the newest one was redriven.
+    /// Returns the keys that hold unexpired letters. A key outlives its letters where the newest one was redriven.
     async fn with_letters(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, QueueError> {
         let [_, life, ..] = settings(&self.config);
         let mut request = Request::new();
@@ -59,11 +59,11 @@ impl RedisBackend {
     ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
         const DOING: &str = "reading dead letters";
         let dead = self.keys.of(session).dead;
-        // The settings' second is the life of a letter.
+        // The second setting is the life of a letter.
         let [_, life, ..] = settings(&self.config);
         let now = self.call(DOING, &TRIM_LETTERS, std::slice::from_ref(&dead), &[life]).await?;
         let now = Timestamp(reply::number(now).map_err(|e| self.failed(DOING, e))?);
-        // A list in Redis has no more.
+        // A list in Redis has no more entries.
         let skip = skip.min(u32::MAX as usize);
         let mut letters = Vec::new();
         let line = self.link.for_large_answers();
@@ -75,7 +75,7 @@ impl RedisBackend {
             range.arg(&dead).arg(format!("-{}", first + wanted)).arg(format!("-{}", first + 1));
             let piece: Vec<Vec<u8>> = match line.query(range).await {
                 Ok(piece) => piece,
-                // Fewer at once, and then more time: the line has learned from it.
+                // Fewer letters at once, and then more time: the line has learned from the timeout.
                 Err(error) if is_timeout(&error) && !line.limit().is_longest() && timeouts < 6 => {
                     timeouts += 1;
                     continue;
@@ -92,7 +92,7 @@ impl RedisBackend {
     }
 }
 
-/// Reads a letter as the scripts keep it.
+/// Reads a dead letter in the form in which the scripts keep it.
 fn decode(kept: Vec<u8>) -> Letter {
     #[derive(serde::Deserialize)]
     struct Header {
@@ -105,7 +105,7 @@ fn decode(kept: Vec<u8>) -> Letter {
         Ok(Header { at, reason }) => {
             Letter { at: Timestamp(at), reason, raw: kept.get(end + 1..).unwrap_or_default().to_vec(), mark }
         }
-        // Somebody else put it there: shown as it is, so that it can be seen and purged.
+        // Another program wrote this entry. It is shown as it is, so that an operator can see and purge it.
         Err(error) => {
             let reason = DiscardReason::Undecodable(format!("what is written on the letter: {error}"));
             Letter { at: Timestamp(0), reason, raw: kept, mark }
@@ -142,7 +142,7 @@ impl Fates for RedisBackend {
         let receipt = self.keys.of(session).receipt(id);
         let touch = redis::cmd("GET").arg(&receipt).take();
         let is_due = |told: &Value| !matches!(told, Value::BulkString(told) if told.starts_with(b"queued"));
-        // Before the first look, so that no change after it is missed.
+        // Registered before the first read, so that no change after that read is missed.
         let waiting = self.key_watcher.register(receipt, touch, is_due);
         loop {
             let pause = match self.receipt(session, id).await {
@@ -198,8 +198,8 @@ impl Fates for RedisBackend {
     async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
         let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
         loop {
-            // What is there all the while is found, be it more than once. As bytes: one that is no text must not hide the
-            // others.
+            // `SCAN` finds every key that exists during the whole scan, some of them more than once. Keys are read as
+            // bytes: a key that is no text must not hide the others.
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
             let (next, keys): (u64, Vec<Vec<u8>>) = self.query("looking for dead letters", scan).await?;

@@ -1,4 +1,4 @@
-//! Sessions in Redis: a string each, empty once it has ended, and a channel for the news.
+//! Sessions in Redis: one string each, empty after the end of the session, and channels for the news.
 
 use async_trait::async_trait;
 use redis::Cmd;
@@ -12,7 +12,7 @@ use crate::session_id::SessionId;
 
 mod news;
 
-/// Number of sessions that one pipeline asks for.
+/// Number of sessions per pipeline.
 const PIPELINE: usize = 500;
 
 impl RedisBackend {
@@ -20,7 +20,8 @@ impl RedisBackend {
         self.config.session_time_to_live().as_millis().to_string()
     }
 
-    /// Asks of each session whether its key exists, by a command that answers 0 where the key does not, and what the key holds.
+    /// Reads for each session whether its key exists, and the length of its value. `exists` makes the command for the
+    /// first question, which answers 0 where there is no key.
     async fn known(
         &self,
         sessions: &[SessionId],
@@ -40,7 +41,7 @@ impl RedisBackend {
                 known.push(match (exists, length) {
                     (Ok(0), _) => Remembered::Unknown,
                     (Ok(_), Ok(0)) => Remembered::Ended,
-                    // Something else lies under this session's key. The others are not to suffer for it.
+                    // Another type lies under this session's key. The other sessions must not suffer for it.
                     (Ok(_), Err(QueueErrorKind::Refused(why))) if why.starts_with("WRONGTYPE") => Remembered::Known,
                     (Err(error), _) | (_, Err(error)) => return Err(self.failed(doing, error)),
                     _ => Remembered::Known,

@@ -1,8 +1,10 @@
-//! [`KeyWatcher`]: waits for what others write, for any number of questions and receipts of this process over one link.
+//! [`KeyWatcher`]: waits for writes of other processes, for any number of questions and receipts of this process over
+//! one link.
 //!
-//! The link tracks each key that is read over it, so the server tells of the next change to the key. What a lost message, a new
-//! connection or a full tracking table could hide, a round of touches every few seconds finds; the same round says that those
-//! who asked live. The first round in which nobody waits ends it all.
+//! The link tracks each key that is read over it, so Redis announces the next change of that key. A lost announcement,
+//! a new connection or a full tracking table would hide a change. Therefore all keys are read again every few seconds,
+//! in a round of touches. The same round keeps alive the mark that says that the asker of a question lives. The first
+//! round without a waiter ends the task.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -15,19 +17,19 @@ use super::link::{Command, Link, LinkEvent, Request, Watch};
 use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
-/// Longest time for which an asker that says nothing is believed to live: three rounds.
+/// Time for which a silent asker counts as alive: three rounds.
 pub(super) const ALIVE: Duration = Duration::from_secs(15);
 
 /// Time between two rounds.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// Pause after keys could not be read.
+/// Pause after a failed read of keys.
 const AFTER_FAILURE: Duration = Duration::from_millis(250);
 
-/// Number of keys that one request touches.
+/// Number of keys per request of a round.
 const TOGETHER: usize = 500;
 
-/// All keys that this process waits for.
+/// Keys that this process waits for.
 pub(super) struct KeyWatcher {
     shared: Arc<Shared>,
 }
@@ -35,16 +37,16 @@ pub(super) struct KeyWatcher {
 struct Shared {
     link: Link,
     state: Mutex<State>,
-    /// Notified when a key is to be touched before the next round.
+    /// Notified when a key must be touched before the next round.
     work: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// All that wait, by the number of their registration.
+    /// All waiters, by the number of their registration.
     waiting: HashMap<u64, Arc<Waiting>>,
     next: u64,
-    /// Registrations to be touched at once.
+    /// Registrations whose keys must be touched at once.
     untouched: Vec<Weak<Waiting>>,
     running: bool,
 }
@@ -52,7 +54,7 @@ struct State {
 struct Waiting {
     touch: Command,
     is_due: fn(&Value) -> bool,
-    /// Notified when there may be something to look at.
+    /// Notified when the waiter should read its key.
     look: Notify,
 }
 
@@ -65,13 +67,13 @@ pub(super) struct WatchedKey<'a> {
 }
 
 impl KeyWatcher {
-    /// Watches over a link that tells of the keys that are read.
+    /// Makes a watcher over a link that tracks the keys that are read.
     pub(super) fn new(link: Link) -> Self {
         Self { shared: Arc::new(Shared { link, state: Mutex::default(), work: Notify::new() }) }
     }
 
-    /// Has a key watched. `touch` is sent at once, and again in every round: it reads the key last, so that the next change
-    /// to the key is told; `is_due` says of its answer whether there is something to look at.
+    /// Watches a key. `touch` is sent at once and again in every round, and must read the key last: then Redis
+    /// announces the next change. `is_due` says of the answer whether the waiter should read the key.
     pub(super) fn register(
         &self,
         key: String,
@@ -83,7 +85,7 @@ impl KeyWatcher {
         let watch = {
             let (shared, waiting) = (Arc::downgrade(shared), Arc::clone(&waiting));
             self.shared.link.watch(key, move |event| match (event, shared.upgrade()) {
-                // Nothing is tracked on a new connection.
+                // A new connection tracks nothing yet.
                 (LinkEvent::Lost, Some(shared)) => shared.touch_soon(&waiting),
                 _ => waiting.look.notify_one(),
             })
@@ -99,19 +101,19 @@ impl KeyWatcher {
         WatchedKey { shared, waiting, number, _watch: watch }
     }
 
-    /// Returns the link that all wait on.
+    /// Returns the link over which all wait.
     pub(super) fn link(&self) -> &Link {
         &self.shared.link
     }
 }
 
 impl WatchedKey<'_> {
-    /// Ends when there may be something to look at, also where that was before this call.
+    /// Waits until the key should be read. Returns at once where that was so before this call.
     pub(super) async fn looked(&self) {
         self.waiting.look.notified().await;
     }
 
-    /// Has the key touched: after each look, as a change is told only once.
+    /// Touches the key soon. Needed after each read of the key, as Redis announces only one change per read.
     pub(super) fn touch_soon(&self) {
         self.shared.touch_soon(&self.waiting);
     }
@@ -130,10 +132,10 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// Touches keys, and has those looked at that are due.
+    /// Touches keys, and wakes the waiters whose answers are due.
     ///
     /// # Errors
-    /// Fails where the link does.
+    /// The failure of the link.
     async fn touch(&self, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
         let mut failed: Option<(usize, QueueErrorKind)> = None;
         for some in all.chunks(TOGETHER) {
@@ -145,8 +147,8 @@ impl Shared {
                 match answer {
                     Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
                     Ok(_) => {}
-                    // Something is wrong with this one, as with a key that holds something else. The others go on, and the next
-                    // round looks again.
+                    // One key is wrong, as where it holds another type. The other keys are not affected, and the next
+                    // round tries this one again.
                     Err(error) => failed.get_or_insert((0, error)).0 += 1,
                 }
             }
@@ -168,7 +170,7 @@ impl Drop for WatchedKey<'_> {
     }
 }
 
-/// The task that touches. It ends when nobody waits, and however it ends another can be started.
+/// Task that touches the keys. It ends when nobody waits. However it ends, another can be started.
 struct Running {
     shared: Weak<Shared>,
     over: bool,
@@ -196,7 +198,7 @@ impl Running {
                     state.waiting.values().cloned().collect()
                 }
             };
-            // A replica answers reads, and tells of no change.
+            // A replica answers reads, but never announces a change.
             let checked = if all { shared.link.check().await.map(drop) } else { Ok(()) };
             let is_primary = checked.is_ok();
             let worked = match checked {
@@ -207,12 +209,12 @@ impl Running {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    // Logged the first time, and then each time that there have been twice as many.
+                    // Logged the first time, and then whenever the number of failures has doubled.
                     if failures.is_power_of_two() {
                         tracing::warn!(%error, failures, "reading watched keys failed; trying again");
                     }
                     if is_primary {
-                        // A check that failed has its own pause.
+                        // A failed check has paused already.
                         tokio::time::sleep(AFTER_FAILURE).await;
                     }
                     round.reset_immediately();
@@ -221,7 +223,8 @@ impl Running {
         }
     }
 
-    /// Ends the task where nobody waits: under the lock, so that who registers next sees that it does not run.
+    /// Ends the task where nobody waits. Runs under the lock, so that the next to register sees that the task has
+    /// ended.
     fn is_over(&mut self, state: &mut State) -> bool {
         self.over = state.waiting.is_empty();
         if self.over {
@@ -239,7 +242,8 @@ impl Drop for Running {
             shared.link.rest();
             return;
         }
-        // Dropped half-way, as its runtime ended. Whoever waits in another one starts it again there.
+        // The task was dropped half-way because its runtime ended. A waiter in another runtime starts the task again
+        // there.
         let waiting: Vec<_> = {
             let mut state = shared.state();
             state.running = false;

@@ -8,7 +8,7 @@ use crate::config::Config;
 
 /// Returns the value of an owner's lease: its token, and the life in ms that each renewal gives.
 ///
-/// The life stands in the value because servers of one fleet may have different heartbeats, and a publisher has none.
+/// The value contains the life because servers of one fleet may have different heartbeats, and a publisher has none.
 pub(super) fn lease_value(owner: OwnerToken, config: &Config) -> String {
     format!("{owner} {}", config.lease().as_millis())
 }
@@ -23,8 +23,8 @@ pub(super) fn arguments(config: &Config, owner: OwnerToken, reclaim: bool) -> Ve
     ]
 }
 
-/// Returns the commands that say in the sorted set of live sessions that these members are live, each for a lease from its moment
-/// on, in ms by Redis's clock. The set lies in a slot of its own, so in no script.
+/// Returns the commands that announce members in the sorted set of live sessions. Each member is live for one lease
+/// from its moment on, in ms by Redis's clock. The set lies in a slot of its own, so no script can write it.
 pub(super) fn announcement(config: &Config, sessions: &str, live: &[(i64, impl ToRedisArgs)]) -> [Cmd; 3] {
     let lease_ms = i64::try_from(config.lease().as_millis()).unwrap_or(i64::MAX / 2);
     let now_ms = live.iter().map(|(now_ms, _)| *now_ms).min().unwrap_or_default();
@@ -53,14 +53,14 @@ pub(super) fn lease_state(state: &[u8]) -> LeaseState {
     }
 }
 
-/// Returns whether a lease's value is that of this owner.
+/// Returns whether the value of a lease names this owner.
 pub(super) fn is_owner(owner: OwnerToken, lease: &Value) -> bool {
     let Value::BulkString(lease) = lease else { return false };
-    // Behind the token stands the life of the lease.
+    // The life of the lease stands behind the token.
     lease.split(|byte| *byte == b' ').next() == Some(owner.to_string().as_bytes())
 }
 
-/// Returns the state of a lease that was this owner's in `before`, and had this value when it was read afterwards.
+/// Returns the state of a lease that was this owner's with state `before`, and whose value was `then` at a later read.
 pub(super) fn lease_then(owner: OwnerToken, before: LeaseState, then: &Value) -> LeaseState {
     match then {
         Value::Nil => LeaseState::Absent,

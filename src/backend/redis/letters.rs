@@ -1,10 +1,11 @@
-//! Keeping dead letters in Redis: what every script that discards takes, and the trouble that it may answer.
+//! Storage of dead letters in Redis: arguments of every script that discards, and the trouble that it may report.
 
 use crate::backend::Fate;
 use crate::config::Config;
 use crate::session_id::SessionId;
 
-/// Returns the settings that scripts take: number of dead letters, their life in ms, their bytes; life of a receipt in ms.
+/// Returns the settings that scripts take: most dead letters, their life in ms, most bytes of them, and the life of a
+/// receipt in ms.
 pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
     let text = |n: u128| n.to_string().into_bytes();
     [
@@ -15,12 +16,12 @@ pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
     ]
 }
 
-/// Returns the reason of a discard as a dead letter carries it; nothing where the message was delivered.
+/// Returns the reason of a discard in the form that a dead letter carries; empty where the message was delivered.
 pub(super) fn reason(fate: &Fate) -> Vec<u8> {
     fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
 }
 
-/// Logs that discarded notifications were not kept, where the script answered with such trouble.
+/// Logs that discarded notifications were not kept, where the script reported such trouble.
 pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
     if !trouble.is_empty() {
         let error = String::from_utf8_lossy(trouble);

@@ -1,4 +1,5 @@
-//! Arguments and answers of the scripts that queue notifications of one session: the push, and the redrive of a dead letter.
+//! Arguments and answers of the scripts that queue notifications of one session: the push, and the redrive of a dead
+//! letter.
 
 use std::time::Duration;
 
@@ -12,17 +13,18 @@ use crate::envelope::{Draft, Times, Timestamp};
 mod grouped;
 mod rounds;
 
-/// Most bytes of the notifications of one script call, so that the call does not block Redis for long, and of all calls that
-/// travel together. Less where the line to Redis is narrow.
+/// Largest number of bytes of notifications in one script call, so that the call does not block Redis for long. The
+/// same bound holds for all calls that travel together. It is smaller where the line to Redis is narrow.
 pub(super) const CALL_BYTES: usize = 1024 * 1024;
 
-/// Most notifications of one script call. Fewer where the line to Redis is narrow.
+/// Largest number of notifications in one script call. Smaller where the line to Redis is narrow.
 pub(super) const CALL_MESSAGES: usize = 100;
 
-/// Part of the grace in a queue's life by which a push lets the life be shorter, so that not each push writes the expiry.
+/// Divisor of the grace in a queue's life. A life may be shorter than needed by that part of the grace, so that not
+/// every push writes the expiry.
 const SLACK: u64 = 60;
 
-/// Answer of the script.
+/// Answer of the script that pushes.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) queued: usize,
@@ -33,12 +35,12 @@ pub(super) struct Answer {
     pub(super) now: Timestamp,
 }
 
-/// Arguments of a push or a redrive: the settings, what receipts need, and the messages.
+/// Arguments of a push or a redrive: the settings, the data of receipts, and the messages.
 pub(super) struct Arguments<'a, D> {
     pub(super) config: &'a Config,
     /// Notifications to queue, at least one.
     pub(super) drafts: D,
-    /// Time of the push, by the clock that people read.
+    /// Time of the push by the clock that people read.
     pub(super) sent: Timestamp,
 }
 
@@ -73,19 +75,19 @@ impl<'a, D: Iterator<Item = &'a Draft> + Clone> Arguments<'a, D> {
         self.drafts.clone().map(|draft| draft.time_to_live).max().unwrap_or_default()
     }
 
-    /// Returns the rest of a lease's life, in ms, that neither exceeds what this process gives to leases, nor needs the queue to
-    /// live longer than its messages do.
+    /// Returns the longest usual rest of a lease's life, in ms. A longer rest exceeds the life that this process gives
+    /// to leases, or needs the queue to outlive its messages.
     pub(super) fn usual_lease(&self) -> u64 {
         millis(self.config.lease().min(self.longest()))
     }
 }
 
-/// Returns a time in whole milliseconds, so that nothing ends before the time is over.
+/// Returns a time in whole milliseconds, rounded up so that nothing ends too early.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-/// Reads the answer to a push of so many messages.
+/// Reads the answer to a push of `pushed` messages.
 pub(super) fn answer(config: &Config, pushed: usize, value: Value) -> Result<Answer, BadReply> {
     let mut parts = reply::list(value)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
@@ -107,7 +109,7 @@ pub(super) fn redrove(config: &Config, value: Value) -> Result<Redrove, BadReply
     })
 }
 
-/// Reads the bound that stopped a push, if one did.
+/// Reads the bound that stopped a push, if a bound did.
 fn limit(config: &Config, stopped: Value) -> Result<Option<QueueLimit>, BadReply> {
     Ok(match reply::bytes(stopped)?.as_slice() {
         b"messages" => Some(QueueLimit::Messages(config.queue_max_messages())),

@@ -1,4 +1,4 @@
-//! Questions in Redis: FastMCP's keys, guarded by scripts, and a key by which a living asker is known.
+//! Questions in Redis: FastMCP's keys, guarded by scripts, and a key that shows that the asker lives.
 
 use async_trait::async_trait;
 use redis::Value;

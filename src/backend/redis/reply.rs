@@ -1,11 +1,11 @@
-//! Reading what our scripts answer.
+//! Readers of the scripts' answers.
 
 use redis::Value;
 
 use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
 
-/// A script answered in a form that is none of ours.
+/// Answer of a script in a form that no script of ours has.
 #[derive(Debug, thiserror::Error)]
 #[error("an answer of an unexpected form: {0}")]
 pub(super) struct BadReply(String);
@@ -17,7 +17,7 @@ impl From<BadReply> for QueueErrorKind {
 }
 
 fn bad(value: &Value) -> BadReply {
-    // Its form only: what is in it may be secret.
+    // Names the form only: the content may be secret.
     BadReply(match value {
         Value::Array(items) => format!("an array of {}", items.len()),
         Value::Int(_) => "an integer".to_owned(),
@@ -55,7 +55,7 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
     }
 }
 
-/// Reads the answer to `TIME`: the seconds, and the microseconds within the second.
+/// Reads the answer to `TIME`: seconds, and microseconds within the second.
 pub(super) fn time(value: Value) -> Result<Timestamp, BadReply> {
     let [seconds, micros] = array::<2>(value)?.map(decimal);
     Ok(Timestamp(seconds?.saturating_mul(1_000_000).saturating_add(micros?)))

@@ -1,4 +1,4 @@
-//! Standing of sessions that no server owns: whether a session store of the fleet remembers them.
+//! Status of sessions that no server owns: whether a session store of the fleet remembers them.
 
 use redis::Cmd;
 
@@ -6,11 +6,11 @@ use super::RedisBackend;
 use super::link::{Answer, Request, read};
 use crate::session_id::{SessionId, SessionStatus};
 
-/// Number of sessions that are looked up in one pipeline.
+/// Number of sessions per pipeline.
 const PIPELINE: usize = 500;
 
 impl RedisBackend {
-    /// Reads the status of sessions without a lease, in their order. A failed read is no failure of the push before it.
+    /// Reads the status of sessions without a lease, in their order. A failed read does not fail the push before it.
     pub(super) async fn status_of_unowned(&self, sessions: &[&SessionId]) -> Vec<SessionStatus> {
         let mut found = Vec::with_capacity(sessions.len());
         for some in sessions.chunks(PIPELINE) {

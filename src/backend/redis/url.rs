@@ -1,12 +1,12 @@
-//! URLs of Redis, and how they are shown: nothing that could be a password ever is.
+//! URLs of Redis, and their form in logs and errors, which shows nothing that could be a password.
 
 use crate::config::ConfigError;
 
 /// Text for a URL that has no parts to show.
 const UNREADABLE: &str = "a URL that cannot be read";
 
-/// Returns a URL as it may be shown: its scheme, host, port and database, or the path of its socket. What stands anywhere
-/// else, and all of a URL that cannot be taken apart, is left out.
+/// Returns the form of a URL that may be shown: its scheme, host, port and database, or the path of its socket. Any
+/// other part is left out. A URL that cannot be parsed is left out whole.
 pub(crate) fn shown(url: &str) -> String {
     shown_parts(url).unwrap_or_else(|| UNREADABLE.to_owned())
 }
@@ -17,7 +17,7 @@ fn shown_parts(url: &str) -> Option<String> {
     if scheme.ends_with("unix") {
         return Some(format!("{scheme}://{path}"));
     }
-    // An @ behind the host says that a password has a character which ended the host too early.
+    // An @ behind the host shows that the password contains a character that ended the host too early.
     let rest = &url[url.find("://")? + 3..];
     let authority = rest.split(['/', '?', '#', '\\']).next()?;
     if rest[authority.len()..].contains('@') {
@@ -28,14 +28,15 @@ fn shown_parts(url: &str) -> Option<String> {
     Some(format!("{scheme}://{}:{}/{database}", parsed.host_str()?, parsed.port().unwrap_or(6379)))
 }
 
-/// Returns the error of a URL that cannot be read or used. The detail of redis-rs's own error quotes the URL.
+/// Returns the error of a URL that cannot be read or used. redis-rs's own detail is left out, as it quotes the URL.
 pub(super) fn refused(url: &str, what: &str, error: &redis::RedisError) -> ConfigError {
     let why =
         if error.detail().is_none() { error.to_string() } else { "a part of it is none that is known".to_owned() };
     ConfigError::new("url", shown(url), format!("it cannot be {what}: {why}"))
 }
 
-/// Cuts off the arguments of a command that Redis does not know: those of HELLO and AUTH are a user and a password.
+/// Cuts off the arguments of a command that Redis does not know. The arguments of HELLO and AUTH are a user and a
+/// password.
 pub(super) fn without_arguments(said: &str) -> String {
     match said.split_once("with args beginning with") {
         Some((before, _)) => format!("{before}with arguments that are not shown"),

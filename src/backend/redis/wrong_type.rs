@@ -1,11 +1,11 @@
-//! Errors of a subscriber's operations: what was done, and which key holds something else than it must.
+//! Errors of a subscriber's operations: they name the operation, and the key that holds a wrong type.
 
 use super::link::Link;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::QueueKeys;
 use crate::session_id::SessionId;
 
-/// Returns a result whose error says what was done, and to which session.
+/// Returns a result whose error names the operation and its session.
 pub(super) async fn named<T>(
     link: &Link,
     keys: &QueueKeys,
@@ -23,8 +23,8 @@ pub(super) async fn named<T>(
     Err(QueueError::new(format!("{doing} of {session:?}"), kind))
 }
 
-/// Says which of the keys hold something else than they must: Redis does not name them. Not by their names, which have the
-/// session's id in them.
+/// Names the keys that hold a wrong type, because Redis does not. Says what each key is for, as its name contains the
+/// session's id.
 async fn wrong_types(link: &Link, keys: &QueueKeys) -> Option<String> {
     let QueueKeys { queue, lease, questions, .. } = keys;
     let must = [("queue", queue, "list"), ("lease", lease, "string"), ("open questions", questions, "hash")];

@@ -1,4 +1,4 @@
-//! The lease of a consumer: claimed, renewed, tracked, and kept while an answer takes long.
+//! Lease of a consumer: claimed, renewed, tracked, and renewed also while an answer takes long.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::backend::{LeaseState, OwnerToken};
 use crate::failure::QueueErrorKind;
 use crate::subscription::DoubtMark;
 
-/// A renewal that was answered.
+/// Answered renewal of a lease.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Renewal {
     state: LeaseState,
@@ -23,20 +23,23 @@ pub(super) struct Renewal {
 }
 
 impl RedisConsumer {
-    /// Reads the lease so that the next change to it is told of. After every write of ours: that ends the tracking.
+    /// Adds the read of the lease that makes Redis announce its next change. Needed after every write by this owner,
+    /// because a write ends the tracking.
     fn track(&self, request: &mut Request) {
         request.add(redis::cmd("CLIENT").arg(&["CACHING", "YES"]));
         request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
-    /// Returns whether the caller holds the lease at the moment from which its changes are heard of.
+    /// Tracks the lease anew. Returns whether the caller holds the lease at the moment from which its changes are
+    /// announced.
     pub(super) async fn track_now(&mut self) -> Result<bool, QueueErrorKind> {
         let mut request = Request::sequence();
         self.track(&mut request);
         let [_, owner] = each(self.link.send(&request).await?)?;
         let owner = owner?;
         if owner == Value::Nil {
-            // Deleted since, and no other owner has it: nobody tells us, so the next take must ask.
+            // The lease was deleted meanwhile and has no owner. Nobody will announce that again, so the next take must
+            // ask.
             self.permit.suspend();
         }
         Ok(is_owner(self.owner, &owner))
@@ -58,7 +61,7 @@ impl RedisConsumer {
             self.permit.renewed(sent, self.config.lease(), mark);
             self.renewed = sent;
         } else {
-            // A newer claim came between: the next take says so.
+            // A newer claim came between. The next take says so.
             self.permit.revoke();
         }
         self.announce(now).await
@@ -73,13 +76,13 @@ impl RedisConsumer {
             self.permit.suspend();
             return Ok(LeaseState::Reclaimed);
         }
-        // Redis before 6.2.6 tells us of our own renewal, as NOLOOP is not heeded within scripts there.
+        // Redis before 6.2.6 announces this owner's own renewal too: it ignores NOLOOP within scripts.
         if state.is_ours() && self.permit.is_in_doubt() {
             let mark = self.permit.mark();
             if self.track_now().await? {
                 self.permit.confirmed(mark);
             } else {
-                // The next take says whether another has the lease, or nobody.
+                // The next take says whether another owner has the lease, or nobody.
                 self.permit.revoke();
                 self.permit.suspend();
                 return Ok(state);
@@ -91,17 +94,18 @@ impl RedisConsumer {
         Ok(state)
     }
 
-    /// Sends a request, and renews the lease while its answer is on its way when that is due: Redis does so at once, and says so
-    /// behind the answer. Returns the answers and the last renewal.
+    /// Sends a request, and renews the lease when a renewal falls due before the answer comes. Redis performs the
+    /// renewal at once, but its answer comes behind the awaited one. Returns the answers and the last renewal.
     pub(super) async fn answer<const N: usize>(
         &self,
         request: Request,
     ) -> Result<([Answer; N], Option<Renewal>), QueueErrorKind> {
         let time = request.time().unwrap_or(ANSWER_TIMEOUT);
         let heartbeat = self.config.heartbeat();
-        // A little late: who waits for a message, or delivers, renews by itself when the heartbeat is over.
+        // Due a quarter of a heartbeat late: an owner that waits for messages, or delivers, renews by itself after one
+        // heartbeat.
         let mut due = self.renewed + heartbeat + heartbeat / 4;
-        // Dropped with this future, as the connection must be.
+        // Dropping this future drops the renewals. The connection must then be dropped too.
         let mut renewals = JoinSet::new();
         let answer = self.link.send(&request);
         tokio::pin!(answer);
@@ -117,7 +121,7 @@ impl RedisConsumer {
         let answers = each(answer?)?;
         let mut last: Option<Renewal> = None;
         while let Some(renewed) = renewals.join_next().await {
-            // What failed shows again at the next renewal.
+            // A failed renewal shows again at the next one.
             if let Ok(Ok(renewed)) = renewed
                 && last.is_none_or(|last| last.sent < renewed.sent)
             {
@@ -130,8 +134,8 @@ impl RedisConsumer {
     /// Sends a renewal over the same link, without waiting for its answer.
     fn renew_beside(&self, renewals: &mut JoinSet<Result<Renewal, QueueErrorKind>>, time: Duration) {
         let (sent, mark, owner) = (Instant::now(), self.permit.mark(), self.owner);
-        // It takes no absent lease: it may be done after its owner has gone.
-        // Its answer comes behind the one that is waited for.
+        // The renewal takes no absent lease, because Redis may perform it after this owner has gone. Its answer comes
+        // behind the awaited one, so it has that answer's time as well.
         let (link, renewal) = (self.link.clone(), self.renewal(false).within(time + ANSWER_TIMEOUT));
         renewals.spawn(async move {
             let [renewed, _, tracked] = each(link.send(&renewal).await?)?;
@@ -140,7 +144,7 @@ impl RedisConsumer {
         });
     }
 
-    /// Tells the permit of a renewal, and returns the state of the lease after it.
+    /// Informs the permit of a renewal. Returns the state of the lease after the renewal.
     pub(super) fn settle(&mut self, before: LeaseState, renewal: &Renewal) -> LeaseState {
         if !renewal.state.is_ours() {
             self.permit.revoke();
@@ -151,7 +155,7 @@ impl RedisConsumer {
         before
     }
 
-    /// The commands that renew the lease and track it from then on.
+    /// Makes the commands that renew the lease and track it from then on.
     fn renewal(&self, reclaim: bool) -> Request {
         let mut request = Request::sequence();
         request.add(Command::call(&RENEW, &self.lease_keys(), &self.lease_arguments(reclaim)));
@@ -159,14 +163,14 @@ impl RedisConsumer {
         request
     }
 
-    /// Says in the sorted set until when the session is live.
+    /// Announces in the sorted set until when the session is live.
     pub(super) async fn announce(&mut self, now_ms: i64) -> Result<(), QueueErrorKind> {
         let mut request = Request::new();
         for command in lease::announcement(&self.config, &self.sessions, &[(now_ms, &self.member)]) {
             request.add(command);
         }
         if let Some(Err(error)) = self.link.send(&request).await?.into_iter().find(Result::is_err) {
-            // It serves broadcasts and monitoring only; an owner without it still delivers.
+            // The announcement serves broadcasts and monitoring only. An owner without it still delivers.
             tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");
         }
         Ok(())
@@ -176,9 +180,10 @@ impl RedisConsumer {
 /// Reads the answers to a renewal, and to the read of the lease behind it.
 fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseState, i64), QueueErrorKind> {
     let (state, now) = lease::renewed(renewed)?;
-    // Else a newer claim came between. The renewal had ended the tracking, so nobody else tells us.
+    // Any other owner in `tracked` claimed between the renewal and the read. The renewal had ended the tracking, so
+    // only this read shows that claim.
     let state = match tracked {
-        // Deleted since, and no other owner has it.
+        // The lease was deleted between the renewal and the read, and no other owner has it.
         Value::Nil if state.is_ours() => LeaseState::Absent,
         tracked if state.is_ours() && !is_owner(owner, tracked) => LeaseState::Lost,
         _ => state,

@@ -1,4 +1,4 @@
-//! Listening to the news, over a link of its own.
+//! Listener to the news of the fleet, over a link of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,11 @@ use tokio::sync::Notify;
 use crate::backend::fleet::{News, NewsSender};
 use crate::backend::redis::link::{CHECK_EVERY, Link, LinkEvent};
 
-/// Pause after a lost connection. Its news are lost anyway, and caught up with by a look at the fleet.
+/// Pause after a lost connection. News of that time are lost anyway, and the receiver makes up for them by looking
+/// everything up.
 const AFTER_LOSS: Duration = Duration::from_millis(100);
 
-/// Listens to these channels for as long as there is a receiver.
+/// Listens to these channels until the receiver is dropped.
 pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender) {
     let (lost, unreadable) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
     let _watches = channels.map(|channel| {
@@ -28,8 +29,8 @@ pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender
     });
     let mut last = 1;
     while !sender.is_closed() {
-        // A dead connection says nothing by itself, and one to a replica never fails: a replica accepts subscriptions, and hears
-        // nothing of the primary's messages.
+        // A dead connection is silent, and a connection to a replica never fails. A replica accepts subscriptions, but
+        // receives none of the primary's messages. Only a check finds either.
         match link.check().await {
             Ok(connection) => {
                 if connection != last {
@@ -43,7 +44,7 @@ pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender
             }
         }
         tokio::select! {
-            // Where each new connection is lost at once, they are not made one behind the other.
+            // Without this pause connections that are lost at once would follow each other in a tight loop.
             () = lost.notified() => tokio::time::sleep(AFTER_LOSS).await,
             () = sender.closed() => return,
             () = tokio::time::sleep(CHECK_EVERY) => {}
@@ -51,7 +52,7 @@ pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender
     }
 }
 
-/// Logs the first message that cannot be read, and then each time that there have been twice as many.
+/// Logs the first unreadable message, and then whenever their number has doubled.
 fn warn_of_unreadable(so_far: u64) {
     if so_far.is_power_of_two() {
         tracing::warn!(so_far, "a message on the news channel of the fleet cannot be read; it is ignored");

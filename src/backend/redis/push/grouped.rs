@@ -1,4 +1,4 @@
-//! [`Grouped`]: the messages of one push by their sessions.
+//! [`Grouped`]: messages of one push, grouped by session.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,11 +6,11 @@ use std::ops::Range;
 use crate::backend::Outgoing;
 use crate::session_id::SessionId;
 
-/// Messages of a batch, session by session, in the order given: which of them still wait for their call.
+/// Messages of a batch, session by session in the order given, with a note of those that still wait for their call.
 #[derive(Debug)]
 pub(super) struct Grouped<'a> {
     batch: &'a [Outgoing],
-    /// Places in the batch. Those of one session stand together.
+    /// Places in the batch. Places of one session stand together.
     order: Vec<usize>,
     groups: Vec<Group>,
 }
@@ -19,12 +19,12 @@ pub(super) struct Grouped<'a> {
 #[derive(Debug, Clone)]
 struct Group {
     all: Range<usize>,
-    /// First of the messages that still wait.
+    /// Place in `order` of the first message that still waits.
     next: usize,
 }
 
 impl<'a> Grouped<'a> {
-    /// Groups a batch. The sessions are numbered by their first messages.
+    /// Groups a batch. Sessions are numbered in the order of their first messages.
     pub(super) fn new(batch: &'a [Outgoing]) -> Self {
         let (mut numbers, mut lengths) = (HashMap::with_capacity(batch.len()), Vec::new());
         let group_of: Vec<usize> = batch

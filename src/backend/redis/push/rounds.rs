@@ -1,4 +1,4 @@
-//! Pushing many notifications: what goes together in one round, and what became of each.
+//! Pushes of many notifications: the calls that go together in one round, and the outcome of each notification.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::envelope::Timestamp;
 use crate::failure::{QueueErrorKind, SharedCause};
 use crate::session_id::SessionStatus;
 
-/// Most calls that are sent together. Redis works on them while those behind them are written.
+/// Largest number of calls per request. Redis works on one request while the next is written.
 const PIECE: usize = 64;
 
 /// Outcome of one call, or of one request for the status of its session.
 type Called = Result<Answer, PushRefusal>;
 
-/// What became of the messages of a push, by their places in the batch.
+/// Outcomes of the messages of a push, by their places in the batch.
 type Results = Vec<Result<Queued, PushRefusal>>;
 
 impl RedisBackend {
-    /// Pushes what can go together: for each session its notifications in as many calls as their size needs, one call
-    /// per session and round, so that a call that fails cannot be overtaken by a later one.
+    /// Pushes a batch in rounds. A round has at most one call per session, so that no later call overtakes a call that
+    /// fails. The notifications of a session take as many calls as their size needs.
     pub(in crate::backend::redis) async fn push_all(&self, batch: Vec<Outgoing>) -> Results {
-        // Whatever no call was made for was refused after another.
+        // A message without a call was refused because an earlier one of its session was.
         let mut results: Results = batch.iter().map(|_| Err(PushRefusal::AfterRefused)).collect();
         let mut waiting = Grouped::new(&batch);
         let mut unowned: Vec<(usize, Option<SessionStatus>)> = Vec::new();
@@ -42,7 +42,8 @@ impl RedisBackend {
                 break;
             }
             let begun = Instant::now();
-            // Where nothing else is pushed, the session store is asked at once: that saves the round trip afterwards.
+            // Where nothing else is pushed, the request also asks the session store: that saves a round trip
+            // afterwards.
             let asks = has_store && waiting.len() == 1;
             let (answers, status) = self.push_round(&batch, &waiting, &calls, bytes, asks).await;
             if answers.iter().all(Result::is_ok) {
@@ -58,7 +59,8 @@ impl RedisBackend {
                     waiting.take_rest(call.group);
                 }
             }
-            // Each round would wait for an answer as long as this one, and none of the rest was sent.
+            // Each further round would wait for an answer as long as this one did. None of the remaining messages was
+            // sent.
             if let Some(cause) = lost {
                 for group in 0..waiting.len() {
                     for &place in waiting.take_rest(group) {
@@ -74,7 +76,8 @@ impl RedisBackend {
         results
     }
 
-    /// Takes the calls of the next round, and returns them with their bytes: for each session the messages that fit into one call.
+    /// Takes the calls of the next round, and returns them with their bytes: for each session as many messages as fit
+    /// into one call.
     fn next_calls(
         &self,
         batch: &[Outgoing],
@@ -85,7 +88,7 @@ impl RedisBackend {
         let limit = self.config.message_max_bytes();
         let (mut calls, mut round_bytes) = (Vec::new(), 0);
         for group in 0..waiting.len() {
-            // All calls of a round travel together.
+            // All calls of a round travel together, so they share the bound in bytes.
             if round_bytes >= line.bytes() {
                 break;
             }
@@ -112,8 +115,8 @@ impl RedisBackend {
         (calls, round_bytes)
     }
 
-    /// Sends a round of calls, each of another session, and returns what became of each. Where it `asks`, there is one session,
-    /// and the status of that session without a lease is returned as well.
+    /// Sends a round of calls, each of another session, and returns their outcomes. With `asks` set there is only one
+    /// session. Its status without a lease is then read and returned as well.
     async fn push_round(
         &self,
         batch: &[Outgoing],
@@ -122,7 +125,7 @@ impl RedisBackend {
         bytes: usize,
         asks: bool,
     ) -> (Vec<Called>, Option<SessionStatus>) {
-        // All pieces have the time that the whole needs.
+        // Each request of the round has the time that the whole round needs.
         let _under_way = self.link.begin(bytes);
         let sent = Timestamp::of_this_host();
         let mut sending = Vec::with_capacity(calls.len().div_ceil(PIECE));
@@ -135,7 +138,8 @@ impl RedisBackend {
                 request.add(Command::read(self.asking_for(waiting.session(piece[0].group))));
             }
             let mut piece = Box::pin(maybe_done(async move { self.link.send(&request).await }));
-            // The request is on its way once its future was polled, and the task of the connection has run.
+            // A request leaves once its future was polled and the task of the connection has run. Therefore each is
+            // polled here before the next is made.
             if calls.len() > PIECE {
                 let _ = poll_fn(|context| Poll::Ready(piece.as_mut().poll(context))).await;
                 tokio::task::yield_now().await;
@@ -162,7 +166,7 @@ impl RedisBackend {
         (answers, found)
     }
 
-    /// Makes a call of the script.
+    /// Makes the script call that pushes these messages.
     fn call_push(&self, batch: &[Outgoing], waiting: &Grouped<'_>, call: &Call, sent: Timestamp) -> Command {
         let drafts = waiting.places(call).iter().map(|&place| &batch[place].draft);
         let session = waiting.session(call.group);
@@ -187,7 +191,8 @@ impl RedisBackend {
         Ok(answer)
     }
 
-    /// Writes the standing of sessions without a lease into the results, and asks the session store where that is not known yet.
+    /// Writes the status of sessions without a lease into the results. Reads the session store for those whose status
+    /// is not known yet.
     async fn settle_standing(
         &self,
         waiting: &Grouped<'_>,
@@ -222,7 +227,7 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
     }
 }
 
-/// Writes one call's answer into the results, and says whether anything in it was refused.
+/// Writes the answer of one call into the results. Returns whether anything in it was refused.
 fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
     match answer {
         Ok(Answer { queued, length, stopped, owned, now: _ }) => {
@@ -245,7 +250,7 @@ fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
     }
 }
 
-/// Returns why a round had no answer at all, or `None` where it had one.
+/// Returns the cause for which a whole round had no answer, or `None` where any call was answered.
 fn cause_of_loss(answers: &[Called]) -> Option<SharedCause> {
     let mut causes = answers.iter().map(|answer| match answer {
         Err(PushRefusal::Unreachable(cause) | PushRefusal::Uncertain(cause)) => Some(cause),

@@ -1,4 +1,4 @@
-//! Waiting for the answer to a question.
+//! Wait for the answer to a question.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,18 @@ use crate::failure::QueueErrorKind;
 use crate::keys::ElicitKeys;
 use crate::question::Answer;
 
-/// Longest time that FastMCP takes to give an answer that lies there already, and the time between two looks at that.
+/// Longest time between FastMCP's write of an answer and its write of the status, and pause between two reads
+/// meanwhile.
 const GIVING: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// Pause after an answer could not be read.
+/// Pause after a failed read of an answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Answer of the script where FastMCP is still giving an answer.
+/// Answer of the script while FastMCP has written the answer but not yet the status.
 const BEING_GIVEN: Value = Value::Int(2);
 
-/// Waits until there is an answer. What fails on the way is tried again: the caller brings its own patience.
+/// Waits until there is an answer, and retries after failures. The caller limits the time.
 pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id: &str) -> Answer {
     let alive = ALIVE.as_millis().to_string();
     let touch = Command::call(&TOUCH, &[&keys.asker, &keys.response, &keys.request], &[request_id, &alive]);
@@ -32,15 +33,15 @@ pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id
         waiting.looked().await;
         match collect(watcher, &keys, request_id).await {
             Ok(Some(answer)) => return answer,
-            // Told of something else.
+            // The announcement was for another change.
             Ok(None) => {}
-            // Not to be had just now: without the pause a key that holds something else would be read in a tight loop.
+            // Without this pause a key that holds another type would be read in a tight loop.
             Err(error) => {
                 tracing::debug!(%error, "an answer cannot be read; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        // It is tracked again by that, and looked at if there is an answer.
+        // The touch tracks the key again, and wakes this waiter if there is an answer already.
         waiting.touch_soon();
     }
 }
