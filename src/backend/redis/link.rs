@@ -1,11 +1,12 @@
 //! [`Link`]: the only kind of connection to Redis.
 //!
-//! A shared link is connected when something is sent over it, and connected anew when its connection broke, fell silent, or
-//! leads to a server that cannot write. A dedicated link belongs to one subscriber, whose commands may block: it has one
-//! connection and repeats nothing, and its owner opens the next.
+//! A *shared* link connects at its first request. It connects again after its connection broke, fell silent, or led to
+//! a server that cannot write. It repeats a request only where its server was no primary and a repetition does no harm.
+//! A *dedicated* link belongs to one subscriber, whose commands may block. It connects once and repeats nothing: after
+//! a failure its owner opens another link.
 //!
-//! redis-rs's own `ConnectionManager` keeps a connection that answers nothing, one to a server that has become a replica, and
-//! a refused password, until its process ends.
+//! redis-rs's own `ConnectionManager` recovers from fewer failures. Until its process ends it keeps a connection that
+//! answers nothing, one to a server that became a replica, and a refused password.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ mod watches;
 /// Outcome of one command of a request.
 pub(super) type Answer = Result<Value, QueueErrorKind>;
 
-/// A link. Clones share one connection.
+/// Link to one Redis server. Clones share one connection.
 #[derive(Clone)]
 pub(super) struct Link {
     inner: Arc<Inner>,
@@ -52,7 +53,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes a link that many may share. Connects to nothing yet.
+    /// Makes a link that many may share. Connects at the first request.
     pub(super) fn shared(server: &Server, config: &Config, pushes: Pushes) -> Self {
         Self::new(server, config, pushes, Some(Handle::current()))
     }
@@ -62,10 +63,10 @@ impl Link {
         Self::new(server, config, pushes, None)
     }
 
-    /// Connects, where the link is not connected yet.
+    /// Connects, unless the link is connected already.
     ///
     /// # Errors
-    /// Redis's refusal, or no connection in time.
+    /// Redis's refusal, or a connection that did not come about in time.
     pub(super) async fn connect(&self) -> Result<(), QueueErrorKind> {
         self.inner.connected().await.map(drop)
     }
@@ -74,7 +75,7 @@ impl Link {
         Self { inner: Arc::new(Inner::new(server.clone(), config, pushes, home)), is_for_large_answers: false }
     }
 
-    /// Returns the same link, with more time after answers that did not come in time.
+    /// Returns the same link for large answers. After a late answer, later ones get more time.
     pub(super) fn for_large_answers(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), is_for_large_answers: true }
     }
@@ -89,23 +90,25 @@ impl Link {
         self.inner.line.learn(messages, bytes, took);
     }
 
-    /// Begins requests of so many bytes together: while the guard lives, each of them has the time that all of them need.
+    /// Begins requests of so many bytes together. While the guard lives, each of them has the time that all of them
+    /// need.
     pub(super) fn begin(&self, bytes: usize) -> UnderWay<'_> {
         self.inner.line.begin(bytes >= LARGE)
     }
 
-    /// Registers for a key or a channel. `listener` is called in the task that reads the connection, before that task hands over the
-    /// answer to any later command, and must not block.
+    /// Registers for a key or a channel. `listener` runs in the task that reads the connection, before that task hands
+    /// over any later answer. So whoever reads such an answer knows the change already. The listener must not block.
     pub(super) fn watch(&self, name: String, listener: impl Fn(LinkEvent<'_>) + Send + Sync + 'static) -> Watch {
         self.inner.watches.register(name, listener)
     }
 
-    /// Registers for all keys, as [`watch`](Self::watch) does for one. The listener has no name of a key where all may have changed.
+    /// Registers for all keys, as [`watch`](Self::watch) does for one. The listener gets no name where all keys may
+    /// have changed.
     pub(super) fn observe(&self, listener: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
         self.inner.watches.observe(listener);
     }
 
-    /// Returns whether Redis tells of changed keys over the current connection, if it was asked to.
+    /// Returns whether Redis announces changed keys over the current connection, as the link asked it to.
     pub(super) fn is_tracking(&self) -> bool {
         self.inner.is_tracking()
     }
@@ -113,10 +116,11 @@ impl Link {
     /// Sends one command.
     ///
     /// # Errors
-    /// Redis's refusal; no connection, so nothing was done; or a broken or silent one, so that the outcome is not known.
+    /// Redis's refusal; a connection that could not be made, so that nothing was done; or a broken or silent
+    /// connection, so that the outcome is unknown.
     ///
     /// # Cancellation
-    /// What was sent may be done.
+    /// A command that was sent may be done.
     pub(super) async fn query<T: FromRedisValue>(&self, command: impl Into<Command>) -> Result<T, QueueErrorKind> {
         let answer = self.send(&Request::of(command)).await?.pop();
         answer.unwrap_or(Ok(Value::Nil)).and_then(read)
@@ -125,7 +129,7 @@ impl Link {
     /// Calls a script.
     ///
     /// # Errors
-    /// As [`query`](Self::query).
+    /// The same as of [`query`](Self::query).
     pub(super) async fn call<T: FromRedisValue>(
         &self,
         script: &'static Script,
@@ -135,20 +139,20 @@ impl Link {
         self.query(Command::call(script, keys, arguments)).await
     }
 
-    /// Sends a request, and returns what became of each of its commands. Scripts that Redis does not know are loaded, and their
-    /// calls sent again.
+    /// Sends a request, and returns the outcome of each of its commands. Loads scripts that Redis does not know, and
+    /// sends their calls again.
     ///
     /// # Errors
-    /// As [`query`](Self::query), where the error concerns all of the request.
+    /// The same as of [`query`](Self::query), where an error concerns the whole request.
     ///
     /// # Cancellation
-    /// What was sent may be done.
+    /// A command that was sent may be done.
     pub(super) async fn send(&self, request: &Request) -> Result<Vec<Answer>, QueueErrorKind> {
         let values = self.deliver(request).await?;
         let mut unknown = request.without_script(&values);
         let mut answers: Vec<Answer> = values.into_iter().map(read).collect();
-        // Redis has been restarted, or its scripts flushed: nothing of these calls was done. Twice, as the repetition may be the
-        // one that finds another server to be the primary.
+        // Redis was restarted, or its scripts were flushed: nothing of these calls was done. Twice, as the repetition
+        // may be the request that moves to a new primary, which does not know the scripts either.
         for _ in 0..2 {
             if unknown.is_empty() {
                 break;
@@ -158,8 +162,8 @@ impl Link {
         Ok(answers)
     }
 
-    /// Loads the scripts of these commands, sends the commands again, and replaces their answers. Returns those whose scripts
-    /// are unknown once more.
+    /// Loads the scripts of these commands, sends the commands again, and replaces their answers. Returns the commands
+    /// whose scripts are still unknown.
     async fn load_and_repeat(
         &self,
         request: &Request,
@@ -187,7 +191,8 @@ impl Link {
         Ok(if refused.is_some() { Vec::new() } else { still })
     }
 
-    /// Loads scripts, and returns why Redis refuses one, if so. The link loads by itself what Redis turns out not to know.
+    /// Loads scripts. Returns Redis's reason where it refuses one. Callers need not load: the link itself loads a
+    /// script that Redis turns out not to know.
     pub(super) async fn load(&self, scripts: &[&'static Script]) -> Option<String> {
         let mut load = Request::new();
         for script in scripts {
@@ -200,13 +205,14 @@ impl Link {
         if let QueueErrorKind::Refused(why) = error { Some(why) } else { None }
     }
 
-    /// Checks that the server answers and is a primary, and makes another connection where it is none. After failures the rest
-    /// of the pause is waited for first. Returns the number of the connection, which grows with each new one.
+    /// Checks that the server answers and is a primary. Makes another connection where the server is none. After
+    /// failures the method first waits until the pause is over. Returns the number of the connection, which grows with
+    /// each new one.
     ///
-    /// A probe that is refused for another reason, as by an ACL, is an answer like others.
+    /// A probe that is refused for another reason, as by an ACL, counts as answered.
     ///
     /// # Errors
-    /// No connection to a primary can be had just now: check again.
+    /// No connection to a primary came about this time. The caller may check again.
     pub(super) async fn check(&self) -> Result<u64, QueueErrorKind> {
         let pause = self.inner.state().health.pause(Instant::now());
         tokio::time::sleep(pause).await;
@@ -223,8 +229,8 @@ impl Link {
         self.inner.forget(generation);
     }
 
-    /// Sends a request. Where its server turns out to be no primary, and did nothing of the request, the request is sent once more
-    /// over a new connection, if one may be made already.
+    /// Sends a request. Repeats the request over a new connection where its server turns out to be no primary and did
+    /// nothing of it. No repetition happens while the pause before the next connection lasts.
     async fn deliver(&self, request: &Request) -> Result<Vec<Value>, QueueErrorKind> {
         let (mut result, again) = self.deliver_once(request).await;
         if again {
@@ -238,7 +244,8 @@ impl Link {
         }
     }
 
-    /// Sends a request, and returns whether it may be sent again: its server was no primary, and another may be asked.
+    /// Sends a request. Returns its result, and whether the request may be sent again: its server was no primary, and
+    /// another connection may be made.
     async fn deliver_once(&self, request: &Request) -> (Result<Vec<Value>, QueueErrorKind>, bool) {
         let inner = &*self.inner;
         let (made, connection, is_check_due) = match self.inner.connected().await {
@@ -246,14 +253,14 @@ impl Link {
             Err(error) => return (Err(error), false),
         };
         let probe = is_check_due && !request.is_probe;
-        // The probe is sent first, and costs no round trip.
+        // The probe travels before the request, and costs no round trip.
         let probed = async { if probe { Some(connection.send(&inner.probe).await) } else { None } };
         let under_way = inner.line.begin(self.is_for_large_answers || request.bytes() >= LARGE);
         let time = request.time().unwrap_or_else(|| under_way.time());
         let sent = Instant::now();
         let both = future::join(probed, connection.send(request.commands()));
         let Ok((probed, result)) = tokio::time::timeout(time, both).await else {
-            // One lesson for each connection: all requests that share it time out together.
+            // The line learns once for each connection: all requests that share a connection time out together.
             if inner.is_shared() && inner.forget(made) {
                 under_way.timed_out();
             }

@@ -17,31 +17,33 @@ use crate::backend::LineLimit;
 use crate::backend::redis::url;
 use crate::config::ConfigError;
 
-/// Longest time for making a connection.
+/// Longest time to make a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for an answer. A blocking command may take its blocking time besides, and a large request or answer as long as
-/// the [`LineLimit`] says.
+/// Longest time of an answer. A blocking command has its blocking time besides. A large request or answer has the time
+/// that the [`LineLimit`] allows.
 pub(in crate::backend::redis) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTEST;
 
-/// Idle time after which TCP probes a connection, and the time between two probes; three probes without an answer end it.
-/// So a connection that a router has forgotten is not found by the next command, whose outcome would be uncertain.
+/// Idle time after which TCP probes a connection, and time between two probes. Three probes without an answer end the
+/// connection. Without probes the next command would find a connection that a router has forgotten, and the outcome of
+/// that command would be unknown.
 const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
-/// A Redis server, as its URL names it.
+/// Redis server, as its URL names it.
 #[derive(Clone)]
 pub(in crate::backend::redis) struct Server {
     client: Client,
-    /// Set while the last connection was refused to be told of changes: all links fare alike, and the log says so once.
+    /// Set while the last connection was refused client tracking. All links of a server fare alike, so the log says so
+    /// once.
     refuses_tracking: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Reads a `redis://` or `unix://` URL. Connects to nothing.
+    /// Reads a `redis://` or `unix://` URL. Makes no connection.
     ///
     /// # Errors
-    /// [`ConfigError`] without what may be secret in the URL.
+    /// [`ConfigError`], without the parts of the URL that may be secret.
     pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
         let info = url.into_connection_info().map_err(|error| url::refused(url, "read", &error))?;
         // Redis 6 speaks RESP3, which carries invalidations and news over the connection that asked for them.
@@ -57,19 +59,22 @@ impl Server {
         Ok(Self { client, refuses_tracking: Arc::default() })
     }
 
-    /// Notes whether a connection was refused to be told of changes. Returns whether the one before was too.
+    /// Notes whether a connection was refused client tracking. Returns whether the connection before it was refused
+    /// too.
     pub(super) fn note_tracking(&self, is_refused: bool) -> bool {
         self.refuses_tracking.swap(is_refused, Ordering::Relaxed)
     }
 
-    /// Makes a connection. `pushed` is called with what Redis tells by itself, before any answer that comes behind it.
+    /// Makes a connection. `pushed` is called with each message that Redis sends by itself, before any answer that
+    /// comes behind the message.
     ///
     /// # Errors
-    /// Redis's refusal, or a refused connection: no command was sent, so nothing can have been done.
+    /// Redis's refusal, or a refused connection. No command was sent, so nothing was done.
     pub(super) async fn connect(&self, pushed: impl Fn(Push) + Send + Sync + 'static) -> RedisResult<Connection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // Its time for answers knows nothing of blocking commands and of large answers: the link has its own.
+            // redis-rs's own limit would end blocking commands and large answers too early. The link has a limit of its
+            // own.
             .set_response_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 if let Some(push) = Push::read(push) {
@@ -80,13 +85,13 @@ impl Server {
         let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
         connected.map(Connection).map_err(|error| match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => error,
-            // However the attempt failed, also where something else than Redis answered.
+            // Every other failure counts as a refused connection, also an answer from a server that is no Redis.
             _ => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
         })
     }
 }
 
-/// Something that Redis tells by itself.
+/// Message that Redis sends by itself.
 #[derive(Debug)]
 pub(super) enum Push {
     /// Tracked keys have changed.
@@ -115,7 +120,7 @@ impl Push {
     }
 }
 
-/// A connection, until its last clone is dropped.
+/// Connection to Redis, which ends with its last clone.
 #[derive(Clone)]
 pub(super) struct Connection(MultiplexedConnection);
 
@@ -123,12 +128,12 @@ impl Connection {
     /// Sends commands together. The answer to each is its value, or its error as a value.
     ///
     /// # Cancellation
-    /// What was sent may be done.
+    /// A command that was sent may be done.
     pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         self.0.clone().send_packed_commands(commands, 0, commands.len()).await
     }
 
-    /// Listens to channels.
+    /// Subscribes to channels.
     pub(super) async fn subscribe(&self, channels: &[String]) -> RedisResult<()> {
         self.0.clone().subscribe(channels).await
     }

@@ -1,4 +1,4 @@
-//! Errors of a link: what each means to the caller of a request.
+//! Errors of a link, and their meaning for the caller of a request.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use crate::backend::redis::url;
 use crate::failure::QueueErrorKind;
 
-/// An answer that did not come in time. The request may have been done.
+/// Error of an answer that did not come in time. Redis may have done the request.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer within {0:?}")]
 struct NoAnswer(Duration);
@@ -22,7 +22,7 @@ pub(in crate::backend::redis) fn is_timeout(error: &QueueErrorKind) -> bool {
     matches!(error, QueueErrorKind::Broken(cause) if cause.is::<NoAnswer>())
 }
 
-/// Returns an error of the same kind and text: the failure of a request that many share concerns each of them.
+/// Returns an error of the same kind and text. The failure of a request that many share goes to each of them.
 pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind {
     let text = |cause: &dyn std::fmt::Display| cause.to_string().into();
     match error {
@@ -41,13 +41,13 @@ pub(super) fn kind(error: RedisError) -> QueueErrorKind {
         ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
             QueueErrorKind::Refused(said(&error))
         }
-        // No connection was made: nothing can have been done.
+        // No connection was made, so nothing was done.
         _ if error.is_connection_refusal() => QueueErrorKind::Unreachable(Box::new(error)),
         _ => QueueErrorKind::Broken(Box::new(error)),
     }
 }
 
-/// Reads an answer as the type that its command gives.
+/// Reads an answer as the type that its command returns.
 ///
 /// # Errors
 /// Redis's refusal, or an answer of another type.
@@ -56,7 +56,7 @@ pub(in crate::backend::redis) fn read<T: redis::FromRedisValue>(answer: Value) -
     redis::from_redis_value(answer).map_err(|error| kind(error.into()))
 }
 
-/// Returns what Redis answered, in its own words: redis-rs has words of its own for some codes.
+/// Returns the error text as Redis wrote it. redis-rs replaces the text of some codes by its own.
 pub(super) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {}", url::without_arguments(detail)),
@@ -64,7 +64,8 @@ pub(super) fn said(error: &RedisError) -> String {
     }
 }
 
-/// Returns whether an error says that the connection itself is broken or silent, and not that a command was refused.
+/// Returns whether an error says that the connection itself is broken or silent, rather than that a command was
+/// refused.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }

@@ -1,4 +1,5 @@
-//! Decisions about the connections of a link, without I/O and clock: when to check one, and when to make the next.
+//! Decisions about the connections of a link, without I/O and clock: when to check a connection, and when to make the
+//! next.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use crate::retry::Backoff;
 /// Time after which a connection that is in use is checked again.
 pub(in crate::backend::redis) const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// Number of a link's connection, and how the connections before it ended.
+/// Number of a link's connection, and the failures of the connections before it.
 ///
 /// ```text
 ///           begin()                  mark_primary()
@@ -19,14 +20,14 @@ pub(in crate::backend::redis) const CHECK_EVERY: Duration = Duration::from_secs(
 #[derive(Debug)]
 pub(super) struct Health {
     backoff: Backoff,
-    /// Number of connections begun. What went wrong with an earlier connection says nothing of this one.
+    /// Number of connections begun. An error that names an earlier number says nothing about the current connection.
     generation: u64,
-    /// Number of failures since there was a primary, one for each pause: requests may try again during a pause, and do not make
-    /// the pauses longer.
+    /// Number of failures since the last primary, at most one per pause. Requests may try again during a pause, and
+    /// must not make the pauses longer.
     failures: u32,
-    /// End of the pause after the last of these failures.
+    /// End of the pause after the last counted failure.
     paused_until: Option<Instant>,
-    /// When the current connection was last checked; `None` where a check is due.
+    /// Time of the last check of the current connection; `None` where a check is due.
     checked: Option<Instant>,
 }
 
@@ -47,7 +48,7 @@ impl Health {
         self.generation
     }
 
-    /// Returns whether the connection is to be checked now, and notes that it is.
+    /// Returns whether the connection must be checked now, and notes the check as begun.
     pub(super) fn begin_check(&mut self, now: Instant) -> bool {
         let is_due = self.checked.is_none_or(|at| now.saturating_duration_since(at) >= CHECK_EVERY);
         if is_due {
@@ -56,21 +57,21 @@ impl Health {
         is_due
     }
 
-    /// Notes that a connection could not be made, with `lot` in 0.0 to 1.0 for the pause.
+    /// Notes that a connection could not be made. `lot`, from 0.0 to 1.0, decides the length of the pause.
     pub(super) fn failed(&mut self, now: Instant, lot: f64) {
         self.count(now, lot);
     }
 
-    /// Decides after an answer of a server that is no primary: the number of failures where the connection is to be replaced
-    /// now, or `None` where the connection serves until the pause is over.
+    /// Decides what follows the answer of a server that is no primary. Returns the number of failures where the
+    /// connection must be replaced now. Returns `None` where the connection serves until the pause is over.
     ///
-    /// The first one is replaced at once: it led to a primary until now.
+    /// The first such connection is replaced at once, because it led to a primary until now.
     pub(super) fn replace(&mut self, now: Instant, lot: f64) -> Option<u32> {
         self.checked = None;
         self.count(now, lot)
     }
 
-    /// Counts a failure where the pause after the one before is over.
+    /// Counts a failure, unless the pause after the failure before lasts. Returns the count.
     fn count(&mut self, now: Instant, lot: f64) -> Option<u32> {
         if !self.pause(now).is_zero() {
             return None;
@@ -80,7 +81,7 @@ impl Health {
         Some(self.failures)
     }
 
-    /// Ends the pauses where this is the current connection: it leads to a primary.
+    /// Resets failures and pauses where this is the current connection: its server is a primary.
     pub(super) fn mark_primary(&mut self, generation: u64) {
         if generation == self.generation {
             (self.failures, self.paused_until) = (0, None);
@@ -112,7 +113,7 @@ mod tests {
             health.failed(now, 1.0);
             assert_eq!(health.pause(now), ms(pause));
             now += ms(30);
-            // By requests, which wait for no pause.
+            // Requests try again without heed of the pause.
             (0..100).for_each(|_| health.failed(now, 1.0));
             assert_eq!(health.pause(now), ms(pause - 30), "the pause is no longer for that");
             now += ms(pause - 30);

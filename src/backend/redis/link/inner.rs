@@ -1,4 +1,4 @@
-//! The connection of a link: made when it is wanted, dropped when it is lost or unfit, and made again.
+//! Connection of a link: made at the first request, dropped when it is lost or unusable, and made again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -23,14 +23,15 @@ use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 use crate::lock::lock;
 
-/// Connection of a link, and what is known of it.
+/// Connection of a link, and everything learned about it.
 pub(super) struct Inner {
     server: Server,
     pushes: Pushes,
     is_shared: bool,
-    /// Set where the current connection tells of changed keys.
+    /// Set where the current connection announces changed keys.
     is_tracking: AtomicBool,
-    /// Sent beside a request when a check of the connection is due: a replica answers reads and `PUBLISH` too.
+    /// Write that changes nothing, sent beside a request when a check is due. Without it a replica would pass as a
+    /// primary, as it answers reads and `PUBLISH` too.
     pub(super) probe: Pipeline,
     pub(super) line: Line,
     pub(super) watches: Arc<Watches>,
@@ -40,13 +41,14 @@ pub(super) struct Inner {
 pub(super) struct State {
     pub(super) health: Health,
     current: Option<Connecting>,
-    /// Runtime that drives a shared link's connection: the first to need one may run on a subscriber's arbiter, which ends with
-    /// that subscriber. `None` for a dedicated link.
+    /// Runtime that drives a shared link's connection: the one that made the link, until that ends. A request's own
+    /// runtime will not do. It may be a subscriber's arbiter, which ends with that subscriber and would end the
+    /// connection. `None` for a dedicated link.
     home: Option<Handle>,
 }
 
-/// Attempt to connect, for all who wait for it. Who comes after it failed makes the next one, also where nobody waited any more.
-/// `None` where the runtime that drove the attempt has ended.
+/// Attempt to connect, shared by all who wait for it. After a failed attempt the next caller begins another, also where
+/// no one waited for the first. `None` where the runtime that drove the attempt has ended.
 type Connecting = future::Shared<future::BoxFuture<'static, Option<RedisResult<Connection>>>>;
 
 impl Inner {
@@ -72,7 +74,8 @@ impl Inner {
         self.is_tracking.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of the current connection, the attempt that makes it, and whether it is to be checked.
+    /// Returns the number of the current connection, the attempt that makes it, and whether the connection must be
+    /// checked.
     fn connecting(self: &Arc<Self>) -> Result<(u64, Connecting, bool), QueueErrorKind> {
         let mut state = self.state();
         let connecting = match &state.current {
@@ -91,8 +94,9 @@ impl Inner {
         Ok((state.health.generation(), connecting, is_check_due))
     }
 
-    /// Begins a connection. A shared link's waiters belong to many runtimes, any of which may end: no timer and no socket of theirs
-    /// may stand in what they wait for together.
+    /// Begins a connection. The waiters of a shared link belong to many runtimes, any of which may end. Therefore the
+    /// attempt runs as a task of the `home` runtime: a timer or socket of a waiter's runtime would stop with it, and
+    /// stall the others.
     fn connect(self: &Arc<Self>, made: u64, home: Option<&Handle>) -> Connecting {
         let attempt = attempt(self.server.clone(), self.pushes.clone(), Arc::downgrade(self), made);
         match home {
@@ -104,11 +108,12 @@ impl Inner {
         }
     }
 
-    /// Waits for the connection. Returns its number, and whether it is to be checked.
+    /// Waits for the connection. Returns its number, and whether it must be checked.
     ///
-    /// Where the runtime that drives a shared link's connections has ended, or nobody drives it, the caller's does from then on.
+    /// The runtime that drives a shared link's connections may have ended, or may drive nothing. The caller's runtime
+    /// then takes its place.
     pub(super) async fn connected(self: &Arc<Self>) -> Result<(u64, Connection, bool), QueueErrorKind> {
-        // Longer than an attempt lasts.
+        // Longer than an attempt lasts, so a timeout means that nobody drives the attempt.
         let time = CONNECT_TIMEOUT + self.pushes.time() + Duration::from_secs(1);
         for _ in 0..2 {
             let (made, connecting, is_check_due) = self.connecting()?;
@@ -126,7 +131,7 @@ impl Inner {
         Err(no_answer(time))
     }
 
-    /// Tells those who registered of a push over the connection with this number.
+    /// Passes a push over the connection with this number on to those who registered.
     fn dispatch(&self, made: u64, push: &Push) {
         match push {
             Push::Changed(keys) => keys.iter().for_each(|key| self.watches.tell(key, LinkEvent::Changed)),
@@ -138,7 +143,7 @@ impl Inner {
         }
     }
 
-    /// Drops a connection, and returns whether it was the current one.
+    /// Drops the connection with this number. Returns whether that was the current one.
     pub(super) fn forget(&self, made: u64) -> bool {
         let over = self.take(made).is_some();
         if over {
@@ -147,7 +152,7 @@ impl Inner {
         over
     }
 
-    /// Notes that an attempt failed.
+    /// Notes that the attempt with this number failed.
     fn failed(&self, made: u64) {
         if self.take(made).is_some() {
             self.state().health.failed(Instant::now(), fastrand::f64());
@@ -159,13 +164,13 @@ impl Inner {
         if state.health.generation() == made { state.current.take() } else { None }
     }
 
-    /// Drops a connection whose server is no primary, and returns whether the next one may be made already. While each new
-    /// connection leads to such a server they are made with growing pauses, and the current one serves meanwhile.
+    /// Drops a connection whose server is no primary. Returns whether the next connection may be made at once. While
+    /// each new connection leads to such a server, the pauses grow, and the current connection serves meanwhile.
     pub(super) fn replace(&self, made: u64) -> bool {
         let failures = {
             let mut state = self.state();
             if state.health.generation() != made || state.current.is_none() {
-                // Another request has replaced the connection.
+                // Another request has replaced the connection already.
                 return true;
             }
             match state.health.replace(Instant::now(), fastrand::f64()) {
@@ -188,7 +193,7 @@ impl Inner {
     }
 }
 
-/// Makes a connection, and asks for its pushes.
+/// Makes a connection, and turns on its pushes.
 async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) -> RedisResult<Connection> {
     let pushed = {
         let inner = inner.clone();
@@ -208,7 +213,8 @@ async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) 
         Ok(connection)
     };
     let connected = connected.await;
-    // Here, and not by those who wait: all of them may have gone, and the next must not be told of an old failure.
+    // Noted here and not by the waiters: all of them may have gone. The next caller would then get the error of this
+    // old attempt.
     if let (Err(_), Some(inner)) = (&connected, inner.upgrade()) {
         inner.failed(made);
     }

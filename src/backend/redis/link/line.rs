@@ -1,4 +1,4 @@
-//! What a shared link has learned about its line, and the time that it gives an answer.
+//! [`Line`]: knowledge of a shared link about its line, and the time that an answer may therefore take.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use crate::backend::LineLimit;
 use crate::lock::lock;
 
-/// Bytes from which a request or an answer counts as large. Less passes any line within the time for an answer.
+/// Number of bytes from which a request or an answer counts as large. A smaller one passes any line within the time for
+/// an answer.
 pub(super) const LARGE: usize = 16 * 1024;
 
-/// The line of a shared link: large requests and answers have the time that it needs.
+/// Line of a shared link. Large requests and answers get the time that the line needs for them.
 pub(super) struct Line {
     /// Bounds of large requests and answers. Small ones have [`LineLimit::SHORTEST`].
     limit: Mutex<LineLimit>,
-    /// Number of large requests under way: what is sent behind them has their time.
+    /// Number of large requests without an answer. A request that is sent behind one of them gets its time too.
     large: AtomicUsize,
-    /// When an answer to a large request last did not come in time.
+    /// Time of the last large request whose answer came too late.
     timed_out: Mutex<Option<Instant>>,
 }
 
-/// A request under way, until it is dropped.
+/// Request without an answer, until the guard is dropped.
 pub(in crate::backend::redis) struct UnderWay<'a> {
     line: &'a Line,
     is_large: bool,
@@ -40,22 +41,23 @@ impl Line {
     /// Learns from a request or an answer that moved this many messages and bytes.
     pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
         let mut limit = lock(&self.limit);
-        // What is small passes any line, and says nothing of the time that large ones need.
+        // A small request passes any line, and says nothing about the time that large ones need.
         if bytes >= LARGE { limit.succeeded(messages, bytes, took) } else { limit.grow(messages, bytes) }
     }
 
-    /// Learns from the answer to a request that may have a large one, of this many bytes.
+    /// Learns from an answer of this many bytes to a request that may have a large answer.
     pub(super) fn learn_answer(&self, bytes: usize, took: Duration) {
-        // The number of messages is not known here.
+        // The number of messages is unknown here, so the current bound stands for it.
         self.learn(self.limit().messages(), bytes, took);
         if bytes < LARGE {
             self.shorten(took);
         }
     }
 
-    /// Learns from a small answer to a request that had the time of large ones: where the answer was quick, the time is halved.
+    /// Learns from a small answer to a request that had the time of large ones. A quick answer halves the time.
     ///
-    /// Not soon after a timeout: the large request is repeated meanwhile, and needs the time that the limit has reached.
+    /// Soon after a timeout nothing is learned. The large request is being repeated then, and needs the time that the
+    /// limit has reached.
     fn shorten(&self, took: Duration) {
         let timed_out = *lock(&self.timed_out);
         let mut limit = lock(&self.limit);

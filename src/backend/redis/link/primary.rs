@@ -1,8 +1,9 @@
-//! Noticing that a connection leads to a server that is no primary (any more).
+//! Detection of connections to a server that is not, or no longer, a primary.
 //!
-//! A planned failover leaves connections open, to a server that has become a replica, while new connections lead to the new
-//! primary. A replica still answers reads, `PING`, `SUBSCRIBE` and `PUBLISH`, so a connection that does nothing else never
-//! fails. Each shared connection is therefore checked with a write that changes nothing.
+//! A planned failover leaves the old connections open. They lead to a server that has become a replica, while new
+//! connections lead to the new primary. A replica still answers reads, `PING`, `SUBSCRIBE` and `PUBLISH`. A connection
+//! that does nothing else therefore never fails. Hence each shared connection is checked regularly with a write that
+//! changes nothing.
 
 use redis::{Pipeline, RedisError, Value};
 
@@ -10,10 +11,10 @@ use super::error::said;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 
-/// Codes of a server that is a replica, still loads its data, or is a replica without its primary.
+/// Error codes of a server that is a replica, still loads its data, or is a replica without its primary.
 const CODES: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
 
-/// Makes a write that changes nothing: the key never exists. A replica refuses the command all the same.
+/// Makes a write that changes nothing, as its key never exists. A replica refuses the command nevertheless.
 pub(super) fn probe(keys: &Keys) -> Pipeline {
     redis::pipe().cmd("PEXPIRE").arg(keys.probe()).arg(1).clone()
 }
@@ -21,18 +22,18 @@ pub(super) fn probe(keys: &Keys) -> Pipeline {
 /// Returns whether a server's error text says that the server is no primary.
 fn says_no_primary(text: &str) -> bool {
     CODES.iter().any(|code| {
-        // Before Redis 7.0 the error of a script has the code within its text only.
+        // Before Redis 7.0 the error of a script contains the code only within its text.
         text.strip_prefix(code).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
             || text.contains(&format!("-{code} "))
     })
 }
 
-/// Returns whether a request failed as its server is no primary.
+/// Returns whether a request failed because its server is no primary.
 pub(super) fn is_no_primary(error: &QueueErrorKind) -> bool {
     matches!(error, QueueErrorKind::Refused(text) if says_no_primary(text))
 }
 
-/// Returns whether an answer says that its server is no primary. redis-rs gives such an answer as an `Ok` value.
+/// Returns whether an answer says that its server is no primary. redis-rs returns such an answer as an `Ok` value.
 pub(super) fn refuses(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if says_no_primary(&said(&RedisError::from(error.clone()))))
 }

@@ -1,4 +1,4 @@
-//! [`Pushes`]: events of which Redis tells a link by itself.
+//! [`Pushes`]: kinds of events that Redis sends over a link by itself.
 
 use std::io;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use redis::{RedisError, RedisResult, Value};
 use super::connection::{ANSWER_TIMEOUT, Connection, Server};
 use super::primary::refuses;
 
-/// Events of which Redis tells a link by itself.
+/// Events that Redis sends over a link by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::backend::redis) enum Pushes {
-    /// Nothing.
+    /// No events.
     Nothing,
-    /// The next change of each key that is read over the link.
+    /// Next change of each key that is read over the link.
     Keys,
-    /// The next change of each key that is read, but for those that are read behind `CLIENT CACHING NO`.
+    /// Next change of each key that is read, except behind `CLIENT CACHING NO`.
     KeysButThose,
-    /// The next change of each key that is read behind `CLIENT CACHING YES`.
+    /// Next change of each key that is read behind `CLIENT CACHING YES`.
     ChosenKeys,
-    /// The messages of these channels.
+    /// Messages of these channels.
     Channels(Vec<String>),
 }
 
@@ -29,11 +29,11 @@ impl Pushes {
         if *self == Self::Nothing { Duration::ZERO } else { ANSWER_TIMEOUT }
     }
 
-    /// Asks for it over a new connection. Returns whether Redis will tell.
+    /// Turns these events on over a new connection. Returns whether Redis will send them.
     ///
     /// # Errors
-    /// Fails where the connection is broken or silent, or the channels are refused. Without tracking a link is of use all the
-    /// same: its users look again by themselves.
+    /// A broken or silent connection, or refused channels. A refusal of tracking is no error: the users of the link
+    /// then read again by themselves.
     pub(super) async fn ask(&self, server: &Server, connection: &Connection) -> RedisResult<bool> {
         let asked = async {
             match self {
@@ -44,13 +44,13 @@ impl Pushes {
                 Self::Channels(channels) => connection.subscribe(channels).await.map(|()| true),
             }
         };
-        // As where no connection was made: no command of ours was sent.
+        // The same error as where no connection was made: no command of ours was sent.
         let silent = |_| io::Error::new(io::ErrorKind::ConnectionRefused, "no answer on a new connection");
         tokio::time::timeout(self.time(), asked).await.map_err(silent)?
     }
 }
 
-/// Turns client tracking on. Our own writes are not told of.
+/// Turns client tracking on. With `NOLOOP` Redis does not announce this connection's own writes.
 async fn track(server: &Server, connection: &Connection, options: &[&str]) -> RedisResult<bool> {
     let mut pipe = redis::pipe();
     pipe.cmd("CLIENT").arg(&["TRACKING", "ON"]).arg(options);

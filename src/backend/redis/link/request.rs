@@ -17,7 +17,7 @@ pub(in crate::backend::redis) struct Command {
 }
 
 impl Command {
-    /// Calls a script by its hash. The link loads the script where Redis does not know it.
+    /// Makes the call of a script by its hash. The link loads the script where Redis does not know it.
     pub(in crate::backend::redis) fn call(
         script: &'static Script,
         keys: &[impl ToRedisArgs],
@@ -28,19 +28,20 @@ impl Command {
         call
     }
 
-    /// Calls a script with the arguments that [`arg`](Self::arg) adds.
+    /// Makes the call of a script, whose arguments [`arg`](Self::arg) adds.
     pub(in crate::backend::redis) fn begin(script: &'static Script, keys: &[impl ToRedisArgs]) -> Self {
         let mut command = Cmd::with_capacity(16, 512);
         command.arg("EVALSHA").arg(script.hash()).arg(keys.len()).arg(keys);
         Self { command, script: Some(script), is_read: false }
     }
 
-    /// Makes a command that changes nothing, so that a request with it may be sent again where its other commands did nothing.
+    /// Marks a command as one that changes nothing. A request with it may be sent again where its other commands did
+    /// nothing.
     pub(in crate::backend::redis) fn read(command: Cmd) -> Self {
         Self { command, script: None, is_read: true }
     }
 
-    /// Adds an argument, or each of a list.
+    /// Adds an argument, or each argument of a list.
     pub(in crate::backend::redis) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         self.command.arg(argument);
         self
@@ -54,7 +55,7 @@ impl From<Cmd> for Command {
 }
 
 impl From<&mut Cmd> for Command {
-    /// Takes the command that a chain of `arg` ends with.
+    /// Takes the command at the end of a chain of `arg` calls.
     fn from(command: &mut Cmd) -> Self {
         command.take().into()
     }
@@ -64,9 +65,9 @@ impl From<&mut Cmd> for Command {
 #[derive(Default)]
 pub(in crate::backend::redis) struct Request {
     commands: Pipeline,
-    /// The script that each command calls, if it calls one.
+    /// Script that each command calls, if it calls one.
     scripts: Vec<Option<&'static Script>>,
-    /// Number of the sequence that each command belongs to: it builds on those before it there.
+    /// Number of the sequence that each command belongs to. A command builds on those before it in its sequence.
     sequences: Vec<usize>,
     /// Set for each command that changes nothing.
     reads: Vec<bool>,
@@ -88,13 +89,13 @@ impl Request {
         request
     }
 
-    /// Begins a request whose commands build on those before. Where Redis does not know a script, what follows the call is sent
-    /// again as well.
+    /// Begins a request whose commands build on those before them. Where Redis does not know a script, the commands
+    /// behind its call are sent again too.
     pub(in crate::backend::redis) fn sequence() -> Self {
         Self { is_sequence: true, ..Self::default() }
     }
 
-    /// Adds commands that build on each other, and on none of the others.
+    /// Adds commands that build on each other, and on no other command of the request.
     pub(in crate::backend::redis) fn add_sequence(&mut self, commands: impl IntoIterator<Item = Command>) {
         let sequence = self.len();
         for command in commands {
@@ -128,13 +129,13 @@ impl Request {
         self
     }
 
-    /// Gives the answer this much time, in place of the time that the link gives it.
+    /// Sets the time for the answer, in place of the link's own.
     pub(in crate::backend::redis) fn within(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
     }
 
-    /// Returns the time that was given to the answer.
+    /// Returns the time that [`within`](Self::within) set.
     pub(in crate::backend::redis) fn time(&self) -> Option<Duration> {
         self.time
     }
@@ -148,7 +149,7 @@ impl Request {
         &self.commands
     }
 
-    /// Returns the number of bytes of the arguments, which are nearly all that is sent.
+    /// Returns the number of bytes of the arguments, which make up nearly all that is sent.
     pub(super) fn bytes(&self) -> usize {
         let length = |argument| if let Arg::Simple(bytes) = argument { <[u8]>::len(bytes) } else { 0 };
         self.commands.cmd_iter().flat_map(Cmd::args_iter).map(length).sum()
@@ -156,8 +157,9 @@ impl Request {
 
     /// Returns whether the request may be sent once more, to another server, after these answers.
     pub(super) fn is_repeatable(&self, answers: &[Value]) -> bool {
-        // An answer that was not refused is a replica's, or that of a server that has just become the primary. A single command may
-        // be done twice, but for these, and so may no request of several commands, which may have such in it.
+        // An answer without a refusal came from a replica, or from a server that has just become the primary, which may
+        // have done the command. A single command may be done twice, except these scripts: they queue or record. A
+        // request of several commands may contain one of them, so each of its commands must have done nothing.
         let once = |script: Option<&'static Script>| {
             script.is_some_and(|script| {
                 [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
@@ -167,7 +169,7 @@ impl Request {
         (self.len() == 1 && !once(self.scripts[0])) || self.reads.iter().zip(answers).all(did_nothing)
     }
 
-    /// Returns the positions of the commands to send again once their scripts are loaded.
+    /// Returns the positions of the commands to send again after their scripts are loaded.
     pub(super) fn without_script(&self, answers: &[Value]) -> Vec<usize> {
         let mut unknown: Vec<usize> = Vec::new();
         for i in 0..self.len() {
@@ -201,7 +203,7 @@ impl Request {
     }
 }
 
-/// Returns the number of bytes of an answer, about.
+/// Returns the approximate number of bytes of an answer.
 pub(in crate::backend::redis) fn size(answer: &Value) -> usize {
     match answer {
         Value::BulkString(bytes) => bytes.len(),

@@ -5,25 +5,25 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::lock::lock;
 
-/// Event that a link tells those who registered.
+/// Event that a link passes on to those who registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backend::redis) enum LinkEvent<'a> {
-    /// The key has changed, or may have. Redis tells of the next change only once the key was read again.
+    /// The key has changed, or may have. Redis announces the next change only after the key was read again.
     Changed,
     /// A message came over the channel.
     Message(&'a [u8]),
-    /// The connection is lost: whatever happens to any key or channel now is not told.
+    /// The connection is lost: from now on no change of any key or channel is announced.
     Lost,
 }
 
-/// Called in the task that reads the connection: before any answer that comes behind the news, and never for long.
+/// Callback in the task that reads the connection. It runs before any answer that comes behind the event, and must
+/// return quickly.
 type Listener = Arc<dyn Fn(LinkEvent<'_>) + Send + Sync>;
 
-/// Called as a [`Listener`] is, with the name of each key or channel of which there is news; without one where the news concerns
-/// all of them.
+/// Callback as [`Listener`], with the name of each changed key or channel; `None` where the event concerns all of them.
 type Observer = Box<dyn Fn(Option<&[u8]>) + Send + Sync>;
 
-/// Registered listeners, by the keys and channels that they hear of.
+/// Registered listeners, by their keys and channels.
 #[derive(Default)]
 pub(super) struct Watches {
     state: Mutex<State>,
@@ -37,7 +37,7 @@ struct State {
     next: u64,
 }
 
-/// A registration, until it is dropped.
+/// Registration, until it is dropped.
 pub(in crate::backend::redis) struct Watch {
     watches: Arc<Watches>,
     name: String,
@@ -58,12 +58,12 @@ impl Watches {
         Watch { watches: Arc::clone(self), name, number }
     }
 
-    /// Registers for everything. Only the first call counts.
+    /// Registers for everything. Only the first call has an effect.
     pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
-    /// Tells those who registered for a key or a channel.
+    /// Passes an event to those who registered for this key or channel.
     pub(super) fn tell(&self, name: &[u8], event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
             observer(Some(name));
@@ -73,11 +73,11 @@ impl Watches {
             Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
             None => return,
         };
-        // Without the lock: a listener may register, or drop a registration.
+        // Called without the lock: a listener may register, or drop a registration.
         listeners.iter().for_each(|listener| listener(event));
     }
 
-    /// Tells all.
+    /// Passes an event to all.
     pub(super) fn tell_all(&self, event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
             observer(None);
@@ -93,7 +93,7 @@ impl Drop for Watch {
         let mut state = lock(&self.watches.state);
         if let Some(listeners) = state.listeners.get_mut(&self.name) {
             let place = listeners.iter().position(|(number, _)| *number == self.number);
-            // Dropped behind the lock: a listener may own whatever drops another registration.
+            // Dropped after the lock is released: a listener may own the last reference to another registration.
             let _listener = place.map(|place| listeners.swap_remove(place));
             if listeners.is_empty() {
                 state.listeners.remove(&self.name);
