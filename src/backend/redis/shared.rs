@@ -1,4 +1,4 @@
-//! Queues of many sessions over one connection: what the shared subscribers of one arbiter have in common.
+//! Queues of many sessions over one connection: the shared subscribers of one arbiter.
 //!
 //! ```text
 //!   SharedConsumer, one a session ── jobs ──►  Line  ── rounds, one at a time ──►  Link  ──►  Redis
@@ -7,9 +7,9 @@
 //!        └─────────────────┴──── invalidations: of a queue, look again; of a lease, doubt
 //! ```
 //!
-//! Redis remembers the keys that were read over the line, and tells once of the next change to each (client tracking). A
-//! session that waits costs nothing until then. What Redis does not tell of, as where its table of tracked keys is full, the
-//! end of each wait finds: the queue is read then.
+//! Redis tracks the keys that were read over the link, and announces the next change of each once (client tracking).
+//! Until that change a waiting session sends nothing. Some changes are never announced, as where Redis's table of
+//! tracked keys is full. Therefore each wait ends with a read of its queue, within a heartbeat.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ mod consumer;
 mod line;
 mod round;
 
-/// Queues over one line.
+/// Queues that share one line.
 pub(super) struct SharedQueues {
     line: Arc<Line>,
     shown_url: String,
@@ -100,8 +100,8 @@ impl Queues for SharedQueues {
     }
 
     async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
-        // Nobody waits for a change to them: Redis need not remember that they were read. Without tracking it refuses to
-        // forget, which is as well.
+        // Nobody waits for a change of these keys, so Redis need not track them. Without tracking Redis refuses this
+        // command, which does no harm.
         let forget = redis::cmd("CLIENT").arg(&["CACHING", "NO"]).take();
         let values = redis::cmd("HVALS").arg(self.line.keys.of(session).questions).take();
         let open = async {

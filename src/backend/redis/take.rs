@@ -1,4 +1,4 @@
-//! The steps at the tail of a queue: its acknowledgement, the read behind it, and the rewrite after a failed attempt.
+//! Steps at the tail of a queue: the acknowledgement, the read behind it, and the rewrite after a failed attempt.
 
 use std::time::Duration;
 
@@ -19,24 +19,24 @@ mod reads;
 
 pub(super) use self::reads::{Read, Reads, oldest, passed_over};
 
-/// Acknowledgement of what was delivered, if anything was, by an owner that goes on with its lease.
+/// Acknowledgement of the delivered messages, if there are any, by an owner that keeps its lease.
 pub(super) struct Acknowledgement<'a> {
     pub(super) queue: &'a str,
     /// Key of the lease.
     pub(super) lease_key: &'a str,
-    /// Returns the other keys of the queue, which few acknowledgements need.
+    /// Returns the other keys of the queue. A closure, as few acknowledgements need them.
     pub(super) keys: &'a dyn Fn() -> QueueKeys,
     /// Value of the owner's lease.
     pub(super) lease: &'a str,
     pub(super) delivered: Option<&'a Delivered>,
-    /// Takes an absent lease. Never set behind a wait: the call may run after its owner has gone.
+    /// Set to take an absent lease. Never set behind a wait: the call may run after its owner has gone.
     pub(super) reclaim: bool,
-    /// Least life of the queue, for the messages that were read in it.
+    /// Least life of the queue, for the messages that were read from it.
     pub(super) life: Duration,
 }
 
 impl Acknowledgement<'_> {
-    /// Returns the call, for which [`acknowledged`] reads the answer. Most deliveries need the short script.
+    /// Returns the call whose answer [`acknowledged`] reads. Most deliveries need only the short script.
     pub(super) fn call(&self, config: &Config) -> Command {
         match self.delivered {
             Some(delivered) if delivered.count > 0 && has_more_than_a_count(delivered) => {
@@ -72,9 +72,9 @@ impl Acknowledgement<'_> {
         call
     }
 
-    /// Adds the arguments that both scripts begin with.
+    /// Adds the arguments with which both scripts begin.
     fn add_what_all_have(&self, config: &Config, call: &mut Command) {
-        // Taking an absent lease is followed by no renewal for a heartbeat, and the queue is to outlive the lease.
+        // After the reclaim of an absent lease no renewal follows for a heartbeat. The queue must outlive that lease.
         let life = self.life.max(config.lease() + config.expiry_grace());
         call.arg(self.lease);
         if self.reclaim {
@@ -101,11 +101,11 @@ fn millis(time: Duration) -> u64 {
 /// Answer to an acknowledgement.
 pub(super) struct Acknowledged {
     pub(super) lease: LeaseState,
-    /// Set where the tail was another message, so that nothing was removed.
+    /// Set where the message at the tail was another one, so that nothing was removed.
     pub(super) changed: bool,
-    /// Time of the receipts and dead letters, where the call may have written such.
+    /// Time of the receipts and dead letters, where the call may have written any.
     pub(super) at: Option<Timestamp>,
-    /// Why discarded ones could not be kept, or nothing.
+    /// Reason for which discarded messages could not be kept; empty where they were kept.
     pub(super) trouble: Vec<u8>,
 }
 
@@ -125,14 +125,15 @@ pub(super) fn acknowledged(value: Value) -> Result<Acknowledged, BadReply> {
     Ok(Acknowledged { lease: lease_state(state), changed, at, trouble })
 }
 
-/// Decodes the messages that were read from a queue at `now`. Returns besides how long the queue must live for them.
+/// Decodes the messages that were read from a queue at `now`. Returns them, and the time for which the queue must live
+/// for them.
 pub(super) fn items(config: &Config, queue: &str, messages: Vec<Vec<u8>>, now: Timestamp) -> (Vec<Item>, Duration) {
     let items = Item::decode_each(queue, messages, config.time_to_live());
     let life = items
         .iter()
         .filter_map(|item| {
             let envelope = item.envelope.as_ref().ok()?;
-            // Whatever time stands in it: a key is not kept for thousands of years.
+            // Bounded whatever time the message names: no key is kept for thousands of years.
             let longest = if envelope.is_stamped() { TIME_TO_LIVE_MAX } else { config.time_to_live() };
             Some(envelope.expires_at?.since(now).min(longest) + config.expiry_grace())
         })
@@ -140,7 +141,8 @@ pub(super) fn items(config: &Config, queue: &str, messages: Vec<Vec<u8>>, now: T
     (items, life.unwrap_or_default())
 }
 
-/// Returns the call that writes a failed attempt in the place of the oldest message. `keys` are the queue and its lease.
+/// Returns the call that writes a failed attempt in the place of the oldest message. `keys` are the queue and its
+/// lease.
 pub(super) fn replacement(
     config: &Config,
     owner: OwnerToken,

@@ -1,4 +1,4 @@
-//! [`SharedConsumer`]: the queue of one session, over a line that many share.
+//! [`SharedConsumer`]: queue of one session, over a line that many share.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use crate::retry::Backoff;
 use crate::session_id::SessionId;
 use crate::subscription::DoubtMark;
 
-/// Pauses between reads that find nothing although Redis told of a change; the first follows the second such read.
+/// Pauses between reads that find nothing although Redis announced a change. The first pause follows the second such
+/// read.
 const FRUITLESS: Backoff = Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(250) };
 
 pub(super) struct SharedConsumer {
@@ -32,9 +33,9 @@ pub(super) struct SharedConsumer {
     session: SessionId,
     owner: OwnerToken,
     reads: Reads,
-    /// Bounds of the next batch, and what the batches teach about the line to Redis.
+    /// Bounds of the next batch, learned from the batches before.
     limit: Arc<Mutex<LineLimit>>,
-    /// Least life of the queue, for the messages that were read in it.
+    /// Least life of the queue, for the messages that were read from it.
     life: Duration,
 }
 
@@ -54,7 +55,7 @@ impl SharedConsumer {
         *lock(&self.limit)
     }
 
-    /// Teaches the limit where no answer came in time.
+    /// Teaches the limit where the answer did not come in time.
     fn taught(&self, reply: Reply) -> Reply {
         if reply.as_ref().is_err_and(is_timeout) {
             lock(&self.limit).timed_out();
@@ -62,7 +63,7 @@ impl SharedConsumer {
         reply
     }
 
-    /// Sends commands that read the queue last.
+    /// Sends commands whose last reads concern this queue and its lease.
     async fn read_by(&self, commands: Vec<Command>) -> Reply {
         self.taught(self.line.read_by(&self.place, commands, self.limit().time()).await)
     }
@@ -77,7 +78,8 @@ impl SharedConsumer {
         delivered: Option<&Delivered>,
         behind: Option<&Behind>,
     ) -> Result<Taken, QueueErrorKind> {
-        // Messages that were read before, and are not acknowledged yet, may need a longer life than a foreign producer left them.
+        // Messages that were read and not acknowledged may need a longer life than a foreign producer left the queue.
+        // Only the script extends that life.
         if delivered.is_none() && self.life.is_zero() {
             let mark = self.permit().mark();
             let reply = self.read_by(self.read(behind)).await;
@@ -88,7 +90,7 @@ impl SharedConsumer {
         self.acknowledge((delivered, behind), true).await
     }
 
-    /// Goes on after a wait that has ended with this reply. Returns `None` where it goes on waiting until `end`.
+    /// Evaluates the read that ended a wait. Returns `None` where the wait must continue until `end`.
     async fn waited(
         &mut self,
         reply: Reply,
@@ -97,15 +99,15 @@ impl SharedConsumer {
     ) -> Result<Option<Taken>, QueueErrorKind> {
         let taken = match self.looked(reply, None, mark).await? {
             Some(taken) => taken,
-            // It may run after its owner has gone, and takes no absent lease.
+            // The call may run after its owner has gone, so it takes no absent lease.
             None => self.acknowledge((None, None), false).await?,
         };
-        // A change may bring nothing, as another owner's acknowledgement.
+        // A change may bring no message, as another owner's acknowledgement does.
         let goes_on = taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end;
         Ok((!goes_on).then_some(taken))
     }
 
-    /// Reads the answer to a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
+    /// Evaluates a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
     /// producer may have cut the life of the queue.
     async fn looked(
         &mut self,
@@ -124,7 +126,7 @@ impl SharedConsumer {
         if taken.lease.is_ours() {
             self.permit().confirmed(mark);
         }
-        // FastMCP sets 300 s whatever else waits, and its retry can leave no end at all.
+        // FastMCP sets a life of 300 s whatever else waits, and its retry can leave no life at all.
         let is_foreign = taken.items.iter().flat_map(|item| &item.envelope).any(|envelope| !envelope.is_stamped());
         Ok((!is_foreign).then_some(taken))
     }
@@ -143,7 +145,7 @@ impl SharedConsumer {
         acknowledgement.call(config)
     }
 
-    /// Calls the script that acknowledges, and reads behind it.
+    /// Calls the script that acknowledges, and reads behind it in the same job.
     async fn acknowledge(
         &mut self,
         (delivered, behind): (Option<&Delivered>, Option<&Behind>),
@@ -177,7 +179,8 @@ impl SharedConsumer {
         Ok(taken)
     }
 
-    /// Completes the answer to an acknowledgement by the messages that were read, and by the lease that was read behind them.
+    /// Completes the answer to an acknowledgement by the messages that were read, and by the lease that was read behind
+    /// them.
     async fn complete(
         &mut self,
         acknowledged: Taken,
@@ -201,14 +204,14 @@ impl SharedConsumer {
             (messages, lease) = (again, lease_then(self.owner, lease, &owner?));
         };
         let (items, life) = take::items(&self.line.config, &self.place.queue, read.messages, now);
-        // What is passed over is still there.
+        // Messages that were passed over are still in the queue, so their life counts too.
         self.life = if behind.is_some() { life.max(self.life) } else { life };
         let bytes = items.iter().map(|item| item.mark.length).sum();
         lock(&self.limit).succeeded(items.len(), bytes, sent.elapsed());
         Ok(Taken { lease, changed: changed || read.changed, has_more: read.has_more, now, items })
     }
 
-    /// Reads the lease, so that the next change to it is told. Returns whether it is this owner's.
+    /// Reads the lease, so that Redis announces its next change. Returns whether the lease is this owner's.
     async fn track(&self) -> Result<bool, QueueErrorKind> {
         let read = redis::cmd("GET").arg(self.line.keys.lease_of(&self.place.queue)).take();
         Ok(is_owner(self.owner, &self.line.call(read.into()).await?))
@@ -223,19 +226,20 @@ impl SharedConsumer {
         self.line.call(Command::call(script, &keys, &arguments)).await
     }
 
-    /// Tells the permit that the lease was written. Returns whether the lease is this owner's still.
+    /// Informs the permit that the lease was written. Returns whether the lease is still this owner's.
     async fn renewed(&self, sent: Instant, mark: DoubtMark) -> Result<bool, QueueErrorKind> {
         self.permit().renewed(sent, self.line.config.lease(), mark);
         if !self.permit().is_in_doubt() {
             return Ok(true);
         }
-        // A newer claim, or Redis before 6.2.6, which tells a connection of what its own scripts write.
+        // The doubt has one of two causes: a newer claim, or Redis before 6.2.6, which announces the writes of a
+        // connection's own scripts to it.
         let mark = self.permit().mark();
         let is_ours = self.track().await?;
         if is_ours {
             self.permit().confirmed(mark);
         } else {
-            // The next take says whether another has the lease, or nobody.
+            // The next take says whether another owner has the lease, or nobody.
             self.permit().revoke();
         }
         Ok(is_ours)
@@ -277,7 +281,7 @@ impl SharedConsumer {
         Ok(take::replaced(self.line.call(replace).await?)?)
     }
 
-    /// Has the next wait read at once, unless this read says that the queue is empty and this owner's.
+    /// Makes the next wait read at once, unless this read found the queue empty and this owner's.
     fn note_emptiness(&self, behind: Option<&Behind>, taken: &Result<Taken, QueueErrorKind>) {
         let found_nothing = taken.as_ref().is_ok_and(|taken| taken.lease.is_ours() && taken.items.is_empty());
         if behind.is_some() || !found_nothing {
@@ -290,7 +294,7 @@ impl SharedConsumer {
             Ok(done) => Ok(done),
             failed => {
                 let keys = self.line.keys.of(&self.session);
-                // In a box: what all operations of all sessions hold while they wait is to be small.
+                // Boxed to keep the futures of all waiting operations of all sessions small.
                 Box::pin(wrong_type::named(&self.line.link, &keys, &self.session, doing, failed)).await
             }
         }
@@ -299,7 +303,7 @@ impl SharedConsumer {
 
 impl Drop for SharedConsumer {
     fn drop(&mut self) {
-        // From here on nobody tells the permit of a takeover.
+        // From here on no invalidation reaches the permit, so a takeover would go unnoticed.
         self.permit().suspend();
         self.line.leave(&self.place);
     }
@@ -338,10 +342,12 @@ impl Consumer for SharedConsumer {
             let mark = self.permit().mark();
             let limit = self.limit();
             let reply = self.line.wait(&self.place, (self.reads.count(limit), limit.time()), end).await;
-            // In a box: each idle session keeps a wait for as long as it is idle, and this part of it is large.
+            // Boxed because this part of the future is large, and each idle session keeps a wait for as long as it is
+            // idle.
             let ended = Box::pin(async {
                 let Some(waited) = self.waited(self.taught(reply), mark, end).await.transpose() else {
-                    // A full table of tracked keys tells of changes that are none, and each read may push out another's key.
+                    // A full tracking table announces changes that did not happen, and each read may evict another key
+                    // from it. Without a pause two sessions would wake each other in a loop.
                     if fruitless > 0 {
                         let pause = FRUITLESS.pause(fruitless - 1, 1.0);
                         tokio::time::sleep_until(end.min(tokio::time::Instant::now() + pause)).await;
@@ -364,7 +370,7 @@ impl Consumer for SharedConsumer {
     }
 }
 
-/// Returns an answer that nothing is known of but its time.
+/// Returns an answer without content except its time.
 fn nothing(now: Timestamp) -> Taken {
     Taken { lease: LeaseState::Absent, changed: false, has_more: false, now, items: Vec::new() }
 }

@@ -1,4 +1,12 @@
-//! [`Line`]: the sessions that share a connection, their jobs and waits, and the rounds in which all that goes to Redis.
+//! [`Line`]: sessions that share a connection, their jobs and waits, and the rounds in which everything goes to Redis.
+//!
+//! A *job* is the commands of one operation of one session. Jobs queue up in the order in which they came. A *round* is
+//! one pipeline of jobs; the next round leaves when the answers of the last are there. A *wait* becomes a job at one of
+//! three moments: at once where the queue is stale, at a change of the queue, or at its end.
+//!
+//! A queue is *stale* unless its last read found it empty and is tracked. The flag is cleared when a read is put into a
+//! round, before it is sent. So a change that Redis announces while the read is on its way sets the flag again, and no
+//! change is lost.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
@@ -16,19 +24,20 @@ use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 use crate::lock::lock;
 
-/// Most jobs of one round. More would make each job wait for longer than its own answer takes.
+/// Largest number of jobs in one round. In a wider round each job would wait for longer than its own answer takes.
 const WIDEST: usize = 256;
 
-/// Fewest jobs of one round.
+/// Smallest number of jobs in one round.
 const NARROWEST: usize = 1;
 
-/// Bytes of answers from which on the next rounds are narrower.
+/// Number of bytes of answers from which the next rounds are narrower.
 const LARGE: usize = 1024 * 1024;
 
-/// Bytes of answers from which on their time says something of the line.
+/// Number of bytes of answers from which the time of a round says something about the line.
 const TELLING: usize = 16 * 1024;
 
-/// Shortest time between two reads of a queue whose changes Redis does not tell, and the part of it for each session.
+/// Shortest time between two reads of a queue whose changes Redis does not announce, and the share of each session in
+/// that time.
 const POLL: Duration = Duration::from_millis(250);
 const POLL_EACH: Duration = Duration::from_micros(50);
 
@@ -43,26 +52,27 @@ pub(super) struct Line {
 }
 
 struct State {
-    /// Consumers by the queues that they have opened. A session that is replaced has two for a while.
+    /// Consumers by the queues that they have opened. A queue has two for a while when a subscriber is replaced.
     places: HashMap<Arc<str>, Vec<Arc<Place>>>,
-    /// Jobs of the next rounds, the oldest first: each session has one at a time, so none gets ahead of its neighbours.
+    /// Jobs of the next rounds, the oldest first. Each session has one job at a time, so no session overtakes its
+    /// neighbours.
     jobs: VecDeque<(Job, Option<Arc<Place>>)>,
     announcements: Vec<Announcement>,
     /// Waits by their ends.
     ends: BTreeMap<End, Arc<Place>>,
-    /// Number of waits so far.
+    /// Number of waits so far, which makes each end unique.
     waits: u64,
-    /// Most jobs of the next round.
+    /// Largest number of jobs in the next round.
     width: usize,
     /// Number of rounds in a row whose sessions could not be announced.
     unannounced: u32,
-    /// When the next round is due though there is no job: so a dead connection is found.
+    /// Time at which the next round is due even without a job: such a round finds a dead connection.
     check: Instant,
 }
 
 type End = (Instant, u64);
 
-/// Place of one consumer on the line.
+/// Registration of one consumer on the line.
 pub(super) struct Place {
     pub(super) queue: Arc<str>,
     pub(super) permit: Arc<Permit>,
@@ -70,12 +80,12 @@ pub(super) struct Place {
 }
 
 struct Reading {
-    /// Set unless the queue was empty at its last read, and Redis will tell of its next change.
+    /// Cleared while the queue was empty at its last read and Redis will announce its next change.
     is_stale: bool,
     wait: Option<Wait>,
 }
 
-/// A wait under way: a read of the queue that is sent when the queue changes, or at the end of the wait.
+/// Open wait: a read of the queue that is sent when the queue changes, or at the end of the wait.
 struct Wait {
     end: End,
     most: usize,
@@ -84,15 +94,15 @@ struct Wait {
 }
 
 impl Place {
-    /// Has the next wait read the queue at once: there is a message in it, or Redis will not tell of the next change, as after
-    /// a write over this line.
+    /// Makes the next wait read the queue at once. Needed where the queue has a message, or where Redis will not
+    /// announce the next change, as after a write over this line.
     pub(super) fn set_stale(&self) {
         lock(&self.reading).is_stale = true;
     }
 }
 
 impl Line {
-    /// Starts a line, whose rounds run on the runtime of the caller until the line is dropped.
+    /// Starts a line. Its rounds run on the runtime of the caller until the line is dropped.
     pub(super) fn start(link: Link, config: Arc<Config>) -> Arc<Self> {
         let state = State {
             places: HashMap::new(),
@@ -121,7 +131,7 @@ impl Line {
         line
     }
 
-    /// Gives a consumer its place.
+    /// Registers a consumer.
     pub(super) fn enter(&self, queue: String, permit: Arc<Permit>) -> Arc<Place> {
         let place = Arc::new(Place {
             queue: queue.into(),
@@ -133,7 +143,7 @@ impl Line {
         place
     }
 
-    /// Takes a consumer's place.
+    /// Removes a consumer.
     pub(super) fn leave(&self, place: &Arc<Place>) {
         let mut state = lock(&self.state);
         if let Some(places) = state.places.get_mut(&place.queue) {
@@ -150,24 +160,24 @@ impl Line {
     /// Redis's refusal, or the failure of the round.
     ///
     /// # Cancellation
-    /// What was sent may be done; what was not is not.
+    /// A command that was sent may be done. A command that was not sent is dropped.
     pub(super) async fn call(&self, command: Command) -> Result<redis::Value, QueueErrorKind> {
         let [answer] = self.send([command]).await?.answers()?;
         answer
     }
 
-    /// Sends commands together, and returns their answers. Errors and cancellation are as those of [`call`](Self::call).
+    /// Sends commands together, and returns their answers. Errors and cancellation are those of [`call`](Self::call).
     pub(super) async fn send(&self, commands: impl Into<Vec<Command>>) -> Reply {
         self.queue(commands.into(), ANSWER_TIMEOUT, None).await
     }
 
-    /// Sends commands that read the queue of this place last, and whose answers may take this time.
+    /// Sends commands whose last reads concern the queue of this place. Their answers may take `time`.
     pub(super) async fn read_by(&self, place: &Arc<Place>, commands: Vec<Command>, time: Duration) -> Reply {
         self.queue(commands, time, Some(Arc::clone(place))).await
     }
 
-    /// Puts the lease of a queue in doubt to all on this line but the one who wrote it: Redis does not tell a connection of what it
-    /// wrote itself. To be called before the answer to the write is made use of.
+    /// Puts the lease of a queue in doubt for all on this line except its writer: Redis does not announce a
+    /// connection's own writes. Must be called before the answer to the write is used.
     pub(super) fn wrote_lease(&self, queue: &str, writer: Option<&Arc<Place>>) {
         let state = lock(&self.state);
         let others = state.places.get(queue).into_iter().flatten();
@@ -176,8 +186,8 @@ impl Line {
             .for_each(|other| other.permit.suspend());
     }
 
-    /// Sends the [`commands_to_read`](Self::commands_to_read) when the queue may not be empty any more, and at the latest at
-    /// `end`. Returns their answers.
+    /// Sends the [`commands_to_read`](Self::commands_to_read) when the queue may no longer be empty, and at `end` at
+    /// the latest. Returns their answers.
     ///
     /// # Cancellation
     /// Nothing is lost.
@@ -197,7 +207,7 @@ impl Line {
                 self.end_wait(&mut state, place);
                 self.work.notify_one();
             } else if state.ends.first_key_value().is_some_and(|(first, _)| *first == end) {
-                // The rounds sleep until the first end that they know.
+                // The rounds sleep until the earliest end that they know, and this end is earlier.
                 self.work.notify_one();
             }
             reply
@@ -206,12 +216,13 @@ impl Line {
         answered(reply.await)
     }
 
-    /// Says in the sorted set of live sessions that a session is live for a lease from this moment on, in ms by Redis's clock.
+    /// Announces in the sorted set of live sessions that a session is live for one lease from `now_ms` on, in ms by
+    /// Redis's clock.
     pub(super) async fn announce(&self, member: String, now_ms: i64) {
         let (done, announced) = oneshot::channel();
         lock(&self.state).announcements.push(Announcement { member, now_ms, done });
         self.work.notify_one();
-        // The rounds end with their runtime only.
+        // The channel closes without an answer only where the runtime of the rounds has ended.
         let _ = announced.await;
     }
 
@@ -222,14 +233,14 @@ impl Line {
         answered(reply.await)
     }
 
-    /// Returns the commands that read up to `most` of the oldest messages, then the lease: who owns it then owned the queue at
-    /// the read.
+    /// Returns the commands that read up to `most` of the oldest messages, and then the lease. The owner that the
+    /// second read finds owned the queue at the first.
     pub(super) fn commands_to_read(&self, queue: &str, passed_over: usize, most: usize) -> Vec<Command> {
         let lease = redis::cmd("GET").arg(self.keys.lease_of(queue)).take();
         vec![Command::read(oldest(queue, passed_over, most)), Command::read(lease)]
     }
 
-    /// Has the queue read for which a place waits, if it does.
+    /// Ends the wait of a place, if it has one, with a read of its queue.
     fn end_wait(&self, state: &mut State, place: &Arc<Place>) {
         let Some(Wait { end, most, time, answer }) = lock(&place.reading).wait.take() else { return };
         state.ends.remove(&end);
@@ -237,7 +248,7 @@ impl Line {
         state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(place))));
     }
 
-    /// Takes note of what Redis tells, in the task that reads the connection: before any answer that came behind it.
+    /// Evaluates an invalidation in the task that reads the connection, before any answer that came behind it.
     fn tell(&self, key: Option<&[u8]>) {
         let mut state = lock(&self.state);
         let changed = |state: &mut State, places: &[Arc<Place>]| {
@@ -247,7 +258,7 @@ impl Line {
             }
         };
         let Some(key) = key else {
-            // After a flush, or on a lost connection, nothing is known: neither of the leases nor of the queues.
+            // After a flush, or on a lost connection, nothing is known of any lease or queue.
             let all: Vec<Arc<Place>> = state.places.values().flatten().cloned().collect();
             all.iter().for_each(|place| place.permit.suspend());
             changed(&mut state, &all);
@@ -263,7 +274,7 @@ impl Line {
         }
     }
 
-    /// Returns the next round, or the time until which there is none.
+    /// Returns the next round, or the time until which none is due.
     fn next_round(&self) -> Result<Round, Instant> {
         let (now, mut state) = (Instant::now(), lock(&self.state));
         while let Some((&(end, _), place)) = state.ends.first_key_value() {
@@ -277,12 +288,13 @@ impl Line {
         let mut round = Round::new();
         while round.jobs() < *width {
             let Some((job, place)) = jobs.pop_front() else { break };
-            // Nobody waits for its answer any more: what was given up is not done.
+            // Nobody waits for this answer any more, so the abandoned job is not done.
             if job.answer.is_closed() {
                 continue;
             }
             if let Some(place) = place {
-                // Whatever changes from now on may not be in the answer.
+                // Cleared before the read is sent: a change from now on may not be in the answer, and sets the flag
+                // again.
                 lock(&place.reading).is_stale = false;
             }
             round.add(job);
@@ -299,17 +311,17 @@ impl Line {
         Ok(round)
     }
 
-    /// Learns from a round that had so many jobs, above all the width of the next ones.
+    /// Learns from a round of so many jobs, above all the width of the next rounds.
     fn learn(&self, jobs: usize, Done { bytes, took, unannounced }: Done) {
         let mut state = lock(&self.state);
         state.unannounced = if unannounced.is_some() { state.unannounced.saturating_add(1) } else { 0 };
         if let Some(error) = unannounced.filter(|_| state.unannounced.is_power_of_two()) {
-            // An owner delivers without.
+            // An owner delivers without an announcement too.
             let consequence = "broadcasts miss them, and they are not listed as live";
             tracing::warn!(%error, consequence, rounds = state.unannounced, "shared sessions could not be announced");
         }
         let width = &mut state.width;
-        // Less passes any line in time, and a slow answer of so few bytes says nothing of the line.
+        // Fewer bytes pass any line in time, so a slow answer of so few says nothing about the line.
         let slower_than = |time: Duration| bytes >= TELLING && took > time;
         if bytes > LARGE || slower_than(ANSWER_TIMEOUT / 2) {
             *width = (jobs / 2).max(NARROWEST);
@@ -318,9 +330,10 @@ impl Line {
         }
     }
 
-    /// Takes note of a round that failed: its answers may have been too large for the line.
+    /// Learns from a failed round: its answers may have been too large for the line.
     ///
-    /// Where no connection can be had, all jobs fail that came meanwhile: each of their rounds would try for as long again.
+    /// Where no connection comes about, all jobs that came meanwhile fail too. Each of their rounds would otherwise try
+    /// for as long again.
     fn failed(&self, error: &QueueErrorKind) {
         let mut state = lock(&self.state);
         state.width = NARROWEST;
@@ -339,7 +352,7 @@ impl Drop for Line {
     }
 }
 
-/// A wait under way, until it is dropped.
+/// Open wait, until it is dropped.
 struct Waiting<'a> {
     line: &'a Line,
     place: &'a Arc<Place>,
@@ -357,7 +370,7 @@ impl Drop for Waiting<'_> {
 /// Sends round after round, one at a time, until the line is dropped.
 async fn run(line: Weak<Line>, link: Link, work: Arc<Notify>) {
     loop {
-        // Not held while there is nothing to do: the line ends with its last user.
+        // No reference is held while the rounds sleep, so the line ends with its last user.
         let Some(next) = line.upgrade().map(|line| line.next_round()) else { return };
         match next {
             Ok(round) => {
@@ -376,7 +389,7 @@ async fn run(line: Weak<Line>, link: Link, work: Arc<Notify>) {
     }
 }
 
-/// Returns the time between two reads of a queue where Redis does not tell of changes, for so many sessions.
+/// Returns the time between two reads of a queue where Redis announces no changes, for this number of sessions.
 fn polling(sessions: usize) -> Duration {
     POLL.max(POLL_EACH * u32::try_from(sessions).unwrap_or(u32::MAX))
 }

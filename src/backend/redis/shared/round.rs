@@ -1,4 +1,4 @@
-//! [`Round`]: jobs of many sessions that go to Redis together, and the way of each answer back.
+//! [`Round`]: jobs of many sessions that go to Redis together, and the return of each answer to its job.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub(super) struct Job {
 /// Announcement that a session is live.
 pub(super) struct Announcement {
     pub(super) member: String,
-    /// Moment from which on the session is live for a lease, in ms by Redis's clock.
+    /// Moment from which the session is live for one lease, in ms by Redis's clock.
     pub(super) now_ms: i64,
     pub(super) done: oneshot::Sender<()>,
 }
@@ -42,12 +42,13 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    /// Returns the time by Redis's clock now: late by the way of the round to Redis at most, and never early.
+    /// Returns the present time by Redis's clock. The result is late by at most the way of the round to Redis, and
+    /// never early.
     pub(super) fn now(&self) -> Timestamp {
         self.began.plus(self.sent.elapsed())
     }
 
-    /// Returns the answers of a job of this many commands.
+    /// Returns the answers of a job of `N` commands.
     pub(super) fn answers<const N: usize>(self) -> Result<[Answer; N], QueueErrorKind> {
         each(self.answers)
     }
@@ -55,26 +56,26 @@ impl Answered {
 
 /// Outcome of a round that was answered.
 pub(super) struct Done {
-    /// Number of bytes that came.
+    /// Number of bytes of the answers.
     pub(super) bytes: usize,
     pub(super) took: Duration,
     /// Reason for which sessions could not be announced.
     pub(super) unannounced: Option<QueueErrorKind>,
 }
 
-/// Commands that are sent together. The first reads Redis's clock.
+/// Commands that are sent together. The first one reads Redis's clock.
 pub(super) struct Round {
     request: Request,
-    /// Number of commands of each job, and where its answers go.
+    /// Number of commands of each job, and the sender of its answers.
     jobs: Vec<(usize, oneshot::Sender<Reply>)>,
-    /// Dropped when the announcements were made.
+    /// Dropped after the announcements were made, which ends the waits for them.
     announced: Vec<oneshot::Sender<()>>,
     /// Time that the answers may take.
     time: Duration,
 }
 
 impl Round {
-    /// Begins a round that reads the clock only.
+    /// Begins a round that only reads the clock.
     pub(super) fn new() -> Self {
         let clock = Command::read(redis::cmd("TIME"));
         Self { request: Request::of(clock), jobs: Vec::new(), announced: Vec::new(), time: ANSWER_TIMEOUT }
@@ -97,7 +98,8 @@ impl Round {
         self.request.add_sequence(commands);
     }
 
-    /// Adds announcements to the sorted set of live sessions. Behind the jobs: their answers need no reader.
+    /// Adds announcements to the sorted set of live sessions. They stand behind the jobs, so that the answers of the
+    /// jobs come first.
     pub(super) fn announce(&mut self, config: &Config, sessions: &str, announcements: Vec<Announcement>) {
         let mut live = Vec::with_capacity(announcements.len());
         for Announcement { member, now_ms, done } in announcements {
@@ -109,10 +111,10 @@ impl Round {
         }
     }
 
-    /// Sends the round, and gives the answers to those who wait for them.
+    /// Sends the round, and passes the answers on to those who wait for them.
     ///
     /// # Errors
-    /// The failure of all of the round, which those who wait were given.
+    /// The failure of the whole round. Those who wait for its answers have got the same error already.
     pub(super) async fn send(self, link: &Link) -> Result<Done, QueueErrorKind> {
         let Self { request, jobs, announced, time } = self;
         let (sent, request) = (Instant::now(), request.within(time));
@@ -127,7 +129,7 @@ impl Round {
             Ok((began, mut answers, bytes)) => {
                 for (count, answer) in jobs {
                     let answers = answers.by_ref().take(count).collect();
-                    // Who gave up meanwhile needs no answer.
+                    // A waiter that gave up meanwhile needs no answer.
                     let _ = answer.send(Ok(Answered { answers, began, sent }));
                 }
                 drop(announced);

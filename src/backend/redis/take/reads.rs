@@ -1,21 +1,21 @@
 //! [`Reads`]: plain reads of the oldest messages of one queue, within bounds in messages and in bytes.
 //!
-//! A plain read cannot be bounded in bytes. It asks for as many messages as fit by the size of those that were read before,
-//! and is made again where more than those fit.
+//! Redis cannot bound a plain read in bytes. Therefore a read asks for the number of messages that fit by the size of
+//! those read before. The read is repeated with a larger number where more would have fitted.
 
 use redis::{Cmd, Value};
 
 use crate::backend::redis::reply::{self, BadReply};
 use crate::backend::{Behind, LineLimit};
 
-/// Number of messages that the first read asks for. Nothing is known of their size yet, and each may be as large as
+/// Number of messages that the first read asks for. Nothing is known about their size yet. Each may be as large as
 /// [`Config::message_max_bytes`](crate::Config::message_max_bytes) allows.
 const FIRST: usize = 10;
 
-/// What the reads of one queue have taught about the size of its messages.
+/// Size of the messages of one queue, learned from its reads.
 #[derive(Debug)]
 pub(in crate::backend::redis) struct Reads {
-    /// Number of messages to ask for next.
+    /// Number of messages for the next read.
     count: usize,
 }
 
@@ -34,9 +34,10 @@ impl Reads {
         oldest(queue, passed_over(behind), self.count(limit))
     }
 
-    /// Returns the messages that lie within the bounds, the oldest first; at least one, if there is any.
+    /// Returns the messages that lie within the bounds, the oldest first. Returns at least one, if there is any.
     ///
-    /// Returns `None` where more would lie within them than were asked for: then the queue is to be read again.
+    /// Returns `None` where more would lie within the bounds than the read asked for. The queue must then be read
+    /// again.
     ///
     /// # Errors
     /// [`BadReply`] where the answer is no list of messages.
@@ -65,7 +66,7 @@ impl Reads {
         }
         let is_whole = fitting < all || all < asked || asked >= limit.messages();
         if let Some(mean) = bytes.checked_div(all.min(fitting + 1)) {
-            // One more than fit, which shows that no more do.
+            // One more than fits: reading it shows that no more fit.
             let likely = limit.bytes() / mean.max(1) + 1;
             self.count = if is_whole { likely } else { likely.max(2 * asked) };
         }
@@ -79,7 +80,7 @@ impl Reads {
 #[derive(Debug, Default)]
 pub(in crate::backend::redis) struct Read {
     pub(in crate::backend::redis) messages: Vec<Vec<u8>>,
-    /// Set where more may be queued behind them.
+    /// Set where more messages may be queued behind these.
     pub(in crate::backend::redis) has_more: bool,
     /// Set where the messages to pass over are not there.
     pub(in crate::backend::redis) changed: bool,
@@ -90,11 +91,11 @@ pub(in crate::backend::redis) fn passed_over(behind: Option<&Behind>) -> usize {
     behind.map_or(0, |behind| behind.count)
 }
 
-/// Returns the command that reads the oldest messages of a queue behind those that are passed over, the newest of them first, and
-/// the newest of those that are passed over as the last.
+/// Returns the command that reads the oldest messages of a queue behind those that are passed over. Redis answers with
+/// the newest first, and with the newest of the passed-over messages last.
 pub(in crate::backend::redis) fn oldest(queue: &str, passed_over: usize, count: usize) -> Cmd {
     let mut command = Cmd::with_capacity(4, queue.len() + 24);
-    // Negative: positions from the tail.
+    // Negative positions count from the tail.
     let from_the_tail = |position: usize| -i64::try_from(position).unwrap_or(i64::MAX);
     let (first, last) = (from_the_tail(passed_over.saturating_add(count)), from_the_tail(passed_over.max(1)));
     command.arg("LRANGE").arg(queue).arg(first).arg(last);
@@ -106,7 +107,8 @@ mod tests {
     use super::*;
     use crate::backend::Mark;
 
-    /// Reads a queue of messages of these sizes, the oldest first. Returns how many were taken, and what each read asked for.
+    /// Reads a queue of messages of these sizes, the oldest first. Returns the number taken, and the number that each
+    /// read asked for.
     fn take(reads: &mut Reads, sizes: &[usize], limit: LineLimit) -> (usize, Vec<usize>) {
         let mut asked = Vec::new();
         loop {
@@ -131,10 +133,10 @@ mod tests {
         assert_eq!(take(&mut reads, &[50; 300], limit), (100, vec![10, 100]));
         assert_eq!(take(&mut reads, &[50; 300], limit), (100, vec![100]));
         assert_eq!(take(&mut reads, &[50; 3], limit), (3, vec![100]));
-        // They become larger: once too many are read.
+        // The messages become larger: too many are read once.
         assert_eq!(take(&mut reads, &[1000; 300], limit), (10, vec![100]));
         assert_eq!(take(&mut reads, &[1000; 300], limit), (10, vec![11]));
-        // They become smaller.
+        // The messages become smaller.
         assert_eq!(take(&mut reads, &[10; 300], limit), (100, vec![11, 100]));
     }
 
