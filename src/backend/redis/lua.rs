@@ -1,10 +1,22 @@
-//! The Lua scripts: one file each in `lua/`, with a header that numbers keys, arguments and the reply.
+//! Lua scripts: one file each in `lua/`, with a header that numbers keys, arguments and the reply.
 //!
-//! A line `-- include name` stands for the text of `lua/include/name.lua`.
+//! A line `-- include name` is replaced by the text of `lua/include/name.lua`.
+//!
+//! Rules that all scripts follow:
+//! - *Out of memory.* Redis then refuses a script whose first write needs memory, and lets any other script run to its
+//!   end. A script that must work even then begins its writes with `DEL` or `PEXPIRE`.
+//! - *Old servers.* Before Redis 7.0 a script that reads the clock, a life or a size, and then writes, must begin with
+//!   `-- include clock`.
+//! - *Wrong types.* Another program may have stored anything under a key. A script that removes messages reads each key
+//!   that could raise an error before the removal, so an error removes nothing.
+//! - *Clocks that were set back.* A life in Redis may then be longer than any owner gave it. Leases, askers and live
+//!   sessions are cut to their usual life.
+//! - *Content as guard.* A message is removed or replaced only where its length and last 256 bytes match. A position
+//!   alone would remove another message after a foreign producer changed the list.
 
 use std::sync::OnceLock;
 
-/// Texts that several scripts have in common, by the names under which scripts include them.
+/// Texts that several scripts include, by their names.
 const INCLUDES: [(&str, &str); 7] = [
     ("clock", include_str!("lua/include/clock.lua")),
     ("enqueue", include_str!("lua/include/enqueue.lua")),
@@ -15,7 +27,7 @@ const INCLUDES: [(&str, &str); 7] = [
     ("receipts", include_str!("lua/include/receipts.lua")),
 ];
 
-/// Declares the scripts, and the list of all.
+/// Declares the scripts, and the list of all scripts.
 macro_rules! scripts {
     ($($script:ident = $name:literal,)*) => {
         $(pub(super) static $script: Script = Script::new($name, include_str!(concat!("lua/", $name, ".lua")));)*
@@ -50,10 +62,10 @@ scripts! {
     WITHDRAW = "withdraw",
 }
 
-/// Arguments of a script that takes none.
+/// Empty arguments, for a script that takes none.
 pub(super) const NO_ARGUMENTS: &[&str] = &[];
 
-/// A script for Redis, assembled and hashed at its first use.
+/// Script for Redis, assembled and hashed at its first use.
 pub(crate) struct Script {
     name: &'static str,
     file: &'static str,

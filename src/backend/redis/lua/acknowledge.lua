@@ -1,5 +1,12 @@
--- Checks the lease, removes what was delivered where it still stands at the tail, and keeps the queue alive. The oldest
--- messages are read behind it, by a plain command: the same read costs Redis ten times as much in a script.
+-- Checks the lease, removes the delivered messages where they still stand at the tail, and extends the life of the
+-- queue.
+--
+-- A plain command behind this script reads the oldest messages. The same read costs Redis ten times as much in a
+-- script.
+--
+-- The guard compares only the newest delivered message: its position, its length and its last 256 bytes. The last bytes
+-- contain the message's id and the time of its push, so even two copies of one notification differ. Where the newest
+-- delivered message stands at its position, the older ones stand behind it.
 --
 -- KEYS[1]  queue
 -- KEYS[2]  lease
@@ -7,11 +14,12 @@
 -- ARGV[2]  life of the lease in ms where an absent lease is to be taken, or ""
 -- ARGV[3]  least life of the queue, in ms
 -- ARGV[4]  life of a queue that has none, in ms
--- ARGV[5]  position of the newest delivered message, from the tail: -1 is the oldest; no argument where none was delivered
+-- ARGV[5]  position of the newest delivered message from the tail, where -1 is the oldest; none where nothing was delivered
 -- ARGV[6]  position of the message before it
 -- ARGV[7]  length of the newest delivered message, in bytes
--- ARGV[8]  its last bytes, at most 256
--- Reply    state of the lease (held, reclaimed, absent, lost); behind held and reclaimed " changed" where the tail had changed
+-- ARGV[8]  last bytes of the newest delivered message, at most 256
+-- Reply    state of the lease (held, reclaimed, absent, lost);
+--          with " changed" behind held or reclaimed where another message stood at that position
 
 -- include clock
 

@@ -1,4 +1,4 @@
--- Acknowledges as `acknowledge` does, where messages were discarded, brought questions, or have receipts.
+-- Acknowledges as `acknowledge` does, where messages were discarded, opened questions, or have receipts.
 --
 -- KEYS[1]    queue
 -- KEYS[2]    lease
@@ -12,13 +12,15 @@
 -- ARGV[5]    position of the newest delivered message, from the tail: -1 is the oldest
 -- ARGV[6]    position of the message before it
 -- ARGV[7]    length of the newest delivered message, in bytes
--- ARGV[8]    its last bytes, at most 256
--- ARGV[9]    least time until which the open questions live, in ms
--- ARGV[10]   number of arguments that are open questions
--- ARGV[11..] for each open question its request id and its text; then, where there are outcomes, most dead letters, their
---            life in ms, their bytes, life of a receipt in ms; and for each outcome the message's place (1 is the oldest),
---            why it was discarded or "", and 1 where a receipt is to be settled
--- Reply      the reply of `acknowledge`; time in µs; why dead letters could not be kept, or ""
+-- ARGV[8]    last bytes of the newest delivered message, at most 256
+-- ARGV[9]    time until which the open questions must live at least, in ms by Redis's clock
+-- ARGV[10]   number of arguments that describe open questions
+-- ARGV[11..] for each open question: its request id, its text;
+--            then, where there are outcomes: most dead letters, life of a dead letter in ms, most bytes of dead letters, life
+--            of a receipt in ms;
+--            then for each outcome: the message's place (1 is the oldest), the reason of its discard or "", and 1 where a
+--            receipt must be settled
+-- Reply      the reply of `acknowledge`; time in µs; reason for which dead letters could not be kept, or ""
 
 -- include clock
 -- include receipts
@@ -30,7 +32,8 @@ local now = time[1] * 1000000 + time[2]
 local owner = call('GET', lease)
 local state = 'held'
 
--- What was delivered is told of in any case: it was. A discarded message is only settled where it is removed.
+-- A delivery is recorded in any case, also by an owner that lost its lease: the delivery did happen. A discarded
+-- message is recorded only where this call removes it. Otherwise the new owner may still deliver it.
 local fates, trouble = 10 + ARGV[10], ''
 local function settle_receipts(removed)
   local next_receipt = 5
@@ -57,7 +60,8 @@ if not owner then
   state = 'reclaimed'
 end
 
--- Read before anything is removed: where another type lies there, nothing is done at all.
+-- Read before anything is removed: where another type lies under this key, the script fails here, and has done nothing
+-- yet.
 if fates > 10 then call('HLEN', KEYS[3]) end
 
 local last = call('LINDEX', queue, ARGV[5])
@@ -77,8 +81,8 @@ end
 settle_receipts(is_there)
 if fates > 10 then
   call('HSET', KEYS[3], unpack(ARGV, 11, fates))
-  -- Whatever deadline a question has, its key is not kept for more than 31,622,400 s, which are 366 days. And 0 would delete
-  -- the other questions.
+  -- A question may have any deadline, but its key is kept for at most 366 days, which are 31,622,400 s. At least 1 ms,
+  -- as PEXPIRE with 0 would delete the other questions.
   local rest = math.max(1, math.min(ARGV[9] - math.floor(now / 1000), 31622400000))
   if call('PTTL', KEYS[3]) < rest then call('PEXPIRE', KEYS[3], rest) end
 end

@@ -1,4 +1,4 @@
--- Takes the lease for the newest owner.
+-- Takes the lease for the newest owner, also from another owner.
 --
 -- KEYS[1]  lease
 -- KEYS[2]  queue
@@ -13,9 +13,9 @@ local time = redis.call('TIME')
 -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
--- The queue outlives its owner's lease, as in the script that renews.
+-- The queue must outlive its owner's lease, as in `renew`.
 local life = redis.call('PTTL', KEYS[2])
 if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
--- Last, so that a connection that tracks keys hears of the next change to the lease.
+-- Read last, so that Redis announces the next change of the lease on a connection that tracks keys.
 redis.call('GET', KEYS[1])
 return time[1] * 1000 + math.floor(time[2] / 1000)

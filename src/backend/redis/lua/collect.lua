@@ -1,15 +1,17 @@
--- Gives a worker its answer, and ends its question with it.
+-- Returns the answer to a worker's question, and ends the question.
 --
--- FastMCP's answers name no question. FastMCP writes the answer before it sets `status=responded`. Consuming the answer in
--- between would let that late write mark the next question of the task as answered, and its own answer would be refused.
+-- FastMCP's answers name no question. FastMCP writes the answer before it sets `status=responded`. Consuming the answer
+-- in between would let that late write mark the next question of the task as answered. The answer to that next question
+-- would then be refused.
 --
 -- KEYS[1]  request
 -- KEYS[2]  response
 -- KEYS[3]  status
 -- KEYS[4]  asker
 -- ARGV[1]  request id
--- ARGV[2]  `wait` to leave an answer that FastMCP is still giving, `take` to take it all the same
--- Reply    the answer, or nil; 1 where another question is under way by now; 2 to try again: FastMCP is giving an answer
+-- ARGV[2]  `wait` to leave an answer whose status FastMCP has not written yet, `take` to take it nevertheless
+-- Reply    the answer, or nil; 1 where the task asks another question by now; 2 to try again, as FastMCP has not written
+--          the status yet
 
 -- include question
 

@@ -1,7 +1,8 @@
 -- Reads the live sessions.
 --
--- A member ends with the life in ms that its owner's announcements give. A score beyond that was written before Redis's
--- clock was set back, and is cut: a living owner announces itself anew within its heartbeat. Out of memory nothing is cut.
+-- Each member ends with the life in ms that its owner's announcements give. The score is the time until which the
+-- session is live. A score beyond now and that life was written before Redis's clock was set back. Such a score is cut:
+-- a living owner announces itself again within its heartbeat. Nothing is cut when Redis is out of memory.
 --
 -- KEYS[1]  sorted set of live sessions
 -- Reply    members that are live by Redis's clock

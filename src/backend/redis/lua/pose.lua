@@ -1,6 +1,7 @@
--- Puts a question under way.
+-- Poses a question, unless the task has another one whose asker lives.
 --
--- An earlier question whose asker has died, or one of FastMCP's, is cleared: a task asks one question at a time.
+-- A task asks one question at a time. A question whose asker has died is cleared, and so is one of FastMCP's, which has
+-- no asker key.
 --
 -- KEYS[1]  request
 -- KEYS[2]  response
@@ -10,13 +11,14 @@
 -- ARGV[2]  request
 -- ARGV[3]  life of the question, in ms
 -- ARGV[4]  life of the asker, in ms
--- Reply    time in µs; 0 where another question is under way and its asker lives
+-- Reply    time in µs; 0 where the task has another question and its asker lives
 
 -- include clock
 
 local asker = redis.call('GET', KEYS[4])
 if asker and asker ~= ARGV[1] and redis.call('EXISTS', KEYS[1]) == 1 then
-  -- Longer than any asker gives it: Redis's clock was set back, and a dead asker would keep the task for that long.
+  -- Longer than any asker sets it, so Redis's clock was set back. Cut, as a dead asker would block the task for that
+  -- long.
   if redis.call('PTTL', KEYS[4]) > tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[4], ARGV[4]) end
   return 0
 end

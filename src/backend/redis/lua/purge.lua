@@ -1,7 +1,7 @@
 -- Deletes the dead letters of a session.
 --
 -- KEYS[1]  dead letters
--- Reply    number of letters that there were
+-- Reply    number of deleted letters
 
 local count = redis.call('LLEN', KEYS[1])
 redis.call('DEL', KEYS[1])

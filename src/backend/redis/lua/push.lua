@@ -1,18 +1,20 @@
--- Queues notifications of one session: bounds, server time and expiry in one atomic step.
+-- Queues notifications of one session, checks the bounds, adds the server's time, and extends the life of the queue:
+-- all in one atomic step.
 --
 -- KEYS[1]    queue
 -- KEYS[2]    lease
--- KEYS[3..]  receipts that are wanted
--- ARGV[1]    length up to which the queue is near no bound
--- ARGV[2]    most messages in the queue, most bytes in it, the number of messages that have no more bytes however large each is, and
---            the grace in the life of the queue, in ms; read where a bound is near, or a life is unusual
+-- KEYS[3..]  wanted receipts
+-- ARGV[1]    length up to which no bound can be near
+-- ARGV[2]    four numbers, read only where a bound may be near or a life is unusual: most messages in the queue; most bytes
+--            in it; number of messages that stay within these bytes, however large each is; grace in the life of the queue,
+--            in ms
 -- ARGV[3]    life of the queue that the longest-lived message needs, in ms
--- ARGV[4]    rest of a life that is left as it is, in ms
--- ARGV[5..]  for each receipt the number of its message, the message's time to live in µs, and the life of the receipt in ms;
---            then each message up to the server's time, its time to live first; last, the rest of a lease's life that is
---            nothing unusual, in ms
--- Reply      length of the queue; 1 where there is a lease; server's time in µs, as text; and where a bound stopped some: number of
---            queued messages, and the bound ("messages", "bytes")
+-- ARGV[4]    rest of a life that needs no extension, in ms
+-- ARGV[5..]  for each receipt: number of its message, the message's time to live in µs, life of the receipt in ms;
+--            then each message up to the server's time, with its time to live first;
+--            last, the longest usual rest of a lease's life, in ms
+-- Reply      length of the queue; 1 where there is a lease; server's time in µs, as text;
+--            and where a bound stopped some: number of queued messages, and the bound ("messages", "bytes")
 
 -- include clock
 -- include lease_owner
@@ -21,7 +23,8 @@
 
 local lease_life, unusual = redis.call('PTTL', KEYS[2]), 0
 if lease_life > tonumber(ARGV[#ARGV]) then
-  -- Perhaps a dead owner's, whom a clock that was set back keeps alive. Another type under the lease is no concern of a push.
+  -- A clock that was set back may keep a dead owner's lease alive. A push does not care about another type under the
+  -- lease.
   pcall(lease_owner, KEYS[2])
   lease_life = redis.call('PTTL', KEYS[2])
   unusual = lease_life

@@ -1,5 +1,5 @@
--- Reads a receipt, and whether there is still an owner to settle it: nobody waits for a dead owner longer than its lease
--- gave.
+-- Reads a receipt, and whether there is still an owner to settle it. The life of a dead owner's lease is cut first, so
+-- nobody waits longer for that owner than its lease allows.
 --
 -- KEYS[1]  receipt
 -- KEYS[2]  lease

@@ -1,4 +1,4 @@
--- Writes down the outcome of a message that is in its queue no more.
+-- Records the outcome of a message that has already left its queue.
 --
 -- KEYS[1]  dead letters
 -- KEYS[2]  receipt, where one is wanted
@@ -6,9 +6,9 @@
 -- ARGV[2]  life of a dead letter, in ms
 -- ARGV[3]  most bytes of dead letters
 -- ARGV[4]  life of a receipt, in ms
--- ARGV[5]  why the message was discarded, or ""
+-- ARGV[5]  reason of the discard, or "" for a delivered message
 -- ARGV[6]  the message
--- Reply    why the letter could not be kept, or ""
+-- Reply    reason for which the letter could not be kept, or ""
 
 -- include clock
 -- include receipts

@@ -1,4 +1,4 @@
--- Extends the caller's lease, or takes one that nobody has.
+-- Extends the caller's lease, or takes an absent one.
 --
 -- KEYS[1]  lease
 -- KEYS[2]  queue
@@ -26,9 +26,10 @@ else
   call('SET', lease, ARGV[1], 'PX', ARGV[2])
   state = 'reclaimed'
 end
--- The queue outlives its owner's lease: what expires in it is discarded and counted by the owner, and not with the key.
+-- The queue must outlive its owner's lease: the owner discards and counts each expired message. An expired key would
+-- lose them uncounted.
 local life = call('PTTL', queue)
 if life >= 0 and life < tonumber(ARGV[3]) then call('PEXPIRE', queue, ARGV[3]) end
--- Last, so that a connection that tracks keys hears of the next change to the lease.
+-- Read last, so that Redis announces the next change of the lease on a connection that tracks keys.
 call('GET', lease)
 return {state, now}

@@ -1,10 +1,11 @@
--- Writes a failed attempt in the place of the oldest message, guarded by the lease and by that message's content.
+-- Writes a failed attempt in the place of the oldest message. Does nothing without the lease, or where another message
+-- stands there.
 --
 -- KEYS[1]  queue
 -- KEYS[2]  lease
 -- ARGV[1]  value of the caller's lease
 -- ARGV[2]  length of the oldest message, in bytes
--- ARGV[3]  its last bytes, at most 256
+-- ARGV[3]  last bytes of the oldest message, at most 256
 -- ARGV[4]  message to put there
 -- ARGV[5]  life of a queue that has none, in ms
 -- Reply    done, changed, not ours

@@ -1,4 +1,4 @@
--- Gives an answer: the first one, to this very question, while its worker waits.
+-- Gives an answer. Only the first answer to this very question counts, and only while its worker waits.
 --
 -- KEYS[1]  request
 -- KEYS[2]  response

@@ -1,4 +1,4 @@
-//! Checks of the scripts' texts that need no Redis.
+//! Checks of the scripts' texts, which need no Redis.
 
 use std::path::Path;
 

@@ -1,14 +1,15 @@
--- Keeps an asker alive, and tells whether there is an answer to look at.
+-- Keeps the asker of a question alive, and returns whether there is an answer to read.
 --
--- The answers are read last, so that the next change to them is announced on the connection that asked. An asker that was
--- away for longer than it is believed to live, as when Redis was, has its place back where nobody took it.
+-- The answers are read last, so that Redis announces their next change on the connection that asked. An asker may have
+-- been silent for longer than it counts as alive, as while Redis was down. Such an asker gets its place back where no
+-- other asker took it.
 --
 -- KEYS[1]  asker
 -- KEYS[2]  response
 -- KEYS[3]  request
 -- ARGV[1]  request id
 -- ARGV[2]  life of the asker, in ms
--- Reply    number of answers; 1 where another question is under way by now
+-- Reply    number of answers; 1 where the task asks another question by now
 
 -- include question
 

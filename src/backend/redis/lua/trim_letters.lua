@@ -1,4 +1,4 @@
--- Removes the dead letters whose time is over.
+-- Removes the expired dead letters.
 --
 -- KEYS[1]  dead letters
 -- ARGV[1]  life of a dead letter, in ms

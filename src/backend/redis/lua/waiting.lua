@@ -1,4 +1,4 @@
--- Tells whether a worker waits for the answer to this very question.
+-- Returns whether a worker waits for the answer to this very question.
 --
 -- KEYS[1]  request
 -- KEYS[2]  status

@@ -1,4 +1,4 @@
--- Ends a question without an answer, if it is still the one under way.
+-- Ends a question without an answer, if it is still the question of its task.
 --
 -- KEYS[1]  request
 -- KEYS[2]  response

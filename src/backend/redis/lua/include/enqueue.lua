@@ -1,10 +1,11 @@
--- enqueue: puts the server's time at the end of messages, and queues them within the bounds. Extends the life of the queue
--- and never shortens it: a short-lived message must not cut a long-lived one.
+-- enqueue: appends the server's time to messages, and queues them within the bounds. Extends the life of the queue and
+-- never shortens it: a short-lived message must not cut the life of a long-lived one.
 --
--- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0, the queue
--- outlives a lease that has so many ms to live, so that its owner discards and counts what expires.
--- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, or "", and the time in µs, as
--- text.
+-- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0,
+-- the queue outlives a lease with so many ms to live. Its owner then discards and counts each expired message.
+--
+-- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, and the time in µs
+-- as text. The bound is "" where all were queued.
 local function enqueue(last, lease_life)
   local call, queue, first = redis.call, KEYS[1], 3 * #KEYS - 1
   local count, stopped, life, enough = last - first + 1, '', ARGV[3], ARGV[4]
@@ -17,7 +18,7 @@ local function enqueue(last, lease_life)
     local most, most_bytes, small = string.match(ARGV[2], '^(%d+) (%d+) (%d+)')
     local wanted = length + count
     if wanted > tonumber(most) then count, stopped = math.max(0, most - length), 'messages' end
-    -- Counting bytes walks the list, so it is done only where the bound can be near.
+    -- Counting bytes walks the list, so bytes are counted only where that bound may be near.
     if wanted > tonumber(small) then
       local bytes = call('MEMORY', 'USAGE', queue, 'SAMPLES', 0) or 0
       for i = first, first + count - 1 do
@@ -39,7 +40,8 @@ local function enqueue(last, lease_life)
 
   for i = first, last do ARGV[i] = ARGV[i] .. at .. '}' end
   length = call('LPUSH', queue, unpack(ARGV, first, last))
-  -- A new queue has no life, and most others live nearly long enough: that saves each push a call.
+  -- A new queue has no life yet, and needs PEXPIRE. Most other queues live nearly long enough, which saves a call per
+  -- push.
   if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
   for i = 3, #KEYS do
     if tonumber(ARGV[3 * i - 4]) <= count then

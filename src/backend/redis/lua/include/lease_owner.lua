@@ -1,5 +1,5 @@
--- Reads a lease, and cuts its life to what its owner gave it.
--- A lease has longer to live where Redis's clock was set back: a dead owner would keep the session for that much longer.
+-- lease_owner: reads a lease, and cuts its life to the life that its owner gave it. A longer life shows that Redis's
+-- clock was set back. A dead owner would then hold the session for that much longer.
 local function lease_owner(lease)
   local owner = redis.call('GET', lease)
   local given = owner and tonumber(string.match(owner, ' (%d+)$'))

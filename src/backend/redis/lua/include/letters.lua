@@ -1,8 +1,10 @@
--- letter: one dead letter, as it is kept.
--- trim: removes the letters whose time is over.
--- keep: puts letters, the oldest first, before those that there are, and keeps all within their bounds: most letters,
--- their life in ms, most bytes. It returns what went wrong, or "": the caller goes on, as an acknowledgement must not be
--- stuck for ever because something else lies under the key, or one letter is larger than all may be.
+-- letter: makes a dead letter in the form in which it is kept.
+--
+-- trim: removes the expired letters.
+--
+-- keep: adds letters, the oldest first, and keeps all letters of the session within the bounds: most letters, life in
+-- ms, most bytes. Returns the reason of a failure, or "". A failure does not stop the caller. Otherwise one oversized
+-- letter, or another type under the key, would block every acknowledgement.
 local function letter(now, reason, message)
   return string.format('{"at":%.0f,"reason":', now) .. reason .. '}\n' .. message
 end
@@ -18,7 +20,7 @@ end
 
 local function keep(dead, letters, now, most, life, most_bytes)
   if #letters == 0 or tonumber(most) == 0 then return '' end
-  -- First of all: where something else lies there, or bytes may not be counted, nothing is half done.
+  -- Checked first: another type under the key, or a refused count of bytes, must not stop this function half-way.
   for _, answer in ipairs({redis.pcall('LLEN', dead), redis.pcall('MEMORY', 'USAGE', dead, 'SAMPLES', 1) or 0}) do
     if type(answer) == 'table' then return answer.err end
   end
@@ -35,7 +37,7 @@ local function keep(dead, letters, now, most, life, most_bytes)
   redis.call('PEXPIRE', dead, life)
   redis.call('LTRIM', dead, 0, most - 1)
   trim(dead, now, life)
-  -- It walks the list's nodes: 4 KiB of small letters, or one large letter each.
+  -- Counting walks the nodes of the list. A node holds 4 KiB of small letters, or one large letter.
   local bytes = redis.call('MEMORY', 'USAGE', dead, 'SAMPLES', 0) or 0
   while bytes > tonumber(most_bytes) and redis.call('LLEN', dead) > 1 do
     bytes = bytes - #redis.call('RPOP', dead)

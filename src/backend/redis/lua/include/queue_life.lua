@@ -1,5 +1,5 @@
--- Extends the life of the queue to ARGV[3] ms, or to ARGV[4] ms where it has no end.
--- FastMCP sets 300 s whatever else waits, and its retry can leave none at all.
+-- Extends the life of the queue to ARGV[3] ms, or to ARGV[4] ms where the queue has no end. FastMCP sets a life of 300
+-- s whatever else waits, and its retry can leave no life at all.
 local life = call('PTTL', queue)
 if life == -1 then
   call('PEXPIRE', queue, ARGV[4])

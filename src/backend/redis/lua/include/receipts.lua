@@ -1,4 +1,4 @@
--- Settles a receipt, or has it say that its notification is queued. That it was delivered stands for good.
+-- tell: writes a receipt. A receipt that says "delivered" is never overwritten.
 local function tell(receipt, what, life)
   local before = redis.pcall('GET', receipt)
   if type(before) == 'string' and string.sub(before, 1, 9) == 'delivered' then return end

@@ -1,8 +1,8 @@
-//! A small linter: splits Lua into tokens, and follows which names are declared where.
+//! Small linter: splits Lua into tokens, and tracks where each name is declared.
 
 use std::collections::HashSet;
 
-/// Names that Redis gives to scripts, and that ours may read.
+/// Names that Redis gives to scripts, and that our scripts may read.
 const GLOBALS: [&str; 11] =
     ["ARGV", "KEYS", "cjson", "ipairs", "math", "pcall", "redis", "string", "tonumber", "type", "unpack"];
 
@@ -11,7 +11,7 @@ const KEYWORDS: [&str; 21] = [
     "repeat", "return", "then", "true", "until", "while",
 ];
 
-/// One word, number, string or sign of a script. Comments are left out.
+/// Word, number, string or sign of a script. Comments are left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Token<'a> {
     Name(&'a str),
@@ -21,7 +21,7 @@ pub(super) enum Token<'a> {
     Sign(&'a str),
 }
 
-/// Splits a script into tokens. Long brackets, which no script of ours has, are not read.
+/// Splits a script into tokens. Long brackets are not read, as no script of ours has any.
 pub(super) fn tokens(mut text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     loop {
@@ -68,9 +68,9 @@ pub(super) fn tokens(mut text: &str) -> Vec<Token<'_>> {
     }
 }
 
-/// Returns the names that a script uses where they are not declared: global variables.
+/// Returns the names that a script uses without a declaration: its global variables.
 ///
-/// Names count as declared already in the values that they get.
+/// A name counts as declared already in the values that it gets.
 pub(super) fn globals<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
     let mut scopes: Vec<HashSet<&str>> = vec![GLOBALS.into()];
     let (mut of_loop, mut tables, mut found, mut at) = (HashSet::new(), 0, Vec::new(), 0);
@@ -120,7 +120,7 @@ fn names<'a>(tokens: &[Token<'a>]) -> HashSet<&'a str> {
     names
 }
 
-/// Entries of a script's header: for `KEYS` or `ARGV` the numbers in their order, and whether the last is open (`[7..]`).
+/// Entries of a script's header: for `KEYS` or `ARGV` the numbers in order, and whether the last is open (`[7..]`).
 pub(super) fn header(file: &str, list: &str) -> (Vec<usize>, bool) {
     let header = file.lines().take_while(|line| line.starts_with("--"));
     let entries =
@@ -135,7 +135,7 @@ pub(super) fn header(file: &str, list: &str) -> (Vec<usize>, bool) {
     (numbers.collect(), is_open)
 }
 
-/// Uses of `KEYS` or `ARGV` in a script: by a number, or `None` by anything else.
+/// Uses of `KEYS` or `ARGV` in a script: each by its number, or `None` where the index is no number.
 pub(super) fn uses(tokens: &[Token<'_>], list: &str) -> Vec<Option<usize>> {
     let at = |&at: &usize| tokens[at] == Token::Name(list);
     let number = |at| match tokens[at + 1..] {
@@ -145,7 +145,7 @@ pub(super) fn uses(tokens: &[Token<'_>], list: &str) -> Vec<Option<usize>> {
     (0..tokens.len()).filter(at).map(number).collect()
 }
 
-/// Tells of calendar arithmetic: numbers of days and seconds, and names of its parts.
+/// Returns whether a token belongs to calendar arithmetic: a number of days or seconds, or the name of a calendar part.
 pub(super) fn is_of_the_calendar(token: &Token<'_>) -> bool {
     match token {
         Token::Number(number) => {
