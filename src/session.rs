@@ -1,4 +1,4 @@
-//! The session port: what an MCP server lends the crate so that it can reach one client.
+//! Session port: the interface of an MCP server through which the crate reaches one client.
 
 use std::sync::Arc;
 
@@ -13,125 +13,131 @@ pub use crate::subscription::{HandOverError, SessionState};
 #[cfg(feature = "rmcp")]
 pub(crate) mod rmcp;
 
-/// One session of an MCP server. The `rmcp` feature has one for rmcp; anyone may write their own.
+/// Session of an MCP server. The `rmcp` feature implements the trait for rmcp; anyone may implement it for another
+/// server.
 ///
-/// The calls of [`hand_over`](Self::hand_over) come one after another. [`confirm`](Self::confirm) is called behind those of a
-/// batch, and may still wait while the next batch is handed over. Each call may take
-/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout). A call that takes a second longer is dropped, and counts as
-/// failed, as does one that panics. [`elicit`](Self::elicit) goes on beside them.
+/// The calls of [`hand_over`](Self::hand_over) follow one another. [`confirm`](Self::confirm) is called after those of
+/// a batch, and may still wait while the next batch is handed over. Each call may take
+/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout). A call that exceeds this time by a second is
+/// dropped. Such a call counts as failed, and so does one that panics. [`elicit`](Self::elicit) runs beside these
+/// calls.
 ///
 /// # Cancellation
-/// All futures may be dropped at any await point, at a stop. What was not confirmed by then comes again.
+/// A stop may drop any future at any await point. Unconfirmed notifications are delivered again later.
 #[async_trait]
 pub trait McpSession: Send + Sync + 'static {
-    /// Hands one notification to the client. `Ok` says that the session has it, and that a repeat is not wanted.
+    /// Hands one notification to the client. `Ok` says that the session has the notification, and wants no repeat.
     ///
     /// # Errors
-    /// [`HandOverError`] says what to do next: stop, wait, try again, or discard it.
+    /// [`HandOverError`] says what follows: stop, wait, try again, or discard the notification.
     async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError>;
 
-    /// Makes sure that all that was handed over before this call has arrived. Only then is it removed from the queue.
-    /// Defaults to believing `hand_over`.
+    /// Makes sure that the client has received everything handed over before this call. Only then are those
+    /// notifications removed from the queue. The default returns `Ok`, and so trusts `hand_over`.
     ///
     /// The future is polled once before the next `hand_over`. While it waits, more may be handed over, up to
-    /// [`Config::window_messages`](crate::Config::window_messages), and confirmed by further calls, which end in their order.
+    /// [`Config::window_messages`](crate::Config::window_messages). Further calls confirm those, and end in their
+    /// order.
     ///
     /// # Errors
-    /// As above; everything handed over since the last `Ok` is then offered again. Calls that wait besides should fail too.
+    /// As of `hand_over`. Everything handed over since the last `Ok` is then offered again. Other waiting calls should
+    /// fail too.
     async fn confirm(&self) -> Result<(), HandOverError> {
         Ok(())
     }
 
-    /// Asks the client's user a question of a background task, MCP's `elicitation/create`, and waits for the answer. It may
-    /// take as long as the user does: other calls go on beside it, and other questions too. Defaults to not being able to.
+    /// Asks the client's user a question of a background task, by MCP's `elicitation/create`, and waits for the answer.
+    /// The future may take as long as the user does; other calls and other questions run beside it. The default answers
+    /// [`AskError::Impossible`].
     ///
-    /// Ask only in a mode that the client has declared.
+    /// Implementations ask only in a mode that the client has declared.
     ///
     /// # Errors
-    /// [`AskError`]: never, or not now.
+    /// [`AskError`] says whether the client can never be asked, or not now.
     ///
     /// # Cancellation
-    /// It is dropped when nobody waits for the answer any more (given elsewhere, withdrawn, too late), and when the client
-    /// leaves or the session moves to another process. The question is then asked again when it is back, or there.
+    /// The future is dropped when nobody waits for its answer any more: the answer came elsewhere, the question was
+    /// withdrawn, or its time is over. It is also dropped when the client leaves, or the session moves to another
+    /// process. The question is then asked again when the client is back, or by that process.
     async fn elicit(&self, question: &Question) -> Result<Answer, AskError> {
         let _ = question;
         let why = "this server does not ask its clients".to_owned();
         Err(AskError::Impossible(why))
     }
 
-    /// Whether the client can be reached, now and later. Defaults to always.
+    /// Returns the presence of the client: whether it can be reached, now and later. Defaults to always.
     fn presence(&self) -> Presence {
         Presence::always()
     }
 }
 
-/// A session's knowledge of its client's presence, to be watched.
+/// Knowledge of a session about its client's presence, for those who watch it.
 #[derive(Debug, Clone)]
 pub struct Presence(
-    /// `None` for a client that can always be reached: there is nothing to watch.
+    /// `None` for a client that can always be reached: nothing needs to be watched.
     Option<watch::Receiver<SessionState>>,
 );
 
 impl Presence {
-    /// A client that can always be reached.
+    /// Makes the presence of a client that can always be reached.
     pub fn always() -> Self {
         Self(None)
     }
 
-    /// How it is now.
+    /// Returns the present state.
     pub fn now(&self) -> SessionState {
         self.0.as_ref().map_or(SessionState::Ready { opened: 0, received: None }, |watched| *watched.borrow())
     }
 
-    /// Ends when it is no longer `seen`.
+    /// Waits until the state is no longer `seen`.
     pub async fn changed_from(&mut self, seen: SessionState) {
         let has_changed = match &mut self.0 {
             Some(watched) => watched.wait_for(|state| *state != seen).await.is_ok(),
             None => self.now() != seen,
         };
         if !has_changed {
-            // Nobody is there any more who would change it, so it stays as it is.
+            // The sender is gone, so the state never changes again.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// The side of a [`Presence`] that a session holds.
+/// Sending side of a [`Presence`], held by the session.
 #[derive(Debug, Clone)]
 pub struct PresenceSender(Arc<watch::Sender<SessionState>>);
 
 impl PresenceSender {
-    /// A client that is away.
+    /// Makes the presence of a client that is away.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(SessionState::Away)))
     }
 
-    /// A view of it.
+    /// Returns a view for those who watch.
     pub fn presence(&self) -> Presence {
         Presence(Some(self.0.subscribe()))
     }
 
-    /// The client opened its `opened`-th stream, or the one with that number receives again.
+    /// Notes that the client opened its `opened`-th stream, or that the stream with that number receives again.
     pub fn ready(&self, opened: u64) {
         self.set(SessionState::Ready { opened, received: None });
     }
 
-    /// The client opened its `opened`-th stream, and said that it has all messages up to this one.
+    /// Notes that the client opened its `opened`-th stream, and said that it has all messages up to `received`.
     pub fn resumed(&self, opened: u64, received: Option<MessageId>) {
         self.set(SessionState::Ready { opened, received });
     }
 
-    /// The client has no stream any more.
+    /// Notes that the client has no stream any more.
     pub fn away(&self) {
         self.set(SessionState::Away);
     }
 
-    /// The session is over; nothing changes that.
+    /// Notes that the session is over. The state is final.
     pub fn ended(&self) {
         self.set(SessionState::Ended);
     }
 
-    /// The session is over here, and may go on at another server; nothing changes that.
+    /// Notes that the session is over here, and may continue at another server. The state is final.
     pub fn left(&self) {
         self.set(SessionState::Left);
     }
@@ -157,7 +163,8 @@ impl Default for PresenceSender {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// The client lacks the capability or the mode, or refused: it can never be asked. The worker learns of it at once.
+    /// The client lacks the capability or the mode, or refused: it can never be asked. The worker gets this error at
+    /// once.
     #[error("{0}")]
     Impossible(String),
     /// The client went away before it answered. The question is asked again when the client is back.
@@ -180,7 +187,7 @@ pub enum EnsureError {
         /// Largest number of shared subscribers.
         shared: usize,
     },
-    /// The process can have no further thread or descriptor for the subscriber; the text is the system's.
+    /// The process cannot get another thread or descriptor for the subscriber. The text is the system's.
     #[error("no arbiter can be started for it: {0}")]
     NoArbiter(String),
     /// The supervisor is shutting down and starts nothing new.

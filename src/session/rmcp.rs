@@ -1,4 +1,4 @@
-//! The adapter to rmcp's Streamable HTTP server: [`CourierSessionManager`] decorates rmcp's session manager.
+//! Adapter to rmcp's Streamable HTTP server: [`CourierSessionManager`] decorates rmcp's session manager.
 //!
 //! ```text
 //!   GET ──► create_standalone_stream ──► rmcp's own stream ───┐
@@ -6,7 +6,8 @@
 //!   the queue ──► ClientSession::hand_over ──► Frames (bytes) ┘
 //! ```
 //!
-//! No notification passes through rmcp's `Peer`: that type answers `Ok` although no stream is open, and keeps 16 messages.
+//! No notification passes through rmcp's `Peer`: it answers `Ok` also where no stream is open, and keeps only 16
+//! messages.
 
 mod answers;
 mod builder;

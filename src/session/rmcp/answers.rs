@@ -15,7 +15,7 @@ use crate::failure::QueueError;
 use crate::question::{Answer, Question};
 
 impl<M: SessionManager> CourierSessionManager<M> {
-    /// A client has answered a ping that another process sent it.
+    /// Passes the answer to a ping on to the process that sent the ping.
     pub(super) async fn confirmed(
         &self,
         process: ProcessId,
@@ -25,8 +25,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
         Ok(self.shared.queue.confirmed(process, client.session_id(), ping).await?)
     }
 
-    /// Gives an answer to its worker, whichever process asked. The client hears that it was accepted only after that: its
-    /// stream, and with it whoever asked, may be gone in the same moment.
+    /// Gives an answer to its worker, whichever process asked. The client gets its response only afterwards: its
+    /// stream, and with it the future that asks, may end in the same moment.
     pub(super) async fn answer(
         &self,
         client: Arc<ClientSession>,
@@ -35,18 +35,18 @@ impl<M: SessionManager> CourierSessionManager<M> {
     ) -> Result<(), ManagerError<M::Error>> {
         let subscribers = Arc::clone(&self.shared.subscribers);
         let given = async move { give(&*subscribers, &client, &request_id, answer).await };
-        // A task of its own: a client that hangs up after its answer must not take it back.
+        // Runs in a task of its own: a client that hangs up after its answer must not cancel the hand-over.
         match tokio::spawn(given).await {
             Ok(given) => Ok(given?),
-            // The process ends. Another asks again.
+            // The process ends. Another process asks the question again.
             Err(_) => Ok(()),
         }
     }
 
-    /// Cancels the question to which an unreadable answer came, for the acting user. The session may be at another server.
+    /// Cancels the question that got an unreadable answer, for the acting user. The session may be at another server.
     pub(crate) async fn cancel_question(&self, id: &str, json_rpc_id: &str, reason: String) {
         let Some(request_id) = Question::id_from_json_rpc(json_rpc_id).map(str::to_owned) else { return };
-        // Here, and not in the task: only the request knows who acts.
+        // Read here and not in the task: only the request knows the acting user.
         let Ok(session) = session_of(id) else { return };
         let (client, subscribers) = (self.client(&id.into()).ok(), Arc::clone(&self.shared.subscribers));
         let cancelled = async move {
@@ -63,12 +63,12 @@ impl<M: SessionManager> CourierSessionManager<M> {
                 );
             }
         };
-        // A task of its own, as above. Where the process ends the worker waits out its time.
+        // Runs in a task of its own, as above. Where the process ends, the worker waits until its own time is over.
         let _ = tokio::spawn(cancelled).await;
     }
 }
 
-/// Gives an answer to its worker, or to whoever asks in this process.
+/// Gives an answer to its worker, or to the future that asks in this process.
 async fn give(
     subscribers: &dyn Subscribers,
     client: &ClientSession,
@@ -78,9 +78,9 @@ async fn give(
     let session = client.session_id();
     match subscribers.answer(session, request_id, answer.clone()).await {
         Ok(Settled::Done) => client.settled(request_id),
-        // Whoever asks here knows the question even where the queue does not, and tries for longer.
+        // A future that asks in this process knows the question even where the queue does not, and retries for longer.
         _ if client.hand_in(request_id, answer) => {}
-        // The client did nothing wrong that an error would mend: the user answered twice, or late.
+        // No error response, as the client can mend nothing: its user answered twice, or too late.
         Ok(settled) => {
             tracing::info!(?session, ?settled, "an answer comes too late; it is dropped")
         }

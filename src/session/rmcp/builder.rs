@@ -1,4 +1,4 @@
-//! [`SessionManagerBuilder`]: the settings of a session manager, which are final once it is built.
+//! [`SessionManagerBuilder`]: settings of a session manager, which are final after `build`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,31 +43,36 @@ impl<M> SessionManagerBuilder<M> {
     }
 
     /// Sets how long a session without an open stream and without a request is kept here. Defaults to 300 s, as rmcp's
-    /// `keep_alive`, whose place it takes. Queued notifications of the session stay queued until they expire. Without
-    /// [stored sessions](Self::store_sessions) the session is over then, and the open questions of its client are
+    /// `keep_alive`, which this setting replaces. Queued notifications of the session stay queued until they expire.
+    ///
+    /// Without [stored sessions](Self::store_sessions) the session is over then, and its client's open questions are
     /// cancelled. With them the session continues wherever its client comes back.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.settings.idle_timeout = idle_timeout;
         self
     }
 
-    /// Sets how long a client waits, once its stream for notifications has ended, before it opens the next: SSE's `retry`.
-    /// Defaults to 500 ms where another server of the fleet was there when the stream began, and to 3 s where this one was alone.
-    /// A server counts once its service is mounted, or with its first request where rmcp's own service is mounted.
+    /// Sets the time between the end of a client's stream for notifications and its next stream: SSE's `retry`.
+    /// Defaults to 500 ms where the fleet had another server when the stream began, and to 3 s otherwise. A server
+    /// counts from the moment when its service is mounted. With rmcp's own service mounted, it counts from its first
+    /// request.
     ///
-    /// Clients of 2025-11-25 in Python and TypeScript give up when the second attempt is refused, so all servers may be away
-    /// for less than twice this time. Behind a proxy that reports a broken stream, Python's give up when the first is. A
-    /// balancer that leads a refused connection to another server needs no time; give any other as long as it needs to
-    /// notice that a server has died. rmcp's client comes back at once after a broken stream.
+    /// Clients of 2025-11-25 in Python and TypeScript give up when their second attempt is refused. So all servers may
+    /// be away for less than twice this time. Behind a proxy that reports a broken stream, Python's clients give up
+    /// when the first attempt is refused.
+    ///
+    /// A balancer that sends a refused connection on to another server needs no time. Any other balancer needs the time
+    /// in which it notices that a server has died. rmcp's client comes back at once after a broken stream.
     pub fn reconnect_delay(mut self, reconnect_delay: Duration) -> Self {
         self.settings.reconnect_delay = Some(reconnect_delay);
         self
     }
 
-    /// Sets a function that is called when a session has ended for good. With [stored sessions](Self::store_sessions) a
-    /// session ends when its client says so (DELETE), at whatever server. The function is then called at each server of the
-    /// fleet that has served anything: once for each session, or, while Redis is in trouble, perhaps not at all. It must not
-    /// block. A panic of it is logged. Without stored sessions it is not called.
+    /// Sets a function that is called when a session has ended for good. It must not block, and its panics are logged.
+    ///
+    /// With [stored sessions](Self::store_sessions) a session ends when its client says so (DELETE), at any server. The
+    /// function is then called at each server of the fleet that has served anything, once for each session. While Redis
+    /// is in trouble the call may be missing. Without stored sessions the function is never called.
     pub fn on_session_end(mut self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.settings.on_end = Some(Box::new(on_end));
         self
@@ -80,14 +85,15 @@ impl<M> SessionManagerBuilder<M> {
 }
 
 impl<M: SessionManager> SessionManagerBuilder<M> {
-    /// Stores sessions in the queue's Redis, and restores those of other servers, each with a handler of `factory`. A client
-    /// whose server died, or to whose server a balancer no longer sends it, then continues at another server of the fleet
-    /// with its session id. By default sessions are not stored.
+    /// Stores sessions in the queue's Redis, and restores those of other servers, each with a handler of `factory`. A
+    /// client then continues at another server of the fleet with its session id: after its server died, or after a
+    /// balancer sends it elsewhere. By default sessions are not stored.
     ///
-    /// Give `factory` to rmcp's service too, and mount [`CourierSessionManager::session_store`] there: rmcp tells the store
-    /// of a DELETE. Without it a DELETE ends nothing that was restored. At the `initialize` of a session that is restored
-    /// the handler does not find the head of the client's request, but where
-    /// [`Courier::mcp_server`](crate::Courier::mcp_server) serves.
+    /// Give `factory` to rmcp's service too, and mount [`CourierSessionManager::session_store`] there: rmcp informs the
+    /// store of a DELETE. Without that store a DELETE does not end a restored session.
+    ///
+    /// At the `initialize` of a restored session the handler finds no head of the client's request.
+    /// [`Courier::mcp_server`](crate::Courier::mcp_server) provides the head.
     pub fn store_sessions<S: ServerHandler>(
         self,
         factory: impl Fn() -> Result<S, std::io::Error> + Send + Sync + 'static,
@@ -95,7 +101,7 @@ impl<M: SessionManager> SessionManagerBuilder<M> {
         self.restorer(Some(Restorer::new(Arc::new(factory), CancellationToken::new())))
     }
 
-    /// Builds the manager. Its settings are final.
+    /// Builds the manager with these settings.
     pub fn build(self) -> CourierSessionManager<M> {
         let Self { inner, queue, subscribers, config, settings } = self;
         CourierSessionManager::new(Shared::new(inner, queue, subscribers, config, settings))

@@ -1,4 +1,5 @@
-//! [`ClientSession`]: one client as the decorated manager knows it, its open streams and what it has confirmed.
+//! [`ClientSession`]: one client as the decorated manager sees it: its introduction, its open streams, and its
+//! confirmations.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +36,7 @@ pub(super) use self::questions::Answered;
 pub(super) struct ClientSession {
     session_id: SessionId,
     process: ProcessId,
-    /// Number of bytes that are kept at most of what the client said of itself.
+    /// Largest number of bytes that are kept of the client's introduction.
     state_max_bytes: usize,
     limit: Duration,
     level: DeliveryLevel,
@@ -47,7 +48,8 @@ pub(super) struct ClientSession {
     lines: Mutex<Lines>,
 }
 
-/// Ways to the client, which change together: a newer stream, or the end of one, ends what goes on down the others.
+/// Streams, deliveries and questions of a client. One lock holds them, because they change together: a newer stream, or
+/// the end of a stream, ends deliveries and questions on the others.
 struct Lines {
     streams: Streams,
     delivery: Delivery<oneshot::Sender<Result<(), Break>>>,
@@ -55,12 +57,13 @@ struct Lines {
 }
 
 impl Lines {
-    /// Tells whoever waits for an answer down a stream, or down any where none is named, that none will count.
+    /// Ends the waits for answers on a stream, or on any stream where `stream` is `None`: no answer will count any
+    /// more.
     fn break_off(&mut self, stream: Option<u64>, why: Break) {
         self.questions.withdraw(stream);
         if stream.is_none() || self.delivery.stream() == stream {
             for waiter in self.delivery.break_off(why) {
-                // Whoever waited may be gone.
+                // The waiter may be gone.
                 let _ = waiter.send(Err(why));
             }
         }
@@ -91,8 +94,8 @@ impl ClientSession {
         &self.session_id
     }
 
-    /// Opens a stream, which is the newest then and receives. Returns its number, by which to [close](Self::close) it, and the
-    /// events that its reader is to take. `resumed` is the id of the last event that the client has, if it named one, and
+    /// Opens a stream, which becomes the newest and receives. Returns its number, by which to [close](Self::close) it,
+    /// and the events for its reader. `resumed` is the id of the last event that the client has, if it named one.
     /// `is_layered` says that the HTTP layer writes the messages.
     pub(super) fn open(&self, slot: Slot, resumed: Option<EventId<'_>>, is_layered: bool) -> (u64, Arc<Frames>) {
         let mut lines = self.lines();
@@ -103,7 +106,7 @@ impl ClientSession {
         (number, frames)
     }
 
-    /// Returns the slot of the newest stream, if that has no stream of rmcp yet and nobody brings one.
+    /// Returns the slot of the newest stream, if the slot is empty and nobody else fills it.
     pub(super) fn slot_to_fill(&self) -> Option<Slot> {
         self.lines().streams.newest().map(|newest| newest.slot.clone()).filter(Slot::claim)
     }
@@ -113,7 +116,7 @@ impl ClientSession {
         !self.lines().streams.is_empty()
     }
 
-    /// A stream has ended, or must. The newest of the others goes on.
+    /// Closes a stream that has ended, or must end. The newest of the others then receives.
     pub(super) fn close(&self, number: u64) {
         self.close_for(number, Break::Ended);
     }
@@ -131,7 +134,7 @@ impl ClientSession {
         closed.close();
     }
 
-    /// The session is over, or over here.
+    /// Ends the session, for good or only in this process.
     pub(super) fn end(&self, only_here: bool) {
         if only_here {
             self.presence.left();
@@ -153,12 +156,12 @@ impl ClientSession {
         self.activity.request_ended();
     }
 
-    /// Something came from the client.
+    /// Notes that something came from the client.
     pub(super) fn touch(&self) {
         self.activity.touch();
     }
 
-    /// Returns since when nothing goes on, if nothing does.
+    /// Returns since when the session has been idle: without an open stream and without a request.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         if self.has_stream() { None } else { self.activity.idle_since() }
     }

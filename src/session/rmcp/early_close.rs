@@ -1,20 +1,22 @@
-//! The early close: a client that comes back after a broken stream first gets a stream that ends cleanly at once.
+//! Early close: a client that comes back after a broken stream first gets a stream that ends cleanly at once.
 //!
-//! Python's SDK counts broken streams, gives up after the second in a row, and resets the count when a stream ends cleanly.
-//! So each broken stream is followed by one early close, at whatever server the client comes back. The event id that the
-//! client sends says what it needs, and no server has to know what another did:
+//! Python's SDK counts broken streams and gives up after the second in a row. A stream that ends cleanly resets the
+//! count. Therefore each broken stream is followed by one early close, at whatever server the client comes back. The
+//! event id that the client sends decides which stream it needs, so no server has to know the work of another:
 //!
 //! ```text
 //!   Last-Event-ID: …~e…~…  ─► early close: its event has the kind c, and carries all else on
 //!   Last-Event-ID: …~c…~…  ─► the real stream, whose events have the kind e
 //! ```
 //!
-//! The event has no data. Some clients ignore the ids of such events, and come back with the very same id. For them the server
-//! remembers for a short time which ids were answered by an early close. Clients of versions before 2025-11-25 get no early
-//! close: Python's of that time open no second stream, and TypeScript's open none behind a stream that ended cleanly.
+//! The event of an early close has no data. Some clients ignore the ids of such events, and come back with the same id
+//! as before. For those the server remembers for a short time which ids it has answered by an early close.
 //!
-//! The HTTP layer answers by an early close itself, where the request says all that is needed: neither rmcp nor Redis is asked then.
-//! All clients of a server that died want one at the same time.
+//! Clients of versions before 2025-11-25 get no early close. Python's of that time open no second stream, and
+//! TypeScript's open none after a stream that ended cleanly.
+//!
+//! The HTTP layer answers by an early close itself, where the request contains everything needed. Neither rmcp nor
+//! Redis is asked then, because all clients of a server that died need an early close at the same time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -28,35 +30,35 @@ use super::event_id::EventId;
 use super::sse::push_event;
 use crate::lock::lock;
 
-/// Time that a client waits after an early close before it opens the real stream.
+/// Time for which a client waits after an early close before it opens the real stream.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// Time for which an id that was answered by an early close is remembered. Longer than a client needs to try several servers of a
-/// fleet in turn, and shorter than proxies let a silent stream live.
+/// Time for which an id that was answered by an early close is remembered. Longer than a client needs to try several
+/// servers of a fleet in turn, and shorter than proxies let a silent stream live.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// Half of the number of ids that are remembered at most. More push the oldest out sooner.
+/// Half of the largest number of remembered ids. Beyond that number the oldest ids are forgotten sooner.
 const CAPACITY: usize = 50_000;
 
 /// Decides which streams are closed early.
 #[derive(Debug, Default)]
 pub(super) struct EarlyCloses {
-    /// Hashes ids, which clients choose and may make long.
+    /// Hasher for ids, which clients choose and may make long.
     hasher: RandomState,
     answered: Mutex<Answered>,
 }
 
-/// Ids that were answered by an early close, and when.
+/// Ids that were answered by an early close, and the times of the answers.
 #[derive(Debug, Default)]
 struct Answered {
     young: HashMap<u64, Instant>,
     old: HashMap<u64, Instant>,
-    /// Moment at which the young ones began.
+    /// Time at which `young` was begun.
     since: Option<Instant>,
 }
 
 impl Answered {
-    /// Forgets what is too old.
+    /// Forgets ids that are too old.
     fn age(&mut self, now: Instant) {
         let age = now.saturating_duration_since(*self.since.get_or_insert(now));
         if age >= MEMORY || self.young.len() >= CAPACITY {
@@ -84,12 +86,12 @@ impl EarlyCloses {
     }
 }
 
-/// Returns the one event of an early close behind an id.
+/// Returns the only event of an early close behind an id.
 pub(super) fn event(named: &EventId<'_>) -> ServerSseMessage {
     ServerSseMessage::priming(named.early_close().to_string(), MOMENT)
 }
 
-/// Returns an early close behind an id, as it goes out.
+/// Returns the text of an early close behind an id, as it goes out.
 pub(super) fn text(named: &EventId<'_>) -> String {
     let mut text = String::new();
     push_event(&mut text, &event(named));
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
     use crate::session::rmcp::event_id::EventIds;
 
-    /// Comes back to one of several servers after each cut; returns how many cuts in a row there were at most.
+    /// Comes back to one of several servers after each cut. Returns the largest number of cuts in a row.
     fn cuts_in_a_row(servers: usize, takes_ids_without_data: bool, each_stream_lasts: Duration) -> usize {
         let fleet: Vec<_> = (0..servers).map(|_| EarlyCloses::default()).collect();
         let (mut last, mut now, mut cuts, mut worst) = ("e-0".to_owned(), Instant::now(), 0, 0);
@@ -138,7 +140,7 @@ mod tests {
         for servers in 1..=3 {
             assert_eq!(cuts_in_a_row(servers, false, MEMORY), 1, "{servers} servers");
         }
-        // Where its streams are cut sooner it is served all the same.
+        // A client whose streams are cut sooner is served nevertheless.
         assert!(cuts_in_a_row(3, false, Duration::ZERO) >= 1);
     }
 

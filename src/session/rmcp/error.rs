@@ -4,14 +4,14 @@ use crate::failure::QueueError;
 use crate::session::EnsureError;
 use crate::session_id::InvalidSessionId;
 
-/// Failure of a [`CourierSessionManager`](super::CourierSessionManager) to do what rmcp asked for.
+/// Failure of a [`CourierSessionManager`](super::CourierSessionManager) in an operation that rmcp asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManagerError<E> {
-    /// The decorated manager could not.
+    /// The decorated manager failed.
     #[error(transparent)]
     Inner(E),
-    /// No subscriber can be run for the session.
+    /// No subscriber can run for the session.
     #[error("no notifications can be delivered to this stream: {0}")]
     Subscriber(#[from] EnsureError),
     /// An answer could not be given to its worker.
@@ -20,17 +20,17 @@ pub enum ManagerError<E> {
     /// The process holds [`Config::session_limit`](crate::Config::session_limit) sessions, and none of them is idle.
     #[error("there are session_limit ({limit}) sessions here, and none of them is idle")]
     TooManySessions {
-        /// The limit.
+        /// Largest number of sessions.
         limit: usize,
     },
-    /// A client says more of itself than
+    /// The introduction of a client exceeds
     /// [`Config::session_state_max_bytes`](crate::Config::session_state_max_bytes).
     #[error("{0}")]
     InitializeTooLarge(String),
-    /// There is no such session here, or it is not the acting user's. Between two steps it may have ended.
+    /// There is no such session here, or it belongs to another user. The session may have ended between two steps.
     #[error("there is no such session here")]
     NoSession,
-    /// Whether there is such a session is not known: Redis does not answer.
+    /// Redis does not answer, so it is unknown whether the session exists.
     #[error("the session cannot be restored now")]
     Unavailable,
     /// The decorated manager made an id that MCP does not allow.

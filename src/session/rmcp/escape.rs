@@ -1,7 +1,7 @@
 //! Escaping of line separators in JSON text.
 //!
-//! JSON allows U+2028, U+2029 and U+0085 unescaped in strings. Many readers of event streams end a line at each of them,
-//! and so lose the message: httpx-sse before 0.4.2, the Java SDK, and whatever splits by Unicode's rules.
+//! JSON allows U+2028, U+2029 and U+0085 unescaped in strings. Many readers of event streams end a line at each of
+//! them, and so lose the message: httpx-sse before 0.4.2, the Java SDK, and all readers that split by Unicode's rules.
 
 /// Characters at which readers end a line.
 pub(super) const SEPARATORS: [char; 3] = ['\u{2028}', '\u{2029}', '\u{85}'];
@@ -13,11 +13,11 @@ pub(crate) struct Escaper {
     held: Vec<u8>,
 }
 
-/// Result of looking for a separator at the beginning of some bytes.
+/// Result of a search for a separator at the beginning of some bytes.
 enum Found {
     /// A separator of this many bytes, and its escape sequence.
     Separator(usize, &'static [u8]),
-    /// Bytes that a separator may begin with, and no more than those.
+    /// Only the first bytes of a possible separator are there.
     Incomplete,
     Other,
 }
@@ -33,7 +33,7 @@ impl Escaper {
         self.escape(&text, out);
     }
 
-    /// Appends what is held at the end of the text.
+    /// Appends the held bytes at the end of the text.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);
     }

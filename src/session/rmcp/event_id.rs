@@ -1,20 +1,23 @@
-//! SSE event ids: what a client that comes back says it has.
+//! SSE event ids, which tell a server what a returning client has received.
 //!
-//! Each event of a standalone stream that has an id carries all of it, so a client loses nothing by whatever id it saw last:
+//! Each event of a standalone stream that has an id carries the whole state. So a client may name any of the ids that
+//! it saw, and loses nothing:
 //!
 //! ```text
 //!   9d6c…-17          ~  e 4b825dc642cb6eb9 . 2f     ~  0191d4c0a1b27c3d8e4f5061728394a5.65a1b2c3d4e5f
 //!   position of rmcp     kind, stream and event         newest message of the courier
 //! ```
 //!
-//! - The *position* is the id of rmcp's last event. rmcp numbers the events of a session from 0 in every process, so each
-//!   process marks these ids with an [`Epoch`] of its own: a number from elsewhere would be resumed from other events. The ids of an
-//!   event store are the whole fleet's, and stay as they are. The position is empty before the first event of rmcp.
-//! - The *kind* is `e`, or `c` for an [early close](super::early_close). The random number of the stream, and the number of the event
-//!   in it, make each id unique, as MCP demands within a session. Both are hexadecimal.
+//! - The *position* is the id of rmcp's last event. rmcp numbers the events of a session from 0 in every process. A
+//!   position from another process would therefore resume at other events. So each process marks these ids with an
+//!   [`Epoch`] of its own. The ids of an event store are valid in the whole fleet, and stay unmarked. The position is
+//!   empty before rmcp's first event.
+//! - The *kind* is `e`, or `c` for an [early close](super::early_close). The random number of the stream, and the
+//!   number of the event in it, make each id unique, as MCP demands within a session. Both are hexadecimal.
 //! - The *message* is the newest that this stream, or a stream that it resumes, has carried. It may be empty.
 //!
-//! Any other id is read as a position alone: those of streams that answer requests, of earlier versions, and forged ones.
+//! Any other id is read as a position alone. Such ids are those of streams that answer requests, those of earlier
+//! versions, and forged ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,8 +27,8 @@ use uuid::Uuid;
 use crate::hex;
 use crate::session::MessageId;
 
-/// Longest position that is carried on for a client, in bytes. A client may name a longer one, and gets no such id back: else
-/// a stream would repeat it with each event.
+/// Largest length of a position that is carried on for a client, in bytes. A longer one is left out of the ids that go
+/// out. Otherwise a stream would repeat it with each event.
 const POSITION_MAX: usize = 512;
 
 /// Mark of the ids that rmcp gives events in this process.
@@ -37,12 +40,12 @@ impl Epoch {
         Self(format!("{:016x}-", random()).into())
     }
 
-    /// Marks nothing: an event store's ids are the whole fleet's.
+    /// Makes a mark that changes no id: the ids of an event store are valid in the whole fleet.
     pub(super) fn of_event_store() -> Self {
         Self("".into())
     }
 
-    /// Returns an id of rmcp's as it goes out.
+    /// Returns an id of rmcp's in the form in which it goes out.
     pub(super) fn mark(&self, id: &str) -> String {
         format!("{}{id}", self.0)
     }
@@ -56,7 +59,7 @@ impl Epoch {
 /// Id of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EventId<'a> {
-    /// Position of rmcp, marked.
+    /// Marked position of rmcp.
     pub(super) position: Option<&'a str>,
     /// `None` for an id that is a position alone.
     token: Option<Token>,
@@ -83,7 +86,7 @@ impl<'a> EventId<'a> {
     }
 
     fn parse_typed(id: &'a str) -> Option<Self> {
-        // From the end: an event store's ids may have any character.
+        // Read from the end: the ids of an event store may contain any character.
         let (rest, received) = id.rsplit_once('~')?;
         let (position, token) = rest.rsplit_once('~')?;
         let received = if received.is_empty() { None } else { Some(received.parse().ok()?) };
@@ -91,17 +94,18 @@ impl<'a> EventId<'a> {
         Some(Self { position, token: Some(Token::parse(token)?), received })
     }
 
-    /// Returns whether the id is one of a standalone stream: those of other streams, and of earlier versions, are bare.
+    /// Returns whether the id belongs to a standalone stream. The ids of other streams, and of earlier versions, are
+    /// positions alone.
     pub(super) fn is_typed(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Returns whether the id is that of an early close.
+    /// Returns whether the id belongs to an early close.
     pub(super) fn is_early_close(&self) -> bool {
         self.token.is_some_and(|token| token.is_early_close)
     }
 
-    /// Returns the id of an early close that carries all of this one on.
+    /// Returns the id of an early close, which carries the state of this id on.
     pub(super) fn early_close(&self) -> Self {
         let token = Token { is_early_close: true, stream: random(), event: 0 };
         Self { position: self.position.filter(|position| may_be_carried(position)), token: Some(token), ..*self }
@@ -143,7 +147,7 @@ pub(super) struct EventIds {
     /// Number of the next event.
     next: u64,
     received: Option<MessageId>,
-    /// Text of each id up to the number of the event: most of the work of writing one.
+    /// Text of each id up to the number of the event. Kept because composing it is most of the work of writing an id.
     head: String,
 }
 
@@ -170,7 +174,7 @@ impl EventIds {
         self.received = received;
     }
 
-    /// Sets the position of rmcp. An id that would break the framing is left out.
+    /// Sets the position of rmcp. A position that would break the framing is left out.
     pub(super) fn set_position(&mut self, position: &str) {
         if !position.contains(BREAKING) {
             (self.position, self.head) = (Some(position.to_owned()), String::new());
@@ -184,7 +188,7 @@ impl EventIds {
         EventId { position: self.position.as_deref(), token: Some(token), received: self.received }
     }
 
-    /// Appends the id of the next event, as [`next`](Self::next) has it: each message needs one.
+    /// Appends the id of the next event, the same that [`next`](Self::next) returns. Each message needs one.
     pub(super) fn push_next(&mut self, out: &mut String) {
         if self.head.is_empty() {
             self.head = format!("{}~e{:016x}.", self.position.as_deref().unwrap_or_default(), self.stream);
@@ -203,23 +207,23 @@ impl EventIds {
 
 /// Appends a number without leading zeros.
 fn push_hexadecimal(out: &mut String, number: u64) {
-    // The digits of an id, which the crate writes at once.
+    // The crate `uuid` writes all digits of an id at once.
     let mut buffer = Uuid::encode_buffer();
     let digits: &str = Uuid::from_u128(number.into()).as_simple().encode_lower(&mut buffer);
     let leading = number.max(1).leading_zeros() as usize / 4 + 16;
     out.push_str(&digits[leading..]);
 }
 
-/// Characters that no field of an event can have.
+/// Characters that no field of an event may contain.
 const BREAKING: [char; 3] = ['\n', '\r', '\0'];
 
 fn may_be_carried(position: &str) -> bool {
     position.len() <= POSITION_MAX && !position.contains(BREAKING)
 }
 
-/// Returns 64 bits that no other stream or process has drawn.
+/// Returns 64 random bits, which no other stream or process draws in practice.
 fn random() -> u64 {
-    // The lower half of a version 4 id has the two fixed bits of its variant, the upper half four of its version.
+    // In a version 4 id two bits of the lower half are fixed, and four of the upper half.
     let (upper, lower) = Uuid::new_v4().as_u64_pair();
     upper ^ lower
 }

@@ -1,4 +1,4 @@
-//! [`Frames`]: the events that wait to be written into one stream, as the bytes that go out.
+//! [`Frames`]: events that wait to be written into one stream, as the bytes that go out.
 
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -11,17 +11,18 @@ use super::sse;
 use crate::lock::lock;
 use crate::session::{MessageId, Outbound};
 
-/// Number of bytes from which on a stream takes no more messages until its reader has taken these. One message more may be in.
+/// Number of bytes from which a stream takes no more messages until its reader has taken these. One more message may be
+/// in the buffer.
 const CAPACITY: usize = 64 * 1024;
 
 /// Events of the courier that wait for the reader of a stream.
 ///
-/// Messages are written here without waking the reader: [`flush`](Self::flush), a ping, a question and a full buffer do so,
-/// and then the reader takes all of them at once. A buffer takes memory only while something is in it.
+/// A message is written without waking the reader. [`flush`](Self::flush), a ping, a question and a full buffer wake
+/// the reader, which then takes all events at once. A buffer uses memory only while it contains something.
 #[derive(Debug)]
 pub(super) struct Frames {
     buffer: Mutex<Buffer>,
-    /// Wakes whoever waits for room, or for the reader.
+    /// Notified when the reader has taken events, when events are dropped, and when the stream must end.
     moved: Notify,
 }
 
@@ -30,20 +31,20 @@ struct Buffer {
     /// Whole events.
     text: String,
     ids: EventIds,
-    /// Newest message of what the reader has taken, or of what the stream resumed.
+    /// Newest message that the reader has taken, or that the resumed stream had carried.
     taken: Option<MessageId>,
-    /// Number of bytes that were ever written.
+    /// Number of bytes written so far, in total.
     written: u64,
-    /// Length of what was taken last: what comes next is likely to be as long.
+    /// Length of the last text that the reader took: the next text is likely to be as long.
     last: usize,
-    /// The reader is to take what is in.
+    /// Set when the reader must take the text.
     is_flushed: bool,
-    /// The stream must end.
+    /// Set when the stream must end.
     is_closed: bool,
     reader: Option<Waker>,
 }
 
-/// The buffer of a stream is full.
+/// Error of a hand-over to a full buffer.
 #[derive(Debug)]
 pub(super) struct Full;
 
@@ -63,7 +64,7 @@ impl Frames {
         Self { buffer: Mutex::new(buffer), moved: Notify::new() }
     }
 
-    /// Writes a message, whose id names it as the newest from here on.
+    /// Writes a message. The ids from here on name it as the newest.
     pub(super) fn hand_over(&self, notification: &Outbound) -> Result<(), Full> {
         let mut buffer = self.room_in()?;
         if notification.message_id.is_some() {
@@ -74,19 +75,20 @@ impl Frames {
         Ok(())
     }
 
-    /// Writes a request of the courier's, and has it taken at once.
+    /// Writes a request of the courier's, and wakes the reader.
     pub(super) fn request(&self, json: &str) -> Result<(), Full> {
         let buffer = self.room_in()?;
         self.write_request(buffer, json);
         Ok(())
     }
 
-    /// Writes a ping, which has room in any case, behind all messages, and has all of it taken. Returns the place behind it.
+    /// Writes a ping behind all messages, and wakes the reader. A ping has room even in a full buffer. Returns the
+    /// place behind it.
     pub(super) fn ping(&self, json: &str) -> u64 {
         self.write_request(self.buffer(), json)
     }
 
-    /// Has the reader take what is in. Returns the place behind that, for [`taken`](Self::taken).
+    /// Wakes the reader to take the text. Returns the place behind the text, for [`taken`](Self::taken).
     pub(super) fn flush(&self) -> u64 {
         flush(self.buffer())
     }
@@ -96,12 +98,12 @@ impl Frames {
         self.until(|buffer| buffer.is_closed || buffer.text.len() < CAPACITY).await;
     }
 
-    /// Waits until the reader has taken all before a place, or the stream must end.
+    /// Waits until the reader has taken everything before a place, or the stream must end.
     pub(super) async fn taken(&self, place: u64) {
         self.until(|buffer| buffer.is_closed || buffer.written - buffer.text.len() as u64 >= place).await;
     }
 
-    /// Drops what the reader has not taken: the client has a newer stream, which gets it.
+    /// Drops the text that the reader has not taken: the client has a newer stream, which gets those messages.
     pub(super) fn discard(&self) {
         let mut buffer = self.buffer();
         buffer.text = String::new();
@@ -112,7 +114,7 @@ impl Frames {
         self.moved.notify_waiters();
     }
 
-    /// Has the stream end at once. What is not confirmed comes again.
+    /// Ends the stream at once. Unconfirmed messages come again down a later stream.
     pub(super) fn close(&self) {
         let mut buffer = self.buffer();
         (buffer.text, buffer.is_closed) = (String::new(), true);
@@ -124,12 +126,12 @@ impl Frames {
         self.moved.notify_waiters();
     }
 
-    /// Makes the first event of the stream, which has an id and nothing for the client to do.
+    /// Makes the first event of the stream. It has an id, and asks nothing of the client.
     pub(super) fn first(&self, make: impl FnOnce(&EventId<'_>) -> ServerSseMessage) -> ServerSseMessage {
         make(&self.buffer().ids.next())
     }
 
-    /// Polls for what is flushed; `None` where the stream must end.
+    /// Polls for flushed text; `None` where the stream must end.
     pub(super) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
         let mut buffer = self.buffer();
         if buffer.is_closed {
@@ -145,7 +147,8 @@ impl Frames {
         Poll::Ready(Some(text))
     }
 
-    /// Gives an event of rmcp its id. Returns what must be written before the event, flushed or not: the id names that too.
+    /// Gives an event of rmcp its id. Returns the text that must be written before the event, flushed or not, because
+    /// the id names those messages too.
     pub(super) fn insert(&self, event: &mut ServerSseMessage) -> String {
         let mut buffer = self.buffer();
         let before = buffer.take();
@@ -162,7 +165,7 @@ impl Frames {
         lock(&self.buffer)
     }
 
-    /// Returns the buffer if there is room in it; else has the reader make room.
+    /// Returns the buffer if there is room in it. Otherwise wakes the reader to make room.
     fn room_in(&self) -> Result<MutexGuard<'_, Buffer>, Full> {
         let buffer = self.buffer();
         if buffer.text.len() < CAPACITY {
@@ -173,7 +176,7 @@ impl Frames {
     }
 
     fn write_request(&self, mut buffer: MutexGuard<'_, Buffer>, json: &str) -> u64 {
-        // No id of its own: a reader of the stream keeps the last one.
+        // The request has no id of its own: a reader of the stream keeps the last id.
         buffer.write(json.len() + 64, |text, _| sse::push_request(text, json));
         flush(buffer)
     }
@@ -181,7 +184,7 @@ impl Frames {
     async fn until(&self, is_so: impl Fn(&Buffer) -> bool) {
         loop {
             let mut moved = std::pin::pin!(self.moved.notified());
-            // Before the look, so that no move behind it is missed.
+            // Registered before the check, so that no later notification is missed.
             moved.as_mut().enable();
             if is_so(&self.buffer()) {
                 return;
@@ -194,7 +197,8 @@ impl Frames {
 impl Buffer {
     fn write(&mut self, needed: usize, write: impl FnOnce(&mut String, &mut EventIds)) {
         if self.text.capacity() == 0 {
-            // A little more, so that the same again and a longer number or two need no move.
+            // A little more than needed, so that the same text with a longer number or two fits without moving the
+            // buffer.
             self.text.reserve(needed.max(self.last + self.last / 16));
         }
         let before = self.text.len();
@@ -212,7 +216,7 @@ impl Buffer {
     }
 }
 
-/// Has the reader take what is in. Returns the place behind that.
+/// Wakes the reader to take the text. Returns the place behind the text.
 fn flush(mut buffer: MutexGuard<'_, Buffer>) -> u64 {
     let place = buffer.written;
     let reader = if buffer.text.is_empty() { None } else { buffer.reader.take() };

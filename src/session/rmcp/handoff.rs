@@ -1,7 +1,8 @@
-//! Handing a request's stream to the HTTP layer, past rmcp.
+//! Hand-off of a request's stream to the HTTP layer, past rmcp.
 //!
-//! rmcp's handler awaits the methods of the session manager within the task of the request, so a task-local leads from
-//! the manager to the layer that is mounted around the handler.
+//! rmcp would make an event of its own type of each message, and the layer would take those apart again. rmcp's handler
+//! awaits the methods of the session manager within the task of the request. Therefore a task-local connects the
+//! manager with the layer that is mounted around the handler.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -9,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use super::stream::Standalone;
 use crate::lock::lock;
 
-/// What the layer knows of a request.
+/// Knowledge of the layer about a request.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Demand {
-    /// The request opens a stream or answers something, so that no handler of rmcp's is needed.
+    /// Set where the request opens a stream or answers something, so that no handler of rmcp's is needed.
     pub(crate) is_for_courier: bool,
-    /// The stream is not to be closed early.
+    /// Set where the layer has decided already that the stream is not closed early.
     pub(crate) is_decided: bool,
 }
 
@@ -22,11 +23,11 @@ pub(crate) struct Demand {
 #[derive(Debug, Default)]
 pub(crate) struct Handoff {
     demand: Demand,
-    /// Protocol version that the session negotiated.
+    /// Negotiated protocol version of the session.
     pub(crate) version: Option<String>,
     /// Standalone stream that the layer writes.
     pub(crate) standalone: Option<Standalone>,
-    /// The request was refused because the process holds as many sessions as it may.
+    /// Set where the request was refused because the process holds as many sessions as it may.
     pub(crate) is_full: bool,
 }
 
@@ -34,10 +35,11 @@ tokio::task_local! {
     static HANDOFF: Arc<Mutex<Handoff>>;
 }
 
-/// Serves a request within the HTTP layer. Returns what the session manager handed over beside the response.
+/// Serves a request within the HTTP layer. Returns its output, and the parts that the session manager handed over
+/// beside it.
 ///
 /// # Cancellation
-/// That of the request.
+/// The same as of the request.
 pub(crate) async fn collect<F: Future>(request: F, demand: Demand) -> (F::Output, Handoff) {
     let handoff = Arc::new(Mutex::new(Handoff { demand, ..Handoff::default() }));
     let response = HANDOFF.scope(Arc::clone(&handoff), request).await;
@@ -45,9 +47,9 @@ pub(crate) async fn collect<F: Future>(request: F, demand: Demand) -> (F::Output
     (response, handoff)
 }
 
-/// Hands something over, if the HTTP layer is mounted.
+/// Hands parts over, if the HTTP layer is mounted.
 pub(super) fn hand(give: impl FnOnce(&mut Handoff)) {
-    // Without the layer nobody wants it.
+    // Without the layer nobody takes the parts.
     let _ = HANDOFF.try_with(|handoff| give(&mut lock(handoff)));
 }
 

@@ -1,7 +1,8 @@
-//! The head of the request that is served, for handlers of sessions that are restored.
+//! Head of the current request, for handlers of sessions that are restored.
 //!
-//! rmcp gives a session manager the id of a session, and not the request. A handler may want the request at `initialize`,
-//! which is replayed at a restore. So the HTTP server leads the head past rmcp, as a task-local.
+//! rmcp gives a session manager the id of a session, and not the request. A handler may read the request at
+//! `initialize`, which is replayed at a restore. Therefore the HTTP server passes the head to the manager by a
+//! task-local.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,14 +18,14 @@ tokio::task_local! {
 /// Serves a request within which the head can be [offered](offer).
 ///
 /// # Cancellation
-/// That of the request.
+/// The same as of the request.
 pub(crate) async fn with_head<F: Future>(request: F) -> F::Output {
     HEAD.scope(RefCell::default(), request).await
 }
 
-/// Offers the head of the current request. Most requests need none, so it is made when it is needed.
+/// Offers the head of the current request. The head is made only on demand, as most requests need none.
 pub(crate) fn offer(head: impl Fn() -> Option<Parts> + 'static) {
-    // Without the layer nobody wants it.
+    // Without the layer nobody takes the head.
     let _ = HEAD.try_with(|offered| offered.replace(Some(Box::new(head))));
 }
 

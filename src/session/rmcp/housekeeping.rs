@@ -1,4 +1,4 @@
-//! Housekeeping of a server process: sessions that nobody uses end here, and the fleet remembers those that are in use.
+//! Housekeeping of a server process: it ends sessions that nobody uses, and keeps those in use remembered by the fleet.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use super::{news, restore};
 use crate::backend::Remembered;
 use crate::failure::{QueueError, QueueErrorKind};
 
-/// Longest time between two rounds: what Redis forgot or refused is stored again within this time.
+/// Longest time between two rounds. State that Redis lost or refused is stored again within this time.
 const ROUND: Duration = Duration::from_secs(15);
 
-/// Time between two rounds while Redis is in trouble, and between two that were asked for by doubt.
+/// Time between two rounds while Redis is in trouble, and shortest time between two rounds that doubt asked for.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Number of sessions that are looked up at once.
+/// Number of sessions per lookup.
 const CHUNK: usize = 500;
 
 type Sessions = [(RmcpSessionId, Arc<ClientSession>)];
 
-/// Starts the housekeeping, which goes on for as long as the manager lives.
+/// Starts the housekeeping, which runs for as long as the manager lives.
 pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
     tokio::spawn(run(Arc::downgrade(shared), shared.alive(), Arc::clone(&shared.doubt)));
     if shared.is_stored() {
@@ -34,7 +34,8 @@ pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
 }
 
 async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>, doubt: Arc<Notify>) {
-    // Whether the time of all sessions is to begin anew, when it last did, and when doubt last asked for that.
+    // Three facts: whether all sessions are due for a new time to live, when that last happened, and when doubt last
+    // asked for it.
     let (mut is_due, mut refreshed, mut doubted) = (false, Instant::now(), None::<Instant>);
     loop {
         let pause = match shared.upgrade() {
@@ -47,7 +48,8 @@ async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Recei
             () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
             _ = alive.changed() => return,
             () = doubt.notified() => {
-                // Whoever may publish to the fleet can cause doubt as often as it likes.
+                // Anyone who may publish to the fleet can cause doubt as often as they like, so doubt is limited in its
+                // rate.
                 if let Some(doubted) = doubted {
                     tokio::time::sleep(AGAIN.saturating_sub(doubted.elapsed())).await;
                 }
@@ -66,7 +68,7 @@ async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Recei
     }
 }
 
-/// Ends sessions that have had no open stream and no request for a while.
+/// Ends sessions that have had no open stream and no request for the idle timeout.
 fn end_idle<M: SessionManager>(shared: &Arc<Shared<M>>) {
     let timeout = shared.idle_timeout();
     for (id, client) in shared.sessions() {
@@ -77,8 +79,8 @@ fn end_idle<M: SessionManager>(shared: &Arc<Shared<M>>) {
     }
 }
 
-/// Has Redis remember the sessions of this process that it does not know, or no longer. Where `all` is set, the time of each
-/// begins anew too. Returns whether Redis did all of that.
+/// Stores the sessions of this process that Redis does not know, or no longer knows. With `all` set, the time to live
+/// of each session begins anew too. Returns whether Redis did all of that.
 async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool {
     let sessions = shared.sessions();
     if let Err(error) = refresh(shared, &sessions, all).await {
@@ -89,10 +91,11 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
     for (id, client) in &sessions {
         match shared.remember(client).await {
             Ok(true) => {}
-            // The news of its end were lost.
+            // The news of this session's end were lost.
             Ok(false) => shared.ended_elsewhere(id, client),
             Err(error) => {
-                // Something else under one session's key concerns that session alone; all else fails for the others too.
+                // Another type under the key of one session concerns that session alone. Any other failure concerns the
+                // rest too.
                 let concerns_all = !matches!(&error.kind, QueueErrorKind::Refused(why) if !why.contains("OOM"));
                 (failures, last) = (failures + 1, Some(error));
                 if concerns_all {
@@ -111,8 +114,8 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
     }
 }
 
-/// Finds the sessions that Redis should remember and does not. Looks at each where `all` is set; else asks of many at once
-/// whether any is missing, which costs Redis next to nothing.
+/// Finds the sessions that Redis should remember and does not. With `all` set each session is looked up. Otherwise one
+/// request asks for many at once whether any is missing, which costs Redis next to nothing.
 async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions, all: bool) -> Result<(), QueueError> {
     let remembered: Vec<_> = sessions.iter().filter(|(_, client)| all || client.is_remembered()).collect();
     for some in remembered.chunks(CHUNK) {
@@ -123,9 +126,9 @@ async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions
         for ((id, client), known) in some.iter().zip(shared.queue.keep(&ids).await?) {
             match known {
                 Remembered::Known => {}
-                // Redis has lost it.
+                // Redis has lost the session.
                 Remembered::Unknown => client.set_remembered(false),
-                // The news of its end were lost.
+                // The news of this session's end were lost.
                 Remembered::Ended => shared.ended_elsewhere(id, client),
             }
         }
@@ -133,13 +136,13 @@ async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions
     Ok(())
 }
 
-/// Tells Redis again of sessions that their clients have ended.
+/// Sends to Redis again the ends of sessions that could not be stored before.
 async fn announce_ends<M: SessionManager>(shared: &Arc<Shared<M>>) {
     let mut pending = shared.take_pending_ends().into_iter();
     while let Some((session, is_known)) = pending.next() {
         if let Err(error) = shared.forget(&session, is_known).await {
             tracing::warn!(?session, %error, "publishing the end of a session failed; retrying");
-            // The others come back to where this one is.
+            // The others return to the pending ends, where this one is already.
             pending.by_ref().for_each(|end| shared.add_pending_end(end));
         }
     }

@@ -1,4 +1,4 @@
-//! [`Activity`]: requests under way of one session, and the time since the last one.
+//! [`Activity`]: number of one session's open requests, and the time of the last sign of life.
 
 use std::sync::Mutex;
 
@@ -12,9 +12,9 @@ pub(super) struct Activity(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Number of requests under way.
+    /// Number of requests that have no complete response yet.
     requests: usize,
-    /// Last sign of life.
+    /// Time of the last sign of life.
     last: Instant,
 }
 
@@ -38,7 +38,7 @@ impl Activity {
         (state.requests, state.last) = (state.requests.saturating_sub(1), Instant::now());
     }
 
-    /// Returns the last sign of life, unless a request is under way.
+    /// Returns the time of the last sign of life, or `None` while a request is open.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = lock(&self.0);
         (state.requests == 0).then_some(state.last)

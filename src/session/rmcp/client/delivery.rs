@@ -1,4 +1,4 @@
-//! [`Delivery`]: state machine of what a client was handed and has not confirmed. No I/O, no clock.
+//! [`Delivery`]: state machine of the messages that a client was handed and has not confirmed. No I/O, no clock.
 
 use std::collections::VecDeque;
 
@@ -16,40 +16,43 @@ use std::collections::VecDeque;
 ///     └──────────────────── Broken ◄──────────────────────────┘
 /// ```
 ///
-/// Everything in `Sending` and `Confirming` went down one stream. Confirmations are cumulative: the answer to a ping confirms
-/// all that was handed over before that ping. The end of the stream, and a newer stream, break all of it: the client may
-/// have got any part. Nothing more goes down then before each caller knows, or messages would overtake unconfirmed ones.
+/// All messages in `Sending` and `Confirming` went down one stream. Confirmations are cumulative: the answer to a ping
+/// confirms everything that was handed over before that ping.
 ///
-/// `W` waits for a confirmation.
+/// The end of the stream, and a newer stream, break all of it off: the client may have received any part. In `Broken`
+/// no further message goes down any stream until each caller has got the failure. Otherwise later messages would
+/// overtake the unconfirmed ones.
+///
+/// `W` is the type of those who wait for a confirmation.
 #[derive(Debug)]
 pub(super) enum Delivery<W> {
-    /// Nothing was handed over that is not confirmed.
+    /// Every message that was handed over is confirmed.
     Idle,
     /// Messages were handed over, and no confirmation is awaited.
     Sending {
-        /// Number of the stream that got them.
+        /// Number of the stream that got the messages.
         stream: u64,
     },
     /// Confirmations are awaited.
     Confirming {
         /// Number of the stream that got the messages and the pings.
         stream: u64,
-        /// Confirmations that are awaited, the oldest first.
+        /// Awaited confirmations, the oldest first.
         awaited: VecDeque<Awaited<W>>,
-        /// Messages were handed over behind the newest of them.
+        /// Set where messages were handed over after the newest of these confirmations was asked for.
         behind: bool,
     },
-    /// The stream is lost to what was handed over.
+    /// The stream was lost before its messages were confirmed.
     Broken {
         why: Break,
         /// First pings of the confirmations whose callers have not returned yet.
         untold: Vec<u128>,
-        /// Messages were handed over for whose confirmation nobody has asked: the next call tells the caller.
+        /// Set where messages were handed over for which nobody has asked a confirmation yet. The next call then fails.
         behind: bool,
     },
 }
 
-/// Confirmation that is awaited.
+/// Awaited confirmation.
 #[derive(Debug)]
 pub(super) struct Awaited<W> {
     /// Nonces of the pings that were sent for it. The first one names the confirmation.
@@ -60,7 +63,7 @@ pub(super) struct Awaited<W> {
 /// Reason why a stream is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Break {
-    /// The client has opened a newer stream: this one may be long dead.
+    /// The client has opened a newer stream, so this one may be dead.
     Superseded,
     /// The stream has ended.
     Ended,
@@ -71,7 +74,7 @@ pub(super) enum Break {
 }
 
 impl<W> Delivery<W> {
-    /// Returns the stream that the messages which are not confirmed went down.
+    /// Returns the stream that got the unconfirmed messages.
     pub(super) fn stream(&self) -> Option<u64> {
         match self {
             Self::Sending { stream } | Self::Confirming { stream, .. } => Some(*stream),
@@ -79,7 +82,7 @@ impl<W> Delivery<W> {
         }
     }
 
-    /// Allows the next message, or tells its caller why what was handed over before is lost.
+    /// Allows the next message, or returns the reason for which earlier messages are lost.
     pub(super) fn admit(&mut self) -> Result<(), Break> {
         match self {
             Self::Broken { why, behind, .. } => {
@@ -92,7 +95,8 @@ impl<W> Delivery<W> {
         }
     }
 
-    /// Notes that a message has gone down a stream, which is the one of [`stream`](Self::stream) if there is one.
+    /// Notes that a message went down a stream. While messages are unconfirmed, this is the stream that
+    /// [`stream`](Self::stream) returns.
     pub(super) fn handed_over(&mut self, stream: u64) {
         match self {
             Self::Confirming { behind, .. } => *behind = true,
@@ -100,8 +104,8 @@ impl<W> Delivery<W> {
         }
     }
 
-    /// Begins to await a confirmation of everything that was handed over. Returns the stream for the ping. An error leaves
-    /// nothing to await.
+    /// Begins to await a confirmation of everything that was handed over. Returns the stream for the ping. After an
+    /// error nothing is awaited.
     pub(super) fn confirm(&mut self, ping: u128, waiter: W) -> Result<u64, Break> {
         self.admit()?;
         let next = Awaited { pings: vec![ping], waiter };
@@ -116,12 +120,13 @@ impl<W> Delivery<W> {
                 awaited.push_back(next);
                 Ok(*stream)
             }
-            // Nothing was handed over, or its caller was told that it is lost.
+            // Nothing was handed over, or its caller has got the failure already.
             Self::Idle | Self::Broken { .. } => Err(Break::Ended),
         }
     }
 
-    /// Adds one more ping to a confirmation. Returns the stream for the ping, unless the confirmation is awaited no longer.
+    /// Adds one more ping to a confirmation. Returns the stream for the ping, or `None` where the confirmation is no
+    /// longer awaited.
     pub(super) fn ping_again(&mut self, first: u128, ping: u128) -> Option<u64> {
         let Self::Confirming { stream, awaited, .. } = self else { return None };
         let again = awaited.iter_mut().find(|awaited| awaited.pings[0] == first)?;
@@ -129,8 +134,8 @@ impl<W> Delivery<W> {
         Some(*stream)
     }
 
-    /// Takes the answer to a ping. Returns who waited for it, and for earlier ones: all that is confirmed. The answer to any
-    /// other ping, late, repeated or invented, confirms nothing.
+    /// Takes the answer to a ping. Returns those who waited for this confirmation and for earlier ones. The answer to
+    /// any other ping confirms nothing, be it late, repeated or invented.
     pub(super) fn answered(&mut self, ping: u128) -> Vec<W> {
         let Self::Confirming { awaited, .. } = self else { return Vec::new() };
         let Some(at) = awaited.iter().position(|awaited| awaited.pings.contains(&ping)) else { return Vec::new() };
@@ -139,7 +144,7 @@ impl<W> Delivery<W> {
         confirmed
     }
 
-    /// Forgets the confirmation that began with a ping: its caller has returned, or is gone.
+    /// Removes the confirmation whose first ping this was: its caller has returned, or is gone.
     pub(super) fn forget(&mut self, first: u128) {
         match self {
             Self::Confirming { awaited, .. } => awaited.retain(|awaited| awaited.pings[0] != first),
@@ -149,7 +154,7 @@ impl<W> Delivery<W> {
         self.settle();
     }
 
-    /// Gives up what was handed over and is not confirmed. Returns who waited for that.
+    /// Gives up all unconfirmed messages. Returns those who waited for their confirmation.
     pub(super) fn break_off(&mut self, why: Break) -> Vec<W> {
         let (awaited, behind) = match std::mem::replace(self, Self::Idle) {
             Self::Sending { .. } => (VecDeque::new(), true),

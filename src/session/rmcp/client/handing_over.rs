@@ -1,4 +1,4 @@
-//! Handing over to a client: messages down one stream, and their confirmation on that same one.
+//! Hand-over to a client: messages go down one stream, and their confirmation comes by a ping down the same stream.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::question::{Answer, Question};
 use crate::session::rmcp::frames::{Frames, Full};
 use crate::session::{AskError, HandOverError, McpSession, Outbound, Presence};
 
-/// Call that awaits a confirmation.
+/// Call of `confirm` that awaits its answer.
 struct Confirming<'a> {
     session: &'a ClientSession,
-    /// Nonce of its first ping.
+    /// Nonce of the first ping.
     first: u128,
     waiting: oneshot::Receiver<Result<(), Break>>,
-    /// Stream that got the messages, and the place behind them.
+    /// Stream that got the messages, and the place behind them in its buffer.
     stream: u64,
     frames: Arc<Frames>,
     place: u64,
@@ -67,9 +67,9 @@ impl ClientSession {
         }
     }
 
-    /// Has a ping, and so what was sent before it, confirmed.
+    /// Waits until the client has answered a ping, which confirms everything sent before that ping.
     async fn await_answer(&self, confirming: &mut Confirming<'_>) -> Result<(), HandOverError> {
-        // All of it has the time of one call, behind which the caller would drop this half-way.
+        // All steps share the time of one call. After that time the caller would drop this future half-way.
         let begun = Instant::now();
         for pause in ping_pauses(self.limit) {
             let left = self.limit.saturating_sub(begun.elapsed());
@@ -82,7 +82,7 @@ impl ClientSession {
         Err(self.cut(confirming.stream, Break::Unanswered))
     }
 
-    /// Waits until the reader of the stream has taken all that was sent.
+    /// Waits until the reader of the stream has taken everything that was sent.
     async fn await_reader(&self, confirming: &mut Confirming<'_>) -> Result<(), HandOverError> {
         let Confirming { first, waiting, stream, frames, place, .. } = confirming;
         let pulled = async {
@@ -90,7 +90,7 @@ impl ClientSession {
                 broken = &mut *waiting => broken,
                 () = frames.taken(*place) => {
                     self.confirmed(*first);
-                    // Not confirmed where the stream broke meanwhile: what is dropped is not taken.
+                    // Not confirmed where the stream broke meanwhile: dropped messages do not count as taken.
                     waiting.await
                 }
             }
@@ -101,7 +101,7 @@ impl ClientSession {
         }
     }
 
-    /// Begins to await a confirmation of all that was handed over before, and has the reader of the stream take it.
+    /// Begins to await a confirmation of everything handed over before, and wakes the reader of the stream.
     fn begin_to_confirm(&self) -> Result<Confirming<'_>, HandOverError> {
         let (first, (waiter, waiting)) = (nonce(), oneshot::channel());
         let lines = &mut *self.lines();
@@ -129,11 +129,11 @@ impl ClientSession {
         format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, pings::id(self.process, nonce))
     }
 
-    /// Confirms what was handed over before a ping that the client has answered.
+    /// Confirms everything that was handed over before a ping that the client has answered.
     pub(in crate::session::rmcp) fn confirmed(&self, ping: u128) {
         let confirmed = self.lines().delivery.answered(ping);
         for waiter in confirmed {
-            // Whoever asked may have given up just now.
+            // The waiter may have given up just now.
             let _ = waiter.send(Ok(()));
         }
     }
@@ -151,7 +151,7 @@ impl ClientSession {
         })
     }
 
-    /// Ends a stream whose reader is stalled: the session's other calls must not wait for it.
+    /// Ends a stream whose reader is stalled: the session's other calls must not wait for that reader.
     fn cut(&self, number: u64, why: Break) -> HandOverError {
         self.close_for(number, why);
         self.not_ready(why)

@@ -1,4 +1,4 @@
-//! The introduction of a client: what it says of itself in `initialize`, and how much of that is kept.
+//! Introduction of a client: its own description in `initialize`, as far as it is kept.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,18 +21,19 @@ use crate::session::rmcp::event_id::EventId;
 /// First protocol version whose clients can read events without data.
 pub(crate) const FIRST_WITH_PRIMING: &str = "2025-11-25";
 
-/// Introduction of a client, as far as it is kept.
+/// Kept part of a client's introduction.
 #[derive(Debug, Default)]
 pub(super) struct Introduction {
-    /// State from which another server restores the session; `None` before the client has introduced itself. Without the
-    /// version that was negotiated, which is stored beside the state.
+    /// State from which another server restores the session; `None` before the client has introduced itself. Does not
+    /// contain the negotiated version, which is stored beside the state.
     state: Option<String>,
-    /// The fleet remembers that state, as far as this process knows.
+    /// Set where the fleet remembers that state, as far as this process knows.
     is_remembered: bool,
-    /// Protocol version that was negotiated.
+    /// Negotiated protocol version.
     version: Option<String>,
     modes: Modes,
-    /// Head of the request for which the session was loaded, until rmcp serves the session.
+    /// Head of the request for which the session was loaded. Kept until rmcp serves the session, for the handler made
+    /// then.
     head: Option<Box<Parts>>,
 }
 
@@ -40,7 +41,7 @@ pub(super) struct Introduction {
 #[derive(Deserialize)]
 struct Stored<'a> {
     initialize_params: Introduced,
-    /// Missing in what earlier versions stored.
+    /// Missing in the state that earlier versions stored.
     #[serde(borrow)]
     negotiated: Option<Cow<'a, str>>,
 }
@@ -62,7 +63,7 @@ pub(super) struct Modes {
     pub(super) url: bool,
 }
 
-/// A client says more of itself than is kept of a session, even without what is left out first.
+/// Error of an introduction that exceeds the limit, even without the parts that are left out first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the params of `initialize` have {bytes} bytes, and at most session_state_max_bytes ({limit}) are accepted")]
 pub(in crate::session::rmcp) struct IntroductionTooLarge {
@@ -71,8 +72,8 @@ pub(in crate::session::rmcp) struct IntroductionTooLarge {
 }
 
 impl ClientSession {
-    /// Notes what the client says of itself: now, or, where the session is restored, at another server. Leaves out of the
-    /// message what would exceed the limit: rmcp keeps the message too, for as long as the session lives.
+    /// Notes the client's introduction, which a restored session gave at another server. Leaves out of the message the
+    /// parts that would exceed the limit. Otherwise rmcp would keep them too, for as long as the session lives.
     pub(in crate::session::rmcp) fn initialized(
         &self,
         message: &mut ClientJsonRpcMessage,
@@ -90,7 +91,7 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Notes what another server stored of the client.
+    /// Notes the state of the client that another server stored.
     pub(in crate::session::rmcp) fn loaded(&self, stored: String) -> Result<(), serde_json::Error> {
         let Stored { initialize_params, negotiated } = serde_json::from_str(&stored)?;
         let mut introduction = lock(&self.introduction);
@@ -100,12 +101,12 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Returns what is kept of the introduction.
+    /// Returns the kept part of the introduction.
     pub(in crate::session::rmcp) fn state(&self) -> Option<String> {
         lock(&self.introduction).state.clone()
     }
 
-    /// Returns the state that the fleet does not remember yet, with the version that was negotiated.
+    /// Returns the state that the fleet does not remember yet, with the negotiated version.
     pub(in crate::session::rmcp) fn state_to_remember(&self) -> Option<String> {
         let introduction = lock(&self.introduction);
         let state = introduction.state.as_ref().filter(|_| !introduction.is_remembered)?;
@@ -120,17 +121,17 @@ impl ClientSession {
         lock(&self.introduction).head = head.map(Box::new);
     }
 
-    /// Takes the head that was kept.
+    /// Takes the kept head.
     pub(in crate::session::rmcp) fn take_head(&self) -> Option<Parts> {
         lock(&self.introduction).head.take().map(|head| *head)
     }
 
-    /// Returns whether the client has said who it is.
+    /// Returns whether the client has introduced itself.
     pub(in crate::session::rmcp) fn is_initialized(&self) -> bool {
         lock(&self.introduction).state.is_some()
     }
 
-    /// Returns the protocol version that was negotiated.
+    /// Returns the negotiated protocol version.
     pub(in crate::session::rmcp) fn version(&self) -> Option<String> {
         lock(&self.introduction).version.clone()
     }
@@ -140,9 +141,12 @@ impl ClientSession {
         lock(&self.introduction).version.as_deref().is_none_or(|version| version >= FIRST_WITH_PRIMING)
     }
 
-    /// Makes an event by which the client takes an id, and the time until its next stream, and has nothing to do. Clients of
-    /// versions that report an error for events without data get a ping: the oldest of TypeScript's do not come back after a
-    /// stream that gave them no id, and none keeps the id of the stream before.
+    /// Makes the first event of a stream. The client takes from it an id, and the time until its next stream, and need
+    /// not act.
+    ///
+    /// Clients of older versions report an error for an event without data, and get a ping instead. They need the id:
+    /// TypeScript's oldest do not come back after a stream without one, and no client keeps the id of the stream
+    /// before.
     pub(in crate::session::rmcp) fn priming(&self, id: &EventId<'_>, retry: Duration) -> ServerSseMessage {
         let mut event = ServerSseMessage::priming(id.to_string(), retry);
         if !self.reads_priming() {
@@ -153,7 +157,7 @@ impl ClientSession {
         event
     }
 
-    /// Notes the protocol version that was negotiated, as the answer to `initialize` says.
+    /// Notes the negotiated protocol version, which the answer to `initialize` contains.
     pub(in crate::session::rmcp) fn negotiated(&self, answer: &ServerJsonRpcMessage) {
         if let ServerJsonRpcMessage::Response(response) = answer
             && let ServerResult::InitializeResult(result) = &response.result
@@ -181,12 +185,12 @@ impl Modes {
     fn of(capability: Option<&ElicitationCapability>) -> Self {
         let Some(capability) = capability else { return Self::default() };
         let url = capability.url.is_some();
-        // MCP: a client that names no mode means forms.
+        // MCP: a client that names no mode supports forms.
         Self { form: capability.form.is_some() || !url, url }
     }
 }
 
-/// Brings the params within a number of bytes. Returns them as they are stored, and whether nothing was left out.
+/// Cuts the params to a number of bytes. Returns them in their stored form, and whether nothing was left out.
 fn within(params: &mut InitializeRequestParams, limit: usize) -> Result<(String, bool), IntroductionTooLarge> {
     let stored = |params: &InitializeRequestParams| {
         serde_json::to_string(&SessionState::new(params.clone())).map_err(|_| IntroductionTooLarge { bytes: 0, limit })
@@ -195,7 +199,7 @@ fn within(params: &mut InitializeRequestParams, limit: usize) -> Result<(String,
     if whole.len() <= limit {
         return Ok((whole, true));
     }
-    // What only people look at goes first: an icon may be a whole picture.
+    // Parts for the human eye are left out first: an icon may be a whole picture.
     let about = &mut params.client_info;
     (about.icons, about.description, about.website_url, params.meta) = (None, None, None, None);
     let mut kept = stored(params)?;

@@ -1,4 +1,4 @@
-//! Pings that prove what a client has read: their ids, and when they are repeated.
+//! Pings that prove what a client has read: their ids, and the times of their repetition.
 
 use std::time::Duration;
 
@@ -6,8 +6,10 @@ use uuid::Uuid;
 
 use crate::backend::ProcessId;
 
-/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number. Earlier
-/// versions counted their pings: such a number is forwarded to its process, and is never a nonce of this one.
+/// Prefix of the JSON-RPC ids of our pings. The process id follows, and the nonce of the ping as a decimal number.
+///
+/// Earlier versions counted their pings. Such a number is forwarded to its process, and never equals a nonce of this
+/// process.
 pub(super) const PING: &str = "mcp-courier:ping:";
 
 /// Returns the JSON-RPC id of a ping.
@@ -15,8 +17,10 @@ pub(super) fn id(process: ProcessId, nonce: u128) -> String {
     format!("{PING}{process}:{nonce}")
 }
 
-/// Returns the nonce of a ping, with 122 random bits. No other ping ever has it: a session may end and be restored in the same
-/// process, and a late answer to a ping of the ended one must confirm nothing. Nobody can guess it: news are easily forged.
+/// Returns the nonce of a ping, with 122 random bits.
+///
+/// No two pings share a nonce. A session may end and be restored in the same process, and a late answer to a ping of
+/// the ended one must confirm nothing. Nobody can guess a nonce, so forged news confirm nothing either.
 pub(super) fn nonce() -> u128 {
     Uuid::new_v4().as_u128()
 }
@@ -27,8 +31,8 @@ const PING_AGAIN: Duration = Duration::from_secs(1);
 /// Factor from the pause behind one ping to the pause behind the next.
 const PING_BACKOFF: u32 = 3;
 
-/// Returns how long an answer is awaited behind each ping of a confirmation that may take `limit`: 1 s, 3 s, 9 s and so on,
-/// and the rest of the time behind the last. Where the limit is short the pauses are a tenth of it and more.
+/// Returns the pauses behind the pings of a confirmation that may take `limit`: 1 s, 3 s, 9 s and so on, and last the
+/// rest of the time. Where the limit is short, each pause is at least a tenth of it.
 pub(super) fn ping_pauses(limit: Duration) -> impl Iterator<Item = Duration> {
     let first = PING_AGAIN.min(limit / 10).max(Duration::from_millis(1));
     std::iter::successors(Some(first), |pause| Some(*pause * PING_BACKOFF))

@@ -1,4 +1,4 @@
-//! Questions to a client's user, and what the client answers to anything of ours.
+//! Questions to a client's user, and answers of the client to requests of the courier.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::question::{Answer, Elicitation, Question};
 use crate::session::AskError;
 use crate::session::rmcp::frames::Full;
 
-/// Questions that the client is asked now, by their ids: the stream that each went down, and who waits for the answer.
+/// Open questions to the client by their ids: the stream that each went down, and the receiver of its answer.
 #[derive(Debug, Default)]
 pub(super) struct Questions(HashMap<String, (u64, oneshot::Sender<Answer>)>);
 
 impl Questions {
-    /// Ends the wait for answers to questions on a stream that has ended, or on any where the client has a newer one.
-    /// Whoever asked is to ask again.
+    /// Ends the waits for answers on a stream that has ended. With `None` it ends the waits on every stream, because
+    /// the client has a newer one. Those who asked must ask again.
     pub(super) fn withdraw(&mut self, stream: Option<u64>) {
         self.0.retain(|_, (number, _)| stream.is_some_and(|stream| *number != stream));
     }
@@ -30,11 +30,11 @@ impl Questions {
     }
 }
 
-/// Request that an answer of the client's is to.
+/// Request of the courier that an answer of the client belongs to.
 pub(in crate::session::rmcp) enum Answered {
-    /// Nothing of ours.
+    /// No request of the courier.
     Other,
-    /// A ping of this process, and that is dealt with.
+    /// A ping of this process, which is already confirmed.
     Ping,
     /// A ping of another process.
     PingOf(ProcessId, u128),
@@ -43,7 +43,7 @@ pub(in crate::session::rmcp) enum Answered {
 }
 
 impl ClientSession {
-    /// An answer to a request. What is ours nobody else is to see.
+    /// Evaluates an answer of the client. An answer to the courier's own request must not reach rmcp.
     pub(in crate::session::rmcp) fn answered(&self, message: &ClientJsonRpcMessage) -> Answered {
         let (id, result) = match message {
             ClientJsonRpcMessage::Response(response) => (Some(&response.id), Ok(&response.result)),
@@ -60,14 +60,14 @@ impl ClientSession {
             return Answered::Question(question.to_owned(), answer);
         }
         let Some(ping) = id.strip_prefix(PING) else { return Answered::Other };
-        // An error is an answer too: a client that does not know `ping` has read its stream all the same.
+        // An error is an answer too: a client that does not know `ping` has read its stream nevertheless.
         match ping.split_once(':').and_then(|(process, n)| Some((ProcessId::parse(process)?, n.parse().ok()?))) {
             Some((process, n)) if process != self.process => Answered::PingOf(process, n),
             Some((_, n)) => {
                 self.confirmed(n);
                 Answered::Ping
             }
-            // Invented.
+            // Such a ping was never sent: the answer is invented.
             None => Answered::Ping,
         }
     }
@@ -80,20 +80,20 @@ impl ClientSession {
         nonce.inspect(|nonce| self.confirmed(*nonce)).is_some()
     }
 
-    /// The question has its answer: whoever asks it here need not go on.
+    /// Ends the wait for the answer to a question that was answered elsewhere.
     pub(in crate::session::rmcp) fn settled(&self, question: &str) {
-        // Its sender is dropped, which says so.
+        // Dropping the sender ends the wait.
         drop(self.lines().questions.remove(question));
     }
 
-    /// Gives an answer to whoever asks here. Returns whether anybody does.
+    /// Passes an answer to the future that asks in this process. Returns whether there is one.
     pub(in crate::session::rmcp) fn hand_in(&self, question: &str, answer: Answer) -> bool {
         let waiting = self.lines().questions.remove(question);
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Asks on the newest stream, beside the batches. Where the client opens a newer one it is to be asked there: the older
-    /// one may be long dead, and nothing say so.
+    /// Asks on the newest stream, beside the batches. When the client opens a newer stream, the question must be asked
+    /// there: the older stream may have been dead for long without a sign.
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, AskError> {
         let away = || AskError::NotReady("no stream is open".to_owned());
         let id = &question.request_id;
@@ -125,14 +125,15 @@ impl ClientSession {
             frames.room().await;
         };
         let _asked = Asked { session: self, id };
-        // The sender is dropped where the stream is lost, and where the same question is asked again: whoever asks looks.
+        // The sender is dropped where the stream is lost, and where the same question is asked again. The caller then
+        // decides.
         answer.await.map_err(|_| {
             AskError::NotReady("its stream has ended, or the client has a newer one, or it is asked again".to_owned())
         })
     }
 }
 
-/// Nobody waits for the answer here any more.
+/// Removes the question when the future that asks is dropped.
 struct Asked<'a> {
     session: &'a ClientSession,
     id: &'a str,
@@ -141,7 +142,7 @@ struct Asked<'a> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         let questions = &mut self.session.lines().questions;
-        // The same question may have been asked again meanwhile, and then this place is another's.
+        // The same question may have been asked again meanwhile. Its entry then belongs to that later call.
         if questions.0.get(self.id).is_some_and(|(_, waiting)| waiting.is_closed()) {
             questions.remove(self.id);
         }

@@ -9,25 +9,26 @@ use crate::session::rmcp::slot::Slot;
 /// Open streams of a client.
 #[derive(Default)]
 pub(super) struct Streams {
-    /// Number of streams that were opened: the number of the newest.
+    /// Number of streams opened so far, which is also the number of the newest.
     opened: u64,
-    /// Open ones, the newest last.
+    /// Open streams, the newest last.
     open: Vec<OpenStream>,
 }
 
-/// One open stream.
+/// Open stream of a client.
 pub(super) struct OpenStream {
     pub(super) number: u64,
     /// Events of the courier that wait for the stream's reader.
     pub(super) frames: Arc<Frames>,
-    /// The HTTP layer writes the messages, as the text that they are.
+    /// Set where the HTTP layer writes the messages, with their text unchanged.
     pub(super) is_layered: bool,
-    /// rmcp's own stream, to be dropped when ours is cut, even while nobody polls it.
+    /// rmcp's own stream. Kept here to be dropped when ours is cut, even while nobody polls it.
     pub(super) slot: Slot,
 }
 
 impl Streams {
-    /// Opens a stream, which is the newest then. What the one before has not been read of is dropped.
+    /// Opens a stream, which becomes the newest. Drops the unread messages of the stream before: they come again down
+    /// this one.
     pub(super) fn open(&mut self, slot: Slot, ids: EventIds, is_layered: bool) -> &OpenStream {
         if let Some(superseded) = self.open.last() {
             superseded.frames.discard();
@@ -38,18 +39,18 @@ impl Streams {
         &self.open[self.open.len() - 1]
     }
 
-    /// Removes a stream, if it is open, to be [closed](OpenStream::close).
+    /// Removes a stream, if it is open. The caller [closes](OpenStream::close) it.
     pub(super) fn remove(&mut self, number: u64) -> Option<OpenStream> {
         let at = self.open.iter().position(|stream| stream.number == number)?;
         Some(self.open.remove(at))
     }
 
-    /// Removes all of them.
+    /// Removes all streams.
     pub(super) fn take(&mut self) -> Vec<OpenStream> {
         std::mem::take(&mut self.open)
     }
 
-    /// Returns the stream that receives.
+    /// Returns the newest stream, which receives.
     pub(super) fn newest(&self) -> Option<&OpenStream> {
         self.open.last()
     }
@@ -63,7 +64,7 @@ impl OpenStream {
     /// Ends the stream.
     pub(super) fn close(self) {
         self.frames.close();
-        // rmcp's worker waits for a reader of its own stream: without one it goes on.
+        // rmcp's worker waits for the reader of its own stream. Dropping that stream frees the worker.
         self.slot.clear();
     }
 }

@@ -38,7 +38,7 @@ async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), H
     session.hand_over(&outbound).await
 }
 
-/// Params that fill a stream.
+/// Returns params that fill a stream.
 fn large() -> String {
     format!(r#"{{"x":"{}"}}"#, "x".repeat(100_000))
 }
@@ -49,12 +49,12 @@ async fn what_an_older_stream_was_not_read_of_goes_down_the_next_alone_and_is_co
     let session = client(&config);
     let mut older = open(&session);
     hand_over(&session).await.unwrap();
-    // The next cannot follow on the newer stream, so the first is given up where it is.
+    // The next message cannot follow on the newer stream, so the first is given up where it is.
     let newer = open(&session);
     hand_over(&session).await.unwrap_err();
     session.confirm().await.unwrap_err();
     drop(newer);
-    // The older one goes on, without that first one.
+    // The older stream continues, without that first message.
     hand_over(&session).await.unwrap();
     let confirmed = session.confirm();
     tokio::pin!(confirmed);
@@ -80,7 +80,7 @@ fn what_a_newer_stream_drops_at_the_same_moment_does_not_count_as_pulled() {
             })
         });
         let newer = std::thread::spawn(move || open(&opening)).join().unwrap();
-        // Where it was handed over to the newer one, that is closed.
+        // The newer stream is closed, where the message may have been handed over.
         drop(newer);
         drop(older);
         let confirmed = confirmed.join().unwrap();
@@ -99,7 +99,7 @@ async fn several_confirmations_are_awaited_at_once_and_the_last_ones_answer_is_e
     hand_over(&session).await.unwrap();
     confirm(&session, &mut stream, 2).await.unwrap();
     first.await.unwrap();
-    // A newer stream breaks all of them.
+    // A newer stream breaks all of them off.
     hand_over(&session).await.unwrap();
     let mut first = session.confirm();
     assert!((&mut first).now_or_never().is_none());
@@ -131,7 +131,7 @@ async fn a_ping_is_behind_what_was_handed_over_before_even_where_the_stream_is_f
     next.await.unwrap();
 }
 
-/// Confirms what was handed over, as a client does that answers the last of so many pings on this stream.
+/// Confirms everything handed over, as a client does that answers only the last of `pings` pings on this stream.
 async fn confirm(session: &ClientSession, stream: &mut WholeStream, mut pings: usize) -> Result<(), HandOverError> {
     let answer = async {
         loop {
@@ -161,7 +161,7 @@ async fn a_rejected_message_does_not_keep_later_ones_from_a_newer_stream() {
     hand_over(&session).await.unwrap();
     confirm(&session, &mut newer, 1).await.unwrap();
     assert!(older.next().now_or_never().is_none(), "it gets nothing");
-    // What was sent before a rejected one is confirmed, and on its own stream.
+    // A message sent before a rejected one is confirmed, on its own stream.
     hand_over(&session).await.unwrap();
     hand_over_params(&session, "[1E400]").await.unwrap_err();
     confirm(&session, &mut newer, 1).await.unwrap();
@@ -182,11 +182,12 @@ async fn a_call_that_is_dropped_does_not_keep_later_ones_from_a_newer_stream() {
     let mut newer = open(&session);
     hand_over(&session).await.unwrap();
     confirm(&session, &mut newer, 1).await.unwrap();
-    // Dropped while it waits for room, behind another of its batch.
+    // The call is dropped while it waits for room, behind another message of its batch.
     hand_over_params(&session, &large()).await.unwrap();
     assert!(hand_over(&session).now_or_never().is_none());
     let mut newest = open(&session);
-    // Nobody asks for a confirmation of the first: the caller is gone. One failure says so to a caller who is not.
+    // Nobody asks for a confirmation of the first message, as its caller is gone. One failure reports that to the next
+    // caller.
     hand_over(&session).await.unwrap_err();
     hand_over(&session).await.unwrap();
     confirm(&session, &mut newest, 1).await.unwrap();
@@ -236,7 +237,7 @@ fn question() -> Question {
 async fn a_question_follows_the_client_to_its_newest_stream() {
     let session = client(&Config::default());
     may_be_asked(&session);
-    // Its connection is broken, and nothing says so yet.
+    // The connection of this stream is broken, and nothing shows that yet.
     let mut dead = open(&session);
     let question = question();
     let asked = session.ask(&question);

@@ -12,7 +12,7 @@ fn message() -> impl Strategy<Value = Option<MessageId>> {
     )
 }
 
-/// Ids as rmcp, an event store, an earlier version and a forger make them.
+/// Positions in the form of rmcp, of an event store, of an earlier version, and of a forger.
 fn position() -> impl Strategy<Value = String> {
     prop_oneof![
         "[0-9a-f]{16}-[0-9]{1,9}",
@@ -68,7 +68,7 @@ proptest! {
         id in ".*|[0-9a-f]{0,20}(~[ceECx]?[0-9a-fA-F+]{15,17}\\.?[0-9a-f]{0,17}){0,2}~?[0-9a-f.]{0,50}",
     ) {
         let read = EventId::parse(&id);
-        // What is taken for one of ours is written in the very same way.
+        // An id that is read as one of ours is written in the very same way.
         prop_assert_eq!(read.to_string(), id.clone());
         if !read.is_typed() {
             prop_assert_eq!((read.position.unwrap_or_default(), read.received), (id.as_str(), None));
@@ -82,7 +82,7 @@ proptest! {
         let mut ids = EventIds::behind(Some(EventId { position: Some("p-1"), token: None, received }));
         let text = ids.next().to_string();
         let cut = EventId::parse(&text[..at.min(text.len())]);
-        // A message whose time lacks digits was never queued, and is not found.
+        // A message whose time lacks digits was never queued, so nothing matches it.
         let same = |message: MessageId| received.is_some_and(|whole| whole.notification == message.notification);
         prop_assert!(cut.received.is_none_or(same));
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::notification::NotificationId;
 
-/// A message whose number is its time, with params of some length.
+/// Makes a message whose number is its time, with params of this length.
 fn message(at: u64, length: usize) -> Outbound {
     let id = NotificationId(Uuid::from_u128(7));
     let params = format!(r#"{{"x":"{}"}}"#, "x".repeat(length));
@@ -17,7 +17,7 @@ fn message(at: u64, length: usize) -> Outbound {
     message
 }
 
-/// Counts how often a reader is woken.
+/// Counter of the wake-ups of a reader.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -43,7 +43,7 @@ fn next_id(frames: &Frames) -> String {
     frames.first(|id| ServerSseMessage::priming(id.to_string(), std::time::Duration::ZERO)).event_id.unwrap()
 }
 
-/// Times of the messages that the ids of some events name.
+/// Returns the times of the messages that the ids of some events name.
 fn named(text: &str) -> Vec<Option<u64>> {
     let ids = sse::read(text).filter_map(|(id, _)| id);
     ids.map(|id| EventId::parse(id).received.map(|message| message.at)).collect()

@@ -66,7 +66,7 @@ fn a_caller_that_is_gone_holds_nothing_up() {
     assert!(matches!(delivery, Delivery::Sending { stream: 1 }));
 }
 
-/// Something that happens to a client's deliveries.
+/// Event in the deliveries of a client.
 #[derive(Debug, Clone)]
 enum Step {
     HandOver,
@@ -91,14 +91,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Plain account of the same: each message with the stream that it went down, in the order of the hand-overs.
+/// Plain model of the same: each message with its stream, in the order of the hand-overs.
 #[derive(Default)]
 struct Account {
     /// Streams of the messages since the last beginning.
     messages: Vec<u64>,
-    /// Pings: the confirmation, and the number of messages before the ping, all of which an answer confirms.
+    /// Pings: their confirmation, and the number of messages before the ping. An answer confirms all of those.
     pings: Vec<(u128, usize, u64)>,
-    /// Confirmations by name: messages that each is about, and whether the caller waits.
+    /// Confirmations by name: the number of messages that each concerns.
     calls: Vec<(u128, usize)>,
     stream: u64,
 }
@@ -136,7 +136,7 @@ proptest! {
                     let (first, _) = account.calls[n % account.calls.len()];
                     ping += 1;
                     if let Some(stream) = delivery.ping_again(first, ping) {
-                        // Sent again behind all, and still good for what the call is about.
+                        // Sent again behind later messages, this ping still confirms the messages of its call.
                         let about = account.pings.iter().find(|(ping, ..)| *ping == first).unwrap().1;
                         account.pings.push((ping, about, stream));
                     }
