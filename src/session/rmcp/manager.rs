@@ -26,7 +26,7 @@ use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Standalone, WholeStream};
 use crate::session::McpSession;
 
-/// Number of times that a request waits at most until its session is closed or restored, before it is refused.
+/// Number of moves of its session that a request waits for at most, before it is refused.
 const MOVES: usize = 8;
 
 /// Session manager for rmcp's Streamable HTTP server that delivers the notifications of each session.
@@ -37,33 +37,36 @@ const MOVES: usize = 8;
 /// manager in an HTTP server with the right settings.
 ///
 /// # Streams
-/// A client that opens a stream (GET) claims its session and starts the subscriber. The end of the last stream parks the
-/// subscriber, and the end of the session stops the subscriber. Initialising claims nothing, and neither does a request: a
-/// POST that a balancer sends to another server does not steal the session. The newest stream receives. Older streams stay
-/// open and idle, and the newest of them continues when the stream before ends.
+/// A client that opens a stream (GET) claims its session and starts the subscriber. The end of the last stream parks
+/// the subscriber, and the end of the session stops it. Initialising claims nothing, and neither does any other
+/// request: a POST that a balancer sends to another server does not steal the session. The newest stream receives.
+/// Older streams stay open and idle; when a stream ends, the newest of the others receives.
 ///
 /// # Confirmation
-/// With [`DeliveryLevel::Confirmed`](crate::DeliveryLevel::Confirmed) an MCP `ping` follows each batch down the same stream.
-/// Every client answers a ping by itself, and the answer proves that the whole batch has arrived. A client that does not
-/// answer, or does not read, within [`Config::hand_over_timeout`](crate::Config::hand_over_timeout) has its stream cut. Its
-/// next stream gets again what was not confirmed.
+/// With [`DeliveryLevel::Confirmed`](crate::DeliveryLevel::Confirmed) an MCP `ping` follows each batch down the same
+/// stream. Every client answers a ping by itself, and the answer proves that the whole batch has arrived. A client has
+/// [`Config::hand_over_timeout`](crate::Config::hand_over_timeout) to read and to answer. After that its stream is cut,
+/// and its next stream gets the unconfirmed messages again.
 ///
 /// # Sessions that move
-/// With [`session_store`](Self::session_store) mounted besides, a client may continue at any server of the fleet with its
-/// session id, without initialising again. rmcp restores the session there. The manager guards this restoring against
-/// concurrent requests and against clients that hang up. Requests and answers may go to any server. Behind the layer of
-/// [`McpServer`](crate::McpServer) a stream is served before rmcp has restored its session, which follows with the session's first
-/// request, or by itself a moment later: 100 ms, and at most 5 s while further sessions come.
-/// Put [`acting_as`](crate::acting_as) around requests to bind sessions to their users.
+/// With [`session_store`](Self::session_store) mounted too, a client may continue at any server of the fleet with its
+/// session id, without initialising again. rmcp restores the session there. The manager guards the restore against
+/// concurrent requests and against clients that hang up. Requests and answers may go to any server.
 ///
-/// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry: 10`.
-/// The real stream follows, at whatever server. Python's SDK gives up after two broken streams in a row without a clean end
-/// between them. The id also says what the client has: see [`SessionState::Ready`](crate::SessionState::Ready).
+/// Behind the layer of [`McpServer`](crate::McpServer) a stream is served before rmcp has restored its session. The
+/// restore follows with the session's first request. Without a request it follows by itself after 100 ms, or after at
+/// most 5 s while further sessions come. Put [`acting_as`](crate::acting_as) around requests to bind sessions to their
+/// users.
+///
+/// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry:
+/// 10`. The real stream follows, at whatever server. The reason: Python's SDK gives up after two broken streams in a
+/// row without a clean end between them. The id also names the messages that the client has: see
+/// [`SessionState::Ready`](crate::SessionState::Ready).
 ///
 /// # Mounting by hand
-/// A manager that is mounted in rmcp's own service lacks the layer of [`McpServer`](crate::McpServer). Its events are written
-/// as rmcp writes them. rmcp's first event has the id `0` in each stream, unless its `sse_retry` is off. A number that neither
-/// 64 bits nor an `f64` hold becomes the nearest `f64`.
+/// A manager that is mounted in rmcp's own service lacks the layer of [`McpServer`](crate::McpServer). Its events are
+/// written as rmcp writes them. In each stream rmcp's first event has the id `0`, unless its `sse_retry` is off. A
+/// number that fits neither into 64 bits nor into an `f64` becomes the nearest `f64`.
 pub struct CourierSessionManager<M> {
     pub(super) shared: Arc<Shared<M>>,
     kept: Once,
@@ -90,16 +93,16 @@ impl<M: SessionManager> CourierSessionManager<M> {
         self.shared.is_stored().then(|| store() as Arc<dyn SessionStore>)
     }
 
-    /// Starts housekeeping, and listening to the fleet, unless they are started or no runtime runs here. The first request does so
-    /// at the latest.
+    /// Starts the housekeeping and the listener to the fleet, unless they run already, or no runtime runs here. The
+    /// first request starts them at the latest.
     pub(crate) fn start(&self) {
         if tokio::runtime::Handle::try_current().is_ok() {
             self.kept.call_once(|| housekeeping::start(&self.shared));
         }
     }
 
-    /// The acting user's client under an id. Each step looks for itself: rmcp knows nothing of users, and takes a session
-    /// that it has just restored for one to be that of another who came with its id in the same moment.
+    /// Returns the acting user's client under an id. Each step checks the user again, because rmcp knows no users. rmcp
+    /// would give a session that it has just restored to another user whose request named the same id in that moment.
     pub(super) fn client(&self, id: &RmcpSessionId) -> Result<Arc<ClientSession>, ManagerError<M::Error>> {
         let session = session_of(id)?;
         let client = self.shared.client_of(&session).ok_or(ManagerError::NoSession)?;
@@ -107,9 +110,9 @@ impl<M: SessionManager> CourierSessionManager<M> {
         Ok(client)
     }
 
-    /// Returns whether the current request is served only once rmcp serves its session.
+    /// Returns whether the current request must wait until rmcp serves its session.
     fn needs_handler(&self) -> bool {
-        // With an event store rmcp replays from its own events what was missed.
+        // With an event store rmcp replays missed events from its own store.
         needs_handler() || self.shared.inner.event_store().is_some()
     }
 
@@ -118,7 +121,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         ManagerError::TooManySessions { limit: self.shared.config.session_limit() }
     }
 
-    /// Opens a standalone stream, behind the event that its client says it has.
+    /// Opens a standalone stream behind the event that its client names.
     async fn open(
         &self,
         client: Arc<ClientSession>,
@@ -127,7 +130,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
         let retry = self.shared.reconnect_delay().await;
-        // Opened first, so that the subscriber finds it there and claims the session for it.
+        // Opened first: the subscriber must find the stream to claim the session for it.
         let stream = Standalone::open(&client, rmcp, resumed, is_layered(), retry);
         let stream = if is_layered() {
             hand(|handoff| handoff.standalone = Some(stream));
@@ -136,7 +139,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
             CourierStream::Whole(WholeStream::new(stream))
         };
         if self.shared.sessions.has_handler(&client) {
-            // rmcp may serve the session only since it was asked for its stream.
+            // rmcp may have begun to serve the session only after it was asked for its stream.
             restore::attach(&self.shared, &session.as_str().into(), &client).await;
         } else {
             self.shared.newcomers.arrived(&session.as_str().into(), &client);
@@ -145,8 +148,8 @@ impl<M: SessionManager> CourierSessionManager<M> {
         Ok(stream)
     }
 
-    /// Decides whether a stream is closed early, where the layer has not done so. A client of an older version would not come back
-    /// after that.
+    /// Decides whether a stream is closed early, where the layer has not decided yet. A client of an older version
+    /// would not come back after an early close.
     fn closes_early(&self, client: &ClientSession, named: &EventId<'_>, last_event_id: &str) -> bool {
         client.touch();
         let early_closes = &self.shared.early_closes;
@@ -154,7 +157,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
         !is_decided() && client.reads_priming() && decide()
     }
 
-    /// Makes the slot of a fresh stream.
+    /// Makes the slot of a stream that resumes nothing of rmcp's.
     async fn slot(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Result<Slot, ManagerError<M::Error>> {
         if !self.shared.sessions.has_handler(client) {
             return Ok(Slot::empty(&self.shared.epoch));
@@ -194,8 +197,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         Ok(initialized)
     }
 
-    /// Returns whether the session is here, and the acting user's. Where another server began it, it is loaded first, and, where the
-    /// request needs a handler, served. All such requests for the session wait for the outcome of that.
+    /// Returns whether the session is here, and the acting user's. A session that another server began is loaded first,
+    /// and served first where the request needs a handler. All such requests for the session wait for the outcome.
     async fn has_session(&self, id: &RmcpSessionId) -> Result<bool, Self::Error> {
         self.start();
         let Ok(session) = session_of(id) else { return Ok(false) };
@@ -203,26 +206,28 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         for _ in 0..MOVES {
             let outcome = match self.shared.sessions.find(id, &session, self.shared.is_stored(), needs_handler) {
                 Found::Here(client, is_served) => {
-                    // Before anything is awaited, so that the session does not end for being idle meanwhile.
+                    // Noted before anything is awaited, so that the session does not end meanwhile for being idle.
                     client.touch();
                     if !is_served {
                         if client.version().is_some() {
                             return Ok(true);
                         }
-                        // An earlier version of this crate has stored it, and only the handler says what it negotiates.
+                        // An earlier version of this crate stored the session without its negotiated version, which
+                        // only the handler can name.
                         needs_handler = true;
                         continue;
                     }
                     if self.shared.inner.has_session(id).await.map_err(ManagerError::Inner)? {
                         return Ok(true);
                     }
-                    // The decorated manager has ended it by itself.
+                    // The decorated manager has ended the session by itself.
                     self.shared.close(id, &client);
                     continue;
                 }
                 Found::Moving(outcome) => outcome,
                 Found::Absent(Some(loading)) => {
-                    // The head is for the handler that is made later. Where one is made now, it has the head of that request.
+                    // The head is kept for the handler that is made later. Where the handler is made now, it gets the
+                    // head of that request.
                     let head = if needs_handler { None } else { head() };
                     restore::load(&self.shared, id, session.clone(), head, loading)
                 }
@@ -241,8 +246,9 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         Err(ManagerError::Unavailable)
     }
 
-    /// Closes a session that rmcp's main service serves: its client has ended it, or rmcp no longer serves it. Those that
-    /// were restored here are closed by whoever knows which one ended: a session of the same id may have come since.
+    /// Closes a session that rmcp's main service serves: its client has ended it, or rmcp no longer serves it. Restored
+    /// sessions are not closed here, because rmcp names only the id: a session of the same id may have begun since.
+    /// The end of their own restore closes them, by their identity.
     async fn close_session(&self, id: &RmcpSessionId) -> Result<(), Self::Error> {
         self.start();
         let Some(client) = self.shared.sessions.created(id) else { return Ok(()) };
@@ -250,7 +256,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
             return Ok(());
         }
         if let Some(closed) = self.shared.close(id, &client) {
-            // Fails where the process ends.
+            // Fails only where the process ends.
             let _ = closed.await;
         }
         Ok(())
@@ -276,7 +282,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
             Answered::PingOf(process, ping) => return self.confirmed(process, &client, ping).await,
             Answered::Question(request_id, answer) => return self.answer(client, request_id, answer).await,
         }
-        // An answer to something that no handler here has asked.
+        // The answer belongs to no request of this process, as no handler is here.
         if !self.shared.sessions.has_handler(&client) {
             return Ok(());
         }
@@ -300,8 +306,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
         let named = EventId::parse(&last_event_id);
-        // Of another process's position, or a forged one, nothing can be resumed here, so a fresh stream is opened. What the
-        // client has not confirmed comes from the queue.
+        // A position of another process, or a forged one, cannot be resumed here, so a fresh stream is opened.
+        // Unconfirmed messages come from the queue.
         let ours = named.position.and_then(|position| self.shared.epoch.unmark(position));
         let of_request = !named.is_typed() && ours.is_some_and(|ours| ours.contains('/'));
         if !of_request && self.closes_early(&client, &named, &last_event_id) {
@@ -329,11 +335,11 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
     }
 }
 
-/// What a resumed stream can be.
+/// Kinds of a resumed stream.
 enum ResumedStream {
     Standalone(CourierStream),
     Request(RequestStream),
-    /// An early close: the event that it still has to send.
+    /// Early close, with its event until that was sent.
     ClosedEarly(Option<ServerSseMessage>),
 }
 

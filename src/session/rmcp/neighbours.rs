@@ -1,7 +1,7 @@
-//! [`Neighbours`]: whether this server is one of several, which decides how soon a client may come back.
+//! [`Neighbours`]: knowledge whether this server is one of several, which decides how soon a client may come back.
 //!
-//! A balancer leads a client whose server died to another server at once. A server that is alone has to be started first, and
-//! clients give up after two attempts.
+//! A balancer sends a client whose server died to another server at once. A server that runs alone must be started
+//! again first, and clients give up after two attempts.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ use tokio::sync::Mutex;
 
 use crate::backend::Backend;
 
-/// Time for which an answer holds, however many clients come back meanwhile.
+/// Time for which an answer is valid, however many clients come back meanwhile.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Longest time that a stream waits for the answer.
+/// Longest time for which a stream waits for the answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What is known of the other servers of the fleet.
+/// Knowledge about the other servers of the fleet.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
-    /// Whether there was another server, and when that was asked. Locked while Redis is asked: all who come meanwhile get the
-    /// same answer.
+    /// Last answer of Redis and its time: set where there was another server. Locked while Redis is asked, so that all
+    /// who come meanwhile get the same answer.
     last: Mutex<Option<(bool, Instant)>>,
 }
 
 impl Neighbours {
-    /// Returns whether another server is there. Where Redis does not say, what it said before counts, or that there is none.
+    /// Returns whether there is another server. Where Redis does not answer, its last answer counts, or else "none".
     ///
     /// # Cancellation
-    /// Leaves what was known.
+    /// The last answer stays.
     pub(super) async fn any(&self, queue: &dyn Backend) -> bool {
         let mut last = self.last.lock().await;
         if let Some((any, asked)) = *last

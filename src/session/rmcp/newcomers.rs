@@ -1,10 +1,12 @@
-//! [`Newcomers`]: sessions of other servers that have come here, and what of them can wait until their streams are open.
+//! [`Newcomers`]: sessions that came from other servers, and the part of their arrival that can wait until their
+//! streams are open.
 //!
-//! Thousands may come at once, after another server has died, and all of them want their next message first. So what follows
-//! is done once no further session has come for a moment:
-//! - Redis is asked, for many at once, which of them have ended meanwhile. The news of an end may have been lost.
-//! - rmcp is made to serve the sessions whose clients have opened a stream. Their handlers may want to send something by themselves.
-//!   A request of a session does not wait for that: it has the session served at once.
+//! Thousands may come at once after a server has died, and each of their clients wants its next message first.
+//! Therefore two steps follow only once no further session has come for a moment:
+//! - Redis is asked, for many sessions at once, which of them have ended meanwhile. The news of an end may have been
+//!   lost.
+//! - rmcp is made to serve the sessions whose clients have opened a stream. Their handlers may want to send something
+//!   by themselves. A request of a session does not wait for this step: the request has the session served at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -19,16 +21,16 @@ use tokio::time::Instant;
 use super::client::ClientSession;
 use crate::lock::lock;
 
-/// Time without a further session after which the work begins.
+/// Time without a further session after which these steps begin.
 const CALM: Duration = Duration::from_millis(100);
 
-/// Longest time that the work waits for such a moment.
+/// Longest time for which these steps wait for such a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Number of sessions whose ends are looked up at once.
+/// Number of sessions per lookup of ends.
 const BATCH: usize = 256;
 
-/// Sessions that have come from other servers.
+/// Sessions that came from other servers.
 #[derive(Default)]
 pub(super) struct Newcomers {
     waiting: Mutex<Waiting>,
@@ -38,19 +40,19 @@ pub(super) struct Newcomers {
 #[derive(Default)]
 struct Waiting {
     sessions: VecDeque<Newcomer>,
-    /// Moment at which the last of them came.
+    /// Time at which the newest of them came.
     last: Option<Instant>,
 }
 
 struct Newcomer {
     id: RmcpSessionId,
     client: Weak<ClientSession>,
-    /// Runtime on which rmcp is to serve the session: that of the thread that the client came to.
+    /// Runtime on which rmcp will serve the session: that of the thread that the client came to.
     runtime: Handle,
     since: Instant,
 }
 
-/// Session whose turn has come.
+/// Newcomer whose two steps are due.
 pub(super) struct Next {
     pub(super) id: RmcpSessionId,
     pub(super) client: Arc<ClientSession>,
@@ -61,14 +63,14 @@ impl Newcomer {
     fn next(self) -> Option<Next> {
         let Self { id, client, runtime, .. } = self;
         let client = client.upgrade()?;
-        // First, so that a stream that is opened from now on is noted again.
+        // Reset first, so that a stream that is opened from now on is noted again.
         client.is_newcomer.store(false, Ordering::SeqCst);
         Some(Next { id, client, runtime })
     }
 }
 
 impl Newcomers {
-    /// Notes that a session has been loaded, or a stream of a session that rmcp does not serve has been opened.
+    /// Notes that a session was loaded, or that a session without a handler got a stream.
     pub(super) fn arrived(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
         if client.is_newcomer.swap(true, Ordering::SeqCst) {
             return;
@@ -83,10 +85,10 @@ impl Newcomers {
         }
     }
 
-    /// Waits for a moment of calm, and takes those who have waited longest and are still here.
+    /// Waits for a moment of calm. Takes the newcomers that have waited longest and are still here.
     ///
     /// # Cancellation
-    /// Safe: none is lost.
+    /// No newcomer is lost.
     pub(super) async fn next(&self) -> Vec<Next> {
         loop {
             let pause = {
@@ -102,7 +104,7 @@ impl Newcomers {
                         Some(pause)
                     }
                     _ => {
-                        // The memory of thousands is not kept.
+                        // Frees the memory, which may have held thousands.
                         waiting.sessions = VecDeque::new();
                         None
                     }

@@ -1,7 +1,7 @@
 //! News of other processes: answers to pings that arrived there, and sessions that ended there.
 //!
-//! Whoever may publish in Redis can forge news. So the work for each message is small and bounded, and a session ends here
-//! only when Redis itself says that the session has ended.
+//! Anyone who may publish in Redis can forge news. Therefore the work for each message is small and bounded. A session
+//! ends here only when Redis itself says that the session has ended.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -13,20 +13,21 @@ use super::shared::Shared;
 use crate::backend::{News, NewsReceiver, Remembered};
 use crate::session_id::SessionId;
 
-/// Number of ends that wait at most until Redis has confirmed them. What exceeds it causes a look at all sessions.
+/// Largest number of ends that wait for Redis's confirmation. Further ones cause a lookup of all sessions.
 const ENDS: usize = 1024;
 
-/// Number of ends that Redis is asked about at once.
+/// Number of ends per lookup.
 const BATCH: usize = 256;
 
-/// Listens for as long as the manager lives, however quiet the fleet is: a connection to Redis goes with the receiver.
+/// Listens for as long as the manager lives, however quiet the fleet is. Dropping the receiver closes its connection to
+/// Redis.
 pub(super) async fn listen<M: SessionManager>(
     shared: Weak<Shared<M>>,
     mut alive: watch::Receiver<()>,
     mut news: NewsReceiver,
 ) {
     let (ends, unconfirmed) = mpsc::channel(ENDS);
-    // Beside the answers to pings, which must not wait for Redis.
+    // Confirms ends beside the answers to pings, which must not wait for Redis.
     tokio::spawn(confirm_ends(shared.clone(), unconfirmed));
     loop {
         let news = tokio::select! {
@@ -41,7 +42,7 @@ pub(super) async fn listen<M: SessionManager>(
                 }
             }
             News::Again => shared.doubt.notify_one(),
-            // This process knows.
+            // This process announced that end itself.
             News::Ended(_, by) if by == shared.process => {}
             News::Ended(session, _) if shared.has_ended(&session) => {}
             News::Ended(session, _) => {
@@ -53,7 +54,7 @@ pub(super) async fn listen<M: SessionManager>(
     }
 }
 
-/// Ends sessions of which others said that they have ended, if Redis says so too.
+/// Ends the sessions whose end others announced, if Redis confirms the end.
 async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirmed: mpsc::Receiver<SessionId>) {
     let mut batch = Vec::with_capacity(BATCH);
     while unconfirmed.recv_many(&mut batch, BATCH).await > 0 {
@@ -75,7 +76,8 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
 }
 
 fn end<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) {
-    // First, so that who restores the session at this moment sees that it has ended, or the session is seen here.
+    // Noted first. A restore at this moment then sees that the session has ended, or this function sees the restored
+    // session.
     shared.tell_of_end(session);
     shared.close_known(session);
 }

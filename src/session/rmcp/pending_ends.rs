@@ -1,15 +1,15 @@
-//! [`PendingEnds`]: sessions that their clients have ended while Redis could not be told.
+//! [`PendingEnds`]: sessions that their clients ended while Redis could not store the end.
 
 use crate::session_id::SessionId;
 
-/// Number of ended sessions that wait at most until Redis knows of their end.
+/// Largest number of ended sessions that wait until Redis knows their end.
 const CAPACITY: usize = 10_000;
 
-/// An end that Redis does not know yet: the session, and whether this process knew the session.
+/// End that Redis does not know yet: the session, and whether this process knew the session.
 pub(super) type PendingEnd = (SessionId, bool);
 
-/// Ended sessions whose end is to be published once Redis can be told. Anybody may ask to end a session that never was, so
-/// sessions that this process never knew make room for those that it knew.
+/// Ended sessions whose end must still be published. Anyone may ask to end a session that never existed. So sessions
+/// that this process never knew make room for those that it knew.
 #[derive(Debug, Default)]
 pub(super) struct PendingEnds(Vec<PendingEnd>);
 
@@ -30,7 +30,7 @@ impl PendingEnds {
         self.0.push((session, is_known));
     }
 
-    /// Takes all of them.
+    /// Takes all pending ends.
     pub(super) fn take(&mut self) -> Vec<PendingEnd> {
         std::mem::take(&mut self.0)
     }

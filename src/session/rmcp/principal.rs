@@ -1,4 +1,4 @@
-//! On whose behalf a request is served.
+//! User on whose behalf a request is served.
 
 use std::future::Future;
 
@@ -9,12 +9,13 @@ tokio::task_local! {
     static ACTING: Option<Principal>;
 }
 
-/// Serves a request on behalf of an authenticated user, or of nobody. For the middleware that authenticates: put it around
-/// the rest of the service, on every route that leads to MCP.
+/// Serves a request on behalf of an authenticated user, or of nobody. For the middleware that authenticates: put this
+/// call around the rest of the service, on every route that leads to MCP.
 ///
-/// A session that is initialised within is bound to that user. From then on each request for it is checked against that,
-/// at every server of the fleet: to anyone else it does not exist (404), and a DELETE of theirs does nothing. Workers push
-/// to [`SessionId::bound_to`] the user; a handler finds that whole id in the extensions of its request.
+/// A session that is initialised within the call is bound to that user. From then on every server of the fleet checks
+/// each request for the session against the user. To anyone else the session does not exist (404), and their DELETE
+/// does nothing. Workers push to [`SessionId::bound_to`] the user. A handler finds that whole id in the extensions of
+/// its request.
 ///
 /// ```
 /// # async fn service() -> u16 { 200 }
@@ -29,17 +30,17 @@ tokio::task_local! {
 /// ```
 ///
 /// # Cancellation
-/// That of the request.
+/// The same as of the request.
 pub async fn acting_as<F: Future>(principal: Option<Principal>, request: F) -> F::Output {
     ACTING.scope(principal, request).await
 }
 
-/// Whose request this is, if it is one: what rmcp does by itself is nobody's.
+/// Returns the acting user of the current request; `None` outside a request, as for work that rmcp does by itself.
 pub(super) fn acting() -> Option<Option<Principal>> {
     ACTING.try_with(Clone::clone).ok()
 }
 
-/// The session of that id which is the acting user's.
+/// Returns the session with that id, bound to the acting user.
 pub(super) fn session_of(id: &str) -> Result<SessionId, InvalidSessionId> {
     let session = SessionId::new(id)?;
     Ok(match acting().flatten() {

@@ -1,11 +1,12 @@
-//! Restoring a session that another server began, in two steps.
+//! Restore of a session that another server began, in two steps.
 //!
-//! *Loading* brings the session here: its client is known then, and its streams are served. *Serving* has rmcp make the session's
-//! handler, in a [`Restorer`](super::restorer::Restorer), which costs several times as much and which only requests need. A session
-//! whose client has opened a stream is served by and by: see [`newcomers`](super::newcomers).
+//! *Loading* brings the session here: its client is known then, and its streams are served. *Serving* makes rmcp create
+//! the session's handler, in a [`Restorer`](super::restorer::Restorer). Serving costs several times as much, and only
+//! requests need it. A session whose client has only opened a stream is served a little later: see
+//! [`newcomers`](super::newcomers).
 //!
-//! Each session has one step at a time, in a task of its own. The first request begins it, all others wait for its outcome,
-//! and none of them can disturb it by hanging up.
+//! Each session takes one step at a time, in a task of its own. The first request begins the step, and all others wait
+//! for its outcome. None of them can disturb the step by hanging up.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -26,10 +27,10 @@ use super::shared::{STEP, Shared};
 use crate::backend::Remembered;
 use crate::session_id::SessionId;
 
-/// Time that the next session waits at most for a handler that is being made: it is the user's, and may hang.
+/// Longest time for which the next session waits for a handler of user code, which may hang.
 const HANDLER: Duration = Duration::from_millis(100);
 
-/// Begins to load a session. `head` is of the request that asks for it.
+/// Begins to load a session. `head` is the head of the request that needs the session.
 pub(super) fn load<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     id: &RmcpSessionId,
@@ -47,7 +48,7 @@ pub(super) fn load<M: SessionManager>(
         let Some(place) = shared.make_room() else { return loading.end(Moved::NoPlace) };
         client.set_head(head);
         loading.arrive(&id, Arc::clone(&client), place);
-        // What happened before the arrival found no session here to close.
+        // An end before the arrival found no session here to close.
         if shared.has_ended(&session) {
             shared.close(&id, &client);
         } else {
@@ -57,7 +58,7 @@ pub(super) fn load<M: SessionManager>(
     outcome
 }
 
-/// Reads the state of a session.
+/// Reads the stored state of a session, and makes its client.
 async fn loaded<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) -> Result<Arc<ClientSession>, Moved> {
     let client = match shared.queue.recall(session).await {
         Ok(Some(stored)) => {
@@ -73,7 +74,8 @@ async fn loaded<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId)
     })
 }
 
-/// Begins to have rmcp serve a session that is here, with a handler, on a runtime. `head` is of the request that asks for it.
+/// Begins to have rmcp serve a session that is here, with a handler, on a runtime. `head` is the head of the request
+/// that needs the handler.
 pub(super) fn serve<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     runtime: &Handle,
@@ -89,7 +91,7 @@ pub(super) fn serve<M: SessionManager>(
             None => serving.end(Moved::Failed),
             Some(restoring) => {
                 serving.served(&client);
-                // Before the session had its handler, the end of the handler did not end the session.
+                // An end of the handler before this point did not end the session, which had no handler yet.
                 if restoring.has_ended() {
                     shared.close(&id, &client);
                 }
@@ -100,7 +102,7 @@ pub(super) fn serve<M: SessionManager>(
     outcome
 }
 
-/// Has rmcp serve a session. Returns `None` where that fails.
+/// Makes rmcp serve a session. Returns `None` where that fails.
 async fn served<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     id: &RmcpSessionId,
@@ -120,7 +122,7 @@ async fn served<M: SessionManager>(
     let restoring = Arc::new(Restoring::new(&shared.inner, Arc::clone(client), head, on_end));
     let answer = match state {
         Ok(state) => {
-            // The handler is the user's: it may panic, or never return.
+            // The handler is user code: it may panic, or never return.
             let run = AssertUnwindSafe(restorer.run(&restoring, state)).catch_unwind();
             format!("{:?}", tokio::time::timeout(STEP, run).await)
         }
@@ -129,7 +131,7 @@ async fn served<M: SessionManager>(
     if restoring.is_served() {
         return Some(restoring);
     }
-    // Late, panicked, or refused: rmcp logs why.
+    // Too late, panicked, or refused: rmcp logs the reason.
     let session = client.session_id();
     tracing::warn!(?session, %answer, "restoring a session failed; its requests are refused");
     if restoring.has_worker() {
@@ -138,7 +140,7 @@ async fn served<M: SessionManager>(
     None
 }
 
-/// Leads rmcp's own events down the newest stream, if it was opened before rmcp served the session.
+/// Connects rmcp's own events with the newest stream, if that was opened before rmcp served the session.
 pub(super) async fn attach<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     id: &RmcpSessionId,
@@ -154,7 +156,7 @@ pub(super) async fn attach<M: SessionManager>(
     }
 }
 
-/// Does what of restored sessions can wait until their streams are open, for as long as the manager lives.
+/// Performs the delayed steps of restored sessions, for as long as the manager lives.
 pub(super) async fn follow_up<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>) {
     let Some(newcomers) = shared.upgrade().map(|shared| Arc::clone(&shared.newcomers)) else { return };
     loop {
@@ -170,7 +172,7 @@ pub(super) async fn follow_up<M: SessionManager>(shared: Weak<Shared<M>>, mut al
     }
 }
 
-/// Closes the sessions that have ended since their state was read, where the news of that were lost.
+/// Closes the sessions that have ended since their state was read, where the news of the end were lost.
 async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, newcomers: &[Next]) {
     let sessions: Vec<_> = newcomers.iter().map(|newcomer| newcomer.client.session_id().clone()).collect();
     match shared.queue.look_up(&sessions).await {
@@ -182,7 +184,7 @@ async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, newcomers: &[Nex
     }
 }
 
-/// Has rmcp serve a session whose client has an open stream.
+/// Makes rmcp serve a session whose client has an open stream.
 async fn serve_stream<M: SessionManager>(shared: &Arc<Shared<M>>, Next { id, client, runtime }: Next) {
     if !client.has_stream() {
         return;

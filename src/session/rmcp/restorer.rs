@@ -1,23 +1,27 @@
-//! [`Restorer`]: has rmcp restore one session, in a service that exists for this restore alone.
+//! [`Restorer`]: makes rmcp restore one session, in a service that exists for this restore alone.
 //!
 //! rmcp restores a session where its session manager does not have the session and a session store does. In the service
-//! that serves all requests that is not safe under load (lines of rmcp 3.11.0, `transport/streamable_http_server/tower.rs`):
+//! that serves all requests that is not safe under load (lines of rmcp 3.11.0,
+//! `transport/streamable_http_server/tower.rs`):
 //! - 1536-1546: a restore leaves its entry in the map of pending restores until a task of its own has run. A request in
-//!   between takes over the outcome of that older restore, whatever has become of the session since.
-//! - 1803-1954: where the client hangs up, the restore is dropped half way. The session then exists, and is not initialised.
-//! - 1766-1789: at its end a session is closed by its id, which may be that of a session that was restored since.
+//!   between gets the outcome of that older restore, whatever has become of the session since.
+//! - 1803-1954: a client that hangs up drops the restore half-way. The session then exists, and is not initialised.
+//! - 1766-1789: at its end a session is closed by its id. That id may belong to a session that was restored since.
 //!
-//! So the main service never restores. The crate's session manager says that it has a session
-//! ([`has_session`](SessionManager::has_session), asked at 2042-2046 and 2160-2165 before everything else) only once the
-//! session is restored, and the crate's session store, which the main service has for the sake of DELETE, loads nothing.
-//! A request for a session that is not here makes the service of this file serve one GET for this session (2002-2113):
-//! - Its map of pending restores is new, and nobody else asks it anything.
-//! - Nobody hangs up: the restore runs in a task of its own.
-//! - Its session manager, [`Restoring`], knows the one session that it is about, and closes no other.
+//! Therefore the main service never restores. rmcp asks the crate's session manager first of all whether it has the
+//! session ([`has_session`](SessionManager::has_session), 2042-2046 and 2160-2165). The manager answers yes only once
+//! the session is restored. The main service has the crate's session store only for DELETE, and that store loads
+//! nothing.
 //!
-//! rmcp does the rest as always: it makes the handler, replays `initialize` and `initialized` with its
-//! [`SessionRestoreMarker`](rmcp::transport::streamable_http_server::SessionRestoreMarker), and serves the session until its
-//! end. The GET reaches [`create_standalone_stream`](SessionManager::create_standalone_stream) once all of that has succeeded.
+//! A request for a session that is not here makes the service of this file serve one GET for the session (2002-2113):
+//! - Its map of pending restores is new, and no other request uses it.
+//! - Nobody hangs up, as the restore runs in a task of its own.
+//! - Its session manager, [`Restoring`], knows this one session, and closes no other.
+//!
+//! rmcp does the rest as always. It makes the handler, replays `initialize` and `initialized` with its
+//! [`SessionRestoreMarker`](rmcp::transport::streamable_http_server::SessionRestoreMarker), and serves the session
+//! until its end. The GET reaches [`create_standalone_stream`](SessionManager::create_standalone_stream) only after all
+//! of that has succeeded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -43,13 +47,13 @@ use crate::lock::lock;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Has rmcp restore sessions, with the handlers of one factory.
+/// Restores sessions by rmcp, with the handlers of one factory.
 pub(crate) struct Restorer<M>(Box<Run<M>>);
 
 type Run<M> = dyn Fn(Arc<Restoring<M>>, SessionState) -> BoxFuture<'static, Option<StatusCode>> + Send + Sync;
 
 impl<M: SessionManager> Restorer<M> {
-    /// `ends` ends the sessions that are restored.
+    /// Makes a restorer. Cancelling `ends` ends the restored sessions.
     pub(crate) fn new<S: ServerHandler>(
         factory: Arc<dyn Fn() -> Result<S, std::io::Error> + Send + Sync>,
         ends: CancellationToken,
@@ -68,18 +72,18 @@ impl<M: SessionManager> Restorer<M> {
         }))
     }
 
-    /// Has rmcp restore a session from its stored state. [`Restoring::is_served`] says whether that has succeeded, and the
-    /// result is rmcp's answer, for the log.
+    /// Makes rmcp restore a session from its stored state. [`Restoring::is_served`] says whether the restore succeeded.
+    /// The result is the status of rmcp's response, for the log.
     pub(super) async fn run(&self, restoring: &Arc<Restoring<M>>, state: SessionState) -> Option<StatusCode> {
         (self.0)(Arc::clone(restoring), state).await
     }
 }
 
-/// One session that is restored, as rmcp's session manager. For as long as rmcp serves the session, rmcp keeps this.
+/// Session manager for the restore of one session. rmcp keeps it for as long as rmcp serves the session.
 pub(super) struct Restoring<M> {
     inner: Weak<M>,
     client: Arc<ClientSession>,
-    /// Head of the request that made the session be restored. Handlers find it in `initialize`.
+    /// Head of the request that caused the restore. Handlers find the head in `initialize`.
     head: Mutex<Option<Parts>>,
     has_worker: AtomicBool,
     is_served: AtomicBool,
@@ -88,7 +92,7 @@ pub(super) struct Restoring<M> {
 }
 
 impl<M> Restoring<M> {
-    /// `on_end` is called when rmcp no longer serves the session.
+    /// Makes the manager. `on_end` is called when rmcp no longer serves the session.
     pub(super) fn new(
         inner: &Arc<M>,
         client: Arc<ClientSession>,
@@ -137,7 +141,7 @@ impl<M: SessionManager> Restoring<M> {
         self.inner.upgrade().ok_or(ManagerError::NoSession)
     }
 
-    /// Adds what handlers find in the extensions of every message of a client.
+    /// Adds the values that handlers find in the extensions of every message of a client.
     fn extend(&self, message: &mut ClientJsonRpcMessage, head: Option<Parts>) {
         message.insert_extension(self.client.session_id().clone());
         if let Some(head) = head {
@@ -173,14 +177,14 @@ impl<M: SessionManager> SessionManager for Restoring<M> {
         Ok(initialized)
     }
 
-    /// Accepts the notification `initialized`, the only other message.
+    /// Accepts the notification `initialized`. No other message comes here.
     async fn accept_message(&self, id: &RmcpSessionId, mut message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
         let head = lock(&self.head).take();
         self.extend(&mut message, head);
         self.inner()?.accept_message(id, message).await.map_err(ManagerError::Inner)
     }
 
-    /// Is called when the session is restored.
+    /// Notes that the session is restored: rmcp calls this method last.
     async fn create_standalone_stream(
         &self,
         _id: &RmcpSessionId,
@@ -189,14 +193,14 @@ impl<M: SessionManager> SessionManager for Restoring<M> {
         Ok(stream::empty())
     }
 
-    /// Is called when rmcp no longer serves the session.
+    /// Notes that rmcp no longer serves the session.
     async fn close_session(&self, _id: &RmcpSessionId) -> Result<(), Self::Error> {
         self.has_ended.store(true, Ordering::SeqCst);
         (self.on_end)();
         Ok(())
     }
 
-    // A service that restores creates no session, and gets no other request.
+    // The service of a restore creates no session, and gets no other request.
 
     async fn create_session(&self) -> Result<(RmcpSessionId, Self::Transport), Self::Error> {
         Err(ManagerError::NoSession)
@@ -219,7 +223,7 @@ impl<M: SessionManager> SessionManager for Restoring<M> {
     }
 }
 
-/// Session store that has the one state.
+/// Session store with one state.
 struct Stored(SessionState);
 
 #[async_trait]

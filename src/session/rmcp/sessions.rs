@@ -1,6 +1,6 @@
-//! [`Sessions`]: the sessions that this process holds, and those that are restored or closed here at the moment.
+//! [`Sessions`]: sessions of this process, and their moves: restores and closes in progress.
 //!
-//! A session leaves none of its states half way:
+//! A session never stays between two states:
 //!
 //! ```text
 //!            create_session                                        close
@@ -11,9 +11,9 @@
 //!                     └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While a session moves, the requests that need the outcome wait for it. A session that was loaded is here once its client has
-//! been introduced: streams are served then. All else waits until rmcp serves the session with a handler, so nothing can be asked of
-//! half a session. A close waits until a handler that is being made is whole.
+//! While a session moves, the requests that need the outcome wait for it. A loaded session is here once its client has
+//! been introduced, and its streams are served from then on. Everything else waits until rmcp serves the session with a
+//! handler. So no request reaches a session half-way. A close waits until a handler that is being made is complete.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,7 +28,7 @@ use crate::session_id::SessionId;
 /// Sessions of this process, bounded in number.
 pub(super) struct Sessions {
     state: Mutex<State>,
-    /// One permit for each session that may be here.
+    /// Permits: one for each session that may be here.
     places: Arc<Semaphore>,
 }
 
@@ -40,59 +40,59 @@ struct State {
 
 struct Entry {
     client: Arc<ClientSession>,
-    /// Whether the session was restored here. rmcp's main service serves the others, and closes them by their id.
+    /// Set where the session was restored here. rmcp's main service serves the others, and closes them by their id.
     is_restored: bool,
-    /// Whether rmcp serves the session.
+    /// Set where rmcp serves the session.
     has_handler: bool,
-    /// Released with the entry.
+    /// Permit of this session, released when the entry is dropped.
     _place: Place,
 }
 
-/// Permission to hold one more session.
+/// Permit to hold one more session.
 pub(super) type Place = OwnedSemaphorePermit;
 
 /// State of a session, as a request finds it.
 pub(super) enum Found {
     /// The session is here, and the acting user's. The flag says whether rmcp serves it.
     Here(Arc<ClientSession>, bool),
-    /// The session is here, and rmcp does not serve it, as the caller needs. The caller begins with that.
+    /// The session is here, but rmcp does not serve it, and the caller needs that. The caller must begin the move.
     Unserved(Arc<ClientSession>, Move),
-    /// The session is restored or closed at the moment.
+    /// The session is being restored or closed.
     Moving(Outcome),
-    /// The session of this id is another user's.
+    /// The session with this id belongs to another user.
     Another,
-    /// The session is not here. Where sessions are restored, the caller begins with that.
+    /// The session is not here. Where sessions are restored, the caller must begin the move.
     Absent(Option<Move>),
 }
 
 /// Outcome of a move, once there is one.
 pub(super) type Outcome = watch::Receiver<Option<Moved>>;
 
-/// End of a move.
+/// Result of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
     /// The session is loaded, served, or closed.
     Through,
-    /// There is no such session to be restored.
+    /// No such session is stored.
     Absent,
     /// The process holds as many sessions as it may.
     NoPlace,
-    /// Redis does not say whether there is such a session, or restoring it failed.
+    /// The restore failed, or Redis did not answer whether the session exists.
     Failed,
 }
 
-/// Returns how a move ends.
+/// Waits for the end of a move, and returns its result.
 pub(super) async fn moved(mut outcome: Outcome) -> Moved {
-    // Without a word whoever moved the session panicked, or its thread has ended.
+    // The sender was dropped: the task of the move panicked, or its thread has ended.
     outcome.wait_for(Option::is_some).await.map_or(Moved::Failed, |moved| moved.unwrap_or(Moved::Failed))
 }
 
-/// Session that moves. Dropping this ends the move as failed.
+/// Session that moves. Dropping this value ends the move as failed.
 pub(super) struct Move {
     sessions: Arc<Sessions>,
     session: SessionId,
     outcome: watch::Sender<Option<Moved>>,
-    /// Move that was under way when this one began, and ends first.
+    /// Earlier move of the same session, which ends first.
     before: Option<Outcome>,
     has_ended: bool,
 }
@@ -103,7 +103,7 @@ impl Sessions {
         Arc::new(Self { state: Mutex::default(), places })
     }
 
-    /// Returns the permission to hold one more session, if there is room.
+    /// Returns the permit to hold one more session, if there is room.
     pub(super) fn place(&self) -> Option<Place> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
@@ -113,7 +113,7 @@ impl Sessions {
         self.state().here.iter().map(|(id, entry)| (Arc::clone(id), Arc::clone(&entry.client))).collect()
     }
 
-    /// Returns the session that has been idle for longest, if any is.
+    /// Returns the session that has been idle for the longest time, if any is idle.
     pub(super) fn longest_idle(&self) -> Option<(RmcpSessionId, Arc<ClientSession>)> {
         let state = self.state();
         let initialized = state.here.iter().filter(|(_, entry)| entry.client.is_initialized());
@@ -138,8 +138,9 @@ impl Sessions {
         self.state().here.get(client.session_id().as_str()).is_some_and(entry)
     }
 
-    /// Finds the session of an id. Where the session is not here, and sessions are restored, the caller begins with that; and where
-    /// rmcp does not serve the session, and the caller needs that.
+    /// Finds the session of an id. The result tells the caller to begin a move in two cases. In the first the session
+    /// is not here, and sessions are restored. In the second rmcp does not serve the session, and the caller needs
+    /// that.
     pub(super) fn find(
         self: &Arc<Self>,
         id: &str,
@@ -171,7 +172,7 @@ impl Sessions {
         self.state().here.insert(Arc::clone(id), entry);
     }
 
-    /// Begins to close a session. `None` where the session of this id is no longer this one.
+    /// Begins to close a session. `None` where the session with this id is no longer this one.
     pub(super) fn leave(self: &Arc<Self>, id: &str, client: &Arc<ClientSession>) -> Option<Move> {
         let mut state = self.state();
         state.here.get(id).filter(|entry| Arc::ptr_eq(&entry.client, client))?;
@@ -191,26 +192,26 @@ impl Sessions {
 }
 
 impl Move {
-    /// Returns the outcome, to be awaited.
+    /// Returns the receiver of the result.
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome.subscribe()
     }
 
-    /// Waits until the move before this one has ended: a session may be closed while rmcp begins to serve it.
+    /// Waits until the move before this one has ended. A session may be closed while rmcp begins to serve it.
     pub(super) async fn predecessor(&mut self) {
         if let Some(before) = self.before.take() {
             moved(before).await;
         }
     }
 
-    /// Ends the move: the session was loaded, and is here, without a handler. From now on its streams are served.
+    /// Ends the move: the session was loaded, and is here without a handler. From now on its streams are served.
     pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
         let entry = Entry { client, is_restored: true, has_handler: false, _place: place };
         self.end_with(Moved::Through, |state| drop(state.here.insert(Arc::clone(id), entry)));
     }
 
-    /// Ends the move: rmcp serves the session. From now on all its requests are served. A session that was closed meanwhile stays
-    /// closed.
+    /// Ends the move: rmcp serves the session. From now on all its requests are served. A session that was closed
+    /// meanwhile stays closed.
     pub(super) fn served(self, client: &Arc<ClientSession>) {
         self.end_with(Moved::Through, |state| {
             let entry = state.here.get_mut(client.session_id().as_str());
@@ -220,12 +221,13 @@ impl Move {
         });
     }
 
-    /// Ends the move.
+    /// Ends the move with this result.
     pub(super) fn end(self, moved: Moved) {
         self.end_with(moved, |_| {});
     }
 
-    /// In one step: after the lock the session may be here, and leave again.
+    /// Changes the state and ends the move under one lock. After the lock is released the session may be found here,
+    /// and may leave again.
     fn end_with(mut self, moved: Moved, change: impl FnOnce(&mut State)) {
         let mut state = self.sessions.state();
         self.leave_out(&mut state);

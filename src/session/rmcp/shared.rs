@@ -1,4 +1,4 @@
-//! [`Shared`]: what the decorated manager, the session store and what goes on by itself share.
+//! [`Shared`]: state that the decorated manager, the session store and their background tasks share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,11 +26,11 @@ use crate::lock::lock;
 use crate::recent::Recent;
 use crate::session_id::SessionId;
 
-/// Number of sessions that are remembered here after their end: of those that ended for good, whose end may be heard of
-/// again, and of those that were served here.
+/// Number of ended sessions that are remembered in each of two lists: those that ended for good, whose end may be
+/// announced again, and those that were served here.
 const ENDED: usize = 1024;
 
-/// Time that the decorated manager, or a handler that is restored, gets at most to do what it was asked for.
+/// Longest time that the decorated manager, or a restored handler, may take for one step.
 pub(super) const STEP: Duration = Duration::from_secs(30);
 
 pub(super) struct Shared<M> {
@@ -45,17 +45,17 @@ pub(super) struct Shared<M> {
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) early_closes: EarlyCloses,
     neighbours: Neighbours,
-    /// Sessions that ended for good last.
+    /// Sessions that ended for good most recently.
     ended: Mutex<Recent<SessionId>>,
-    /// Sessions that were closed here last, for good or not.
+    /// Sessions that were closed here most recently, for good or not.
     closed: Mutex<Recent<SessionId>>,
     /// Sessions whose end Redis does not know yet.
     pending_ends: Mutex<PendingEnds>,
-    /// Number of sessions that made room for others.
+    /// Number of sessions that were closed to make room for others.
     made_room: AtomicU64,
-    /// What is known of sessions may be wrong: it is to be looked at.
+    /// Notified when the knowledge about sessions may be wrong: housekeeping then looks all of them up.
     pub(super) doubt: Arc<Notify>,
-    /// Goes away with this. What works for it beside the requests ends then.
+    /// Dropped with this value, which ends the background tasks.
     alive: watch::Sender<()>,
 }
 
@@ -90,15 +90,16 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Closes a session here. Requests for the session wait until the decorated manager has closed it too; the result is
-    /// for whoever waits besides. `None` where it is closed already: a session of the same id that began since stays.
+    /// Closes a session here. Requests for the session wait until the decorated manager has closed it too, and so does
+    /// the returned task. `None` where the session is closed already: another session of the same id that began since
+    /// stays.
     pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Option<JoinHandle<()>> {
-        // First, so that at each moment the session is here or was.
+        // Noted first, so that at each moment the session is here or among the closed ones.
         lock(&self.closed).insert(client.session_id().clone());
         let mut leaving = self.sessions.leave(id, client)?;
         client.end(self.is_stored());
         let (shared, id, session) = (Arc::clone(self), Arc::clone(id), client.session_id().clone());
-        // A task of its own: a worker that is stuck must not hold up what concerns others.
+        // Runs in a task of its own: a stuck worker must not delay other sessions.
         Some(tokio::spawn(async move {
             leaving.predecessor().await;
             shared.close_inner(&id, &session).await;
@@ -106,7 +107,7 @@ impl<M: SessionManager> Shared<M> {
         }))
     }
 
-    /// Has the decorated manager close a session.
+    /// Makes the decorated manager close a session.
     pub(super) async fn close_inner(&self, id: &RmcpSessionId, session: &SessionId) {
         match tokio::time::timeout(STEP, self.inner.close_session(id)).await {
             Ok(Ok(())) => {}
@@ -115,7 +116,7 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Closes a session that has ended for good at another server.
+    /// Closes a session that ended for good at another server.
     pub(super) fn ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
         self.close(id, client);
         self.tell_of_end(client.session_id());
@@ -128,8 +129,8 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Returns a place for one more session. Where there is none, the session that has been idle for longest is closed here,
-    /// as an idle timeout would. `None` where no session is idle.
+    /// Returns a place for one more session. Where there is none, the session that has been idle for the longest time
+    /// is closed here, as after an idle timeout. `None` where no session is idle.
     pub(super) fn make_room(self: &Arc<Self>) -> Option<Place> {
         loop {
             if let Some(place) = self.sessions.place() {
@@ -145,12 +146,12 @@ impl<M: SessionManager> Shared<M> {
         }
     }
 
-    /// Ends a session for all. Where Redis does not take that, housekeeping tries again.
+    /// Ends a session for all servers. Where Redis cannot store the end, housekeeping tries again.
     pub(super) async fn forget(self: &Arc<Self>, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
         let forgotten = async {
             if self.queue.forget(session, self.process, is_known).await? {
                 self.tell_of_end(session);
-                // A request may have had it restored before Redis forgot it.
+                // A request may have restored the session before Redis stored its end.
                 self.close_known(session);
                 cancel_open(&*self.queue, session, "the session has ended").await?;
             }
@@ -169,7 +170,7 @@ impl<M> Shared<M> {
         self.settings.idle_timeout
     }
 
-    /// Returns how long a client whose stream begins now is to wait before the next.
+    /// Returns the time for which a client whose stream begins now must wait before its next stream.
     pub(super) async fn reconnect_delay(&self) -> Duration {
         match self.settings.reconnect_delay {
             Some(delay) => delay,
@@ -182,7 +183,7 @@ impl<M> Shared<M> {
         self.settings.restorer.is_some()
     }
 
-    /// Returns a receiver that gets nothing, and whose wait for a change ends when this goes away.
+    /// Returns a receiver that never gets a value. Its wait for a change ends when this value is dropped.
     pub(super) fn alive(&self) -> watch::Receiver<()> {
         self.alive.subscribe()
     }
@@ -202,17 +203,17 @@ impl<M> Shared<M> {
         self.known(session.as_str()).filter(|client| client.session_id() == session)
     }
 
-    /// Makes the object of a session.
+    /// Makes the client of a session.
     pub(super) fn client(&self, session: SessionId) -> Arc<ClientSession> {
         Arc::new(ClientSession::new(&self.config, session, self.process))
     }
 
-    /// Returns whether a session is served here, or was not long ago.
+    /// Returns whether the session is served here, or was recently.
     pub(super) fn was_served(&self, session: &SessionId) -> bool {
         self.client_of(session).is_some() || lock(&self.closed).contains(session)
     }
 
-    /// A session has ended for good. It may be heard of more than once, and is told once.
+    /// Calls the function for the end of a session that ended for good. Repeated news of the same end have no effect.
     pub(super) fn tell_of_end(&self, session: &SessionId) {
         if !lock(&self.ended).insert(session.clone()) {
             return;
@@ -224,27 +225,27 @@ impl<M> Shared<M> {
         }
     }
 
-    /// Whether it is known to have ended for good.
+    /// Returns whether the session is known to have ended for good.
     pub(super) fn has_ended(&self, session: &SessionId) -> bool {
         lock(&self.ended).contains(session)
     }
 
-    /// Has the end of a session published later.
+    /// Stores an end, to be published later.
     pub(super) fn add_pending_end(&self, end: PendingEnd) {
         lock(&self.pending_ends).add(end);
     }
 
-    /// Takes the sessions whose end is to be published once more.
+    /// Takes the ends that must be published once more.
     pub(super) fn take_pending_ends(&self) -> Vec<PendingEnd> {
         lock(&self.pending_ends).take()
     }
 
-    /// Returns whether there are any.
+    /// Returns whether any end must be published once more.
     pub(super) fn has_pending_ends(&self) -> bool {
         !lock(&self.pending_ends).is_empty()
     }
 
-    /// Has a session remembered, if it is not. Returns `false` where the session has ended meanwhile.
+    /// Stores a session in Redis, if that is not done yet. Returns `false` where the session has ended meanwhile.
     pub(super) async fn remember(&self, client: &ClientSession) -> Result<bool, QueueError> {
         let Some(state) = client.state_to_remember() else { return Ok(true) };
         let is_remembered = self.queue.remember(client.session_id(), &state).await?;

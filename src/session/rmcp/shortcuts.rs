@@ -1,4 +1,4 @@
-//! Requests that the HTTP layer answers by itself, past rmcp: early closes, and answers to pings.
+//! Requests that the HTTP layer answers itself, past rmcp: early closes, and answers to pings.
 
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use tokio::time::Instant;
@@ -8,23 +8,23 @@ use super::event_id::EventId;
 use super::manager::CourierSessionManager;
 use super::principal::session_of;
 
-/// What the layer does with a request for a stream.
+/// Decision of the layer about a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Early {
-    /// The stream is closed early: this is all that it contains.
+    /// The stream is closed early. The text is the whole stream.
     Close(String),
     /// The stream is not closed early.
     No,
-    /// The session manager decides.
+    /// The session manager must decide.
     Undecided,
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
-    /// Decides for a client of version 2025-11-25 whether a stream behind an id is closed early.
+    /// Decides whether a stream behind an id is closed early, for a client of version 2025-11-25.
     pub(crate) fn early_close(&self, session: &str, last_event_id: &str) -> Early {
         let named = EventId::parse(last_event_id);
         let Some(session) = session_of(session).ok().filter(|_| named.is_typed()) else { return Early::Undecided };
-        // It has ended here, or elsewhere: its client is to hear that at once.
+        // The session has ended, here or elsewhere, and its client must learn that at once.
         if self.shared.has_ended(&session) {
             return Early::Undecided;
         }

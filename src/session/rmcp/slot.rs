@@ -1,4 +1,4 @@
-//! [`Slot`]: a stream of rmcp that can be dropped from outside.
+//! [`Slot`]: stream of rmcp that can be dropped from outside.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::lock::lock;
 
 type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
 
-/// Stream of rmcp that others can drop, or bring only later, while its reader keeps this.
+/// Stream of rmcp that others can drop, or fill in later, while its reader keeps the slot.
 #[derive(Clone)]
 pub(super) struct Slot {
     state: Arc<Mutex<State>>,
@@ -20,7 +20,8 @@ pub(super) struct Slot {
 }
 
 enum State {
-    /// The stream comes later. Has the reader, and says whether somebody brings the stream already.
+    /// The stream comes later. Contains the waker of the reader, and whether somebody has undertaken to bring the
+    /// stream.
     Empty {
         reader: Option<Waker>,
         is_claimed: bool,
@@ -31,7 +32,8 @@ enum State {
 
 struct Open {
     stream: BoxStream,
-    /// Id of the event that the client named. rmcp begins a resumed stream by that event again, which the client has.
+    /// Id of the event that the client named. rmcp begins a resumed stream with that same event, which the client
+    /// already has.
     named: Option<String>,
 }
 
@@ -40,7 +42,7 @@ impl Slot {
         Self::behind(None, stream, epoch)
     }
 
-    /// Makes a slot of a stream that is resumed behind an event, by rmcp's own id of that event.
+    /// Makes a slot of a stream that is resumed behind an event. `named` is rmcp's own id of that event.
     pub(super) fn behind(
         named: Option<&str>,
         stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
@@ -50,7 +52,7 @@ impl Slot {
         Self::of(State::Open(open), epoch)
     }
 
-    /// Makes a slot whose stream comes later. Until then nothing comes.
+    /// Makes an empty slot, whose reader waits until a stream is filled in.
     pub(super) fn empty(epoch: &Epoch) -> Self {
         Self::of(State::Empty { reader: None, is_claimed: false }, epoch)
     }
@@ -59,7 +61,7 @@ impl Slot {
         Self { state: Arc::new(Mutex::new(state)), epoch: epoch.clone() }
     }
 
-    /// Returns whether the caller is to [fill](Self::fill) the slot: the first that asks of an empty one.
+    /// Returns whether the caller must [fill](Self::fill) the slot. True once, for the first call on an empty slot.
     pub(super) fn claim(&self) -> bool {
         match &mut *lock(&self.state) {
             State::Empty { is_claimed, .. } => !std::mem::replace(is_claimed, true),
@@ -67,7 +69,7 @@ impl Slot {
         }
     }
 
-    /// Brings the stream, unless the slot was cleared meanwhile.
+    /// Fills in the stream, unless the slot was cleared meanwhile.
     pub(super) fn fill(&self, stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static) {
         let mut state = lock(&self.state);
         if let State::Empty { reader, .. } = &mut *state {
@@ -81,7 +83,7 @@ impl Slot {
     /// Drops the stream.
     pub(super) fn clear(&self) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Cleared);
-        // Outside the lock: rmcp decides what the drop of its stream does.
+        // Dropped outside the lock, as rmcp decides what the drop of its stream does.
         drop(state);
     }
 
@@ -98,7 +100,7 @@ impl Slot {
         };
         loop {
             let Some(mut event) = ready!(open.stream.as_mut().poll_next(context)) else { return Poll::Ready(None) };
-            // Only the first event can be that one.
+            // Only the first event can be the one that the client named.
             if open.named.take().is_some_and(|named| event.event_id == Some(named)) {
                 continue;
             }

@@ -23,7 +23,7 @@ pub(super) fn push_notification(out: &mut String, push_id: impl FnOnce(&mut Stri
     push_message(out, push_id, |out| notification.push_json(out));
 }
 
-/// Appends the event of a request that has no id of its own. The JSON must be on one line.
+/// Appends the event of a request, which has no id of its own. The JSON must be on one line.
 pub(super) fn push_request(out: &mut String, json: &str) {
     push_message(out, |_| {}, |out| out.push_str(json));
 }
@@ -31,7 +31,7 @@ pub(super) fn push_request(out: &mut String, json: &str) {
 /// Appends an event of rmcp.
 pub(crate) fn push_event(out: &mut String, event: &ServerSseMessage) {
     let push_fields = |out: &mut String| {
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         if let Some(id) = &event.event_id {
             let _ = writeln!(out, "id: {id}");
         }
@@ -52,7 +52,7 @@ pub(crate) fn push_event(out: &mut String, event: &ServerSseMessage) {
     }
 }
 
-/// Reads events of messages back, as the functions above wrote them. Returns the id, if there is one, and the data of each.
+/// Reads events that the functions above wrote. Returns the id of each, if there is one, and its data.
 pub(super) fn read(events: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
     events.split_terminator("\n\n").map(|event| {
         let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
@@ -71,10 +71,10 @@ fn push_message(out: &mut String, push_fields: impl FnOnce(&mut String), push_da
     out.push_str("\n\n");
 }
 
-/// Escapes line separators behind a place. Most texts have none, and stay where they are.
+/// Escapes line separators behind a place. Most texts have none, and are not copied.
 fn escape(out: &mut String, at: usize) {
     let text = &out[at..];
-    // Without an early end, so that the loop takes many bytes at a time.
+    // The loop has no early end, so that it handles many bytes at a time.
     let is_ascii = text.bytes().fold(0, |all, byte| all | byte) < 0x80;
     if is_ascii || !text.contains(SEPARATORS) {
         return;

@@ -1,4 +1,4 @@
-//! [`CourierSessionStore`]: sessions that outlive the server that holds them.
+//! [`CourierSessionStore`]: store for sessions that outlive their server.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use rmcp::transport::streamable_http_server::session::{
 use super::principal::session_of;
 use super::shared::Shared;
 
-/// rmcp's session store in the queue's own Redis: a client whose server is gone continues at another with its session id,
-/// without initialising again.
+/// Session store of rmcp in the queue's own Redis. A client whose server is gone continues at another server with its
+/// session id, without initialising again.
 ///
-/// The store keeps the params of `initialize`, nothing else, under `{prefix}:session:{session}`, for
+/// The store keeps only the params of `initialize`, under `{prefix}:session:{session}`, for
 /// [`Config::session_time_to_live`](crate::Config::session_time_to_live) after the last use.
 pub(super) struct CourierSessionStore<M>(pub(super) Arc<Shared<M>>);
 
 #[async_trait]
 impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
-    /// Returns nothing: where the manager says that it does not have a session, the session cannot be restored either. See
+    /// Returns `None`. The main service of rmcp must never restore a session by itself: see
     /// [`restorer`](super::restorer).
     async fn load(&self, _id: &str) -> Result<Option<SessionState>, SessionStoreError> {
         Ok(None)
     }
 
     async fn store(&self, id: &str, _state: &SessionState) -> Result<(), SessionStoreError> {
-        // The state was noted when the session was initialised. Where this fails housekeeping tries again.
+        // The state was noted when the session was initialised. After a failure housekeeping tries again.
         if let Some(client) = self.0.known(id) {
             self.0.remember(&client).await?;
         }
@@ -38,9 +38,9 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
         let session = session_of(id)?;
         let shared = Arc::clone(&self.0);
         let is_known = shared.was_served(&session);
-        // A session that was restored here: the manager closes those that rmcp's main service serves.
+        // Closes a session that was restored here. The manager closes the sessions that rmcp's main service serves.
         shared.close_known(&session);
-        // A task of its own: a client that hangs up behind its DELETE has ended its session all the same.
+        // Runs in a task of its own: a client that hangs up after its DELETE has ended its session nevertheless.
         tokio::spawn(async move { shared.forget(&session, is_known).await }).await??;
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! [`Standalone`]: a client's standalone stream, in which rmcp's own events and the courier's are merged.
+//! [`Standalone`]: standalone stream of a client, which merges rmcp's own events and the courier's.
 //!
-//! The HTTP layer writes the stream, past rmcp. Without the layer rmcp does so, and [`CourierStream`] makes events of rmcp's type
-//! of everything.
+//! The HTTP layer writes the stream, past rmcp. Without the layer rmcp writes it, and [`CourierStream`] converts
+//! everything to events of rmcp's type.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,26 +25,26 @@ use super::sse;
 /// Next part of a stream.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// Whole events of the courier, as they go out.
+    /// Whole events of the courier, in the bytes that go out.
     Frames(String),
-    /// Event of rmcp, or the first one of the stream, which has no data.
+    /// Event of rmcp, or the first event of the stream, which has no data.
     Event(ServerSseMessage),
 }
 
-/// A standalone stream. Dropping it closes the stream for its session.
+/// Standalone stream. Dropping it closes the stream for its session.
 pub(crate) struct Standalone {
     session: Arc<ClientSession>,
     number: u64,
     frames: Arc<Frames>,
     rmcp: Slot,
-    /// Event that goes out before all others of either side.
+    /// Event that goes out before any other event of either source.
     next: Option<ServerSseMessage>,
-    /// Says whose turn it is, so that neither side starves the other.
+    /// Source that is polled first next time. Alternates, so that neither source starves the other.
     ours_first: bool,
 }
 
 impl Standalone {
-    /// Opens a stream of a session, behind the event that its client says it has: see [`ClientSession::open`]. The client is to
+    /// Opens a stream of a session behind the event that its client names: see [`ClientSession::open`]. The client must
     /// wait for `retry` before it opens its next stream.
     pub(super) fn open(
         session: &Arc<ClientSession>,
@@ -58,7 +58,7 @@ impl Standalone {
         Self { session: Arc::clone(session), number, frames, rmcp, next, ours_first: true }
     }
 
-    /// Polls for the next part; `None` where the stream must end: it is cut, or its session is over.
+    /// Polls for the next part; `None` where the stream must end, because it is cut or its session is over.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
         if let Some(next) = self.next.take() {
             return Poll::Ready(Some(Part::Event(next)));
@@ -99,15 +99,15 @@ impl Drop for Standalone {
     }
 }
 
-/// A standalone stream as rmcp gets it.
+/// Standalone stream in the form that rmcp gets.
 pub(super) enum CourierStream {
-    /// The HTTP layer has it. rmcp's part of the response is comments, and the end.
+    /// The HTTP layer has the stream. rmcp's part of the response is comments and the end.
     Layered,
-    /// rmcp writes all of it.
+    /// rmcp writes the whole stream.
     Whole(WholeStream),
 }
 
-/// A standalone stream as events of rmcp's type.
+/// Standalone stream as events of rmcp's type.
 pub(super) struct WholeStream {
     stream: Standalone,
     /// Events that were taken together.
@@ -148,11 +148,12 @@ impl Stream for CourierStream {
     }
 }
 
-/// Makes an event for rmcp, which holds numbers of 64 bits, and any other number as the nearest `f64`.
+/// Makes an event for rmcp, which holds numbers of 64 bits. Any other number becomes the nearest `f64`.
 fn event((id, data): (Option<&str>, &str)) -> Option<ServerSseMessage> {
     let message: Value = serde_json::from_str(data).ok()?;
     let (method, params) = (message["method"].as_str()?.to_owned(), message.get("params").cloned());
-    // As custom messages, whatever their method: typed, rmcp would drop the fields that it does not know.
+    // Made as custom messages, whatever their method: rmcp's typed messages would lose the fields that rmcp does not
+    // know.
     let message = match message["id"].as_str() {
         Some(id) => {
             let request = ServerRequest::CustomRequest(CustomRequest::new(method, params));
@@ -168,7 +169,7 @@ fn event((id, data): (Option<&str>, &str)) -> Option<ServerSseMessage> {
     Some(event)
 }
 
-/// The stream that answers a request. While it is open the session is not idle.
+/// Stream that answers a request. While it is open the session is not idle.
 pub(super) struct RequestStream {
     rmcp: Slot,
     session: Arc<ClientSession>,

@@ -1,4 +1,4 @@
-//! [`Subscribers`]: what the adapter needs of the process's subscribers, which lie below it.
+//! [`Subscribers`]: operations of the process's subscribers that the adapter needs. Their room lies below this one.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::session_id::SessionId;
 /// Subscribers of this process. [`Courier`](crate::Courier) implements the trait.
 #[async_trait]
 pub(crate) trait Subscribers: Send + Sync + 'static {
-    /// Runs a subscriber for a session, once: [`Courier::ensure_subscriber`](crate::Courier::ensure_subscriber).
+    /// Runs one subscriber for a session: [`Courier::ensure_subscriber`](crate::Courier::ensure_subscriber).
     async fn ensure(&self, session_id: &SessionId, session: Arc<dyn McpSession>) -> Result<(), EnsureError>;
 
     /// Gives an answer to an open question of a session: [`Courier::answer`](crate::Courier::answer).

@@ -1,4 +1,4 @@
-//! The session manager under a clock that the tests move.
+//! Tests of the session manager under a clock that the tests move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ impl Subscribers for Nobody {
     }
 }
 
-/// Never answers the first `initialize`.
+/// Handler that never answers the first `initialize`.
 #[derive(Clone, Default)]
 struct Silent(Arc<AtomicUsize>);
 
@@ -93,7 +93,7 @@ async fn a_session_is_closed_when_it_has_been_idle_for_its_time_and_restored_whe
         tokio::time::sleep(idle - Duration::from_secs(1)).await;
         assert_eq!(sessions(), 1, "it has not been idle for long enough");
         assert!(manager.has_session(&id).await.unwrap());
-        // Housekeeping looks every 15 s at least.
+        // Housekeeping runs at least every 15 s.
         tokio::time::sleep(idle + Duration::from_secs(16)).await;
         assert_eq!(sessions(), 0);
     }
