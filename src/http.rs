@@ -1,4 +1,4 @@
-//! The HTTP server around rmcp's handler: [`McpServer`].
+//! HTTP server around rmcp's handler: [`McpServer`].
 
 mod body;
 mod events;

@@ -1,4 +1,4 @@
-//! Response bodies on their way out: standalone streams, and what rmcp wrote, rewritten.
+//! Response bodies on their way out: standalone streams, and rewritten responses of rmcp.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,9 +13,10 @@ use crate::session::rmcp::{Escaper, Part, Standalone, push_event};
 /// Body of a standalone stream.
 pub(super) struct StreamBody {
     stream: Standalone,
-    /// Body of rmcp's response: comments that keep the connection alive, and the end where the server shuts down.
+    /// Body of rmcp's response: the comments that keep the connection alive, and the end when the server shuts down.
     rmcp: BoxBody,
-    /// The client can read events without data: those of versions before 2025-11-25 report an error for each.
+    /// Set where the client can read events without data. Clients of versions before 2025-11-25 report an error for
+    /// each.
     reads_priming: bool,
 }
 
@@ -56,13 +57,13 @@ impl MessageBody for StreamBody {
         let this = self.get_mut();
         match this.poll_stream(context) {
             Poll::Ready(events) => Poll::Ready(events.map(Ok)),
-            // Whole events went out so far, so a comment may follow.
+            // Only whole events went out so far, so a comment may follow.
             Poll::Pending => Pin::new(&mut this.rmcp).poll_next(context).map_err(internal),
         }
     }
 }
 
-/// A response body that passes through the framer, or through the escaper alone.
+/// Response body that passes through the framer, or through the escaper alone.
 pub(super) struct RewrittenBody {
     inner: BoxBody,
     /// `None` at the end of the body.
@@ -75,13 +76,13 @@ enum Rewriter {
 }
 
 impl RewrittenBody {
-    /// A body of type `text/event-stream`.
+    /// Makes a body of type `text/event-stream`.
     pub(super) fn events(inner: BoxBody, reads_priming: bool) -> Self {
         let priming = if reads_priming { Priming::Pass } else { Priming::Drop };
         Self { inner, rewriter: Some(Rewriter::Events(Framer::new(priming))) }
     }
 
-    /// A body of type `application/json`.
+    /// Makes a body of type `application/json`.
     pub(super) fn json(inner: BoxBody) -> Self {
         Self { inner, rewriter: Some(Rewriter::Json(Escaper::default())) }
     }

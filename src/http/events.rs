@@ -1,7 +1,7 @@
-//! Framing of what rmcp itself writes as `text/event-stream`: the answers to requests, and early closes.
+//! Framing of the `text/event-stream` that rmcp itself writes: answers to requests, and early closes.
 //!
-//! rmcp writes events without an `event` field, and priming events without data, whatever version the client speaks. The
-//! framer rewrites those bytes in one pass, in the form of the standalone streams:
+//! rmcp writes events without an `event` field, and priming events without data to clients of every version. The framer
+//! rewrites those bytes in one pass, in the form of the standalone streams:
 //!
 //! ```text
 //!   data: {…}                     event: message
@@ -11,19 +11,19 @@
 
 use crate::session::rmcp::Escaper;
 
-/// Bytes of one event that are held back, at most, until its data begins. Events of rmcp need about 100.
+/// Largest number of bytes of one event that are held back until its data begins. Events of rmcp need about 100.
 const HELD_MAX: usize = 4096;
 
 /// Treatment of events that have no data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Priming {
-    /// All pass.
+    /// All of them pass.
     Pass,
-    /// None passes: clients of versions before 2025-11-25 report an error for each.
+    /// None of them passes: clients of versions before 2025-11-25 report an error for each.
     Drop,
 }
 
-/// Rewrites an event stream that arrives in pieces.
+/// Framer of an event stream that arrives in pieces.
 ///
 /// The stream must end its lines by `\n`, as rmcp does.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ pub(super) struct Framer {
     held: Vec<u8>,
     /// Place in `held` where the current line begins.
     line: usize,
-    /// The current event has data: the rest of it passes.
+    /// Set where the current event has data, so that the rest of it passes.
     passing: bool,
-    /// The next byte that passes begins a line.
+    /// Set where the next byte that passes begins a line.
     at_line_start: bool,
     escaper: Escaper,
 }
@@ -54,13 +54,13 @@ impl Framer {
         }
     }
 
-    /// Appends what is held at the end of the stream.
+    /// Appends the held bytes at the end of the stream.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);
         self.escaper.finish(out);
     }
 
-    /// Passes the current line on, or the part of it that is there. Returns the bytes behind it.
+    /// Passes on the current line, or the part of the line that has arrived. Returns the bytes behind it.
     fn pass<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
             self.escaper.push(bytes, out);
@@ -74,7 +74,7 @@ impl Framer {
         rest
     }
 
-    /// Holds one byte more. Returns the bytes behind it.
+    /// Holds one more byte. Returns the bytes behind it.
     fn hold<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let (byte, rest) = bytes.split_at(1);
         self.held.extend_from_slice(byte);
@@ -107,7 +107,7 @@ impl Framer {
     }
 }
 
-/// Returns whether a line, or the beginning of a line, has data in it.
+/// Returns whether a line, or the beginning of a line, contains data.
 fn has_data(line: &[u8]) -> bool {
     let value = line.strip_prefix(b"data:").map(|value| value.strip_prefix(b" ").unwrap_or(value));
     value.is_some_and(|value| !value.is_empty() && value != b"\n")

@@ -1,4 +1,4 @@
-//! The head of a request in the types of rmcp, which are those of another version of the crate `http` than actix's.
+//! Head of a request in the types of rmcp. rmcp uses another version of the crate `http` than actix.
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -15,14 +15,15 @@ pub(super) async fn scope(request: ServiceRequest, next: Next<BoxBody>) -> Resul
     rmcp::with_head(next.call(request)).await
 }
 
-/// Has the head of a request at hand for a session that is restored. Only now: actix may change a request until it has found
-/// its handler, and wants the only reference to the request for that.
+/// Offers the head of a request for a session that is restored. Only here: actix may change a request until it has
+/// found the handler, and needs the only reference to the request for that.
 pub(super) fn offer(request: &HttpRequest) {
     let request = request.clone();
     rmcp::offer(move || convert(&request));
 }
 
-/// Converts a head as rmcp-actix-web does. The header `Authorization` is left out: MCP forbids to pass a client's token on.
+/// Converts a head as rmcp-actix-web does. Leaves out the header `Authorization`: MCP forbids passing a client's token
+/// on.
 fn convert(request: &HttpRequest) -> Option<Parts> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;

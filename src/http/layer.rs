@@ -1,4 +1,8 @@
-//! The layer between actix and rmcp's handler, through which every request and every response goes.
+//! [`Layer`]: all requests and responses between actix and rmcp's handler pass through it.
+//!
+//! The layer checks the host and the origin, and authenticates. It answers early closes and answers to pings itself,
+//! repairs request bodies, and rewrites responses. Where an answer to a question cannot be read, the layer cancels that
+//! question, so its worker need not wait.
 
 use std::sync::Arc;
 
@@ -29,27 +33,30 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Media type of streams.
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Text that makes clients of newer versions begin with `initialize`. A JSON-RPC error, above all -32022 with a list of
-/// versions, would tell them that this server knows their version.
+/// Text that makes clients of newer versions begin with `initialize`. A JSON-RPC error would tell them that this server
+/// knows their version, above all -32022 with a list of versions.
 const FALL_BACK: &str = "Bad Request: this server speaks MCP 2025-11-25 and older; begin with initialize";
 
-/// Multiple of the allowed size of a body that is read, and dropped, to find the id of an answer that is too large.
+/// Multiple of the allowed body size up to which a body that is too large is read. An answer's id may stand near its
+/// end.
 const READ_ON: usize = 4;
 
-/// Bytes at the end of such a body in which the id is looked for.
+/// Number of bytes at each end of such a body in which the id is searched.
 const TAIL: usize = 1024;
 
-/// Says on whose behalf a request is served.
+/// Function that returns the user on whose behalf a request is served.
 pub(super) type Authenticate =
     dyn for<'a> Fn(&'a HttpRequest) -> LocalBoxFuture<'a, Result<Option<Principal>, Error>> + Send + Sync;
 
-/// Cancels the question of a session to which an unreadable answer came: session id, JSON-RPC id and reason.
+/// Function that cancels the question to which an unreadable answer came. Arguments: session id, JSON-RPC id and
+/// reason.
 pub(super) type CancelQuestion = dyn Fn(String, String, String) -> BoxFuture<'static, ()> + Send + Sync;
 
-/// Decides by a session id and a `Last-Event-ID` whether a stream is closed early.
+/// Function that decides by a session id and a `Last-Event-ID` whether a stream is closed early.
 pub(super) type EarlyClose = dyn Fn(&str, &str) -> Early + Send + Sync;
 
-/// Takes the answer to a ping, by a session id and the JSON-RPC id. Returns whether it was one of this process.
+/// Function that takes the answer to a ping, by a session id and the JSON-RPC id. Returns whether the ping was one of
+/// this process.
 pub(super) type Pong = dyn Fn(&str, &str) -> bool + Send + Sync;
 
 /// Settings of the layer.
@@ -57,17 +64,17 @@ pub(super) struct Layer {
     pub(super) access: Access,
     pub(super) authenticate: Option<Arc<Authenticate>>,
     pub(super) max_body_bytes: usize,
-    /// What the JSON-RPC ids of our questions begin with.
+    /// Prefix of the JSON-RPC ids of our questions.
     pub(super) question_prefix: &'static str,
     pub(super) cancel_question: Box<CancelQuestion>,
     pub(super) early_close: Box<EarlyClose>,
     pub(super) pong: Box<Pong>,
 }
 
-/// A body as far as it was read.
+/// Result of reading a body.
 enum Read {
     Whole(Bytes),
-    /// The beginning and the end of a body that is too large.
+    /// Beginning and end of a body that is too large.
     TooLarge(BytesMut),
     Broken,
 }
@@ -108,7 +115,7 @@ impl Layer {
                 Early::Undecided => false,
             };
             let mut response = self.respond(request, next, Demand { is_for_courier, is_decided }).await?;
-            // rmcp answers 202. Python's clients know 200 and 204 only, and warn of anything else at each close.
+            // rmcp answers 202. Python's clients accept 200 and 204 only, and warn of anything else at each close.
             if is_delete && response.status() == StatusCode::ACCEPTED {
                 *response.response_mut().status_mut() = StatusCode::NO_CONTENT;
             }
@@ -129,7 +136,7 @@ impl Layer {
         };
         let kind = message::kind(&body);
         match kind {
-            // Its version is negotiated, so the header says nothing that rmcp would have to refuse.
+            // `initialize` negotiates its version, so rmcp would refuse the header without need.
             Kind::Initialize if is_newer => drop(request.headers_mut().remove(PROTOCOL_VERSION)),
             Kind::Initialize => {}
             Kind::Answer | Kind::Other if !is_newer => {}
@@ -147,7 +154,7 @@ impl Layer {
         let why = match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
             Err(error) => format!("the body is no JSON that can be read: {error}"),
             Ok(_) if response.status() == UNREADABLE => format!("the request was refused with status {UNREADABLE}"),
-            // The answer is as good as before: it can still be given, by its user, at the right server.
+            // The answer itself can be read. Its user may still give it, at the right server.
             Ok(_) => return Ok(response),
         };
         if self.answer_refused(response.request().headers(), &body, &why).await && response.status() == UNREADABLE {
@@ -158,7 +165,7 @@ impl Layer {
         Ok(response)
     }
 
-    /// Reads a body, and repairs it.
+    /// Reads a body, and repairs lone surrogates in it.
     async fn read(&self, mut payload: Payload) -> Read {
         let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
@@ -188,7 +195,8 @@ impl Layer {
         Read::TooLarge(body)
     }
 
-    /// Tells the worker, if a body that was refused is the answer to a question. Returns whether it is.
+    /// Cancels the question whose answer was refused, so that its worker learns of the refusal. Returns whether the
+    /// body is such an answer.
     async fn answer_refused(&self, headers: &HeaderMap, body: &[u8], why: &str) -> bool {
         let session = header(headers, &SESSION_ID);
         let id = message::id_of_unreadable(body, self.question_prefix);
@@ -198,7 +206,7 @@ impl Layer {
         true
     }
 
-    /// Decides whether a stream is closed early, where the request says all that is needed for that.
+    /// Decides whether a stream is closed early, where the request contains everything needed for the decision.
     fn decide_early_close(&self, headers: &HeaderMap) -> Early {
         let accepts = header(headers, &ACCEPT).is_some_and(|types| types.contains(EVENT_STREAM));
         let version = header(headers, &PROTOCOL_VERSION);
@@ -210,13 +218,13 @@ impl Layer {
         }
     }
 
-    /// Takes a body that is the answer to a ping of this process.
+    /// Takes a body that is the answer to a ping of this process. Returns whether the body is one.
     fn takes_pong(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let session = header(headers, &SESSION_ID);
         session.zip(message::id_of(body)).is_some_and(|(session, id)| (self.pong)(session, &id))
     }
 
-    /// Has rmcp serve a request, and rewrites what it answers.
+    /// Makes rmcp serve a request, and rewrites its response.
     async fn respond(
         &self,
         request: ServiceRequest,
@@ -251,7 +259,7 @@ impl Layer {
     }
 }
 
-/// Makes the response of a stream that is closed early, with the headers and the chunks of rmcp's.
+/// Makes the response of a stream that is closed early. Its headers and chunks are those that rmcp would send.
 fn closed_early(events: String) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((CONTENT_TYPE, EVENT_STREAM)).insert_header((CACHE_CONTROL, "no-cache"));
@@ -259,16 +267,17 @@ fn closed_early(events: String) -> HttpResponse {
     response.insert_header(("x-accel-buffering", "no")).streaming(events)
 }
 
-/// Has a stream end where its connection does, without chunks. So the stream of a process that is killed ends cleanly for its
-/// client, and Python's may be refused once more before it gives up. Clients of older versions come back after a broken stream
-/// only: theirs have chunks, and break.
+/// Makes the end of a stream the end of its connection, without chunks. The stream of a killed process then ends
+/// cleanly for its client, so Python's client may be refused once more before it gives up.
+///
+/// Clients of older versions come back only after a broken stream. Their streams have chunks, and therefore break.
 fn end_with_connection(response: &mut ServiceResponse<BoxBody>) {
     let head = response.response_mut().head_mut();
     head.no_chunking(true);
     head.set_connection_type(ConnectionType::Close);
 }
 
-/// Status that rmcp answers where a body is no JSON-RPC message.
+/// Status of rmcp's response to a body that is no JSON-RPC message.
 const UNREADABLE: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
 
 fn refuse(request: ServiceRequest, (status, text): Refusal) -> ServiceResponse<BoxBody> {

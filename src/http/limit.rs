@@ -14,10 +14,10 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Time after which a client that found no place may try again, in seconds.
+/// Time after which a refused client may try again, in seconds.
 pub(super) const RETRY: &str = "5";
 
-/// File in which Linux says what the process may open.
+/// File in which Linux shows the limits of the process.
 const LIMITS: &str = "/proc/self/limits";
 
 /// Bound on the streams of a server, over all the `App`s that mount it.
@@ -30,11 +30,13 @@ pub(super) struct StreamLimit {
 }
 
 impl StreamLimit {
-    /// Makes a bound: the number that was set, or one that suits the number of sessions and the descriptors of this process.
+    /// Makes a bound: the configured number, or else one that suits the number of sessions and the descriptors of this
+    /// process.
     pub(super) fn new(set: Option<usize>, session_limit: usize) -> Self {
-        // Of the descriptors a quarter stays for requests, and for the queue.
+        // A quarter of the descriptors is kept for requests and for the queue.
         let possible = descriptors().map(|descriptors| descriptors / 4 * 3);
-        // Clients that come back open their next stream before the server sees the end of the last.
+        // A quarter more than sessions: a returning client opens its next stream before the server sees the end of the
+        // last.
         let suitable = session_limit.saturating_add(session_limit / 4);
         let limit = set.unwrap_or_else(|| possible.map_or(suitable, |possible| suitable.min(possible)));
         if let Some(possible) = possible
@@ -50,7 +52,7 @@ impl StreamLimit {
         Self { limit, free: Arc::new(Semaphore::new(limit)), refused: AtomicU64::new(0) }
     }
 
-    /// Serves one request. A GET, which opens a stream, is refused where there are too many.
+    /// Serves one request. Refuses a GET, which would open a stream, where too many streams are open.
     pub(super) async fn serve(
         self: Arc<Self>,
         request: ServiceRequest,
@@ -77,7 +79,7 @@ impl StreamLimit {
     }
 }
 
-/// Body of a stream, which has a place among the open ones.
+/// Body of a stream, which holds its place among the open ones.
 struct StreamBody {
     body: BoxBody,
     _place: OwnedSemaphorePermit,
@@ -95,7 +97,7 @@ impl MessageBody for StreamBody {
     }
 }
 
-/// Returns the number of descriptors that this process may have open, where Linux says it.
+/// Returns the number of descriptors that this process may open, where Linux shows the number.
 fn descriptors() -> Option<usize> {
     let limits = std::fs::read_to_string(LIMITS).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

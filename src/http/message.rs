@@ -1,10 +1,10 @@
-//! Reading what the layer must know of a request body: its protocol version, and the id of an answer.
+//! Parts of a request body that the layer must know: its protocol version, and the id of an answer.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// First protocol version without sessions. Notifications are addressed to sessions, so it is not served.
+/// First protocol version without sessions. The server refuses it, because notifications are addressed to sessions.
 pub(super) const FIRST_WITHOUT_SESSIONS: &str = "2026-07-28";
 
 /// Version that MCP assumes where a request names none.
@@ -30,20 +30,20 @@ struct Meta<'a> {
     version: Option<Cow<'a, str>>,
 }
 
-/// Kinds of request bodies that are treated differently.
+/// Kinds of request bodies that the layer treats differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// `initialize` negotiates its version, whatever the client would like best.
+    /// `initialize`, which negotiates its version, whichever version the client prefers.
     Initialize,
-    /// A message of the lifecycle without sessions.
+    /// Message of a protocol version without sessions.
     WithoutSession,
-    /// An answer of the client's.
+    /// Answer of the client.
     Answer,
     /// Any other body, also one that is no JSON.
     Other,
 }
 
-/// Says of which kind a body is.
+/// Returns the kind of a body.
 pub(super) fn kind(body: &[u8]) -> Kind {
     let Ok(Envelope { method, params }) = serde_json::from_slice(body) else { return Kind::Other };
     let version = params.and_then(|params| params.meta).and_then(|meta| meta.version);
@@ -62,7 +62,7 @@ pub(super) fn is_without_sessions(version: &str) -> bool {
     is_date && version >= FIRST_WITHOUT_SESSIONS
 }
 
-/// Returns the JSON-RPC id of an answer, if it is a text.
+/// Returns the JSON-RPC id of an answer, if the id is a text.
 pub(super) fn id_of(body: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Answer<'a> {

@@ -6,13 +6,14 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use actix_web::http::uri::{Authority, Uri};
 
-/// Relation of the page that makes a request to the server, as its browser says. No page can set or change this header.
+/// Relation between the requesting page and the server, as the browser states it. No page can set or change this
+/// header.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Characters of a refused header that are logged.
+/// Number of characters of a refused header that are logged.
 const SHOWN: usize = 100;
 
-/// A host, and its port where one is named.
+/// Host, and its port where one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     /// Name or address in lower case, without brackets.
@@ -23,7 +24,7 @@ pub(super) struct Host {
 impl Host {
     /// Reads `name`, `name:port`, `address` or `[address]:port`; `None` for anything else.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        // An address of IPv6 is often named without its brackets.
+        // IPv6 addresses are often written without their brackets.
         if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
             return Some(Self { name: address.to_string(), port: None });
         }
@@ -48,7 +49,7 @@ impl Host {
     }
 }
 
-/// A web origin: scheme, host and port. The default port of its scheme is filled in.
+/// Web origin: scheme, host and port. Without a port it has the default port of its scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     scheme: String,
@@ -75,14 +76,14 @@ fn with_default_port(scheme: &str, host: Host) -> Host {
     Host { port: host.port.or(default), ..host }
 }
 
-/// Hosts and origins whose requests are served.
+/// Allowed hosts and origins.
 #[derive(Debug)]
 pub(super) struct Access {
     /// `None` allows every host.
     pub(super) hosts: Option<Vec<Host>>,
     /// `None` allows every origin.
     pub(super) origins: Option<Vec<Origin>>,
-    /// Number of requests that were refused for their host, and for their origin.
+    /// Numbers of requests that were refused for their host, and for their origin.
     refused: [AtomicU64; 2],
 }
 
@@ -97,13 +98,13 @@ impl Default for Access {
 pub(super) type Refusal = (StatusCode, &'static str);
 
 impl Access {
-    /// Checks a request's headers.
+    /// Checks the headers of a request.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = self.check_host(uri, headers)?;
         self.check_origin(host.as_ref(), headers)
     }
 
-    /// Returns the host that the request names. Where hosts are not checked, there may be none.
+    /// Returns the host that the request names; `None` only where hosts are not checked.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
         let mut named = headers.get_all(HOST);
         let named = match (named.next(), named.next()) {
@@ -130,11 +131,12 @@ impl Access {
 
     fn check_origin(&self, host: Option<&Host>, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.origins else { return Ok(()) };
-        // The names alone do not say that: nginx names its upstream, as in `Host: 127.0.0.1:8080`, which on the machine of a
-        // visitor is another server. Browsers since 2023 know, and say so; others are believed, as MCP's conformance suite wants.
+        // The names alone do not prove that. nginx names its upstream, as in `Host: 127.0.0.1:8080`, which on a
+        // visitor's machine is another server. Browsers since 2023 send `Sec-Fetch-Site`, which decides. Requests
+        // without this header are believed, as MCP's conformance suite demands.
         let is_own = headers.get_all(SEC_FETCH_SITE).all(|site| site == "same-origin");
         let is_allowed = |origin: Origin| {
-            // A page that this very server serves on this machine. Pages of other ports are foreign.
+            // Origin of a page that this very server serves on this machine. Pages of other ports are foreign.
             let own = host.filter(|host| is_own && host.is_loopback()).cloned();
             let own = own.map(|host| with_default_port(&origin.scheme, host));
             let is_of_web = matches!(origin.scheme.as_str(), "http" | "https");
@@ -158,13 +160,13 @@ impl Access {
     }
 }
 
-/// Counts one request more. Returns the number where it is to be logged: at the first, and at each doubling.
+/// Counts one more request. Returns the number where it must be logged: the first, and each doubling.
 fn count(refused: &AtomicU64) -> Option<u64> {
     let so_far = refused.fetch_add(1, Ordering::Relaxed) + 1;
     so_far.is_power_of_two().then_some(so_far)
 }
 
-/// Shortens a header for the log.
+/// Shortens a header value for the log.
 fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -247,7 +249,7 @@ mod tests {
             ("backend:81", Some("http://chat.example.com"), 403),
             ("backend:81", Some("https://chat.example.com:8443"), 403),
             ("backend:81", Some("https://chat.example.com.evil.example"), 403),
-            // Not a loopback host: a page of the same name may have come over another scheme.
+            // This is no loopback host: a page of the same name may have come over another scheme.
             ("chat.example.com", Some("http://chat.example.com"), 403),
         ] {
             assert_eq!(status(&access, host, origin), wanted, "{host} {origin:?}");

@@ -1,4 +1,4 @@
-//! [`McpServer`]: the settings of an MCP server over HTTP.
+//! [`McpServer`]: settings of an MCP server over HTTP.
 
 use std::future::Future;
 use std::net::ToSocketAddrs;
@@ -20,8 +20,8 @@ use crate::principal::Principal;
 use crate::session::rmcp::SessionManagerBuilder;
 use crate::session_id::SessionId;
 
-/// Number of connections that may wait to be accepted. The kernel lowers it to what the host allows (`net.core.somaxconn`). One
-/// that finds no place comes again after a second.
+/// Number of connections that may wait to be accepted. The kernel lowers it to the host's limit (`net.core.somaxconn`).
+/// A connection that finds no place is tried again after a second.
 const BACKLOG: u32 = 65_535;
 
 /// Settings of an MCP server over HTTP around rmcp's handler. [`Courier::mcp_server`] begins with the defaults.
@@ -53,18 +53,18 @@ const BACKLOG: u32 = 65_535;
 /// | open streams | 12,500, and fewer where descriptors are few | one more gets 503, and not a connection that hangs |
 /// | connections that wait to be accepted | as many as the host allows | all clients of a server that died come at once |
 /// | keep-alive | 75 s | balancers reuse a connection within 60 s |
-/// | signals | SIGTERM, SIGINT | handled before the server answers; a second signal ends the process at once |
+/// | signals | SIGTERM, SIGINT | handled before the server answers. A second signal ends the process at once |
 /// | shutdown | drain, release leases, end streams, stop HTTP | takes 0.5 s with 50 clients, not 6.9 s |
 ///
 /// # Framing
-/// The server frames everything that goes out, and repairs what comes in:
+/// The server frames all responses, and repairs requests:
 /// - Events with data carry `event: message`, which some readers need.
 /// - The characters U+2028, U+2029 and U+0085 are escaped: many readers end a line there.
-/// - A stream begins with one priming event. Clients older than 2025-11-25 report an error for such an event, and get a ping in
-///   its place.
+/// - A stream begins with one priming event. Clients older than 2025-11-25 report an error for such an event, and get a
+///   ping instead.
 /// - A request of MCP 2026-07-28, which has no sessions, gets a plain 400: clients then fall back to `initialize`.
-/// - Half a surrogate pair in a request becomes U+FFFD. Where the answer to a question still cannot be read, or is too large,
-///   the worker hears of the failure at once.
+/// - Half a surrogate pair in a request becomes U+FFFD. Where the answer to a question still cannot be read, or is too
+///   large, its worker gets the failure at once.
 #[must_use = "a server does nothing until it is served or built"]
 pub struct McpServer<S, M = LocalSessionManager> {
     manager: SessionManagerBuilder<M>,
@@ -83,8 +83,8 @@ impl<S, M> std::fmt::Debug for McpServer<S, M> {
 }
 
 impl Courier {
-    /// Begins an MCP server whose sessions get their notifications. `factory` makes the handler of each session; an error
-    /// of it refuses the session with 500.
+    /// Begins an MCP server whose sessions get their notifications. `factory` makes the handler of each session. An
+    /// error of `factory` refuses the session with 500.
     pub fn mcp_server<S: ServerHandler + 'static>(
         &self,
         factory: impl Fn() -> Result<S, std::io::Error> + Send + Sync + 'static,
@@ -107,11 +107,11 @@ impl Courier {
 }
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
-    /// Allows requests to a host: a name or an address, with or without a port. May be called more than once. Defaults to
-    /// `localhost`, `127.0.0.1` and `::1`, which stay allowed. An entry without a port allows all ports.
+    /// Allows requests to a host: a name or an address, with or without a port. May be called more than once. Defaults
+    /// to `localhost`, `127.0.0.1` and `::1`, which stay allowed. An entry without a port allows all ports.
     ///
-    /// Behind a proxy this is the `Host` that the proxy sends: its own upstream's name by nginx's default, the public name
-    /// after `proxy_set_header Host $host`.
+    /// Behind a proxy, name the `Host` that the proxy sends. By nginx's default this is the name of its upstream; after
+    /// `proxy_set_header Host $host` it is the public name.
     pub fn allow_host(mut self, host: impl AsRef<str>) -> Self {
         match (Host::parse(host.as_ref()), &mut self.settings.access.hosts) {
             (Some(host), Some(hosts)) => hosts.push(host),
@@ -121,20 +121,21 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Serves requests to any host. Only where a proxy in front checks it: a web page can else reach a server on loopback
-    /// under a name of its own (DNS rebinding).
+    /// Serves requests to any host. Use this only where a proxy in front checks the host. Otherwise a web page can
+    /// reach a server on loopback under a name of its own (DNS rebinding).
     pub fn allow_any_host(mut self) -> Self {
         self.settings.access.hosts = None;
         self
     }
 
-    /// Allows requests from web pages of an origin, as `https://chat.example.com`. May be called more than once. By default
-    /// a request with an `Origin` gets 403, unless it comes from a page of this same server under a loopback name and port.
-    /// A browser that says otherwise by `Sec-Fetch-Site`, which all send since 2023, is refused. Requests without an
-    /// `Origin`, which are all but those of browsers, are not concerned.
+    /// Allows requests from web pages of an origin, as `https://chat.example.com`. May be called more than once.
     ///
-    /// Browsers also want CORS headers of another origin's server: wrap the [scope](McpService::scope) in a middleware like
-    /// actix-cors for that.
+    /// By default a request with an `Origin` gets 403, unless it comes from a page of this server. Such a page has the
+    /// server's own loopback name and port, and its browser does not contradict by `Sec-Fetch-Site`. All browsers since
+    /// 2023 send that header. Requests without an `Origin` are not checked, which are all but those of browsers.
+    ///
+    /// Browsers also want CORS headers from a server of another origin. Wrap the [scope](McpService::scope) in a
+    /// middleware like actix-cors for those.
     pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
         match (Origin::parse(origin.as_ref()), &mut self.settings.access.origins) {
             (Some(origin), Some(origins)) => origins.push(origin),
@@ -146,15 +147,15 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Serves web pages of any origin. Only where a proxy in front checks it.
+    /// Serves web pages of any origin. Use this only where a proxy in front checks the origin.
     pub fn allow_any_origin(mut self) -> Self {
         self.settings.access.origins = None;
         self
     }
 
-    /// Sets how requests are authenticated. `Ok(Some(user))` binds a session that begins to that user, and to everyone
-    /// else the session does not exist (404). `Ok(None)` lets the request in on behalf of nobody. An error is the
-    /// response. By default everybody is let in. See also [`acting_as`](crate::acting_as).
+    /// Sets how requests are authenticated. `Ok(Some(user))` binds a session that begins to that user: to everyone else
+    /// the session does not exist (404). `Ok(None)` serves the request on behalf of nobody. An error is the response.
+    /// By default every request is served. See also [`acting_as`](crate::acting_as).
     pub fn authenticate<F>(mut self, authenticate: F) -> Self
     where
         F: AsyncFn(&HttpRequest) -> Result<Option<Principal>, Error> + Send + Sync + 'static,
@@ -180,27 +181,28 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets what is called when a session has ended for good: see [`SessionManagerBuilder::on_session_end`].
+    /// Sets the function that is called when a session has ended for good: see
+    /// [`SessionManagerBuilder::on_session_end`].
     pub fn on_session_end(mut self, on_end: impl Fn(&SessionId) + Send + Sync + 'static) -> Self {
         self.manager = self.manager.on_session_end(on_end);
         self
     }
 
-    /// Replaces the session manager, and with it the three settings above: for one that
-    /// [decorates](Courier::decorate) a manager of one's own. [`store_sessions`](Self::store_sessions) of the server says
-    /// whether sessions are stored.
+    /// Replaces the session manager, and with it the three settings above. For a manager that
+    /// [decorates](Courier::decorate) one of your own. The server's [`store_sessions`](Self::store_sessions) still
+    /// decides whether sessions are stored.
     pub fn session_manager<N: SessionManager>(self, manager: SessionManagerBuilder<N>) -> McpServer<S, N> {
         McpServer { manager, settings: self.settings }
     }
 
-    /// Sets whether sessions are remembered in the queue's Redis, so that clients can go on at another server. Defaults to
-    /// `true` for a queue in Redis, and to `false` for one in memory.
+    /// Sets whether sessions are stored in the queue's Redis, so that clients can continue at another server. Defaults
+    /// to `true` for a queue in Redis, and to `false` for one in memory.
     pub fn store_sessions(mut self, is_stored: bool) -> Self {
         self.settings.is_stored = is_stored;
         self
     }
 
-    /// Sets the largest request body, in bytes. Defaults to 4 MiB; a larger one gets 413.
+    /// Sets the largest request body, in bytes. A larger one gets 413. Defaults to 4 MiB.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         if bytes == 0 {
             self.refuse("max_body_bytes", "0", "at least 1");
@@ -209,7 +211,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets how often a comment goes down an idle stream, so that proxies keep it. Defaults to 15 s.
+    /// Sets the time between two comments on an idle stream, by which proxies keep the stream open. Defaults to 15 s.
     pub fn sse_keep_alive(mut self, interval: Duration) -> Self {
         if interval.is_zero() {
             self.refuse("sse_keep_alive", "0", "longer than 0");
@@ -218,8 +220,9 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets how long an idle connection is kept. Defaults to 75 s: longer than a balancer keeps it, which for AWS's ALB and
-    /// nginx is 60 s. A request that a balancer sends just when the server closes its connection is lost.
+    /// Sets how long an idle connection is kept. Defaults to 75 s. The time must exceed the balancer's own: AWS's ALB
+    /// and nginx keep idle connections for 60 s. Otherwise a request that a balancer sends just when the server closes
+    /// its connection is lost.
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         if keep_alive.is_zero() {
             self.refuse("keep_alive", "0", "longer than 0");
@@ -228,11 +231,12 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets how many streams (GET) may be open at once. Defaults to five quarters of
-    /// [`Config::session_limit`](crate::Config::session_limit), and where that is less, to three quarters of the descriptors that
-    /// the process may open. One more is refused by 503 with `Retry-After`; a balancer can then try another server.
+    /// Sets how many streams (GET) may be open at once. A further stream is refused by 503 with `Retry-After`, and a
+    /// balancer can then try another server. Defaults to five quarters of
+    /// [`Config::session_limit`](crate::Config::session_limit), but to at most three quarters of the descriptors that
+    /// the process may open.
     ///
-    /// An open stream costs about 100 KB with its session, of which 20 are this crate's.
+    /// An open stream costs about 100 KB with its session, of which this crate uses 20 KB.
     pub fn stream_limit(mut self, streams: usize) -> Self {
         if streams == 0 {
             self.refuse("stream_limit", "0", "at least 1");
@@ -241,16 +245,16 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets how long a shutdown waits for what [`before_shutdown`](Self::before_shutdown) does, then as long for deliveries,
-    /// and then as long for requests. Defaults to 5 s each.
+    /// Sets the longest time of each step of a shutdown: for [`before_shutdown`](Self::before_shutdown), then for
+    /// deliveries, then for requests. Defaults to 5 s each.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.settings.http.shutdown_timeout = timeout;
         self
     }
 
-    /// Sets what a shutdown begins with, while deliveries go on and streams are open. Its future is dropped, with a warning,
-    /// where it has not ended within [`shutdown_timeout`](Self::shutdown_timeout). Notifications that it pushes stay queued
-    /// where the time until the shutdown does not suffice for them.
+    /// Sets the function with which a shutdown begins, while deliveries continue and streams are open. Its future is
+    /// dropped, with a warning, if it exceeds [`shutdown_timeout`](Self::shutdown_timeout). Notifications that the
+    /// function pushes stay queued where the remaining time does not suffice for their delivery.
     pub fn before_shutdown<F>(mut self, before: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + 'static,
@@ -259,7 +263,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Sets the path, for [`bind`](Self::bind) and [`serve`](Self::serve). Defaults to `/mcp`.
+    /// Sets the path for [`bind`](Self::bind) and [`serve`](Self::serve). Defaults to `/mcp`.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.settings.path = path.into();
         if !self.settings.path.starts_with('/') || self.settings.path.contains(['{', '}', '?', '#']) {
@@ -268,10 +272,10 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
-    /// Makes the service that an actix `App` of one's own mounts: see [`McpService`].
+    /// Makes the service to mount in an actix `App` of your own: see [`McpService`].
     ///
     /// # Errors
-    /// [`ConfigError`] names the first setting that cannot be.
+    /// [`ConfigError`] names the first setting that is not possible.
     pub fn build(self) -> Result<McpService<S, M>, ConfigError> {
         match self.settings.wrong {
             Some(wrong) => Err(wrong),
@@ -279,10 +283,10 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         }
     }
 
-    /// Binds an address, as `"127.0.0.1:8080"`; port 0 picks one. From then on SIGTERM and SIGINT are handled.
+    /// Binds an address, as `"127.0.0.1:8080"`; port 0 picks a free one. From then on SIGTERM and SIGINT are handled.
     ///
     /// # Errors
-    /// [`ServeError`]: a setting cannot be, the address cannot be bound, or signals cannot be handled.
+    /// [`ServeError`]: a setting is not possible, the address cannot be bound, or signals cannot be handled.
     pub fn bind(self, address: impl ToSocketAddrs) -> Result<BoundServer, ServeError> {
         let path = self.settings.path.clone();
         let service = self.build()?;
@@ -292,12 +296,13 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         BoundServer::new(service, http.addrs(), path, move || http.run())
     }
 
-    /// Serves until SIGTERM or SIGINT (ctrl-c), and shuts down in the order that loses no time: deliveries end and leases
-    /// are released, then the streams end, then HTTP stops. A second signal cuts that short: HTTP stops at once, and leases
-    /// expire by themselves. Signals stay handled after the return, so bound what your program does then.
+    /// Serves until SIGTERM or SIGINT (ctrl-c), and then shuts down in the order that loses no time. Deliveries end and
+    /// leases are released, then the streams end, then HTTP stops. A second signal cuts the shutdown short: HTTP stops
+    /// at once, and leases expire by themselves. Signals stay handled after the return, so limit the time of what your
+    /// program does then.
     ///
     /// # Errors
-    /// Those of [`bind`](Self::bind), and [`ServeError::Http`].
+    /// The same as of [`bind`](Self::bind), and [`ServeError::Http`].
     ///
     /// # Cancellation
     /// The HTTP server stops at once; leases expire by themselves.

@@ -1,4 +1,4 @@
-//! [`McpService`]: a server's MCP endpoint, to be mounted.
+//! [`McpService`]: MCP endpoint of a server, to be mounted.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
 use crate::session::rmcp::{CourierSessionManager, Restorer, SessionManagerBuilder};
 
-/// A server's MCP endpoint, for an actix `App` with other routes. Made by [`McpServer::build`](super::McpServer::build). Cheap to clone.
+/// MCP endpoint of a server, for an actix `App` with other routes. Made by
+/// [`McpServer::build`](super::McpServer::build). Cheap to clone.
 ///
 /// ```no_run
 /// use actix_web::{App, HttpServer, web};
@@ -52,7 +53,7 @@ pub struct McpService<S, M = LocalSessionManager> {
     courier: Courier,
     before_shutdown: Option<Arc<BeforeShutdown>>,
     http: HttpSettings,
-    /// Ends all streams.
+    /// Cancelled to end all streams.
     streams: CancellationToken,
 }
 
@@ -91,11 +92,11 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .maybe_session_store(manager.session_store())
             .cancellation_token(streams.clone())
             .stateful_mode(true)
-            // Its priming events all have the id 0, and ids must be unique within a session.
+            // All of its priming events have the id 0, but ids must be unique within a session.
             .disable_sse_retry()
             .sse_keep_alive(settings.sse_keep_alive)
             .max_request_body_bytes(settings.max_body_bytes)
-            // The layer checks the host, and before everything else.
+            // The layer checks the host, before everything else.
             .allowed_hosts(Vec::new())
             .on_request_fn(|request, _| head::offer(request))
             .build();
@@ -128,7 +129,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         }
     }
 
-    /// The endpoint as a scope of an `App`, under a path like `/mcp`. Every `App` of the process mounts the same sessions.
+    /// Returns the endpoint as a scope of an `App`, under a path like `/mcp`. Every `App` of the process mounts the
+    /// same sessions.
     pub fn scope(
         &self,
         path: &str,
@@ -136,7 +138,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
         + use<S, M>,
     > {
-        // In a worker of the HTTP server. Other servers count this one before its first request.
+        // Started in a worker of the HTTP server, before the first request. Other servers count this one from now on.
         self.manager.start();
         let (layer, limit) = (Arc::clone(&self.layer), Arc::clone(&self.limit));
         let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
@@ -145,9 +147,9 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         web::scope(path).wrap(head).wrap(layer).wrap(limit).service(self.rmcp.clone().scope())
     }
 
-    /// Sets on an HTTP server what MCP needs: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the keep-alive and the
-    /// shutdown timeout. [`run`](Self::run) does so by itself. The server's `backlog` counts only before it is bound, so raise
-    /// that there where thousands of clients may come at once.
+    /// Applies the settings that MCP needs to an HTTP server: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the
+    /// keep-alive and the shutdown timeout. [`run`](Self::run) does so by itself. The server's `backlog` must be set
+    /// before it is bound. Raise the backlog there where thousands of clients may come at once.
     pub fn apply_settings<F, I, A, B>(&self, http: HttpServer<F, I, A, B>) -> HttpServer<F, I, A, B>
     where
         F: Fn() -> I + Send + Clone + 'static,
@@ -168,12 +170,13 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             .shutdown_timeout(whole_seconds)
     }
 
-    /// Shuts down in the order that loses no time: what [`McpServer::before_shutdown`](super::McpServer::before_shutdown) says, then deliveries end and leases
-    /// are released, then the streams end, then the HTTP server stops. Each of the first two steps, and the last, takes the
-    /// [shutdown timeout](super::McpServer::shutdown_timeout) at most. For a server that is not [run](Self::run) here.
+    /// Shuts down in the order that loses no time, for a server that is not [run](Self::run) here. First
+    /// [`McpServer::before_shutdown`](super::McpServer::before_shutdown) is called. Then deliveries end and leases are
+    /// released, then the streams end, and last the HTTP server stops. Each of these steps takes at most the [shutdown
+    /// timeout](super::McpServer::shutdown_timeout).
     ///
     /// # Cancellation
-    /// The steps that have not begun are left out.
+    /// Later steps do not begin.
     pub async fn shut_down(&self, http: &ServerHandle) {
         let timeout = self.http.shutdown_timeout;
         if let Some(before) = &self.before_shutdown

@@ -1,4 +1,4 @@
-//! [`BoundServer`]: a server that listens, until a signal ends it.
+//! [`BoundServer`]: server that listens until a signal ends it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use super::service::McpService;
 use crate::config::ConfigError;
 
-/// A server could not be served.
+/// Failure to serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// A setting cannot be.
+    /// A setting is not possible.
     #[error(transparent)]
     Setting(#[from] ConfigError),
     /// The address cannot be bound.
     #[error("the address cannot be bound: {0}")]
     Bind(#[source] std::io::Error),
-    /// Signals cannot be handled, so nothing would end the server well.
+    /// Signals cannot be handled, so nothing would shut the server down in order.
     #[error("signals cannot be handled: {0}")]
     Signals(#[source] std::io::Error),
     /// The HTTP server has failed.
@@ -34,10 +34,10 @@ pub enum ServeError {
     Http(#[source] std::io::Error),
 }
 
-/// Runs the shutdown of a service, for its HTTP server.
+/// Function that runs the shutdown of a service, for its HTTP server.
 type ShutDown = Box<dyn FnOnce(ServerHandle) -> LocalBoxFuture<'static, ()>>;
 
-/// A server whose address is bound and whose signals are handled. Connections wait until it [runs](Self::run).
+/// Server whose address is bound and whose signals are handled. Connections wait until it [runs](Self::run).
 #[must_use = "nothing is answered until it runs"]
 pub struct BoundServer {
     addresses: Vec<SocketAddr>,
@@ -54,7 +54,8 @@ impl std::fmt::Debug for BoundServer {
 }
 
 impl BoundServer {
-    /// `start` runs an HTTP server that is bound, has the service's settings, and handles no signals.
+    /// Makes a bound server. `start` runs an HTTP server that is bound, has the service's settings, and handles no
+    /// signals.
     pub(super) fn new<S: ServerHandler + 'static, M: SessionManager>(
         service: McpService<S, M>,
         addresses: Vec<SocketAddr>,
@@ -68,12 +69,12 @@ impl BoundServer {
         Ok(Self { addresses, path, signals, start: Box::new(start), shut_down: Box::new(shut_down) })
     }
 
-    /// The addresses that are bound: a name like `localhost` can have two.
+    /// Returns the bound addresses. A name like `localhost` can have two.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The URL of the MCP endpoint at the first of them, as `http://127.0.0.1:8080/mcp`.
+    /// Returns the URL of the MCP endpoint at the first address, as `http://127.0.0.1:8080/mcp`.
     pub fn url(&self) -> String {
         let address = self.addresses.first().map(ToString::to_string).unwrap_or_default();
         format!("http://{address}{}", self.path)
@@ -111,7 +112,7 @@ impl BoundServer {
         }
         tokio::select! {
             ((), ended) = futures_util::future::join(shut_down(guard.0.clone()), server) => ended.map_err(ServeError::Http),
-            // The runtime keeps its handlers, so that nothing else but SIGKILL would end a shutdown that hangs.
+            // The runtime keeps its signal handlers. Without this branch only SIGKILL could end a shutdown that hangs.
             signal = signals.received() => {
                 tracing::warn!(signal, "a signal came during the shutdown; stopping at once, and leases expire by themselves");
                 Ok(())
@@ -121,7 +122,8 @@ impl BoundServer {
 }
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
-    /// Runs an HTTP server that is bound and mounts the [scope](Self::scope), as [`McpServer::serve`](super::McpServer::serve) does.
+    /// Runs an HTTP server that is bound and mounts the [scope](Self::scope), as
+    /// [`McpServer::serve`](super::McpServer::serve) does.
     ///
     /// # Errors
     /// [`ServeError::Signals`] or [`ServeError::Http`].
@@ -145,12 +147,12 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
     }
 }
 
-/// Stops an HTTP server whose future is dropped: its threads would go on.
+/// Guard that stops an HTTP server when its future is dropped, because its threads would continue.
 struct StopOnDrop(ServerHandle);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        // The command is sent at once; the future only waits for its end.
+        // The command is sent at once, and the future would only wait for the end of the server.
         drop(self.0.stop(false));
     }
 }

@@ -1,4 +1,4 @@
-//! [`Settings`]: what an MCP server over HTTP is built from.
+//! [`Settings`]: settings from which an MCP server over HTTP is built.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + 
 /// Function with which a shutdown begins.
 pub(super) type BeforeShutdown = dyn Fn() -> LocalBoxFuture<'static, ()> + Send + Sync;
 
-/// All settings of a server but its session manager.
+/// Settings of a server, except its session manager.
 pub(super) struct Settings<S> {
     pub(super) courier: Courier,
     pub(super) factory: Factory<S>,
@@ -28,7 +28,7 @@ pub(super) struct Settings<S> {
     pub(super) sse_keep_alive: Duration,
     pub(super) http: HttpSettings,
     pub(super) path: String,
-    /// First setting that is not possible: settings are checked when the server is built.
+    /// First setting that is not possible. Kept because settings are checked only when the server is built.
     pub(super) wrong: Option<ConfigError>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Settings<S> {
 pub(super) struct HttpSettings {
     pub(super) keep_alive: Duration,
     pub(super) shutdown_timeout: Duration,
-    /// `None` where it follows from the number of sessions.
+    /// `None` where the number of sessions decides.
     pub(super) stream_limit: Option<usize>,
 }
 

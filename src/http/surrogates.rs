@@ -1,9 +1,9 @@
-//! Repair of JSON in which half of a surrogate pair stands alone.
+//! Repair of JSON with a lone half of a surrogate pair.
 //!
-//! JavaScript writes a text that was cut within an emoji as `"\ud83d"`. RFC 8259 allows that, and strict parsers refuse
-//! the whole message. Java's modified UTF-8 can contain the same as three raw bytes.
+//! JavaScript writes a text that was cut within an emoji as `"\ud83d"`. RFC 8259 allows that escape, but strict parsers
+//! refuse the whole message. Java's modified UTF-8 may contain the same as three raw bytes.
 
-/// Replaces every half of a surrogate pair that stands alone by U+FFFD, in place: neither form changes its length.
+/// Replaces every lone half of a surrogate pair by U+FFFD, in place: the length does not change in either form.
 pub(super) fn repair(json: &mut [u8]) {
     let mut at = 0;
     while let Some(found) = json[at..].iter().position(|byte| matches!(byte, b'\\' | 0xED)) {
@@ -14,7 +14,7 @@ pub(super) fn repair(json: &mut [u8]) {
                 json[at + 2..at + 6].copy_from_slice(b"fffd");
                 6
             }
-            // The character behind a backslash belongs to it, above all another backslash.
+            // The character behind a backslash belongs to the escape, above all another backslash.
             (None, _) if json[at] == b'\\' => 2.min(json.len() - at),
             (None, _) => raw(&mut json[at..]),
         };
@@ -29,7 +29,7 @@ fn surrogate(bytes: &[u8]) -> Option<u16> {
     (0xD800..=0xDFFF).contains(&unit).then_some(unit)
 }
 
-/// Replaces an unescaped surrogate, which UTF-8 forbids, and returns the number of bytes passed.
+/// Replaces an unescaped surrogate, which UTF-8 forbids. Returns the number of bytes passed.
 fn raw(bytes: &mut [u8]) -> usize {
     match bytes {
         [0xED, 0xA0..=0xBF, 0x80..=0xBF, ..] => {
@@ -81,7 +81,7 @@ mod tests {
         #[test]
         fn any_utf_16_as_javascript_writes_it_can_be_read(units in proptest::collection::vec(
             prop_oneof![0xD800u16..0xE000, any::<u16>()], 0..12)) {
-            // As JSON.stringify: pairs and the rest as they are, halves escaped.
+            // Written as by JSON.stringify: pairs and other characters unchanged, lone halves escaped.
             let mut json = String::from('"');
             for decoded in char::decode_utf16(units.iter().copied()) {
                 match decoded {
