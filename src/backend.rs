@@ -184,6 +184,6 @@ pub struct Outgoing {
 pub struct Queued {
     /// Number of notifications that wait for that session now, this one included.
     pub waiting: usize,
-    /// Standing of the session at the push.
+    /// Status of the session at the push.
     pub session: SessionStatus,
 }

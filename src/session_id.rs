@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for SessionId {
     }
 }
 
-/// Standing of a session in the fleet, as a push found it.
+/// Status of a session in the fleet, as a push found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionStatus {

@@ -157,7 +157,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// The signals that end a server, handled from the moment this exists.
+/// Signals that end a server, handled from the moment this value exists.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,

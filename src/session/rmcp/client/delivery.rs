@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 ///     │ │                    │       messages behind       │  │
 ///     │ └────────────────────┼─── answered, with none ─────┘  │
 ///     │                      │ break_off                      │ break_off
-///     │  all are told        ▼                                │
+///     │  all notified        ▼                                │
 ///     └──────────────────── Broken ◄──────────────────────────┘
 /// ```
 ///
