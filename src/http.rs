@@ -1,4 +1,9 @@
 //! HTTP server around rmcp's handler: [`McpServer`].
+//!
+//! A request passes four steps, from the outside to the inside. `limit` refuses a stream for which there is no room.
+//! `layer` checks the host and the origin, authenticates, repairs the body, and answers what needs no session. `head`
+//! offers the request's head for a session that is restored. rmcp's own handler comes last. On the way back `layer`
+//! frames the response: standalone streams come past rmcp, by a task-local (`session/rmcp/handoff.rs`).
 
 mod body;
 mod events;

@@ -52,6 +52,7 @@ pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_'
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId {
     id: Arc<str>,
+    /// User of the session. It is a part of the whole form, and so of the keys in Redis.
     principal: Option<Principal>,
 }
 

@@ -23,8 +23,11 @@ pub struct LineLimit {
     most_messages: usize,
     /// Largest value of `bytes`.
     most_bytes: usize,
+    /// Largest number of messages of the next request.
     messages: usize,
+    /// Largest number of bytes of the next request.
     bytes: usize,
+    /// Longest time of the next request.
     time: Duration,
     /// Largest value of `time`.
     longest: Duration,

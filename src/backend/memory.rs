@@ -48,7 +48,9 @@ struct State {
     permits: HashMap<(SessionId, OwnerToken), Weak<Permit>>,
     /// Number of permits after the last removal of those that are gone.
     permits_tidied: usize,
+    /// Waiters by the change that they wait for. An entry without a waiter is removed.
     watches: HashMap<Change, Arc<Notify>>,
+    /// Processes of the fleet that listen to news. In memory all of them are this process, under several ids.
     listeners: Vec<(ProcessId, NewsSender)>,
 }
 

@@ -45,12 +45,15 @@ mod wrong_type;
 /// Queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
     server: Server,
+    /// URL without its secrets, for errors.
     shown_url: String,
     /// Link for every command that neither blocks nor listens.
     link: Link,
+    /// Estimate of the server's clock, for the times that people read.
     clock: ServerClock,
     config: Arc<Config>,
     keys: Keys,
+    /// Waits for answers and receipts, over a link of its own.
     key_watcher: KeyWatcher,
 }
 

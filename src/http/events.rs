@@ -37,6 +37,7 @@ pub(super) struct Framer {
     passing: bool,
     /// Set where the next byte that passes begins a line.
     at_line_start: bool,
+    /// Escapes line separators in the data that passes.
     escaper: Escaper,
 }
 

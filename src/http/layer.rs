@@ -63,6 +63,7 @@ pub(super) type Pong = dyn Fn(&str, &str) -> bool + Send + Sync;
 pub(super) struct Layer {
     pub(super) access: Access,
     pub(super) authenticate: Option<Arc<Authenticate>>,
+    /// Largest request body, in bytes.
     pub(super) max_body_bytes: usize,
     /// Prefix of the JSON-RPC ids of our questions.
     pub(super) question_prefix: &'static str,

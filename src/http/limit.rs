@@ -24,6 +24,7 @@ const LIMITS: &str = "/proc/self/limits";
 #[derive(Debug)]
 pub(super) struct StreamLimit {
     limit: usize,
+    /// Permits: one for each stream that may still open.
     free: Arc<Semaphore>,
     /// Number of streams that were refused.
     refused: AtomicU64,
@@ -82,6 +83,7 @@ impl StreamLimit {
 /// Body of a stream, which holds its place among the open ones.
 struct StreamBody {
     body: BoxBody,
+    /// Permit of the stream, released when the body is dropped.
     _place: OwnedSemaphorePermit,
 }
 

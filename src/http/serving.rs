@@ -43,6 +43,7 @@ pub struct BoundServer {
     addresses: Vec<SocketAddr>,
     path: String,
     signals: Signals,
+    /// Starts the HTTP server. Called when the server runs, as a started server answers.
     start: Box<dyn FnOnce() -> Server>,
     shut_down: ShutDown,
 }

@@ -8,6 +8,16 @@
 //!
 //! No notification passes through rmcp's `Peer`: it answers `Ok` also where no stream is open, and keeps only 16
 //! messages.
+//!
+//! rmcp decides several things by itself that a fleet needs otherwise. Each has its place here:
+//! - *Restores* are unsafe under load in rmcp's main service, so each runs in a service of its own: `restorer`,
+//!   `restore`, `sessions`.
+//! - *Streams* must be served before the restore, and past rmcp's events: `handoff`, `slot`, `stream`, `frames`.
+//! - *Event ids* are numbered from 0 in every process, so they are marked: `event_id`.
+//! - *Broken streams* make clients give up, so each is followed by one that ends cleanly: `early_close`.
+//! - *Users* are unknown to rmcp, so every step checks the acting one: `principal`.
+//! - *The request* does not reach the session manager, so task-locals carry its head and its response: `head`,
+//!   `handoff`.
 
 mod answers;
 mod builder;

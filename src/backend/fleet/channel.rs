@@ -22,6 +22,7 @@ pub(crate) fn news_channel() -> (NewsSender, NewsReceiver) {
 #[derive(Debug, Clone)]
 pub(crate) struct NewsSender {
     sender: mpsc::Sender<News>,
+    /// Notified where news were dropped, because the channel was full.
     overflown: Arc<Notify>,
 }
 

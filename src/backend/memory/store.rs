@@ -41,8 +41,10 @@ pub struct Store {
     keys: Keys,
     lists: HashMap<SessionId, List>,
     receipts: Receipts,
+    /// Questions that tasks ask, one per task.
     tasks: HashMap<TaskKey, Asked>,
     sessions: Sessions,
+    /// Changes since the last call of [`Store::changes`].
     changes: Vec<Change>,
 }
 

@@ -1,4 +1,15 @@
 //! Queue of one session, over a link of its own.
+//!
+//! A *take* is one pipeline: the script that acknowledges, the clock, a plain read of the oldest messages, and the
+//! lease. The lease stands last. An owner that holds it then held it at the read as well, because only a claim of its
+//! own could have won it back.
+//!
+//! A *wait* puts a `BLMOVE` of the tail onto itself before the same pipeline. The command blocks until there is a
+//! message, and removes nothing. While it blocks, Redis answers nothing else on this link, so a wait must end before
+//! the next renewal of the lease.
+//!
+//! After a failure the outcome of the last request is unknown, and so is the tracking of the lease. The consumer is
+//! therefore dropped with its link, and its owner opens another.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,11 +52,13 @@ pub(super) struct RedisConsumer {
     owner: OwnerToken,
     /// Value of the owner's lease.
     lease: String,
+    /// Permit of the owner, which this consumer renews, suspends and revokes.
     permit: Arc<Permit>,
     /// Moment of this consumer's last claim or renewal of the lease.
     renewed: Instant,
     /// Bounds of the next take, and what the takes teach about the line to Redis.
     limit: Arc<Mutex<LineLimit>>,
+    /// Number of messages that the next read asks for, learned from earlier reads.
     reads: Reads,
     /// Least life of the queue, for the messages that were read from it.
     life: Duration,

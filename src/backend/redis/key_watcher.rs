@@ -48,11 +48,14 @@ struct State {
     next: u64,
     /// Registrations whose keys must be touched at once.
     untouched: Vec<Weak<Waiting>>,
+    /// Set while a task touches the keys.
     running: bool,
 }
 
 struct Waiting {
+    /// Command that reads the key last, so that Redis announces its next change.
     touch: Command,
+    /// Decides by the answer to `touch` whether the waiter is woken.
     is_due: fn(&Value) -> bool,
     /// Notified when the waiter should read its key.
     look: Notify,
@@ -63,6 +66,7 @@ pub(super) struct WatchedKey<'a> {
     shared: &'a Arc<Shared>,
     waiting: Arc<Waiting>,
     number: u64,
+    /// Registration at the link. Dropping it ends the announcements.
     _watch: Watch,
 }
 
@@ -173,6 +177,7 @@ impl Drop for WatchedKey<'_> {
 /// Task that touches the keys. It ends when nobody waits. However it ends, another can be started.
 struct Running {
     shared: Weak<Shared>,
+    /// Set when the task ended in order. Unset in a drop, the task was aborted, and its waiters must start another.
     over: bool,
 }
 

@@ -68,7 +68,9 @@ pub(super) const NO_ARGUMENTS: &[&str] = &[];
 /// Script for Redis, assembled and hashed at its first use.
 pub(crate) struct Script {
     name: &'static str,
+    /// Text of the script's file, before the includes.
     file: &'static str,
+    /// Text with its includes, and its hash. Made at the first use.
     assembled: OnceLock<(String, redis::Script)>,
 }
 

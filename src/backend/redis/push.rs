@@ -27,9 +27,13 @@ const SLACK: u64 = 60;
 /// Answer of the script that pushes.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// Number of messages that were queued: the first ones of the call.
     pub(super) queued: usize,
+    /// Length of the queue afterwards.
     pub(super) length: usize,
+    /// Bound that stopped the rest of the call.
     pub(super) stopped: Option<QueueLimit>,
+    /// Set where the queue had a lease.
     pub(super) owned: bool,
     /// Time of the push by the server's clock.
     pub(super) now: Timestamp,

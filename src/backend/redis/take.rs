@@ -28,6 +28,7 @@ pub(super) struct Acknowledgement<'a> {
     pub(super) keys: &'a dyn Fn() -> QueueKeys,
     /// Value of the owner's lease.
     pub(super) lease: &'a str,
+    /// Delivered messages to remove; `None` only extends the life of the queue.
     pub(super) delivered: Option<&'a Delivered>,
     /// Set to take an absent lease. Never set behind a wait: the call may run after its owner has gone.
     pub(super) reclaim: bool,

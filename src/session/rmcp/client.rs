@@ -35,11 +35,14 @@ pub(super) use self::questions::Answered;
 
 pub(super) struct ClientSession {
     session_id: SessionId,
+    /// This process, whose id the pings carry. Their answers may arrive at another process.
     process: ProcessId,
     /// Largest number of bytes that are kept of the client's introduction.
     state_max_bytes: usize,
+    /// Longest time of one hand-over or confirmation.
     limit: Duration,
     level: DeliveryLevel,
+    /// Sender of the presence that the subscriber watches.
     presence: PresenceSender,
     activity: Activity,
     introduction: Mutex<Introduction>,

@@ -71,7 +71,9 @@ pub(super) struct EventId<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Token {
     is_early_close: bool,
+    /// Random number of the stream.
     stream: u64,
+    /// Number of the event in its stream.
     event: u64,
 }
 

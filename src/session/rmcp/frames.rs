@@ -41,6 +41,7 @@ struct Buffer {
     is_flushed: bool,
     /// Set when the stream must end.
     is_closed: bool,
+    /// Waker of the reader, while it waits for text.
     reader: Option<Waker>,
 }
 

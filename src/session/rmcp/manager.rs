@@ -69,6 +69,7 @@ const MOVES: usize = 8;
 /// number that fits neither into 64 bits nor into an `f64` becomes the nearest `f64`.
 pub struct CourierSessionManager<M> {
     pub(super) shared: Arc<Shared<M>>,
+    /// Done once housekeeping and the listener run.
     kept: Once,
 }
 

@@ -46,9 +46,11 @@ struct Waiting {
 
 struct Newcomer {
     id: RmcpSessionId,
+    /// Client of the session. Weak, so that a session that has left is not kept alive here.
     client: Weak<ClientSession>,
     /// Runtime on which rmcp will serve the session: that of the thread that the client came to.
     runtime: Handle,
+    /// Time of the arrival, which bounds the wait for calm.
     since: Instant,
 }
 

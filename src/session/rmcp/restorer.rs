@@ -81,12 +81,16 @@ impl<M: SessionManager> Restorer<M> {
 
 /// Session manager for the restore of one session. rmcp keeps it for as long as rmcp serves the session.
 pub(super) struct Restoring<M> {
+    /// Decorated manager. Weak, because rmcp keeps this value for as long as it serves the session.
     inner: Weak<M>,
     client: Arc<ClientSession>,
     /// Head of the request that caused the restore. Handlers find the head in `initialize`.
     head: Mutex<Option<Parts>>,
+    /// Set once the decorated manager has the session, and must close it again after a failure.
     has_worker: AtomicBool,
+    /// Set once rmcp has initialised the session.
     is_served: AtomicBool,
+    /// Set once rmcp no longer serves the session.
     has_ended: AtomicBool,
     on_end: Box<dyn Fn() + Send + Sync>,
 }

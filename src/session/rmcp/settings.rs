@@ -18,6 +18,7 @@ pub(super) type OnEnd = dyn Fn(&SessionId) + Send + Sync;
 
 /// Settings of a session manager.
 pub(super) struct Settings<M> {
+    /// Time without a stream and without a request after which a session is closed here.
     pub(super) idle_timeout: Duration,
     /// `None` where the number of servers decides.
     pub(super) reconnect_delay: Option<Duration>,

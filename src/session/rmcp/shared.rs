@@ -35,9 +35,11 @@ pub(super) const STEP: Duration = Duration::from_secs(30);
 
 pub(super) struct Shared<M> {
     pub(super) inner: Arc<M>,
+    /// Backend for stored sessions, open questions and news.
     pub(super) queue: Arc<dyn Backend>,
     pub(super) config: Config,
     pub(super) settings: Settings<M>,
+    /// Identity of this process among the servers of the fleet.
     pub(super) process: ProcessId,
     pub(super) sessions: Arc<Sessions>,
     pub(super) subscribers: Arc<dyn Subscribers>,

@@ -16,6 +16,7 @@ type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
 #[derive(Clone)]
 pub(super) struct Slot {
     state: Arc<Mutex<State>>,
+    /// Mark for the ids of the stream's events.
     epoch: Epoch,
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct Standalone {
     session: Arc<ClientSession>,
     number: u64,
     frames: Arc<Frames>,
+    /// Stream of rmcp, which may be filled in later.
     rmcp: Slot,
     /// Event that goes out before any other event of either source.
     next: Option<ServerSseMessage>,

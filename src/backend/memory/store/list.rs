@@ -25,6 +25,7 @@ pub(super) struct List {
 #[derive(Debug, Clone)]
 pub(super) struct Lease {
     pub(super) owner: OwnerToken,
+    /// End of the lease by the store's clock.
     pub(super) until: Timestamp,
     /// Life that the owner gave the lease, by which [`List::bound_lease`] judges its end.
     pub(super) given: Duration,
@@ -34,6 +35,7 @@ pub(super) struct Lease {
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenQuestions {
     pub(super) all: Vec<Question>,
+    /// End of all open questions. The latest deadline counts, as all of them share one key in Redis.
     pub(super) until: Option<Timestamp>,
 }
 

@@ -15,6 +15,7 @@ use crate::session_id::SessionId;
 pub(super) struct Asked {
     request_id: String,
     until: Timestamp,
+    /// Answer that the worker has not collected yet.
     answer: Option<Answer>,
 }
 

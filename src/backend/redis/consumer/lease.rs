@@ -1,4 +1,11 @@
 //! Lease of a consumer: claimed, renewed, tracked, and renewed also while an answer takes long.
+//!
+//! Redis announces the next change of the lease only after a read of it (client tracking), and every write ends that.
+//! So each write by this owner is followed by a read. An announcement suspends the [`Permit`](crate::backend::Permit):
+//! the owner may have lost its lease, and delivers nothing until an answer says otherwise.
+//!
+//! The *mark* of a permit names the doubts that existed when a request was sent. Its answer settles only those. A doubt
+//! that was raised later may concern a later takeover, so it stays.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +25,9 @@ use crate::subscription::DoubtMark;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Renewal {
     state: LeaseState,
+    /// Moment of the sending, from which the permit counts. The lease began later, so the permit never outlives it.
     sent: Instant,
+    /// Doubts that existed at the sending. The renewal settles these, and no later ones.
     mark: DoubtMark,
 }
 

@@ -27,6 +27,7 @@ use crate::lock::lock;
 pub(super) struct Inner {
     server: Server,
     pushes: Pushes,
+    /// Set for a shared link, which makes another connection after a failure. A dedicated link fails instead.
     is_shared: bool,
     /// Set where the current connection announces changed keys.
     is_tracking: AtomicBool,
@@ -40,6 +41,7 @@ pub(super) struct Inner {
 
 pub(super) struct State {
     pub(super) health: Health,
+    /// Attempt or connection that is in use; `None` before the first and after a loss.
     current: Option<Connecting>,
     /// Runtime that drives a shared link's connection: the one that made the link, until that ends. A request's own
     /// runtime will not do. It may be a subscriber's arbiter, which ends with that subscriber and would end the

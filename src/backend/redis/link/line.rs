@@ -25,6 +25,7 @@ pub(super) struct Line {
 pub(in crate::backend::redis) struct UnderWay<'a> {
     line: &'a Line,
     is_large: bool,
+    /// Set where a large request was sent earlier and has no answer yet, or where this request is large.
     is_behind_large: bool,
 }
 

@@ -12,7 +12,9 @@ use crate::backend::redis::lua::{PUSH, RECORD, REDRIVE, Script};
 #[derive(Clone)]
 pub(in crate::backend::redis) struct Command {
     command: Cmd,
+    /// Script that the command calls, so that the link can load it.
     script: Option<&'static Script>,
+    /// Set for a command that changes nothing.
     is_read: bool,
 }
 
@@ -71,8 +73,11 @@ pub(in crate::backend::redis) struct Request {
     sequences: Vec<usize>,
     /// Set for each command that changes nothing.
     reads: Vec<bool>,
+    /// Set where all commands belong to one sequence.
     is_sequence: bool,
+    /// Set for the check of a server, beside which no further check is sent.
     pub(super) is_probe: bool,
+    /// Time for the answer, where it differs from the link's own.
     time: Option<Duration>,
 }
 

@@ -33,6 +33,7 @@ pub(super) struct Watches {
 
 #[derive(Default)]
 struct State {
+    /// Listeners by their key or channel, each with the number of its registration.
     listeners: HashMap<String, Vec<(u64, Listener)>>,
     next: u64,
 }

@@ -18,6 +18,7 @@ pub(super) struct Grouped<'a> {
 /// Messages of one session, by their places in the order.
 #[derive(Debug, Clone)]
 struct Group {
+    /// Places in `order` of all messages of the session.
     all: Range<usize>,
     /// Place in `order` of the first message that still waits.
     next: usize,
@@ -103,6 +104,7 @@ impl<'a> Grouped<'a> {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) group: usize,
+    /// Places in `order` of the messages of this call.
     messages: Range<usize>,
 }
 

@@ -1,4 +1,8 @@
 //! Pushes of many notifications: the calls that go together in one round, and the outcome of each notification.
+//!
+//! A batch may hold any number of sessions and messages. One call of the script queues messages of one session, within
+//! the bounds of a call. A round sends one call per session together, and the next round follows its answers. The order
+//! within a session holds: once a call is refused, its session takes no part in later rounds.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -1,4 +1,12 @@
 //! [`SharedConsumer`]: queue of one session, over a line that many share.
+//!
+//! The operations are those of a dedicated consumer, with two differences. They never block: a wait is a read that the
+//! line sends when Redis announces a change of the queue. And most reads need no script: a plain read and a read of the
+//! lease behind it travel as one job. Three cases need the script: there are messages to acknowledge, the lease is
+//! absent, or a foreign producer may have cut the life of the queue.
+//!
+//! Redis does not announce to a connection what that connection wrote itself. Two owners of one session may share this
+//! line, so each write of a lease informs the others directly ([`Line::wrote_lease`]).
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,6 +37,7 @@ const FRUITLESS: Backoff = Backoff { initial: Duration::from_millis(10), max: Du
 
 pub(super) struct SharedConsumer {
     line: Arc<Line>,
+    /// Registration on the line, with the permit.
     place: Arc<Place>,
     session: SessionId,
     owner: OwnerToken,

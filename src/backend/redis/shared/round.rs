@@ -26,6 +26,7 @@ pub(super) struct Announcement {
     pub(super) member: String,
     /// Moment from which the session is live for one lease, in ms by Redis's clock.
     pub(super) now_ms: i64,
+    /// Dropped when the announcement was made.
     pub(super) done: oneshot::Sender<()>,
 }
 
@@ -58,6 +59,7 @@ impl Answered {
 pub(super) struct Done {
     /// Number of bytes of the answers.
     pub(super) bytes: usize,
+    /// Time from the sending to the last answer.
     pub(super) took: Duration,
     /// Reason for which sessions could not be announced.
     pub(super) unannounced: Option<QueueErrorKind>,

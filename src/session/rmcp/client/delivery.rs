@@ -57,6 +57,7 @@ pub(super) enum Delivery<W> {
 pub(super) struct Awaited<W> {
     /// Nonces of the pings that were sent for it. The first one names the confirmation.
     pings: Vec<u128>,
+    /// Sender of the outcome to the caller.
     waiter: W,
 }
 

@@ -20,10 +20,12 @@ struct Confirming<'a> {
     session: &'a ClientSession,
     /// Nonce of the first ping.
     first: u128,
+    /// Receiver of the outcome.
     waiting: oneshot::Receiver<Result<(), Break>>,
     /// Stream that got the messages, and the place behind them in its buffer.
     stream: u64,
     frames: Arc<Frames>,
+    /// Place behind all that was sent. The reader has taken the messages once it has passed this place.
     place: u64,
 }
 
