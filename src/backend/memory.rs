@@ -31,6 +31,7 @@ mod store;
 /// Name of a store, and the prefix of the keys in it.
 type Place = (String, String);
 
+/// Stores by name and prefix. Weak, so that a store ends with the last backend that uses it.
 static SHARED: LazyLock<Mutex<HashMap<Place, Weak<Shared>>>> = LazyLock::new(Mutex::default);
 
 /// Store under its lock, and the listeners to its changes.
@@ -41,6 +42,7 @@ struct Shared {
     origin: (Instant, Timestamp),
 }
 
+/// Parts of a shared store that one lock protects: an operation and its wake-ups are one step.
 #[derive(Debug)]
 struct State {
     store: Store,
@@ -55,6 +57,7 @@ struct State {
 }
 
 impl Shared {
+    /// Returns the store of this name and prefix. Makes one where nobody uses it at present.
     fn named(name: &str, prefix: &str) -> Arc<Self> {
         let mut all = lock(&SHARED);
         all.retain(|_, shared| shared.strong_count() > 0);
@@ -99,6 +102,7 @@ impl Shared {
 }
 
 impl State {
+    /// Wakes those who wait for a change, and suspends the permit of an owner whose lease ended.
     fn tell(&self, change: Change) {
         if let Some(watch) = self.watches.get(&change) {
             watch.notify_waiters();

@@ -70,6 +70,7 @@ pub(super) struct RewrittenBody {
     rewriter: Option<Rewriter>,
 }
 
+/// Rewriter of a response body, by the body's type.
 enum Rewriter {
     Events(Framer),
     Json(Escaper),

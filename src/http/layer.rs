@@ -97,6 +97,8 @@ impl Layer {
         }
     }
 
+    /// Serves a request whose sender is known. The order matters: version, early close or body, answer to a ping, and
+    /// last rmcp.
     async fn exchange(
         &self,
         mut request: ServiceRequest,

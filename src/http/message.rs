@@ -10,6 +10,7 @@ pub(super) const FIRST_WITHOUT_SESSIONS: &str = "2026-07-28";
 /// Version that MCP assumes where a request names none.
 pub(super) const ASSUMED: &str = "2025-03-26";
 
+/// Parts of a JSON-RPC message that decide its kind. Borrowed, as bodies may be large and nothing else is read.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]

@@ -129,6 +129,8 @@ impl Access {
         Err((StatusCode::FORBIDDEN, "Forbidden: the Host header is not allowed by this server's allow_host"))
     }
 
+    /// Checks each `Origin` header. Allowed are configured origins, and pages that this server itself serves on
+    /// loopback.
     fn check_origin(&self, host: Option<&Host>, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(allowed) = &self.origins else { return Ok(()) };
         // The names alone do not prove that. nginx names its upstream, as in `Host: 127.0.0.1:8080`, which on a

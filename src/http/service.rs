@@ -82,6 +82,8 @@ impl<S, M> std::fmt::Debug for McpService<S, M> {
 }
 
 impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
+    /// Builds rmcp's handler with the settings that the layer relies on. Checks that the layer makes are switched off
+    /// there.
     pub(super) fn new(manager: SessionManagerBuilder<M>, settings: Settings<S>) -> Self {
         let streams = CancellationToken::new();
         let restorer = settings.is_stored.then(|| Restorer::new(Arc::clone(&settings.factory), streams.clone()));

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
 
+/// Consumer of one session's queue in a shared store.
 pub(super) struct MemoryConsumer {
     pub(super) shared: Arc<Shared>,
     pub(super) config: Arc<Config>,

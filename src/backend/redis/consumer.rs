@@ -37,6 +37,7 @@ mod lease;
 /// wait, within a few seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// Consumer of one session's queue over a dedicated link.
 pub(super) struct RedisConsumer {
     link: Link,
     /// Suspends the permit when the lease may have changed, or when the connection broke. Both raise the same doubt:
@@ -65,6 +66,7 @@ pub(super) struct RedisConsumer {
 }
 
 impl RedisConsumer {
+    /// Connects, registers for the lease, and loads the scripts of takes and renewals. Claims nothing yet.
     pub(super) async fn open(
         server: &Server,
         config: Arc<Config>,
@@ -128,6 +130,7 @@ impl RedisConsumer {
         request.add(redis::cmd("GET").arg(&self.keys.lease));
     }
 
+    /// Sends a take, and learns from its answer how much the next one may ask for.
     async fn do_take(
         &mut self,
         delivered: Option<&Delivered>,
@@ -143,6 +146,7 @@ impl RedisConsumer {
         Ok(taken)
     }
 
+    /// Sends a wait with a take behind it. The take reclaims no absent lease, as it may run after the owner has gone.
     async fn do_wait(&mut self, block: Duration) -> Result<Taken, QueueErrorKind> {
         let (sent, mark, limit) = (Instant::now(), self.permit.mark(), *lock(&self.limit));
         let block = block.min(LONGEST_WAIT);

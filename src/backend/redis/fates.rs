@@ -51,6 +51,8 @@ impl RedisBackend {
             .collect())
     }
 
+    /// Reads dead letters in pieces, the oldest first. After a late answer a piece is read again, smaller and with more
+    /// time, at most six times.
     async fn letters(
         &self,
         session: &SessionId,
@@ -94,6 +96,7 @@ impl RedisBackend {
 
 /// Reads a dead letter in the form in which the scripts keep it.
 fn decode(kept: Vec<u8>) -> Letter {
+    /// First line of a dead letter, before the message itself.
     #[derive(serde::Deserialize)]
     struct Header {
         at: i64,

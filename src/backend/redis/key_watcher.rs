@@ -34,6 +34,7 @@ pub(super) struct KeyWatcher {
     shared: Arc<Shared>,
 }
 
+/// State that the waiters and the task share. The task holds it weakly, so that the task ends with the watcher.
 struct Shared {
     link: Link,
     state: Mutex<State>,
@@ -52,6 +53,7 @@ struct State {
     running: bool,
 }
 
+/// One waiter: how its key is read, and when it is woken.
 struct Waiting {
     /// Command that reads the key last, so that Redis announces its next change.
     touch: Command,
@@ -124,6 +126,7 @@ impl WatchedKey<'_> {
 }
 
 impl Shared {
+    /// Notes that a key must be touched, and starts the task where none runs.
     fn touch_soon(self: &Arc<Self>, waiting: &Arc<Waiting>) {
         let start = {
             let mut state = self.state();
@@ -177,11 +180,13 @@ impl Drop for WatchedKey<'_> {
 /// Task that touches the keys. It ends when nobody waits. However it ends, another can be started.
 struct Running {
     shared: Weak<Shared>,
-    /// Set when the task ended in order. Unset in a drop, the task was aborted, and its waiters must start another.
+    /// Set when the task ended in order. Where it is unset at the drop, the task was aborted, and its waiters must start
+    /// another.
     over: bool,
 }
 
 impl Running {
+    /// Touches new keys at once, and all keys in every round. A round first checks that the server is a primary.
     async fn run(mut self) {
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

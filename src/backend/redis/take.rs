@@ -51,6 +51,7 @@ impl Acknowledgement<'_> {
         }
     }
 
+    /// Makes the call of the long script. Its keys and arguments have the order of the script's header.
     fn call_with_fates(&self, config: &Config, delivered: &Delivered) -> Command {
         let all = (self.keys)();
         let receipts = delivered.fates.iter().filter_map(|fate| fate.receipt).map(|id| all.receipt(id));

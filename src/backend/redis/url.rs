@@ -11,6 +11,7 @@ pub(crate) fn shown(url: &str) -> String {
     shown_parts(url).unwrap_or_else(|| UNREADABLE.to_owned())
 }
 
+/// Returns the parts of a URL that may be shown; `None` where a part of the password may be among them.
 fn shown_parts(url: &str) -> Option<String> {
     let parsed = redis::parse_redis_url(url)?;
     let (scheme, path) = (parsed.scheme(), parsed.path());

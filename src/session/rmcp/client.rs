@@ -33,6 +33,7 @@ mod streams;
 pub(crate) use self::introduction::FIRST_WITH_PRIMING;
 pub(super) use self::questions::Answered;
 
+/// Client of one session: the [`McpSession`](crate::McpSession) that its subscriber delivers to.
 pub(super) struct ClientSession {
     session_id: SessionId,
     /// This process, whose id the pings carry. Their answers may arrive at another process.
@@ -124,6 +125,7 @@ impl ClientSession {
         self.close_for(number, Break::Ended);
     }
 
+    /// Closes a stream for a reason, which those who wait on it get. The newest of the others then receives.
     fn close_for(&self, number: u64, why: Break) {
         self.activity.touch();
         let mut lines = self.lines();

@@ -26,6 +26,8 @@ pub(super) struct Frames {
     moved: Notify,
 }
 
+/// Text of the events that wait, and the ids of the next ones. One lock protects both, so ids have the order of the
+/// writing.
 #[derive(Debug)]
 struct Buffer {
     /// Whole events.
@@ -182,6 +184,7 @@ impl Frames {
         flush(buffer)
     }
 
+    /// Waits until a condition on the buffer holds.
     async fn until(&self, is_so: impl Fn(&Buffer) -> bool) {
         loop {
             let mut moved = std::pin::pin!(self.moved.notified());

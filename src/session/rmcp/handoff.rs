@@ -32,6 +32,7 @@ pub(crate) struct Handoff {
 }
 
 tokio::task_local! {
+    /// Parts that the current request's session manager hands to the layer.
     static HANDOFF: Arc<Mutex<Handoff>>;
 }
 

@@ -9,6 +9,7 @@ use std::future::Future;
 
 use http::request::Parts;
 
+/// Function that makes the head of the current request.
 type Head = Box<dyn Fn() -> Option<Parts>>;
 
 tokio::task_local! {

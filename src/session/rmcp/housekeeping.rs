@@ -33,6 +33,7 @@ pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
     }
 }
 
+/// Runs a round at the latest every [`ROUND`], sooner after doubt or a failure, until the manager is dropped.
 async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>, doubt: Arc<Notify>) {
     // Three facts: whether all sessions are due for a new time to live, when that last happened, and when doubt last
     // asked for it.

@@ -37,6 +37,7 @@ pub(super) struct Newcomers {
     arrived: Notify,
 }
 
+/// Newcomers whose steps have not begun, the oldest first.
 #[derive(Default)]
 struct Waiting {
     sessions: VecDeque<Newcomer>,
@@ -44,6 +45,7 @@ struct Waiting {
     last: Option<Instant>,
 }
 
+/// Session that came from another server, since its arrival.
 struct Newcomer {
     id: RmcpSessionId,
     /// Client of the session. Weak, so that a session that has left is not kept alive here.

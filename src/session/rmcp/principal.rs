@@ -6,6 +6,7 @@ use crate::principal::Principal;
 use crate::session_id::{InvalidSessionId, SessionId};
 
 tokio::task_local! {
+    /// User of the current request. Unset outside a request.
     static ACTING: Option<Principal>;
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Sessions {
     places: Arc<Semaphore>,
 }
 
+/// Sessions that are here by rmcp's id, and moves by the whole session id.
 #[derive(Default)]
 struct State {
     here: HashMap<RmcpSessionId, Entry>,

@@ -33,6 +33,7 @@ const ENDED: usize = 1024;
 /// Longest time that the decorated manager, or a restored handler, may take for one step.
 pub(super) const STEP: Duration = Duration::from_secs(30);
 
+/// State of a session manager, shared by all its tasks.
 pub(super) struct Shared<M> {
     pub(super) inner: Arc<M>,
     /// Backend for stored sessions, open questions and news.

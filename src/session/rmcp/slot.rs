@@ -20,6 +20,7 @@ pub(super) struct Slot {
     epoch: Epoch,
 }
 
+/// State of a slot. A cleared slot stays cleared.
 enum State {
     /// The stream comes later. Contains the waker of the reader, and whether somebody has undertaken to bring the
     /// stream.

@@ -114,6 +114,7 @@ impl Letters {
         }
     }
 
+    /// Adds a letter, and removes the oldest ones beyond the bounds. A letter above the bound in bytes is not kept.
     pub(super) fn keep(&mut self, config: &Config, letter: Letter) {
         let bytes = letter.raw.len();
         if bytes > config.queue_max_bytes() {

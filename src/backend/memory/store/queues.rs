@@ -41,6 +41,8 @@ impl Moment<'_> {
         Ok(Queued { waiting, session })
     }
 
+    /// Queues one notification in a list, within the bounds. Extends the life of the list beyond the notification and
+    /// the lease.
     pub(super) fn push_into(&mut self, session: &SessionId, list: &mut List, draft: &Draft) -> Result<(), QueueLimit> {
         list.bound_lease(self.now);
         if list.messages.len() >= self.config.queue_max_messages() {

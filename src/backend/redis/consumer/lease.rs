@@ -62,6 +62,7 @@ impl RedisConsumer {
         lease::arguments(&self.config, self.owner, reclaim)
     }
 
+    /// Claims the lease, tracks it, and announces the session as live. The permit counts from before the sending.
     pub(super) async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let now = self.link.call(&CLAIM, &self.lease_keys(), &self.lease_arguments(true)).await?;
@@ -76,6 +77,8 @@ impl RedisConsumer {
         self.announce(now).await
     }
 
+    /// Renews the lease and tracks it in one pipeline. A lease that was deleted behind the renewal counts as reclaimed,
+    /// with the permit suspended until the next take.
     pub(super) async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let [renewed, _, tracked] = each(self.link.send(&self.renewal(true)).await?)?;

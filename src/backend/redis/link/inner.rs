@@ -39,6 +39,7 @@ pub(super) struct Inner {
     state: Mutex<State>,
 }
 
+/// Present connection of a link, and the decisions about the next.
 pub(super) struct State {
     pub(super) health: Health,
     /// Attempt or connection that is in use; `None` before the first and after a loss.

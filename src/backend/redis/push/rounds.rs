@@ -220,6 +220,7 @@ impl RedisBackend {
     }
 }
 
+/// Returns the refusal that a failed call means for each of its messages.
 fn refusal(kind: QueueErrorKind) -> PushRefusal {
     match kind {
         QueueErrorKind::Unreachable(cause) => PushRefusal::Unreachable(cause.into()),

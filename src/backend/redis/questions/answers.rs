@@ -46,6 +46,8 @@ pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id
     }
 }
 
+/// Takes the answer from Redis. While FastMCP has not set the status yet, reads again every [`GLANCE`], for [`GIVING`]
+/// at most.
 async fn collect(watcher: &KeyWatcher, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
     let ElicitKeys { request, response, status, asker } = keys;
     let began = Instant::now();

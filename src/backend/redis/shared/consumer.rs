@@ -35,6 +35,7 @@ use crate::subscription::DoubtMark;
 /// read.
 const FRUITLESS: Backoff = Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(250) };
 
+/// Consumer of one session's queue over a shared line.
 pub(super) struct SharedConsumer {
     line: Arc<Line>,
     /// Registration on the line, with the permit.
@@ -82,6 +83,8 @@ impl SharedConsumer {
         self.line.commands_to_read(&self.place.queue, take::passed_over(behind), self.reads.count(self.limit()))
     }
 
+    /// Takes by a plain read where nothing must be acknowledged and no life extended. Otherwise, or where that read
+    /// does not suffice, calls the script.
     async fn do_take(
         &mut self,
         delivered: Option<&Delivered>,

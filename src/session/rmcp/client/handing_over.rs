@@ -36,6 +36,8 @@ impl Drop for Confirming<'_> {
 }
 
 impl ClientSession {
+    /// Writes a message into the newest stream. Waits for room, and cuts the stream where its reader makes none in
+    /// time.
     async fn send(&self, notification: &Outbound) -> Result<(), HandOverError> {
         let mut begun = None;
         loop {
