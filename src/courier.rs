@@ -46,6 +46,7 @@ impl Courier {
         Self::start_with(url, config, Arbiters::Threads).await
     }
 
+    /// Starts a courier as [`start`](Self::start) does, with arbiters of this kind.
     pub(crate) async fn start_with(url: &str, config: Config, arbiters: Arbiters) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let queue = connect(url, Arc::clone(&config)).await?;

@@ -103,6 +103,7 @@ impl Elicitor {
         self.elicit_checked(session, task, elicitation, &schema, timeout).await
     }
 
+    /// Asks a question as [`elicit`](Self::elicit) does, and checks the answer against `schema`.
     async fn elicit_checked(
         &self,
         session: &SessionId,
@@ -145,6 +146,7 @@ impl Elicitor {
         self.queue.settle(task, request_id, answer).await
     }
 
+    /// Waits for the task's turn, stores the question, pushes its notification, and waits for the answer.
     async fn ask(
         &self,
         under_way: &mut UnderWay<'_>,
@@ -223,6 +225,7 @@ struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
+    /// Withdraws the question if it is open, and waits for that up to [`WITHDRAWAL`].
     async fn withdraw_now(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             // A withdrawal that takes longer continues in its own task.
@@ -230,6 +233,7 @@ impl UnderWay<'_> {
         }
     }
 
+    /// Returns the future that withdraws the question. The future owns its data, so a task can complete it.
     fn withdrawal(&self) -> impl Future<Output = ()> + Send + use<> {
         let Elicitor { publisher, queue, .. } = self.elicitor.clone();
         let (session, task, request_id) = (self.session.clone(), self.task.clone(), self.request_id.to_owned());

@@ -109,6 +109,7 @@ impl Envelope {
         }
     }
 
+    /// Creates the envelope of a message in the form of a draft, of which nothing is copied.
     fn of_drafted(drafted: Drafted, raw: String) -> Self {
         let Drafted { parts, queued_at, time_to_live, receipt, id } = drafted;
         let id = NotificationId(id);
@@ -132,6 +133,7 @@ impl Envelope {
         }
     }
 
+    /// Reads a message of any form, and returns its text with an error.
     fn read_any(queue: &str, raw: String, default_time_to_live: Duration) -> Result<Self, (Undecodable, String)> {
         match Self::read_wire(queue, &raw, default_time_to_live) {
             Ok(envelope) => Ok(Self { outbound: Outbound { raw, ..envelope.outbound }, ..envelope }),

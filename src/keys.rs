@@ -61,6 +61,7 @@ impl Keys {
         (queue, lease)
     }
 
+    /// Returns all keys of a session's queue.
     pub(crate) fn of(&self, session: &SessionId) -> QueueKeys {
         let (queue, lease) = self.queue_and_lease(session);
         QueueKeys {
@@ -136,6 +137,7 @@ impl Keys {
         format!("{}:probe", self.prefix)
     }
 
+    /// Returns the keys of a task's question.
     pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
         let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
         ElicitKeys {

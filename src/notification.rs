@@ -107,6 +107,7 @@ impl Notification {
         }
     }
 
+    /// Creates a notification with these params, and leaves out fields that are null.
     fn with_object(method: &'static str, params: Value) -> Self {
         let mut notification = Self::named(method);
         if let Value::Object(params) = params {

@@ -49,6 +49,7 @@ impl Timestamp {
         }
     }
 
+    /// Reads a time of RFC 3339. Returns `None` for any other text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(at.unix_timestamp_nanos() / 1000).ok().map(Self)

@@ -34,6 +34,7 @@ pub(super) struct LogGate(Mutex<Row>);
 #[derive(Debug, Default)]
 struct Row {
     events: u64,
+    /// Moment of the newest event, from which [`QUIET`] counts.
     newest: Option<Instant>,
 }
 

@@ -41,6 +41,7 @@ pub(super) struct Post {
     /// ignores messages of an earlier start.
     pub(super) epoch: u64,
     pub(super) stats: Arc<Stats>,
+    /// Signal by which the supervisor stops this subscriber, and drops it where it takes too long.
     pub(super) stop: StopSignal,
     /// Number of answers and cancellations on their way to workers. Their tasks run on the subscriber's arbiter and end
     /// with the arbiter, so a subscriber waits for them before its end.
@@ -156,6 +157,7 @@ impl Drop for Counted {
 
 /// Parts of a subscriber that outlive its arbiter while its client is away.
 pub(super) struct Memory {
+    /// Machine of the subscriber. It remembers the ids of delivered notifications, also while the client is away.
     pub(super) machine: Subscription,
     /// Client's presence, as this subscriber saw it last.
     pub(super) presence: Presence,

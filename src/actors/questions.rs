@@ -43,6 +43,7 @@ pub(super) struct Asking {
 
 /// Task that asks one question.
 struct Task {
+    /// Handle by which the task is aborted when another owner may ask the question.
     handle: JoinHandle<()>,
     /// Set once the question has an answer, which is then on its way to the worker.
     has_answer: Rc<Cell<bool>>,
@@ -171,6 +172,7 @@ impl Desk {
         }
     }
 
+    /// Records the answer for its worker. A queue that fails is tried again without end: the caller sets the limit.
     async fn settle(&self, question: &Question, answer: &Answer) {
         for failures in 0.. {
             match settle_open(&*self.post.common.queue, &self.post.session_id, question, answer).await {

@@ -124,6 +124,7 @@ impl Handler<StopAsking> for SessionActor {
     }
 }
 
+/// Performs the steps of one delivery, and returns its outcome.
 async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
     let (session, config) = (&post.session, &post.common.config);
     let limit = config.hand_over_timeout() + GRACE;

@@ -52,6 +52,7 @@ impl StopSignal {
         self.level.load(Ordering::Acquire) >= level
     }
 
+    /// Waits until the level is at least `level`. The waiter registers before it checks, so no rise is missed.
     async fn reached(&self, level: u8) {
         loop {
             let raised = self.raised.notified();

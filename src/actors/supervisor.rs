@@ -93,6 +93,7 @@ pub struct SupervisorActor {
     config: Arc<Config>,
     /// Kind of the arbiters to start: threads, or sets of tasks in tests.
     arbiters: Arbiters,
+    /// Arbiters of the shared subscribers. They are started when they are needed, and end at the shutdown.
     shared_arbiters: SharedArbiters,
     limits: Limits,
     /// Subscribers that run, pause before a restart, or are parked.
@@ -108,6 +109,7 @@ pub struct SupervisorActor {
     /// Set while a timer runs that starts waiting subscribers again. Such a timer runs where an arbiter could not be
     /// started.
     retrying: bool,
+    /// Number of starts so far. The next start gets the next number as its epoch.
     epochs: u64,
     /// Set once a shutdown begins. The supervisor starts no subscriber then.
     shutting_down: bool,

@@ -10,6 +10,7 @@ use crate::question::{Answer, Elicitation};
 pub(super) struct Schema(Option<(Validator, Value)>);
 
 impl Schema {
+    /// Returns the schema of a question's form. A question of URL mode has none.
     pub(super) fn of(elicitation: &Elicitation) -> Result<Self, InvalidQuestion> {
         match elicitation {
             Elicitation::Form { requested_schema, .. } => Self::build(Value::Object(requested_schema.clone())),
@@ -18,6 +19,7 @@ impl Schema {
         }
     }
 
+    /// Compiles a schema.
     pub(super) fn build(schema: Value) -> Result<Self, InvalidQuestion> {
         let validator = jsonschema::options()
             .should_validate_formats(true)

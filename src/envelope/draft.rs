@@ -31,6 +31,7 @@ const TIMES: usize = "{\"ttl\":,\"enqueued_at\":\"\",\"expires_at\":\"\"".len() 
 #[derive(Debug, Clone)]
 pub(crate) struct Times {
     time_to_live: Duration,
+    /// Beginning of the message, up to its body.
     text: String,
 }
 

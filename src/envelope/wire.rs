@@ -29,6 +29,7 @@ pub(super) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
+    /// Reads all fields of a message, and checks their kinds.
     pub(super) fn read(raw: &'a str) -> Result<Self, Undecodable> {
         let fields = fields_of(raw)?;
         let content = fields.get("notification").unwrap_or("null");
@@ -58,6 +59,7 @@ impl<'a> Wire<'a> {
 /// Number of levels to which a message may be nested. Other readers of the queue stop at the same number.
 const MAX_DEPTH: usize = 127;
 
+/// Returns the fields of a message. Checks the nesting and the strings, at which other readers would fail.
 pub(super) fn fields_of(text: &str) -> Result<Fields<'_>, Undecodable> {
     let refused = |why: String| Err(Undecodable::Json(why));
     match Fields::of(text) {

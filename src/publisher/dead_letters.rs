@@ -148,6 +148,8 @@ impl DeadLetters {
         self.queue.sessions_with_dead_letters().await
     }
 
+    /// Queues the wanted letters again, in pages of [`PAGE`]. `stayed` counts the letters that were passed over, so
+    /// each page begins behind them.
     async fn redrive_those(
         &self,
         session: &SessionId,

@@ -82,6 +82,7 @@ impl Ack {
         }
     }
 
+    /// Adds a question and a fate of the message that was just counted.
     fn add(&mut self, question: Option<Question>, fate: Option<Fate>) {
         // Most messages bring neither a question nor a fate to keep.
         if let Some(delivered) = self.0.as_mut().filter(|_| question.is_some() || fate.is_some()) {

@@ -24,6 +24,7 @@ const TOLERANCE: Duration = Duration::from_secs(10);
 /// Knowledge of one owner about the messages of its queue.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
+    /// Time to live of messages that carry none.
     time_to_live: Duration,
     /// Moment, by the queue's clock, at which the queue was last seen empty; `None` before the first such read.
     empty_at: Option<Timestamp>,
@@ -115,6 +116,7 @@ impl Arrivals {
         }
     }
 
+    /// Returns the knowledge about messages that lack an id or a time. The first call creates it.
     fn foreign(&mut self) -> &mut Foreign {
         let capacity = self.capacity;
         self.foreign.get_or_insert_with(|| {

@@ -130,9 +130,11 @@ pub struct Delivery {
     /// Notifications that were not handed over yet, the oldest first.
     waiting: VecDeque<Envelope>,
     read_at: (Timestamp, Instant),
+    /// Permit of the owner, which each step checks.
     permit: Arc<Permit>,
     /// Number of notifications that the session has accepted.
     handed_over: usize,
+    /// End of the batch, once it is known. No notification is handed over then.
     end: Option<BatchEnd>,
 }
 

@@ -42,12 +42,14 @@ pub struct Behind {
 /// Messages of several deliveries, the oldest first. The confirmation of a delivery also confirms all earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Window {
+    /// Messages that were handed over and are not confirmed, the oldest first.
     sent: VecDeque<Sent>,
     /// Ids of the messages in `sent`, and of those that the running delivery has. A second message with such an id
     /// waits.
     ids: HashSet<NotificationId, RandomState>,
     /// Numbers of the deliveries in order, each with its number of messages in `sent`.
     deliveries: VecDeque<(u64, usize)>,
+    /// Number of bytes of the messages in `sent`.
     bytes: usize,
     /// Number of messages in `sent` whose ids are derived from their contents.
     derived: usize,

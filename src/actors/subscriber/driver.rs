@@ -143,6 +143,7 @@ impl Driver {
         Event::Delivered(Some(outcome))
     }
 
+    /// Returns the address of the session's actor, which the first call starts.
     fn session(&mut self) -> &Addr<SessionActor> {
         let (post, memory) = (&self.post, &self.memory);
         self.session.get_or_insert_with(|| SessionActor::new(Arc::clone(post), Arc::clone(&memory.ended_tasks)).start())

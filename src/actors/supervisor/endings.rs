@@ -70,6 +70,7 @@ impl Endings {
         ended
     }
 
+    /// Removes and returns the next subscriber whose time is over at `now`.
     fn next_overdue(&mut self, now: Instant) -> Option<(SessionId, u64)> {
         self.patience.front().filter(|(at, ..)| *at <= now)?;
         self.patience.pop_front().map(|(_, session, epoch)| (session, epoch))
@@ -130,6 +131,7 @@ impl SupervisorActor {
     }
 }
 
+/// Drops a subscriber, releases its lease, answers the waiters, and ends the arbiter.
 async fn end_by_force(post: Arc<Post>, runs: Runs, waiters: Vec<oneshot::Sender<Forced>>) {
     // The subscriber is stopped before the release. A subscriber that still ran could claim the lease again after the
     // release.

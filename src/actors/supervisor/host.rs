@@ -28,6 +28,7 @@ pub(super) struct SharedArbiter {
 }
 
 impl SharedArbiter {
+    /// Returns whether a subscriber was sent to the arbiter and has not begun.
     fn is_behind(&self) -> bool {
         self.unbegun.load(Ordering::Relaxed) > 0
     }

@@ -17,6 +17,7 @@ pub(super) struct Limits {
 /// Place of one subscriber. The place counts against a limit until it is dropped.
 pub(super) struct Place {
     placement: Placement,
+    /// Count of the taken places of this kind, which the drop of this place reduces.
     taken: Rc<Cell<usize>>,
 }
 

@@ -27,6 +27,7 @@ use crate::subscription::{Action, Event, Subscription};
 
 /// Parked subscriber. Dropping the value aborts the watch of the client.
 pub(super) struct Parked {
+    /// Presence of the client, which the supervisor checks before it starts the subscriber again.
     pub(super) presence: Presence,
     /// Memory of the subscriber, shared with the watch. The memory is taken once: by the watch when the subscriber
     /// ends, or by the supervisor when it starts the subscriber again.

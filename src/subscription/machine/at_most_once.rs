@@ -79,12 +79,14 @@ impl Subscription {
         Then::Serve
     }
 
+    /// Records and notes the discard of a removed notification.
     pub(super) fn discard_in_hand(&mut self, envelope: Envelope, reason: DiscardReason) {
         self.record(Some(reason.clone()), &envelope);
         let (id, question) = (Some(envelope.id), envelope.question.map(|question| *question));
         self.note(Note::Discarded { id, question, reason });
     }
 
+    /// Asks the driver to record the outcome of a removed notification. No acknowledgement can record it any more.
     pub(super) fn record(&mut self, discarded: Option<DiscardReason>, envelope: &Envelope) {
         let fate = Fate { position: 0, discarded, receipt: envelope.receipt.then_some(envelope.id) };
         self.actions.push_back(Action::Record { fate, raw: envelope.raw().to_vec() });

@@ -157,6 +157,7 @@ impl Subscription {
 
     // Steps that several states share.
 
+    /// Begins an operation on the queue. No other operation runs at this point.
     pub(super) fn begin(&mut self, operation: Operation) {
         self.operation = Some(operation.kind());
         self.actions.push_back(Action::Begin(operation));
@@ -174,6 +175,7 @@ impl Subscription {
         }
     }
 
+    /// Renews the lease. The time counts from now, when the request is sent.
     pub(super) fn renew(&mut self, now: Instant) {
         self.renewed = Some(now);
         self.begin(Operation::Renew);
