@@ -275,3 +275,44 @@ fn the_page_of_the_architecture_has_the_drawing_of_the_machine_and_names_each_ro
         assert!(page.contains(room), "{room} is not in the page");
     }
 }
+
+/// Words that open a sentence and leave out its subject.
+const WITHOUT_SUBJECT: [&str; 12] =
+    ["What", "Whose", "Who", "Whoever", "Where", "Whether", "How", "It", "They", "That", "Those", "One"];
+
+/// Returns the first line of each doc comment, with its number.
+fn openings(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let doc = |line: &str| ["///", "//!"].into_iter().find(|mark| line.trim_start().starts_with(mark));
+    let mut before = None;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        let mark = doc(line);
+        let is_first = mark.is_some() && mark != before;
+        before = mark;
+        is_first.then(|| (at + 1, line.trim_start()[3..].trim()))
+    })
+}
+
+fn has_no_subject(opening: &str) -> bool {
+    let first = opening.split_whitespace().next().unwrap_or_default().trim_matches(|c: char| !c.is_alphabetic());
+    WITHOUT_SUBJECT.contains(&first.trim_end_matches("'s"))
+}
+
+#[test]
+fn at_most_3_percent_of_the_doc_comments_open_without_a_subject() {
+    let (mut all, mut found) = (0, Vec::new());
+    for file in sources(&src()) {
+        for (line, opening) in openings(&std::fs::read_to_string(&file).unwrap()) {
+            all += 1;
+            if has_no_subject(opening) {
+                found.push(format!("{}:{line}: {opening}", file.display()));
+            }
+        }
+    }
+    assert!(all > 1000, "only {all} doc comments were found");
+    assert!(100 * found.len() <= 3 * all, "{} of {all}: name the subject\n{}", found.len(), found.join("\n"));
+
+    let text =
+        "//! What it is.\n\n    /// Returns it.\n    /// That is all.\n    fn a() {}\n/// (One of two.)\n// How.";
+    let found: Vec<_> = openings(text).filter(|(_, opening)| has_no_subject(opening)).map(|(line, _)| line).collect();
+    assert_eq!(found, [1, 6]);
+}
