@@ -53,7 +53,7 @@ struct State {
     running: bool,
 }
 
-/// One waiter: how its key is read, and when it is woken.
+/// Waiter for a change of one key: the command that reads the key, and the condition that wakes the waiter.
 struct Waiting {
     /// Command that reads the key last, so that Redis announces its next change.
     touch: Command,
