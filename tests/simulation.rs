@@ -209,27 +209,27 @@ macro_rules! tests_of {
     };
 }
 
-tests_of! { dedicated, Dedicated,
-    a_take_without_its_lease_check_breaks_g4: LeaseCheck, ["G4"];
-    an_acknowledgement_without_its_content_check_breaks_g2: ContentCheck, ["G2"];
-    a_failed_attempt_that_is_pushed_anew_breaks_g1: RewriteInPlace, ["G1", "G2", "G3"];
-    a_permit_that_is_asked_once_a_batch_breaks_g4: PermitBeforeEach, ["G4"];
-    a_permit_that_counts_from_the_answer_breaks_g4: PermitFromSending, ["G4"];
-    an_unconfirmed_batch_that_counts_as_delivered_breaks_g2: Confirmation, ["G2"];
-    an_acknowledgement_of_the_newest_alone_breaks_g3: CumulativeAck, ["G3", "receipts"];
-    repeats_that_are_not_recognised_break_g3: SkipById, ["G3", "receipts"];
-    a_client_that_is_not_heard_breaks_g3: Resume, ["G3"];
-    a_name_without_its_time_breaks_g2: ResumeByTime, ["G2"];
-    a_message_behind_a_discard_that_is_not_acknowledged_breaks_g2: DiscardFirst, ["G2", "G5"];
-    a_confirmation_of_what_was_handed_over_behind_it_breaks_g2: ConfirmedBefore, ["G2"];
-    a_read_behind_whatever_stands_there_breaks_g1: BehindMark, ["G1", "G2"];
-    a_window_without_a_bound_breaks_g3: WindowBound, ["G3"];
-    an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, ["G2"];
-    an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Fates, ["receipts"];
-    a_wait_that_takes_an_absent_lease_breaks_the_heartbeat_of_who_stands_by: NoReclaimAfterWait, ["prompt", "G2"];
+/// Makes the tests of both ways of waiting: of the guards that both need, and of those that one of them needs.
+macro_rules! tests_of_both {
+    ($($common:tt)*) => {
+        tests_of! { dedicated, Dedicated, $($common)*
+            a_wait_that_takes_an_absent_lease_breaks_the_heartbeat_of_who_stands_by: NoReclaimAfterWait, ["prompt", "G2"];
+        }
+
+        tests_of! { shared, Shared, $($common)*
+            a_plain_read_without_the_lease_behind_it_breaks_g4: LeaseBehindRead, ["G4"];
+            a_doubt_that_an_earlier_question_settles_breaks_g4: DoubtsSinceSending, ["G4"];
+            a_lease_that_is_not_tracked_is_not_prompt: LeaseTracked, ["G1", "G3", "G4", "prompt"];
+            a_change_that_comes_while_the_queue_is_read_and_is_forgotten_is_not_prompt: ReadAfterChange, ["prompt"];
+            an_acknowledgement_that_reads_before_it_removes_is_not_prompt: ReadLast, ["prompt"];
+            a_wait_that_only_a_change_ends_is_not_prompt: Sweep, ["prompt", "G2"];
+            a_wait_that_outlives_its_connection_is_not_prompt: LossWakes, ["prompt", "G2"];
+            a_null_invalidation_that_means_nothing_is_not_prompt: NullMeansAll, ["prompt", "G2"];
+        }
+    };
 }
 
-tests_of! { shared, Shared,
+tests_of_both! {
     a_take_without_its_lease_check_breaks_g4: LeaseCheck, ["G4"];
     an_acknowledgement_without_its_content_check_breaks_g2: ContentCheck, ["G2"];
     a_failed_attempt_that_is_pushed_anew_breaks_g1: RewriteInPlace, ["G1", "G2", "G3"];
@@ -246,12 +246,4 @@ tests_of! { shared, Shared,
     a_window_without_a_bound_breaks_g3: WindowBound, ["G3"];
     an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, ["G2"];
     an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Fates, ["receipts"];
-    a_plain_read_without_the_lease_behind_it_breaks_g4: LeaseBehindRead, ["G4"];
-    a_doubt_that_an_earlier_question_settles_breaks_g4: DoubtsSinceSending, ["G4"];
-    a_lease_that_is_not_tracked_is_not_prompt: LeaseTracked, ["G1", "G3", "G4", "prompt"];
-    a_change_that_comes_while_the_queue_is_read_and_is_forgotten_is_not_prompt: ReadAfterChange, ["prompt"];
-    an_acknowledgement_that_reads_before_it_removes_is_not_prompt: ReadLast, ["prompt"];
-    a_wait_that_only_a_change_ends_is_not_prompt: Sweep, ["prompt", "G2"];
-    a_wait_that_outlives_its_connection_is_not_prompt: LossWakes, ["prompt", "G2"];
-    a_null_invalidation_that_means_nothing_is_not_prompt: NullMeansAll, ["prompt", "G2"];
 }
