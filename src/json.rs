@@ -147,20 +147,20 @@ pub(crate) fn quoted(string: &str) -> String {
     text
 }
 
-/// Returns whether a string needs no escape in JSON.
-fn is_plain(string: &str) -> bool {
-    are_plain(string.as_bytes())
+/// Returns whether a byte needs no escape in a JSON string.
+fn is_plain(byte: u8) -> bool {
+    (byte >= b' ') & (byte != b'"') & (byte != b'\\')
 }
 
 /// Returns whether bytes need no escape in a JSON string.
 pub(crate) fn are_plain(bytes: &[u8]) -> bool {
     // The loop has no early exit, so that the compiler can check many bytes at a time.
-    bytes.iter().fold(true, |plain, b| plain & (*b >= 0x20) & (*b != b'"') & (*b != b'\\'))
+    bytes.iter().fold(true, |plain, b| plain & is_plain(*b))
 }
 
 /// Appends a JSON string to a text.
 pub(crate) fn push_string(out: &mut String, string: &str) {
-    if is_plain(string) {
+    if are_plain(string.as_bytes()) {
         out.push('"');
         out.push_str(string);
         out.push('"');

@@ -3,7 +3,7 @@
 //! A cursor reads simple JSON only: on one line, without `\u` escapes, and not deeply nested. Each method returns
 //! `None` for any other text, also where that text is valid. [`Fields`](super::Fields) reads such a text.
 
-use super::MAX_DEPTH;
+use super::{MAX_DEPTH, is_plain};
 
 /// Rest of a text that is being passed over.
 #[derive(Debug, Clone, Copy)]
@@ -199,11 +199,6 @@ impl<'a> Cursor<'a> {
         self.rest = rest;
         Some(*byte)
     }
-}
-
-/// Returns whether a byte needs no escape in a string.
-fn is_plain(byte: u8) -> bool {
-    byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
 /// Returns a word that marks the bytes of a block that need an escape; 0 where there are none. The lowest bit that is
