@@ -17,6 +17,12 @@ pub(super) fn id(process: ProcessId, nonce: u128) -> String {
     format!("{PING}{process}:{nonce}")
 }
 
+/// Reads the JSON-RPC id of a ping: its process and its nonce.
+pub(super) fn read(id: &str) -> Option<(ProcessId, u128)> {
+    let (process, nonce) = id.strip_prefix(PING)?.split_once(':')?;
+    Some((ProcessId::parse(process)?, nonce.parse().ok()?))
+}
+
 /// Returns the nonce of a ping, with 122 random bits.
 ///
 /// No two pings share a nonce. A session may end and be restored in the same process, and a late answer to a ping of

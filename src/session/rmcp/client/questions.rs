@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::ClientSession;
-use super::pings::PING;
+use super::pings::{self, PING};
 use crate::backend::ProcessId;
 use crate::question::{Answer, Elicitation, Question};
 use crate::session::AskError;
@@ -59,25 +59,23 @@ impl ClientSession {
             };
             return Answered::Question(question.to_owned(), answer);
         }
-        let Some(ping) = id.strip_prefix(PING) else { return Answered::Other };
         // An error is an answer too: a client that does not know `ping` has read its stream nevertheless.
-        match ping.split_once(':').and_then(|(process, n)| Some((ProcessId::parse(process)?, n.parse().ok()?))) {
+        match pings::read(id) {
             Some((process, n)) if process != self.process => Answered::PingOf(process, n),
             Some((_, n)) => {
                 self.confirmed(n);
                 Answered::Ping
             }
             // Such a ping was never sent: the answer is invented.
-            None => Answered::Ping,
+            None if id.starts_with(PING) => Answered::Ping,
+            None => Answered::Other,
         }
     }
 
     /// Takes the answer to a ping, by its JSON-RPC id. Returns whether this process sent the ping.
     pub(in crate::session::rmcp) fn pong(&self, json_rpc_id: &str) -> bool {
-        let ping = json_rpc_id.strip_prefix(PING).and_then(|ping| ping.split_once(':'));
-        let own = ping.filter(|(process, _)| ProcessId::parse(process) == Some(self.process));
-        let nonce = own.and_then(|(_, nonce)| nonce.parse().ok());
-        nonce.inspect(|nonce| self.confirmed(*nonce)).is_some()
+        let own = pings::read(json_rpc_id).filter(|(process, _)| *process == self.process);
+        own.inspect(|(_, nonce)| self.confirmed(*nonce)).is_some()
     }
 
     /// Ends the wait for the answer to a question that was answered elsewhere.
