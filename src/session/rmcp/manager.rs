@@ -97,7 +97,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
     /// Starts the housekeeping and the listener to the fleet, unless they run already, or no runtime runs here. The
     /// first request starts them at the latest.
     pub(crate) fn start(&self) {
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if Handle::try_current().is_ok() {
             self.kept.call_once(|| housekeeping::start(&self.shared));
         }
     }
