@@ -29,20 +29,30 @@ impl Subscription {
         self.arrivals.acknowledged(false);
         self.ack.take();
         self.items.clear();
-        self.serve(now);
+        self.serve_renewed(now);
     }
 
     pub(super) fn is_at_least_once(&self) -> bool {
         self.config.delivery() == Delivery::AtLeastOnce
     }
 
-    /// Takes the next step of the service. Nothing runs and nothing is unconfirmed at this point.
+    /// Takes the next step of the service, which is a renewal where one is due. Nothing runs and nothing is unconfirmed
+    /// at this point.
     pub(super) fn serve(&mut self, now: Instant) {
-        if self.has_changed() {
-            self.acknowledge(Then::LookAround, now);
-        } else if self.renewal_due().is_none_or(|at| at <= now) {
+        if !self.has_changed() && self.renewal_due().is_none_or(|at| at <= now) {
             self.state = SubscriberState::Reading;
             self.renew(now);
+        } else {
+            self.serve_renewed(now);
+        }
+    }
+
+    /// Takes the next step of the service after a renewal. That step is never a further renewal. A renewal counts from
+    /// the moment when it was sent, so after a slow answer the next renewal is due at once. The subscriber would only
+    /// renew, and never read.
+    fn serve_renewed(&mut self, now: Instant) {
+        if self.has_changed() {
+            self.acknowledge(Then::LookAround, now);
         } else if self.in_hand.is_some() {
             self.deliver_in_hand();
         } else if let Some(item) = self.items.pop_front() {
@@ -95,7 +105,7 @@ impl Subscription {
                     self.resume(now);
                 }
             }
-            (_, Event::Renewed(lease)) if lease.is_ours() => self.serve(now),
+            (_, Event::Renewed(lease)) if lease.is_ours() => self.serve_renewed(now),
             (_, Event::Renewed(_)) => {
                 // This acknowledgement can remove nothing, but it settles the receipts of delivered notifications.
                 match self.ack.take().filter(|delivered| !delivered.fates.is_empty()) {

@@ -174,6 +174,26 @@ fn waits_end_for_the_renewal_and_are_not_short() {
 }
 
 #[test]
+fn renewals_that_take_a_heartbeat_alternate_with_reads() {
+    let heartbeat = Config::default().heartbeat();
+    for delivery in [Delivery::AtLeastOnce, Delivery::AtMostOnce] {
+        let mut rig = Rig::waiting(delivery);
+        for _ in 0..3 {
+            rig.pass(heartbeat);
+            assert_eq!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Renew);
+            rig.pass(heartbeat);
+            assert_eq!(begun(&rig.feed(Event::Renewed(LeaseState::Held))), TAKE);
+            assert!(matches!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(_)));
+        }
+        // The claim of a new connection takes a heartbeat too.
+        rig.feed(Event::Presence(SECOND));
+        rig.feed(Event::Opened);
+        rig.pass(heartbeat);
+        assert_eq!(begun(&rig.feed(Event::Claimed)), TAKE);
+    }
+}
+
+#[test]
 fn a_long_wait_before_a_doubt_ends_the_backoff() {
     let longest = Config::default().backoff_max();
     for (waited, is_over) in [(longest, false), (longest + Duration::from_millis(1), true)] {
