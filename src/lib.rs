@@ -46,7 +46,7 @@
 //! ```
 //!
 //! # Where to look
-//! - A worker needs [`Publisher`] and [`Notification`].
+//! - A worker needs [`Publisher`] and [`Notification`]. [`Inbox`] tests a worker without a server.
 #![cfg_attr(feature = "rmcp", doc = "- A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].")]
 #![cfg_attr(not(feature = "rmcp"), doc = "- A server on rmcp needs the feature `rmcp`.")]
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
@@ -95,6 +95,7 @@ mod subscription;
 // Worker's side, server's side, entry point.
 mod courier;
 mod elicitation;
+mod inbox;
 mod publisher;
 
 mod actors;
@@ -206,6 +207,7 @@ pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
 pub use self::fate::{DiscardReason, Receipt};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
+pub use self::inbox::{Inbox, InboxError};
 pub use self::notification::{
     InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
 };

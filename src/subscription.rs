@@ -17,6 +17,7 @@ mod permit;
 mod state;
 mod window;
 
+pub(crate) use self::ack::Ack;
 pub use self::ack::{Delivered, Fate};
 pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
 pub use self::delivery::{Delivery, EndedTasks, HandOverError, Outcome, Step};

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "session",
     "publisher",
     "elicitation",
+    "inbox",
     "actors",
     "courier",
     "http",

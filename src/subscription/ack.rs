@@ -35,17 +35,17 @@ pub struct Fate {
 /// Counter of a batch's messages as they are delivered, skipped or discarded, the oldest first. `None` while no message
 /// is counted.
 #[derive(Debug, Default)]
-pub(super) struct Ack(Option<Box<Delivered>>);
+pub(crate) struct Ack(Option<Box<Delivered>>);
 
 impl Ack {
     /// Counts the next message as delivered, by this delivery or an earlier one.
-    pub(super) fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
+    pub(crate) fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
         let position = self.count(mark);
         self.add(question, receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) }));
     }
 
     /// Counts the next message as discarded.
-    pub(super) fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
+    pub(crate) fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
         let position = self.count(mark);
         self.add(None, Some(Fate { position, discarded: Some(reason), receipt }));
     }
@@ -62,7 +62,7 @@ impl Ack {
 
     /// Returns the acknowledgement of all counted messages and begins a new count. Returns `None` where no message was
     /// counted.
-    pub(super) fn take(&mut self) -> Option<Delivered> {
+    pub(crate) fn take(&mut self) -> Option<Delivered> {
         self.0.take().map(|delivered| *delivered)
     }
 

@@ -47,6 +47,25 @@ impl Default for EndedTasks {
 }
 
 impl EndedTasks {
+    /// Returns the reason why a notification must not be delivered any more, if there is one. `now` is the time by the
+    /// queue's clock.
+    pub(crate) fn reason_to_discard(&self, envelope: &Envelope, now: Timestamp) -> Option<DiscardReason> {
+        if envelope.is_expired(now) {
+            Some(DiscardReason::Expired)
+        } else if envelope.task_status().is_some_and(|(id, is_terminal)| !is_terminal && self.contains(id)) {
+            Some(DiscardReason::Superseded)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers the end of a task where a delivered notification reports it.
+    pub(crate) fn note_delivered(&self, envelope: &Envelope) {
+        if let Some((id, true)) = envelope.task_status() {
+            self.insert(id);
+        }
+    }
+
     fn contains(&self, task_id: &str) -> bool {
         lock(&self.hashes).contains(&self.key.hash_one(task_id))
     }
@@ -188,13 +207,8 @@ impl Delivery {
             return Some(Hindrance::NotPermitted);
         }
         let (clock, read) = self.read_at;
-        if next.is_expired(clock.plus(now.saturating_duration_since(read))) {
-            Some(Hindrance::Discarded(DiscardReason::Expired))
-        } else if next.task_status().is_some_and(|(id, is_terminal)| !is_terminal && ended.contains(id)) {
-            Some(Hindrance::Discarded(DiscardReason::Superseded))
-        } else {
-            None
-        }
+        let clock = clock.plus(now.saturating_duration_since(read));
+        ended.reason_to_discard(next, clock).map(Hindrance::Discarded)
     }
 
     /// Takes the session's answer to a notification. `lot` draws a number from 0 to 1, for the pause before a further
@@ -210,9 +224,7 @@ impl Delivery {
         match answer {
             Ok(()) => {
                 self.handed_over += 1;
-                if let Some((id, true)) = envelope.task_status() {
-                    ended.insert(id);
-                }
+                ended.note_delivered(&envelope);
             }
             Err(error) => self.end = Some(after(error, envelope, config, lot())),
         }
