@@ -1,9 +1,16 @@
 //! [`Link`]: the only kind of connection to Redis.
 //!
 //! A *shared* link connects at its first request. It connects again after its connection broke, fell silent, or led to
-//! a server that cannot write. It repeats a request only where its server was no primary and a repetition does no harm.
-//! A *dedicated* link belongs to one subscriber, whose commands may block. It connects once and repeats nothing: after
-//! a failure its owner opens another link.
+//! a server that cannot write.
+//! A *dedicated* link belongs to one subscriber, whose commands may block. It connects once: after a failure its owner
+//! opens another link.
+//!
+//! # Repetitions
+//! - Redis does not know a script: both kinds of link load the script and send its call again. Redis did nothing of it.
+//! - A server is no primary: a shared link sends the request once more over a new connection, where a repetition does
+//!   no harm ([`Request::is_repeatable`]). A dedicated link returns the refusal.
+//! - An answer is missing, or the connection broke: no link repeats anything, as Redis may have done the request. The
+//!   caller knows whether a repetition is safe.
 //!
 //! redis-rs's own `ConnectionManager` recovers from fewer failures. Until its process ends it keeps a connection that
 //! answers nothing, one to a server that became a replica, and a refused password.
@@ -229,8 +236,9 @@ impl Link {
         self.inner.forget(generation);
     }
 
-    /// Sends a request. Repeats the request over a new connection where its server turns out to be no primary and did
-    /// nothing of it. No repetition happens while the pause before the next connection lasts.
+    /// Sends a request. Repeats the request once, over a new connection, where its server turns out to be no primary
+    /// and [`Request::is_repeatable`] allows that. No repetition happens while the pause before the next connection
+    /// lasts.
     async fn deliver(&self, request: &Request) -> Result<Vec<Value>, QueueErrorKind> {
         let (mut result, again) = self.deliver_once(request).await;
         if again {
@@ -244,8 +252,8 @@ impl Link {
         }
     }
 
-    /// Sends a request. Returns its result, and whether the request may be sent again: its server was no primary, and
-    /// another connection may be made.
+    /// Sends a request. Returns its result, and whether the request is to be sent again: its server was no primary, a
+    /// repetition does no harm, and another connection may be made at once.
     async fn deliver_once(&self, request: &Request) -> (Result<Vec<Value>, QueueErrorKind>, bool) {
         let inner = &*self.inner;
         let (made, connection, is_check_due) = match self.inner.connected().await {

@@ -160,11 +160,16 @@ impl Request {
         self.commands.cmd_iter().flat_map(Cmd::args_iter).map(length).sum()
     }
 
-    /// Returns whether the request may be sent once more, to another server, after these answers.
+    /// Returns whether the request may be sent once more, to another server, after these answers. Called where an
+    /// answer, or the probe that was sent before the request, says that the server is no primary.
+    ///
+    /// - A request whose commands all did nothing may be repeated: each only reads, was refused, or called a script
+    ///   that the server does not know.
+    /// - A single command may be repeated even where it was done. An answer without a refusal came from a replica, or
+    ///   from a server that has become the primary since the probe. Doing such a command twice is harmless.
+    /// - The scripts `push`, `record` and `redrive` are the exceptions: a repetition would queue or record twice.
     pub(super) fn is_repeatable(&self, answers: &[Value]) -> bool {
-        // An answer without a refusal came from a replica, or from a server that has just become the primary, which may
-        // have done the command. A single command may be done twice, except these scripts: they queue or record. A
-        // request of several commands may contain one of them, so each of its commands must have done nothing.
+        // A request of several commands may contain such a script, so each of its commands must have done nothing.
         let once = |script: Option<&'static Script>| {
             script.is_some_and(|script| {
                 [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
