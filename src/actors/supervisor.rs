@@ -13,14 +13,14 @@
 //! successor waits a short time for the end of its predecessor, then runs anyway. Order holds all the same: the
 //! successor claims the lease, and the predecessor's permit ends.
 //!
-//! *Ends.* `actix::Supervisor` restarts an actor after a stop and not after a panic. So each subscriber reports its own
+//! *Ends*. `actix::Supervisor` restarts an actor after a stop and not after a panic. So each subscriber reports its own
 //! end by [`Ended`], whatever the cause, and this actor decides what follows.
 //!
-//! *Epochs.* Each start of a subscriber has a number of its own, its epoch. A message about a start carries this
+//! *Epochs*. Each start of a subscriber has a number of its own, its epoch. A message about a start carries this
 //! number. The supervisor ignores a message about an earlier start, such as the late end of a subscriber that was
 //! replaced.
 //!
-//! *Places.* A running or pausing subscriber holds a place within the limits of the process. A parked one holds none, so
+//! *Places*. A running or pausing subscriber holds a place within the limits of the process. A parked one holds none, so
 //! a process can keep many more sessions than it has places.
 
 use std::collections::{HashMap, VecDeque};

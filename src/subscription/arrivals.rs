@@ -3,11 +3,11 @@
 //! A message of this crate carries an id, and a time by the queue's clock. A message of FastMCP carries no id. Its time
 //! is that of its worker's clock, which may be wrong.
 //!
-//! *Times.* The owner bounds a wrong time from both sides. The queue was once empty, and every message has come after
+//! *Times*. The owner bounds a wrong time from both sides. The queue was once empty, and every message has come after
 //! that moment. The owner has once seen the message, and the message was queued before that moment. A time outside
 //! these bounds is replaced by the nearer bound.
 //!
-//! *Ids.* An id is derived from the message itself, so a message that is read again has the same id. Equal messages
+//! *Ids*. An id is derived from the message itself, so a message that is read again has the same id. Equal messages
 //! would share the derived id, so the owner counts them: the second equal message gets another id, and so on.
 
 use std::collections::{HashMap, HashSet};

@@ -13,6 +13,21 @@
 //! earlier deliveries may be awaited besides. Each of these ends with one event. A change of the client's presence waits
 //! for that end, so an answer always finds the state that asked for it. Only a wait, and at a stop the opening of a
 //! connection, is dropped instead.
+//!
+//! # Invariants
+//! - *One answer for each operation*. The driver reports each operation by exactly one event, and
+//!   [`Subscription::close`] is the only way to drop an operation. A second answer would be taken for that of a later
+//!   operation. Test: `each_operation_is_answered_by_its_own_event_only`.
+//! - *A refused event changes nothing*. [`Subscription::handle`] checks the event before it touches any field. A driver
+//!   may therefore log an [`IllegalTransition`] and continue. Test:
+//!   `a_refusal_names_the_event_the_state_and_the_operation`.
+//! - *Only confirmed messages are counted for an acknowledgement*, in the order of the queue. Test:
+//!   `what_is_not_confirmed_comes_again_with_all_behind_it`.
+//! - *Nothing is handed over without the permit*. The machine passes the permit to each delivery, and revokes it before
+//!   it gives up messages, backs off or parks. Test: `the_permit_of_a_delivery_is_the_machines`.
+//!
+//! `tests/simulation` runs many machines against one queue under faults. It removes each guard in turn and must then
+//! find a broken guarantee.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -11,11 +11,11 @@
 //! The lease in Redis proves the ownership, but reading the lease costs a round trip. So the owner keeps a permit in
 //! memory and checks it before each hand-over.
 //!
-//! *Time.* The permit counts from the moment when the renewal was *sent*, not from its answer. So a process that was
+//! *Time*. The permit counts from the moment when the renewal was *sent*, not from its answer. So a process that was
 //! paused, or whose answer was late, trusts its lease for a shorter time than Redis does. No process trusts its lease
 //! for longer.
 //!
-//! *Doubt.* A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
+//! *Doubt*. A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
 //! answer to a request that was sent after the sign settles the doubt. An answer to an earlier request may be older
 //! than the sign.
 

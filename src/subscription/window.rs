@@ -2,6 +2,14 @@
 //!
 //! A session confirms a batch with a delay of at least one round trip to the client. So further batches are handed over
 //! meanwhile, up to the bounds of the window. A crash delivers the whole window again, which is why it has bounds.
+//!
+//! *Invariant*. `sent` is a contiguous part of the queue, which begins at the oldest message that is not counted for an
+//! acknowledgement. `deliveries`, `bytes` and `derived` always describe exactly `sent`
+//! (`whatever_is_added_and_confirmed_the_sums_are_right`). A gap would let an acknowledgement remove a message that
+//! nobody received.
+//!
+//! *Bounds*. There is always room for one message, or a message that is larger than the window would block its queue
+//! (`there_is_room_within_both_bounds_and_always_for_a_batch`).
 
 use std::collections::{HashSet, VecDeque};
 

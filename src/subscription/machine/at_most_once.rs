@@ -1,4 +1,19 @@
 //! Delivery at most once: the acknowledgement comes before the delivery, in batches of one.
+//!
+//! A crash loses at most the one notification in `in_hand`. It has left the queue and is not delivered yet.
+//!
+//! *A message is delivered only where its removal is certain*. Where the answer to the acknowledgement is lost, or says
+//! that the queue has changed, the message is read again or left to its next owner. It may be lost then, and is never
+//! delivered twice (`a_notification_whose_removal_is_unknown_is_not_delivered`,
+//! `a_removal_that_did_not_happen_is_no_delivery`).
+//!
+//! *`in_hand` survives* connections, parking and takeovers, because no queue has the message any more. The machine
+//! counts its attempts itself, and discards it at its expiry even while the client is away
+//! (`what_is_in_hand_of_a_parked_subscriber_expires_at_its_time`). An end of the subscriber reports it as lost
+//! (`what_is_in_hand_at_the_end_is_lost_and_the_reason_told`).
+//!
+//! *Outcomes* cannot travel with an acknowledgement, which has gone before. They are recorded by a request of their own
+//! ([`Action::Record`]), and may be lost with the process.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,22 @@
 //! Delivery of the messages that were read, and the outcome of the delivery.
+//!
+//! *Three kinds of messages need no session:* unreadable ones, repeats, and those that the client has named with its
+//! new stream. They are counted for the next acknowledgement instead of being delivered. An acknowledgement removes a
+//! prefix of the queue. So such a message is counted only while it is the oldest; behind unconfirmed messages it waits
+//! (`unreadable_messages_and_repeats_behind_unconfirmed_ones_wait_for_them`).
+//!
+//! *A discard ends a batch*. Nothing behind a discarded message is handed over before the queue has lost that message.
+//! Otherwise a client could name a later message when it resumes. The next owner would then count the discarded one as
+//! delivered, and no dead letter would be kept. Test:
+//! `discards_are_acknowledged_at_their_positions_before_the_rest_is_delivered`, and the simulation without this guard.
+//!
+//! *The named message* is looked for in the first reads of a new stream, up to one window. A client has at most one
+//! window of unacknowledged messages. An id that is not found there is old or forged, and acknowledges nothing
+//! (`what_the_client_has_is_looked_for_as_far_as_one_window_goes`,
+//! `what_the_client_said_holds_for_the_first_read_only_and_over_broken_connections`).
+//!
+//! *An id has one place in the window*. A second message of the same id waits until the first is confirmed, and is then
+//! a repeat (`the_same_id_twice_in_one_batch_is_delivered_once`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

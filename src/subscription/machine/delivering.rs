@@ -9,6 +9,21 @@
 //!
 //! Some steps cannot happen beside unconfirmed messages: a discard, the rewrite after a failed attempt, a stop, a newer
 //! stream. They wait in `after_window` until nothing is unconfirmed.
+//!
+//! *Order*. Once a message is unconfirmed, nothing behind it may be acknowledged or rewritten. A confirmation counts
+//! all messages of its delivery and of the earlier ones. A missing confirmation gives up the whole window: the permit
+//! is revoked, so the running delivery hands nothing more over, and all messages are read again. Without the revocation
+//! a later message would overtake the earlier ones (`what_is_not_confirmed_comes_again_with_all_behind_it`).
+//!
+//! *Late answers*. Deliveries are numbered. `given_up` is the newest that was given up, and an answer about that one or
+//! an earlier one is ignored. Its messages count only when they are delivered anew
+//! (`a_delivery_that_was_given_up_confirms_nothing_by_its_outcome`).
+//!
+//! *Reads behind*. Such a read passes over the unconfirmed messages by their number, and checks the mark of the newest
+//! of them. A queue that was flushed, or that another owner has changed, answers `changed` and returns nothing
+//! (`a_queue_that_changed_under_unconfirmed_messages_is_read_anew_once_they_are_confirmed`). Messages with derived ids
+//! allow no such read, because only their owner tells equal ones apart
+//! (`nothing_is_read_behind_messages_that_their_owner_alone_tells_apart`).
 
 use std::time::{Duration, Instant};
 

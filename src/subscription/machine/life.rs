@@ -1,14 +1,30 @@
 //! Life around the service: connecting, standing by, backing off, parking and ending.
 //!
-//! *Ownership.* The opening of a stream that is newer than every claimed one claims the lease, also from another owner.
+//! *Ownership*. The opening of a stream that is newer than every claimed one claims the lease, also from another owner.
 //! Any other connection only renews the lease. So the server with the client's newest stream owns the session, and a
 //! displaced owner does not take the session back.
 //!
-//! *Standing by.* A displaced owner tries to claim an absent lease once per heartbeat. It thereby takes over when the
+//! *Standing by*. A displaced owner tries to claim an absent lease once per heartbeat. It thereby takes over when the
 //! other owner has died without a release.
 //!
-//! *Failures.* A failure of the queue closes the connection. The next connection first renews the lease, then reads all
+//! *Failures*. A failure of the queue closes the connection. The next connection first renews the lease, then reads all
 //! unacknowledged messages again.
+//!
+//! *Why only a newer stream claims*. Two servers with one stream each would otherwise displace each other for ever
+//! (`a_displaced_owner_stands_by_and_does_not_claim_again_by_itself`, `a_newer_stream_claims`). `claimed` has the
+//! number of the newest opening for which a claim succeeded.
+//!
+//! *The permit does not outlive the connection* that watches the lease: without that connection no takeover is noticed.
+//! Parking, ending and backing off revoke the permit at once, and a consumer that is dropped suspends it too.
+//!
+//! *Parking* has three steps: release the lease, wait until answers and cancellations on their way have reached their
+//! workers, exit. A client that returns meanwhile ends the parking
+//! (`a_client_that_leaves_parks_its_subscriber_which_releases_first`,
+//! `a_client_that_comes_back_while_its_subscriber_parks_is_served_again`).
+//!
+//! *Two pauses*. [`back_off`](Subscription::back_off) follows a failure and always pauses.
+//! [`doubt`](Subscription::doubt) follows a connection that broke, and connects at once the first time: most such ends
+//! have a harmless cause (`a_wait_that_finds_no_lease_opens_a_new_connection_and_pauses_from_the_second_time_on`).
 
 use std::time::{Duration, Instant};
 

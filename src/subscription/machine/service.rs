@@ -3,6 +3,26 @@
 //! A read also carries the acknowledgement of the messages that were confirmed before, if there are any. An
 //! acknowledgement whose answer is lost has an unknown outcome. The machine does not send it again. It reads the queue
 //! over a new connection, and acknowledges messages that it has delivered before without delivering them again.
+//!
+//! *Callers*. `life` begins the service once the lease is claimed or renewed over a new connection. `delivering`
+//! continues it when nothing is unconfirmed any more.
+//!
+//! *Order of the steps*. A stop or a changed presence comes first, but only after the counted messages were
+//! acknowledged: otherwise the next owner would deliver them again. A due renewal precedes the next read. The step
+//! after a renewal is never another renewal, or a slow Redis would starve the reads
+//! (`renewals_that_take_a_heartbeat_alternate_with_reads`).
+//!
+//! *Counts do not outlive their connection*. A new connection drops the counted acknowledgement and reads again. Its
+//! messages may have been removed already, and other messages may stand in their places
+//! (`what_was_counted_is_not_acknowledged_over_another_connection`).
+//!
+//! *Questions follow the acknowledgement*. Only its success makes them open questions of the queue. A question that was
+//! asked before could be asked by two owners, or be lost with this process
+//! (`questions_and_receipts_go_with_the_acknowledgement_and_are_asked_after_it`,
+//! `questions_whose_acknowledgement_finds_another_owner_are_not_asked`).
+//!
+//! *An owner that lost its lease still acknowledges once*, where receipts of delivered notifications are to be settled.
+//! The script removes nothing then (`a_lease_lost_during_a_delivery_is_not_renewed_and_receipts_tell_the_truth`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
