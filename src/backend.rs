@@ -5,27 +5,27 @@
 //! its tail. An *owner* reads messages at the tail, delivers them, and removes them only then. A process may therefore
 //! die at any moment: its undelivered messages are still in the queue, and nothing has to be recovered.
 //!
-//! 1. *Order.* A take returns messages in the order in which they were pushed to that session.
-//! 2. *Push is atomic.* A notification is queued whole, stamped by the queue's clock, or not at all. A notification
+//! 1. *Order*. A take returns messages in the order in which they were pushed to that session.
+//! 2. *Push is atomic*. A notification is queued whole, stamped by the queue's clock, or not at all. A notification
 //!    that would exceed a bound is returned with the name of the bound. The later notifications of the same call to
 //!    that session are then refused too. The answer says whether an owner holds the session, or else whether a store
 //!    remembers the session.
-//! 3. *A take removes nothing.* The next take returns an unacknowledged batch again.
+//! 3. *A take removes nothing*. The next take returns an unacknowledged batch again.
 //! 4. *An acknowledgement removes what it names and nothing else*: where the messages at the tail are not the delivered
 //!    ones, nothing is removed, and the answer says `changed`. A read behind messages that are not there reads nothing,
 //!    and says `changed` too.
-//! 5. *Only the owner takes.* Anyone else gets [`LeaseState::Lost`]. The newest claim wins.
+//! 5. *Only the owner takes*. Anyone else gets [`LeaseState::Lost`]. The newest claim wins.
 //! 6. *An absent lease is reclaimed* by the owner that acted last, never by an operation that was abandoned.
-//! 7. *A failed attempt is written in place.* So order holds, and a restart does not begin the count again. Clauses 4
+//! 7. *A failed attempt is written in place*. So order holds, and a restart does not begin the count again. Clauses 4
 //!    and 5 guard this write too.
 //! 8. *Waiting removes nothing* and ends at the next push. Dropping a wait loses nothing.
-//! 9. *Expiry is per message.* A push never shortens the life of an earlier notification. Under an owner a queue never
+//! 9. *Expiry is per message*. A push never shortens the life of an earlier notification. Under an owner a queue never
 //!    expires as a whole: its owner sees each expired message.
 //! 10. *Batches are bounded* in messages and in bytes, but a batch has at least one message. After a take whose answer
 //!     came too late, the next take asks for less ([`LineLimit`]).
 //! 11. *A lease ends* by release, by its time, or by a newer claim. An owner that lost its lease learns so at once
 //!     through its [`Permit`].
-//! 12. *Anything may lie in a list.* A message that cannot be decoded is an item like others, and blocks nothing.
+//! 12. *Anything may lie in a list*. A message that cannot be decoded is an item like others, and blocks nothing.
 //! 13. *A question is answered once*: by the first answer to its id while its worker waits, and by no other answer. A
 //!     question that was delivered and not answered is an open question of its queue, whoever owns the queue.
 //! 14. *A session is remembered* for its time to live after its last use, and no longer. A session that has ended is
@@ -34,7 +34,7 @@
 //! 16. *A dead letter is kept by the step that removes its message from the queue*: once, and not where that step
 //!     removes nothing. Dead letters are bounded in number, bytes and age. The oldest make room.
 //! 17. *Redriving queues a letter and removes it in one step*: in order, under the same id, within the queue's bounds.
-//! 18. *A receipt is written with the push and settled with the acknowledgement.* The receipt of a delivered message
+//! 18. *A receipt is written with the push and settled with the acknowledgement*. The receipt of a delivered message
 //!     never changes again. It is written also where the acknowledgement removes nothing.
 
 use std::fmt;

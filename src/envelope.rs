@@ -7,14 +7,14 @@
 //!  "traceparent": "…", "receipt": true, "id": "…", "at": 1795428000000000}
 //! ```
 //!
-//! *Times.* `at` is the time of the push by the queue's clock, and `ttl` the time to live, both in µs. The message
+//! *Times*. `at` is the time of the push by the queue's clock, and `ttl` the time to live, both in µs. The message
 //! expires at their sum. `enqueued_at` and `expires_at` are of the pusher's clock. They are for people to read.
 //! Messages of FastMCP, and of earlier versions of this crate, have neither `at` nor `ttl`. Such a message expires by
 //! `expires_at`, or the default time after `enqueued_at`.
 //!
-//! *Values.* Each value stays the text that its producer wrote. No number is converted, so none is rounded.
+//! *Values*. Each value stays the text that its producer wrote. No number is converted, so none is rounded.
 //!
-//! *Order.* `id` and `at` are last, so that the last bytes of two messages differ. An acknowledgement compares these
+//! *Order*. `id` and `at` are last, so that the last bytes of two messages differ. An acknowledgement compares these
 //! bytes, and two copies of one notification have the same id.
 
 use std::borrow::Cow;

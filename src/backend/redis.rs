@@ -2,6 +2,20 @@
 //!
 //! Only this room names `redis::`. Everything goes over a [`Link`]: each [`consumer`] has its own, [`key_watcher`] and
 //! `fleet/news` have one each to listen on, and all other commands share one.
+//!
+//! - `link` is the only kind of connection. It repeats, checks, learns the speed of the line, and delivers
+//!   announcements.
+//! - `lua` has the scripts and the rules that all of them follow.
+//! - `consumer` reads one queue over a link of its own, `shared` reads many queues over one link. Both build their
+//!   commands and read their answers by `take` and `lease`, so the two differ only in how they wait.
+//! - `push`, `fates`, `questions` and `fleet` each have one part of the port. `standing` tells known sessions from
+//!   unknown ones.
+//! - `key_watcher` waits for answers and receipts.
+//!
+//! *Slots*. A script may use keys of one slot of Redis Cluster only. A queue and its companions share a slot; the
+//! sorted set of live sessions and the keys of stored sessions lie elsewhere. So no script writes the sorted set, and
+//! it may lag behind the leases. Broadcasts and lists use the set, and deliveries never do
+//! (`a_queue_and_its_lease_share_a_slot`).
 
 use std::collections::HashMap;
 use std::sync::Arc;

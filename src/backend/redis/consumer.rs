@@ -10,6 +10,21 @@
 //!
 //! After a failure the outcome of the last request is unknown, and so is the tracking of the lease. The consumer is
 //! therefore dropped with its link, and its owner opens another.
+//!
+//! # Rules
+//! - *Every write of the lease is followed by a read of it*. A write ends the tracking, and without tracking the permit
+//!   would outlive a takeover (`whoever_reclaimed_by_a_take_learns_of_a_takeover_at_once`).
+//! - *A request that may run late reclaims nothing*. Redis performs a wait, or a renewal beside it, even after its
+//!   owner has gone. With a reclaim it would take the lease for a dead owner, and the next server would stand by for a
+//!   whole lease (`an_absent_lease_is_not_reclaimed_by_a_wait`).
+//! - *A refused `BLMOVE` is an error of the wait*. Out of memory, Redis refuses the command at once. The take behind it
+//!   would succeed, and the owner would wait again at once, thousands of times a second
+//!   (`out_of_memory_what_is_queued_is_delivered_and_what_is_pushed_is_refused`).
+//! - *Messages count only where the lease behind them is this owner's*. A claim may come between the two, and its
+//!   announcement may be lost on the way.
+//!
+//! *Callers*. The driver of a dedicated subscriber, one operation at a time. A wait may be dropped; the machine then
+//! closes the consumer, because Redis may still perform the dropped request.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -1,4 +1,14 @@
 //! Outcomes of notifications in Redis: a string for each receipt, a list of dead letters for each session.
+//!
+//! *Dead letters* are written by the step that removes the message (`acknowledge_fates.lua`), so none is lost or kept
+//! twice. [`record`](Fates::record) serves deliveries at most once only: their messages have left the queue before.
+//!
+//! *Receipts* are strings: `queued`, `delivered` or `discarded`, with a time. `delivered` never changes again. A wait
+//! for a receipt ends at a change of its key, or when the notification's time is over: it is `Expired` where no owner
+//! holds the queue then.
+//!
+//! *Redrive*. A letter is named by its position and by its mark. Where another process has redriven or trimmed it
+//! meanwhile, the script answers "changed" and does nothing (`two_who_redrive_at_once_lose_and_double_nothing`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -5,6 +5,17 @@
 //! a new connection or a full tracking table would hide a change. Therefore all keys are read again every few seconds,
 //! in a round of touches. The same round keeps alive the mark that says that the asker of a question lives. The first
 //! round without a waiter ends the task.
+//!
+//! *Callers*. `questions/answers` waits for the response to a question, `fates` for the outcome of a receipt. Both
+//! register before their first read: a change between an earlier read and the registration would go unnoticed.
+//!
+//! *The round is part of the protocol*. It finds lost announcements, and it checks that the link leads to a primary: a
+//! replica answers reads and announces nothing
+//! (`a_worker_that_waits_gets_the_answer_that_its_user_gives_at_the_new_primary`). It also keeps the askers alive.
+//! Without the round another process could take the place of a waiting question after [`ALIVE`].
+//!
+//! *Runtimes*. The task runs on the runtime of the waiter that started it. That runtime may end before other waiters
+//! do. The task's guard then wakes all of them, and the next touch starts the task again elsewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

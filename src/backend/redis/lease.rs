@@ -1,4 +1,9 @@
 //! Arguments and answers of the scripts that claim, renew and release a lease, and the value of a lease.
+//!
+//! *Value*. A lease contains the owner's token and the life that its owner gives it. A key that lives longer shows that
+//! the clock of Redis's host was set back. Whoever reads such a lease cuts it to that life. Otherwise a dead owner
+//! would hold its session for the size of the step
+//! (`g4_g8_who_stands_by_follows_a_killed_owner_and_deliveries_go_on_though_the_clock_is_set`).
 
 use redis::{Cmd, ToRedisArgs, Value};
 

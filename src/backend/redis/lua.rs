@@ -3,15 +3,15 @@
 //! A line `-- include name` is replaced by the text of `lua/include/name.lua`.
 //!
 //! Rules that all scripts follow:
-//! - *Out of memory.* Redis then refuses a script whose first write needs memory, and lets any other script run to its
+//! - *Out of memory*. Redis then refuses a script whose first write needs memory, and lets any other script run to its
 //!   end. A script that must work even then begins its writes with `DEL` or `PEXPIRE`.
-//! - *Old servers.* Before Redis 7.0 a script that reads the clock, a life or a size, and then writes, must begin with
+//! - *Old servers*. Before Redis 7.0 a script that reads the clock, a life or a size, and then writes, must begin with
 //!   `-- include clock`.
-//! - *Wrong types.* Another program may have stored anything under a key. A script that removes messages reads each key
+//! - *Wrong types*. Another program may have stored anything under a key. A script that removes messages reads each key
 //!   that could raise an error before the removal, so an error removes nothing.
-//! - *Clocks that were set back.* A life in Redis may then be longer than any owner gave it. Leases, askers and live
+//! - *Clocks that were set back*. A life in Redis may then be longer than any owner gave it. Leases, askers and live
 //!   sessions are cut to their usual life.
-//! - *Content as guard.* A message is removed or replaced only where its length and last 256 bytes match. A position
+//! - *Content as guard*. A message is removed or replaced only where its length and last 256 bytes match. A position
 //!   alone would remove another message after a foreign producer changed the list.
 
 use std::sync::OnceLock;

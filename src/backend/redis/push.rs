@@ -1,5 +1,13 @@
 //! Arguments and answers of the scripts that queue notifications of one session: the push, and the redrive of a dead
 //! letter.
+//!
+//! *Order within a call*. The script queues the messages of one session in their order, and stops at the first that
+//! exceeds a bound. Nothing behind that message is queued, or it would overtake
+//! (`after_a_refusal_nothing_more_of_a_call_is_queued_however_long_it_is`).
+//!
+//! *Times*. The script puts the server's time (`at`) before each message; `ttl` travels in the message as an integer.
+//! No script computes dates: formatting them in Lua cost most of a push. The texts for people come from the pusher's
+//! estimate of the server's clock.
 
 use std::time::Duration;
 

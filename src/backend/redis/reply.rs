@@ -1,4 +1,7 @@
 //! Readers of the scripts' answers.
+//!
+//! An answer of another form means that another program lies behind the address, or that a script and its reader
+//! differ. It is an error of that operation and never a panic. Errors show the form of the answer only.
 
 use redis::Value;
 

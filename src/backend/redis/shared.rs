@@ -10,6 +10,23 @@
 //! Redis tracks the keys that were read over the link, and announces the next change of each once (client tracking).
 //! Until that change a waiting session sends nothing. Some changes are never announced, as where Redis's table of
 //! tracked keys is full. Therefore each wait ends with a read of its queue, within a heartbeat.
+//!
+//! *Callers*. The drivers of the shared subscribers of one arbiter. [`Queues`] is the same trait as for dedicated
+//! subscribers, so neither the machine nor the driver knows the difference.
+//!
+//! # Rules
+//! Each has a variant of the simulation (`tests/simulation`) that removes it, and then finds a broken guarantee or a
+//! late delivery:
+//! - *Read last*. A write over this link ends the tracking of the key. Therefore each acknowledgement reads the queue
+//!   behind its removal (`an_acknowledgement_that_reads_before_it_removes_is_not_prompt`).
+//! - *Read the lease behind the queue*. Only then the messages are this owner's, even where an announcement was lost
+//!   (`a_plain_read_without_the_lease_behind_it_breaks_g4`).
+//! - *A change during a read asks for another read*
+//!   (`a_change_that_comes_while_the_queue_is_read_and_is_forgotten_is_not_prompt`).
+//! - *Every wait ends within a heartbeat*, whatever Redis announces (`a_wait_that_only_a_change_ends_is_not_prompt`).
+//! - *A lost connection wakes every waiter and suspends every permit*
+//!   (`a_wait_that_outlives_its_connection_is_not_prompt`). A flush does the same: Redis announces it without a key
+//!   (`a_null_invalidation_that_means_nothing_is_not_prompt`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,8 @@
 //! Status of sessions that no server owns: whether a session store of the fleet remembers them.
+//!
+//! *Callers*. A push, for the sessions whose queue had no lease: [`Pushed::session`](crate::Pushed::session) tells the
+//! caller whether anybody knows the session. The answer is advice. The notification is queued either way, as the
+//! session may begin before it expires.
 
 use redis::Cmd;
 

@@ -1,4 +1,17 @@
 //! Steps at the tail of a queue: the acknowledgement, the read behind it, and the rewrite after a failed attempt.
+//!
+//! *Content guard*. An acknowledgement names the number of the messages to remove, and the length and last bytes of the
+//! newest of them. The script removes them only where that message stands at that position. A repeated acknowledgement,
+//! a list that was deleted or flushed, or a list from an older replica therefore removes nothing that nobody received
+//! (`an_acknowledgement_whose_answer_was_lost_can_be_repeated`,
+//! `a_queue_that_was_emptied_and_filled_again_is_not_acknowledged`).
+//!
+//! *Two scripts acknowledge*. `acknowledge` suffices for nearly all batches. `acknowledge_fates` also settles receipts,
+//! keeps dead letters and opens questions, in the same step as the removal. Both begin with the same arguments.
+//!
+//! *Life of the queue*. A foreign producer may shorten the life of the key: FastMCP sets 300 s with each push. Each
+//! acknowledgement sets the life again, as long as the messages need that were read and not removed
+//! (`a_queue_does_not_run_out_under_its_owner`).
 
 use std::time::Duration;
 

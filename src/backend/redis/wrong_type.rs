@@ -1,4 +1,7 @@
 //! Errors of a subscriber's operations: they name the operation, and the key that holds a wrong type.
+//!
+//! Redis says that a type is wrong, and not under which key. An operator must know the key, because only its removal
+//! frees the session. The name of the key contains the session's id, which is a secret; so the error names its purpose.
 
 use super::link::Link;
 use crate::failure::{QueueError, QueueErrorKind};

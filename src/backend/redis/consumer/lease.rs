@@ -6,6 +6,15 @@
 //!
 //! The *mark* of a permit names the doubts that existed when a request was sent. Its answer settles only those. A doubt
 //! that was raised later may concern a later takeover, so it stays.
+//!
+//! *Late answers*. A batch may need longer than a heartbeat on a narrow line. A renewal is then sent beside the
+//! request. Redis performs it at once, and its answer comes behind the batch. Without that renewal every large batch
+//! would cost the lease (`g4_a_take_that_lasts_longer_than_a_lease_keeps_the_lease`).
+//!
+//! *Order of the answers*. The state of a renewal and the owner that the tracking read found are judged together.
+//! Another owner in that read has claimed in between, while the tracking was off: the lease is lost, although the
+//! renewal succeeded. A doubt that remains is settled by the next read of the lease, and the tracking continues from
+//! there (`whoever_was_in_doubt_and_still_owns_learns_of_the_next_takeover`).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,12 @@
 //! Connection of a link: made at the first request, dropped when it is lost or unusable, and made again.
+//!
+//! *Generations*. Each attempt to connect has a number, which grows ([`Health`]). A push, a failure or a timeout names
+//! the number of its connection. Where another connection is current already, it changes nothing: a late error of a
+//! dead connection must not end its successor.
+//!
+//! *One attempt for all*. Every request that finds no connection waits for the same attempt. Requests of a stalled
+//! Redis would otherwise each open a connection of their own
+//! (`where_no_primary_can_be_had_connections_are_made_with_pauses_and_not_for_each_command`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

@@ -1,4 +1,11 @@
 //! [`Line`]: knowledge of a shared link about its line, and the time that an answer may therefore take.
+//!
+//! *Why a link learns*. A fixed timeout either cuts a large answer on a narrow line again and again, or finds a dead
+//! connection late. Therefore small requests always have the shortest time, and large ones get more after each timeout,
+//! with fewer messages at once (`twelve_notifications_of_100_kb_pass_a_line_of_150_kb_a_second`).
+//!
+//! *A request behind a large one* waits for the large one's bytes, so it has the same time. Requests that time out
+//! together teach once, because they had one cause (`requests_that_time_out_together_are_one_lesson`).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,9 @@
 //! Requests: commands that are sent together, and the scripts that they call.
+//!
+//! *Sequences*. A pipeline is no transaction. Where Redis has lost a script, its call answers NOSCRIPT and the commands
+//! behind it are performed all the same. A read behind an acknowledgement would then return messages that should have
+//! been removed. So a request states which commands build on each other, and the link repeats a failed call with all
+//! that follow in its sequence (`only_calls_without_their_script_are_sent_again_and_in_a_sequence_all_that_follows`).
 
 use std::time::Duration;
 

@@ -3,6 +3,14 @@
 //! A batch may hold any number of sessions and messages. One call of the script queues messages of one session, within
 //! the bounds of a call. A round sends one call per session together, and the next round follows its answers. The order
 //! within a session holds: once a call is refused, its session takes no part in later rounds.
+//!
+//! *Outcome of a failure*. Redis performs a script whole or not at all. Where no connection could be made nothing was
+//! queued (`Unreachable`). Where an answer is missing the call may have been done (`Uncertain`). Redis's refusal queued
+//! nothing. A caller that pushes the same notification again after `Uncertain` is safe, because owners skip its id.
+//!
+//! *Bounded time*. A round without any answer ends the push: each further round would wait as long. The remaining
+//! messages were not sent, and are `Unreachable`
+//! (`a_push_to_many_sessions_of_a_silent_redis_answers_after_one_timeout`).
 
 use std::future::poll_fn;
 use std::sync::Arc;

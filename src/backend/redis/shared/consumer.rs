@@ -7,6 +7,15 @@
 //!
 //! Redis does not announce to a connection what that connection wrote itself. Two owners of one session may share this
 //! line, so each write of a lease informs the others directly ([`Line::wrote_lease`]).
+//!
+//! *The plain read* checks nothing before it reads. Its answer counts only where the lease behind it is this owner's,
+//! and it settles only doubts from before its sending. Foreign messages make it insufficient: their producer may have
+//! cut the life of the queue, which only the script extends.
+//!
+//! *Waits without messages*. A change may bring no message, as an acknowledgement of another owner does. A full
+//! tracking table even announces changes that did not happen, and each read may evict a neighbour's key. Two sessions
+//! would wake each other in a loop. Therefore such reads pause from the second on ([`FRUITLESS`]), and the wait
+//! continues until its end.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -1,4 +1,16 @@
 //! [`Round`]: jobs of many sessions that go to Redis together, and the return of each answer to its job.
+//!
+//! *Why one round at a time*. Jobs that arrive while a round is on its way share the next one. So the number of round
+//! trips does not grow with the number of sessions. The price: the slowest answer of a round delays all its sessions.
+//! Therefore a round after a large or slow one is narrower.
+//!
+//! *Isolation*. Each job is a sequence of its own in the request. A script that Redis does not know is loaded, and only
+//! the commands of that job are sent again. An error of one job reaches that job alone. Only a failure of the
+//! connection fails all jobs of a round; each session then acts on its own
+//! (`g7_sessions_that_are_stuck_hold_up_no_neighbour`).
+//!
+//! *Clock*. The first command reads Redis's clock. Expiry needs the time of each read, and a plain read returns none.
+//! One clock serves all jobs of the round.
 
 use std::time::{Duration, Instant};
 
