@@ -1,4 +1,10 @@
 //! Response bodies on their way out: standalone streams, and rewritten responses of rmcp.
+//!
+//! *Framing*. rmcp's response of a standalone stream contains comments only, which keep the connection alive. They may
+//! follow whole events and never stand within one. Therefore the events are polled first, and rmcp's body only where no
+//! event is there (`messages_of_rmcp_and_of_the_courier_do_not_mix`).
+//!
+//! *Empty parts* are never sent: an empty chunk ends a chunked body, and the client would see the end of its stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,8 @@
 //! Head of a request in the types of rmcp. rmcp uses another version of the crate `http` than actix.
+//!
+//! A restore runs in a service of its own, which has no request of the client. Handlers expect the head of a request in
+//! the extensions of `initialize`. Therefore the head of the request that caused the restore is kept, without the
+//! client's token (`a_handler_finds_its_session_the_marker_and_the_head_of_the_request`).
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};

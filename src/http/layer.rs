@@ -3,6 +3,21 @@
 //! The layer checks the host and the origin, and authenticates. It answers early closes and answers to pings itself,
 //! repairs request bodies, and rewrites responses. Where an answer to a question cannot be read, the layer cancels that
 //! question, so its worker need not wait.
+//!
+//! # What the layer does past rmcp, and why
+//! - *Early closes and answers to pings* need no session of rmcp, and come by the thousand after a server has died.
+//! - *Standalone streams* are written here, from the bytes of the session. rmcp's event type would lose digits of
+//!   numbers, and its events have no name.
+//! - *Versions without sessions* (2026-07-28) get a plain 400. A JSON-RPC error would make clients believe that the
+//!   server knows their version; after a plain 400 all of them fall back to `initialize`
+//!   (`requests_of_versions_without_sessions_get_a_plain_400`).
+//! - *Lone surrogates* in bodies are replaced: rmcp would refuse the whole answer of a user who typed half an emoji
+//!   (`half_a_surrogate_pair_in_an_answer_becomes_a_replacement_character`).
+//! - *A refused answer* cancels its question, also where its body was too large to read. The worker would otherwise
+//!   wait until its timeout (`an_answer_that_cannot_be_read_cancels_its_question_at_once`).
+//! - *DELETE* is answered with 204, as Python's clients warn of 202.
+//! - *Streams have no chunked encoding* for newer clients: a killed server then looks like a clean end, and clients
+//!   return (`a_stream_ends_with_its_connection_but_for_clients_older_than_2025_11_25`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,9 @@
 //! [`StreamLimit`]: bound on the streams that a server holds open.
+//!
+//! *Why a limit of its own*. Each stream holds a descriptor for as long as its client likes. A process without free
+//! descriptors accepts no further connection. Answers to pings may then not arrive, and their streams would be cut. The
+//! place of a stream is held by its response body, so it is released however the stream ends
+//! (`a_stream_beyond_the_limit_is_refused_until_another_ends`, `a_request_that_opens_no_stream_takes_no_place`).
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,14 @@
 //! Checks of the `Host` and `Origin` headers, against DNS rebinding and foreign web pages.
+//!
+//! *Host*. A page of a foreign name can be made to resolve to this server's address (DNS rebinding). Its browser then
+//! sends requests here, and names the foreign host. So a server serves only the hosts that it knows
+//! (`only_allowed_hosts_are_served`).
+//!
+//! *Origin*. Requests of web pages name the page's origin; requests of other clients have none. Pages of this server on
+//! loopback are allowed, unless the browser says that the page is another's
+//! (`a_page_is_of_this_server_only_where_its_browser_does_not_deny_it`).
+//!
+//! Two `Host` headers are refused: a proxy and this server could believe different ones (`two_hosts_are_none`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

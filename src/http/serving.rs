@@ -1,4 +1,9 @@
 //! [`BoundServer`]: server that listens until a signal ends it.
+//!
+//! *Signals* are handled from the moment at which the address is bound, not from the first request: a signal during the
+//! start would otherwise kill the process without releasing anything
+//! (`a_signal_right_after_the_start_ends_the_chat_cleanly`). A second signal ends a shutdown that hangs
+//! (`a_second_signal_ends_a_shutdown_that_hangs`).
 
 use std::future::Future;
 use std::net::SocketAddr;

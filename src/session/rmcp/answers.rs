@@ -1,4 +1,9 @@
 //! Answers of clients that belong to another process or to a worker, and answers that cannot be read.
+//!
+//! An answer may arrive at any server, by a request that ends when its client hangs up. So each is passed on in a task
+//! of its own, and is idempotent in Redis: the first answer to its question counts. The queue is asked first, and only
+//! then the future that asks in this process. Otherwise an answer would count here although another server's was the
+//! first (`a_question_may_be_answered_at_any_server`, `duplicate_answers_over_http_never_satisfy_the_next_question`).
 
 use std::sync::Arc;
 

@@ -1,5 +1,13 @@
 //! [`ClientSession`]: one client as the decorated manager sees it: its introduction, its open streams, and its
 //! confirmations.
+//!
+//! *One lock*. [`Lines`] has streams, deliveries and questions. A newer stream breaks the deliveries and questions on
+//! older ones in the same moment in which it becomes the newest. With separate locks a message could go down the newer
+//! stream too early: before the caller of an unconfirmed message learns of the break. It would overtake that message
+//! (`nothing_goes_down_another_stream_before_each_caller_knows_of_the_break`).
+//!
+//! *Presence* is sent under the same lock, so the subscriber sees the openings of streams in their order. An opening
+//! carries the message that the client has named.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,18 @@
 //! [`Frames`]: events that wait to be written into one stream, as the bytes that go out.
+//!
+//! # Rules
+//! - *Whole events only*. The buffer never ends within an event, so the end of a stream cuts none, and a comment may
+//!   follow each part.
+//! - *One lock for the text and the ids*. An id names the messages before it. An id that was drawn outside the lock
+//!   could be written before a message that it names. A client that resumes behind it would lose that message
+//!   (`an_event_of_rmcp_is_behind_all_that_its_id_names_and_moves_the_position`).
+//! - *Discarded bytes are named by no later id*. [`discard`](Frames::discard) sets the newest message back to the last
+//!   one that the reader took (`what_a_newer_stream_gets_is_dropped_and_named_by_no_id`).
+//! - *A ping always has room*. Without the ping a full stream would never be confirmed
+//!   (`a_full_buffer_wakes_its_reader_and_takes_pings_only`).
+//!
+//! *Callers*. `client` writes under the lock of the client's streams; `stream` reads on the thread of the HTTP
+//! connection.
 
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};

@@ -3,6 +3,10 @@
 //! rmcp would make an event of its own type of each message, and the layer would take those apart again. rmcp's handler
 //! awaits the methods of the session manager within the task of the request. Therefore a task-local connects the
 //! manager with the layer that is mounted around the handler.
+//!
+//! *What breaks without it*: numbers beyond 64 bits, as rmcp's values hold none, and a copy of each message for rmcp's
+//! event and another for the layer's. A manager without the layer works that way (`numbers_arrive_as_they_were_pushed`,
+//! `a_manager_without_the_layer_delivers_and_has_the_delivery_confirmed`).
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,15 @@
 //! Housekeeping of a server process: it ends sessions that nobody uses, and keeps those in use remembered by the fleet.
+//!
+//! Each round ends idle sessions, and stores sessions that Redis does not know. It begins the time to live of sessions
+//! in use anew, and repeats the announcement of ends.
+//!
+//! *Doubt* starts a round early: news were lost, or too many came. All sessions are then looked up, so an end that was
+//! announced meanwhile is found (`news_that_were_lost_are_made_up_for_as_soon_as_news_come_again`). Anyone who may
+//! publish can cause doubt; therefore its rounds are at least [`AGAIN`] apart.
+//!
+//! *Cost*. Most rounds ask with one request for many sessions whether any is missing. Only a round for the time to
+//! live, or after doubt, writes to each session's key
+//! (`a_session_in_use_that_redis_forgot_is_stored_again_within_a_round`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,4 +1,10 @@
 //! [`CourierSessionManager`]: rmcp's session manager, decorated.
+//!
+//! *Rules*. rmcp asks `has_session` before every other method for an existing session, and that call waits for moves of
+//! the session. Every method then checks the acting user again ([`CourierSessionManager::client`]): rmcp knows no
+//! users, and a session of the same id may have begun for another one in between
+//! (`nothing_is_done_in_a_session_for_another_than_its_user`). An answer to a request of the courier never reaches
+//! rmcp, which would take it for an answer to nobody.
 
 use std::sync::{Arc, Once};
 

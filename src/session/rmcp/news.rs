@@ -2,6 +2,10 @@
 //!
 //! Anyone who may publish in Redis can forge news. Therefore the work for each message is small and bounded. A session
 //! ends here only when Redis itself says that the session has ended.
+//!
+//! *Why news are never believed*. An end is looked up, because a forged one would end a session of somebody else. A
+//! confirmation carries the nonce of a ping, which only its client can know
+//! (`g6_g7_forged_news_end_no_session_and_hold_nothing_up`, `g2_who_may_publish_confirms_nothing`).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};

@@ -7,6 +7,20 @@
 //!
 //! Each session takes one step at a time, in a task of its own. The first request begins the step, and all others wait
 //! for its outcome. None of them can disturb the step by hanging up.
+//!
+//! *Callers*. `manager` begins both steps for requests, `newcomers` begins the second one for streams.
+//!
+//! # Rules
+//! - *An end during a step is not lost*. An end is noted first, and closes the session only then. A session that
+//!   arrives is looked up among the noted ends. So one of the two sees the other
+//!   (`a_session_that_ends_while_it_is_restored_is_not_restored`).
+//! - *Nothing of a failed step stays*. A place is released, a worker of the decorated manager is closed, and the next
+//!   request begins anew (`a_restore_that_failed_leaves_nothing_and_the_next_succeeds`).
+//! - *A handler is user code*. It may panic or hang: its step ends after [`STEP`], and its session keeps its streams
+//!   (`a_handler_that_never_answers_holds_a_session_up_for_so_long_and_no_longer`).
+//!
+//! `tests/restoring.rs` stalls the thread of a restore at each of its steps
+//! (`a_restore_is_right_wherever_its_thread_stalls`).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};

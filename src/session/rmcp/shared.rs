@@ -1,4 +1,11 @@
 //! [`Shared`]: state that the decorated manager, the session store and their background tasks share.
+//!
+//! *Order of an end*. A session is noted among the closed or ended ones first, and leaves the sessions of this process
+//! only then. At each moment it is found in one of the two. A restore or a request in between would otherwise bring an
+//! ended session back (`a_request_that_comes_as_its_session_ends_leaves_nothing`).
+//!
+//! *An end that Redis does not know* stays among the pending ends until it is stored. Otherwise another server would
+//! restore a session that its client has deleted (`a_delete_while_redis_is_down_is_made_up_for`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

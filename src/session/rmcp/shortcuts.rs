@@ -1,4 +1,9 @@
 //! Requests that the HTTP layer answers itself, past rmcp: early closes, and answers to pings.
+//!
+//! After a server has died, all of its clients come to another one at once. Each needs an early close, a stream, and
+//! the answer to a ping. Two of these three requests end here, before rmcp reads a body or Redis is asked
+//! (`an_early_close_asks_neither_redis_nor_rmcp_for_the_session`). A request for which this file cannot decide goes the
+//! whole way, with the same result.
 
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use tokio::time::Instant;

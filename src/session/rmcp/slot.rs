@@ -1,4 +1,12 @@
 //! [`Slot`]: stream of rmcp that can be dropped from outside.
+//!
+//! *Why a slot*. rmcp's worker waits for the reader of its stream within its only loop. A reader that stalls therefore
+//! blocks the whole session: its calls, its DELETE and its idle timeout (rmcp 3.11.0, `local.rs:322`). Dropping the
+//! stream frees the worker. The HTTP body owns the reader's side, so the session needs a way to drop the stream:
+//! `clear` (`a_stalled_session_can_still_be_deleted`).
+//!
+//! *An empty slot* lets a stream open before rmcp serves its session. Whoever claims the slot brings rmcp's stream
+//! later. The claim prevents a second stream, which rmcp would make a silent shadow of the first (`local.rs:708-751`).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};

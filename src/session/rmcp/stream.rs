@@ -2,6 +2,16 @@
 //!
 //! The HTTP layer writes the stream, past rmcp. Without the layer rmcp writes it, and [`CourierStream`] converts
 //! everything to events of rmcp's type.
+//!
+//! *Why two sources*. rmcp sends by itself: progress, log messages and requests of handlers. A client has one
+//! standalone stream for those and for notifications. Polling alternates between the sources, so that neither starves
+//! the other (`neither_side_of_a_stream_starves_the_other_and_ids_follow_the_order_of_the_parts`).
+//!
+//! *An event of rmcp* goes out behind all text that the courier has written before, flushed or not, because its id
+//! names that text too.
+//!
+//! *The end*. Dropping the stream closes it for its session: the next older stream receives, or the subscriber parks.
+//! rmcp's end, a cut and the end of the session end it cleanly.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,4 +1,19 @@
 //! Hand-over to a client: messages go down one stream, and their confirmation comes by a ping down the same stream.
+//!
+//! 1. *Hand over*: [`send`](ClientSession::send) writes into the newest stream, if that is the stream for which the
+//!    message was read. On a newer stream the client may have named this very message, so it must be read again.
+//! 2. *Confirm*: [`begin_to_confirm`](ClientSession::begin_to_confirm) writes the ping behind all messages, and
+//!    flushes. The caller begins the confirmation before the next hand-over, so the ping covers exactly what was handed
+//!    over before.
+//! 3. *Repeat*: an answer may be lost, as it comes by a request of its own. The ping is repeated after growing pauses;
+//!    each repetition has a nonce of its own, and any answer counts
+//!    (`a_ping_whose_answer_was_lost_on_the_way_is_asked_again`).
+//! 4. *Cut*: a client that does not read, or does not answer in time, loses its stream. The queue still has the
+//!    messages, and the next stream gets them (`a_client_that_never_answers_a_ping_is_cut_off_and_may_come_back`).
+//!
+//! With `Pulled` there is no ping: a message counts once the reader of the stream has taken it. Messages that a newer
+//! stream drops at the same moment do not count
+//! (`what_a_newer_stream_drops_at_the_same_moment_does_not_count_as_pulled`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,13 @@
 //! Questions to a client's user, and answers of the client to requests of the courier.
+//!
+//! *Ids*. The JSON-RPC id of a request contains the id of its question or the nonce of its ping, behind a prefix. So
+//! any server recognises an answer, also one to a request of another process. An id with the prefix of pings and
+//! without a valid nonce is invented, and confirms nothing
+//! (`forged_news_and_pings_of_earlier_versions_confirm_nothing`).
+//!
+//! *A question belongs to one stream*. Where that stream ends, or the client opens a newer one, the future that asks
+//! gets [`AskError::NotReady`]. Its caller then asks again on the newest stream
+//! (`a_question_follows_the_client_to_its_newest_stream`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
