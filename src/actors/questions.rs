@@ -2,6 +2,18 @@
 //!
 //! A client is asked a few questions at a time. Each stays until it is answered or withdrawn, or until another owner
 //! asks it.
+//!
+//! *Who asks*. Only the owner's session asks, and stops when another owner may ask: otherwise a client with two streams
+//! would be asked twice at the same time. A question without an answer stays among the open questions of the queue, and
+//! the next owner asks it (`a_server_killed_while_it_asks_is_followed_by_another_and_the_worker_gets_its_answer`).
+//!
+//! *An answer is never lost by a stop*. Its task continues until the answer is stored, and the subscriber's end waits a
+//! short time for it (`Settling`). A user is not asked twice because a server ended at that moment
+//! (`a_subscriber_ends_when_what_it_has_for_workers_is_given`).
+//!
+//! *Whether anybody still waits* is read before a question is asked, and from time to time while the client thinks. The
+//! worker may be dead, or may have its answer by another way
+//! (`at_most_sixteen_are_asked_at_once_and_deliveries_go_on`).
 
 use std::any::Any;
 use std::cell::Cell;

@@ -1,4 +1,12 @@
 //! [`SessionActor`]: wraps one MCP session and performs deliveries: expiry, hand-over, and the reaction to a failure.
+//!
+//! *A session is user code*. It may panic, hang or block. A panic or a late answer is a failed attempt of one
+//! notification, and never the end of an actor (`a_panic_of_a_session_is_a_failed_attempt`,
+//! `g2_a_hand_over_that_panics_as_it_is_dropped_is_a_failed_attempt_and_no_more`).
+//!
+//! *The permit* is checked before each notification, on the thread that hands over. A session that never waits would
+//! keep the task that hears of a takeover from running; so the delivery yields at least every [`TURN`]
+//! (`g4_a_displaced_owner_hands_over_at_most_what_is_under_way`).
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

@@ -3,6 +3,14 @@
 //!
 //! The driver makes no decision. At most one operation on the queue runs at a time, and at most one delivery beside the
 //! operation. Each event is handled, and all actions that follow are begun, before the next event is awaited.
+//!
+//! *Rules*. Every operation that the machine begins is answered by exactly one event, or closed by the machine. A
+//! connection is either in the driver or in the running operation, so dropping the operation drops the connection with
+//! it: Redis may still perform a dropped request, and nothing else may follow on that connection.
+//!
+//! *Priority*. Events are taken in a fixed order: a stop, the presence of the client, then answers. The machine handles
+//! any order. The fixed one keeps a busy queue from delaying a stop
+//! (`g8_a_stop_waits_for_what_is_in_hand_only_though_the_lease_is_renewed_meanwhile`).
 
 use std::collections::VecDeque;
 use std::future::pending;

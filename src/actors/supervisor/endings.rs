@@ -1,4 +1,14 @@
 //! Stops of subscribers, and drops of subscribers that do not stop in time.
+//!
+//! *Why a subscriber is first stopped, then released*. A subscriber that still runs could claim the lease again after
+//! the release. The session would then have an owner that nobody knows.
+//!
+//! *A successor does not wait for long*. The machine's order rests on the lease and the permit. A stuck predecessor,
+//! which blocks its thread, must not keep the client from being served
+//! (`a_client_that_came_back_many_times_waits_for_all_its_stuck_predecessors_at_once`).
+//!
+//! *By force*. A dedicated subscriber is dropped with its arbiter. A shared one is dropped alone, by its stop signal:
+//! its neighbours continue (`a_shared_subscriber_that_does_not_stop_in_time_is_dropped_alone`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

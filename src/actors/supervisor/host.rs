@@ -1,4 +1,12 @@
 //! Hosts of subscribers: an arbiter alone for a dedicated subscriber, an arbiter with many others for a shared one.
+//!
+//! *Choice*. The least loaded arbiter gets the next shared subscriber. An arbiter on which a subscriber has not begun
+//! yet comes last: a session there may block the thread, and new sessions would never be served
+//! (`g7_sessions_that_are_stuck_hold_up_no_neighbour`).
+//!
+//! *Ends*. An arbiter may end under its subscribers. Each subscriber's guard reports
+//! [`ExitReason::Dropped`](crate::subscription::ExitReason::Dropped), and the supervisor restarts it on another
+//! arbiter.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,6 +9,15 @@
 //!                                            ▼  │ ▼
 //!                                      Ended    waits for a place
 //! ```
+//!
+//! *Why it costs so little*. Clients of a large fleet come and go, and most sessions have no stream. The machine alone
+//! remembers the delivered ids and the newest claim. Without that memory a returning client would get repeats, and an
+//! older stream could claim the session back (`g3_what_was_delivered_before_is_known_after_the_client_was_away`,
+//! `g4_an_older_stream_that_receives_again_after_the_client_was_away_claims_nothing`).
+//!
+//! *The memory has one owner*. The watch and the supervisor share it, and either takes it once: for the end, or for the
+//! next start. So a client that returns at the moment of a stop is either served or stopped, and never both
+//! (`g1_a_subscriber_that_is_replaced_or_stopped_while_it_parks_loses_and_reorders_nothing`).
 
 use std::cell::RefCell;
 use std::rc::Rc;

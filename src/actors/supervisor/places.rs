@@ -1,5 +1,13 @@
 //! Places and arbiters of parked subscribers. Parking takes both from a subscriber, and the return of its client gives
 //! both back.
+//!
+//! *Why a queue of its own*. A parked subscriber whose client is back may find all places taken. It waits for the next
+//! free place, in the order of arrival, and its error in [`ListSubscribers`](crate::ListSubscribers) names the limit
+//! (`a_client_that_is_back_where_all_places_are_taken_is_refused_and_served_when_one_gets_free`). A client that leaves
+//! again before its turn takes none (`a_client_that_waited_for_a_place_and_left_again_takes_none`).
+//!
+//! *Without threads* no end of another subscriber announces that a thread can be started again, so a timer tries
+//! (`a_client_that_returns_many_times_where_no_thread_can_be_had_is_tried_once_a_pause`).
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,4 +1,13 @@
 //! Restarts of subscribers that failed, after a pause and within a budget.
+//!
+//! *Why a budget*. A subscriber that fails at once, again and again, would fill the log and take a thread each time.
+//! After [`RESTARTS`](super::RESTARTS) within a minute it is given up, and its place is free; its queue keeps all
+//! notifications, and the client's next stream starts it anew (`a_subscriber_that_panics_for_ever_is_given_up`).
+//!
+//! *During the pause* the child keeps its place and stays in the registry. A stop or a replacement finds it there, and
+//! the epoch in [`StartAgain`] tells whether the pause is still its own
+//! (`a_subscriber_that_is_stopped_while_it_pauses_before_a_restart_stays_stopped`,
+//! `a_subscriber_that_pauses_before_a_restart_counts_against_the_limit_and_is_restarted`).
 
 use std::sync::Arc;
 

@@ -1,5 +1,10 @@
 //! Shutdown of a supervisor. The supervisor starts nothing new, lets deliveries finish within a limit, releases leases,
 //! ends the threads, and reports.
+//!
+//! *Order*. No new subscriber can start once the flag is set, so the list of those to wait for is complete. Leases are
+//! released before the threads end: another server can then take over at once, while a blocked thread may take for ever
+//! (`a_process_ends_after_a_shutdown_though_a_session_blocks_its_thread_for_ever`,
+//! `two_shutdowns_at_once_both_tell_the_truth`).
 
 use std::cell::Cell;
 use std::rc::Rc;
