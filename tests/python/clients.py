@@ -66,7 +66,7 @@ class Member:
 
 
 @asynccontextmanager
-async def connect(url, answers=None, on_message=None):
+async def connect(url, answers=None, on_message=None, http_client=None):
     member = Member(answers, on_message)
     send, receive = anyio.create_memory_object_stream(math.inf)
 
@@ -78,7 +78,7 @@ async def connect(url, answers=None, on_message=None):
                 await send.send(message)
 
     callback = None if answers is None else member.elicited
-    async with streamable_http_client(url) as (read, write, session_id), anyio.create_task_group() as group:
+    async with streamable_http_client(url, http_client=http_client) as (read, write, session_id), anyio.create_task_group() as group:
         group.start_soon(record, read)
         async with ClientSession(
             receive, write, message_handler=member.handle, elicitation_callback=callback
