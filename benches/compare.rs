@@ -16,10 +16,10 @@ mod support;
 use clap::Parser;
 use courier::Command;
 use mcp_courier::Cause;
+use mcp_courier_testing::redis_server::RedisServer;
 use rows::{Row, rows};
 use side::{Kind, Side};
 use support::figures::Bench;
-use support::redis_server::RedisServer;
 
 #[derive(Debug, Parser)]
 struct Args {

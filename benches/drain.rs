@@ -5,10 +5,10 @@ mod support;
 
 use std::time::Instant;
 
+use mcp_courier_testing::redis_server::RedisServer;
 use support::courier::Mode;
 use support::figures::{Bench, Row, Wanted, print_head, print_row};
 use support::messages::{message, queue_of, session};
-use support::redis_server::RedisServer;
 use support::sessions::Counter;
 use support::{bare, courier};
 

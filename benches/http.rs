@@ -12,9 +12,9 @@ mod latency;
 mod support;
 mod web;
 
+use mcp_courier_testing::redis_server::RedisServer;
 use support::figures::print_head;
 use support::messages::message;
-use support::redis_server::RedisServer;
 use web::{Client, Frames, Server};
 
 fn main() {

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 
 use child::Child;
 use clap::Parser;
+use mcp_courier_testing::redis_server::RedisServer;
 use support::courier::Mode;
 use support::figures::{Bench, Wanted, print_figure, print_head, spread};
-use support::redis_server::RedisServer;
 
 /// Ways and numbers of sessions that are measured.
 const CASES: [(Mode, usize); 5] =

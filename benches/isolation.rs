@@ -5,12 +5,12 @@ mod support;
 
 use std::time::Duration;
 
+use mcp_courier_testing::redis_server::RedisServer;
 use support::bare;
 use support::courier::{self, Mode};
 use support::figures::{Bench, Row, Wanted, per_mille, print_head, print_row};
 use support::load::Paced;
 use support::messages::{message, queue_of, session};
-use support::redis_server::RedisServer;
 use support::sessions::{Counter, Stopwatch};
 
 /// Messages that one session drains.

@@ -6,12 +6,12 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_courier_testing::redis_server::RedisServer;
 use support::bare;
 use support::courier::{self, Mode};
 use support::figures::{Bench, Row, Wanted, per_mille, print_head, print_row};
 use support::load::{Paced, Spread};
 use support::messages::{queue_of, session};
-use support::redis_server::RedisServer;
 use support::sessions::{Sink, Stopwatch};
 use support::tracking::TrackingLoop;
 

@@ -10,12 +10,12 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use mcp_courier::{Config, Notification, Publisher, SessionId};
+use mcp_courier_testing::redis_server::RedisServer;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use support::bare;
 use support::figures::{Bench, Row, Wanted, print_head, print_row};
 use support::messages::{lease_of, notification, queue_of, session};
-use support::redis_server::RedisServer;
 use uuid::Uuid;
 
 /// Size of a message in the queue, in bytes.

@@ -8,7 +8,5 @@ pub(crate) mod figures;
 pub(crate) mod load;
 pub(crate) mod messages;
 pub(crate) mod process;
-#[path = "../tests/support/redis_server.rs"]
-pub(crate) mod redis_server;
 pub(crate) mod sessions;
 pub(crate) mod tracking;

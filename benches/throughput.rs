@@ -9,10 +9,10 @@ mod support;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use mcp_courier_testing::redis_server::RedisServer;
 use support::courier::{self, Mode};
 use support::figures::{Bench, Row, Wanted, print_head, print_row};
 use support::load::{Pusher, Spread, push_all};
-use support::redis_server::RedisServer;
 use support::sessions::Counter;
 use support::tracking::TrackingLoop;
 

@@ -13,14 +13,10 @@
 
 #[path = "agreement/play.rs"]
 mod play;
-#[path = "support/redis_server.rs"]
-mod redis_server;
 #[path = "agreement/step.rs"]
 mod step;
 #[path = "agreement/time.rs"]
 mod time;
-#[path = "support/waiting.rs"]
-mod waiting;
 #[path = "agreement/world.rs"]
 mod world;
 

@@ -16,19 +16,12 @@ use mcp_courier::{
     Config, Courier, HandOverError, ListSubscribers, McpSession, Notification, NotificationId, Outbound, Publisher,
     PushRefusal, SessionId, Task, TaskStatus, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
 
 const TTL: Duration = Duration::from_secs(300);
 const RELATED: &str = "io.modelcontextprotocol/related-task";

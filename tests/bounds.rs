@@ -8,17 +8,10 @@ use mcp_courier::{
     Config, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher, PushRefusal,
     SessionId, Task, TaskKey, TaskStatus, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
 
 /// Number of tasks. Their whole ids, kept twice, would take as many MB.
 const TASKS: usize = 60;

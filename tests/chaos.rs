@@ -3,10 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-#[path = "support/chat_process.rs"]
-mod chat_process;
-
-use chat_process::example;
+use mcp_courier_testing::examples::example;
 
 /// The schedule is the same each time, unless another is asked for.
 const SEED: &str = "7";

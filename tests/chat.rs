@@ -4,6 +4,10 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::examples::ChatProcess;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
 use rmcp::model::{
     CallToolRequestParams, CustomNotification, ProtocolVersion, ResourceUpdatedNotificationParam,
     SubscribeRequestParams,
@@ -13,20 +17,6 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, RoleClient};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-
-#[path = "support/chat_process.rs"]
-mod chat_process;
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
-use chat_process::ChatProcess;
-use eventually::{SOON, eventually};
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 /// A client with an open stream.
 async fn client(server: &ChatProcess) -> (RawClient, EventStream) {

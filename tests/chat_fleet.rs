@@ -3,6 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::examples::{ChatProcess, worker};
+use mcp_courier_testing::forwarder::Forwarder;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
 use reqwest::StatusCode;
 use rmcp::model::CallToolRequestParams;
 use rmcp::service::NotificationContext;
@@ -10,23 +15,6 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-
-#[path = "support/chat_process.rs"]
-mod chat_process;
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
-use chat_process::{ChatProcess, worker};
-use eventually::{SOON, eventually};
-use forwarder::Forwarder;
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 async fn join(client: &RawClient, name: &str) {
     let joined = client.call_tool("join", json!({"room": "r", "name": name})).await;

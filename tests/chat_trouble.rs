@@ -1,27 +1,14 @@
 //! The example `chat` in trouble: signals at its start, a Redis that permits little, connections that were closed.
 #![cfg(feature = "rmcp")]
 
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::examples::ChatProcess;
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::readme;
+use mcp_courier_testing::redis_server::RedisServer;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
-
-#[path = "support/chat_process.rs"]
-mod chat_process;
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/readme.rs"]
-mod readme;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
-use chat_process::ChatProcess;
-use eventually::{SOON, eventually};
-use forwarder::{Forwarder, Mode};
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 #[tokio::test]
 async fn a_signal_right_after_the_start_ends_the_chat_cleanly() {

@@ -10,28 +10,15 @@ use std::time::{Duration, Instant};
 use mcp_courier::{
     Answer, Courier, Elicitation, ListSubscribers, Notification, Publisher, SessionId, SubscriberState, TaskKey,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use forwarder::{Forwarder, Mode};
-use mcp_server::McpServer;
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 /// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long. The clients of a test
 /// share its thread, which on a busy machine may be held up for a second and more.

@@ -13,21 +13,12 @@ use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, ListSubscribers, Notification, Publisher, Receipt, SessionId,
     SessionStatus, SubscriberState, TaskKey,
 };
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::eventually;
-use redis_server::RedisServer;
-use session::Recorder;
 
 const HOUR: i64 = 3600;
 const HEARTBEAT: Duration = Duration::from_secs(1);

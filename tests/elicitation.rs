@@ -4,19 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/eventually.rs"]
-mod eventually;
-#[cfg(feature = "rmcp")]
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-#[cfg(feature = "rmcp")]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
 #[path = "elicitation/client.rs"]
 mod client;
 #[path = "elicitation/place.rs"]

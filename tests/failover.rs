@@ -9,6 +9,11 @@ use mcp_courier::testing::backend::Remembered;
 use mcp_courier::{
     Answer, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -18,27 +23,10 @@ mod answers;
 mod bounds;
 #[path = "failover/early_close.rs"]
 mod early_close;
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/log.rs"]
-mod log;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
 #[path = "failover/pings.rs"]
 mod pings;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
 #[path = "failover/resuming.rs"]
 mod resuming;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use mcp_server::McpServer;
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 fn config() -> ConfigBuilder {
     waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(100))

@@ -10,27 +10,16 @@ use mcp_courier::{
     ConfigBuilder, Courier, ListSubscribers, Notification, Principal, Publisher, SessionId, SessionManagerBuilder,
     SubscriberState, acting_as,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::mcp_server::{Handler, McpServer};
+use mcp_courier_testing::raw_client::RawClient;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use mcp_server::{Handler, McpServer};
-use raw_client::RawClient;
-use redis_server::RedisServer;
 
 /// Sooner than any gate opens by itself.
 const AT_ONCE: Duration = Duration::from_secs(5);

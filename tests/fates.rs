@@ -7,22 +7,12 @@ use mcp_courier::{
     Answer, ConfigBuilder, Courier, DeadLetter, Delivery, DiscardReason, Elicitation, HandOverError, McpSession,
     Notification, Outbound, Publisher, Receipt, SessionId, TaskKey, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::readme;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::{Value, json};
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/readme.rs"]
-mod readme;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
-use session::{Act, Recorder};
 
 const LONG: Duration = Duration::from_secs(30);
 

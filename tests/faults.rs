@@ -11,17 +11,11 @@ use mcp_courier::{
     ConfigBuilder, Courier, HandOverError, ListSubscribers, McpSession, Notification, Outbound, Publisher, SessionId,
     async_trait,
 };
+
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::{Value, json};
-
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use redis_server::RedisServer;
-use session::Recorder;
 
 const BATCH: usize = 100;
 
@@ -245,7 +239,7 @@ async fn g2_a_list_deleted_under_its_owner_costs_nothing_that_comes_after() {
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let mut raw = redis.connection().await;
     let session = Recorder::new();
-    session.always(Some(session::Act::Hang));
+    session.always(Some(Act::Hang));
     push(&courier.publisher(), 0..3).await;
     courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
     session.until_offered(1).await;

@@ -1,17 +1,6 @@
 //! What goes over the wire: framing, hosts, origins, versions, connections, unreadable answers and the shutdown.
 #![cfg(feature = "rmcp")]
 
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/log.rs"]
-mod log;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/wire.rs"]
-mod wire;
-
 #[path = "http/answers.rs"]
 mod answers;
 #[path = "http/ending.rs"]

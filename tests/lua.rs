@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
 use mcp_courier::testing::backend::lua_scripts;
+use mcp_courier_testing::redis_server::RedisServer;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
-
-use crate::redis_server::RedisServer;
 
 const KEYS: [&str; 4] = ["request", "response", "status", "asker"];
 

@@ -6,17 +6,10 @@ use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{Courier, HandOverError, McpSession, Notification, NotificationId, Outbound, SessionId, async_trait};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::value::RawValue;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
 
 const NUMBERS: [&str; 12] = [
     "18446744073709551615",

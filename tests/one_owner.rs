@@ -17,22 +17,14 @@ use mcp_courier::{
     ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender, Publisher,
     SessionId, async_trait,
 };
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::forwarder;
+use mcp_courier_testing::forwarder::Forwarder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::eventually;
-use forwarder::Forwarder;
-use redis_server::RedisServer;
 
 const BATCH: usize = 100;
 const LEASE: &str = "{mcp-courier:notifications:the-session}:lease";

@@ -9,20 +9,11 @@ use mcp_courier::{
     Answer, AskError, ConfigBuilder, Courier, Elicitation, GetSubscriberCount, HandOverError, ListSubscribers,
     McpSession, Notification, Outbound, Presence, Question, SessionId, TaskKey, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::{Value, json};
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
-use session::Recorder;
 
 /// What a shutdown may take beyond its drain: two seconds for leases, two for threads.
 const REST: Duration = Duration::from_secs(4);

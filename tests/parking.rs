@@ -7,19 +7,11 @@ use mcp_courier::{
     ConfigBuilder, Courier, Delivery, DiscardReason, EnsureError, Ensured, GetSubscriberCount, HandOverError,
     ListSubscribers, McpSession, Notification, Receipt, SessionId, SubscriberInfo, SubscriberState, TaskStatus,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::paused;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::waiting;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/paused.rs"]
-mod paused;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
     waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))

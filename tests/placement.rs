@@ -7,17 +7,10 @@ use mcp_courier::{
     Config, ConfigBuilder, Courier, EnsureError, Ensured, ListSubscribers, Notification, Placement, SessionId,
     SubscriberState,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::paused;
+use mcp_courier_testing::recorder::{Act, Recorder};
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/paused.rs"]
-mod paused;
-#[path = "support/session.rs"]
-mod session;
-
-use eventually::{SOON, eventually};
-use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
     Config::builder().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))

@@ -3,18 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use mcp_courier_testing::examples::ChatProcess;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::{Value, json};
-
-#[path = "support/chat_process.rs"]
-mod chat_process;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
-use chat_process::ChatProcess;
-use raw_client::{EventStream, RawClient};
-use redis_server::RedisServer;
 
 const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 

@@ -8,23 +8,13 @@ use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{
     ConfigBuilder, Courier, Delivery, HandOverError, ListSubscribers, SessionId, SubscriberInfo, SubscriberState,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/log.rs"]
-mod log;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use redis_server::RedisServer;
-use session::{Act, Recorder};
 
 const QUEUE: &str = "mcp-courier:notifications:s";
 const MINUTE: Duration = Duration::from_secs(60);

@@ -5,12 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/eventually.rs"]
-mod eventually;
 #[path = "queue_contract/place.rs"]
 mod place;
-#[path = "support/redis_server.rs"]
-mod redis_server;
 
 macro_rules! contract {
     ($($clause:ident at $path:literal: $($claim:ident),+;)+) => {

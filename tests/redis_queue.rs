@@ -3,16 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/eventually.rs"]
-mod eventually;
 #[path = "redis_queue/fixture.rs"]
 mod fixture;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
 
 #[path = "redis_queue/connecting.rs"]
 mod connecting;

@@ -3,20 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/forwarder.rs"]
-mod forwarder;
-#[path = "support/log.rs"]
-mod log;
 #[path = "redis_trouble/place.rs"]
 mod place;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
 
 #[path = "redis_trouble/line.rs"]
 mod line;

@@ -4,16 +4,11 @@
 use std::time::Duration;
 
 use mcp_courier::{Config, Courier, GetSubscriberCount, Notification, SessionId};
+use mcp_courier_testing::eventually::{SOON, eventually};
+
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
-
-use eventually::{SOON, eventually};
 
 fn entries(of: &str) -> usize {
     std::fs::read_dir(of).unwrap().count()
@@ -39,11 +34,11 @@ async fn until_given_back(before: (usize, usize)) {
 
 #[actix::test]
 async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_connection() {
-    let redis = redis_server::RedisServer::start();
+    let redis = RedisServer::start();
     let config = Config::builder().dedicated_limit(10).shared_limit(0).build().unwrap();
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let sessions: Vec<_> =
-        (0..100).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), session::Recorder::new())).collect();
+        (0..100).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), Recorder::new())).collect();
     let (before, connections) = (threads_and_descriptors(), redis.connected_clients().await);
     for (id, session) in &sessions {
         eventually("a place", SOON, async || courier.ensure_subscriber(id, session.clone()).await.is_ok()).await;
@@ -69,7 +64,7 @@ async fn a_thousand_subscribers_give_their_threads_and_descriptors_back() {
     let ids: Vec<SessionId> = (0..1000).map(|n| SessionId::new(format!("session-{n}")).unwrap()).collect();
     let before = threads_and_descriptors();
     for id in &ids {
-        courier.ensure_subscriber(id, session::Recorder::new()).await.unwrap();
+        courier.ensure_subscriber(id, Recorder::new()).await.unwrap();
     }
     assert_eq!(courier.supervisor().send(GetSubscriberCount).await.unwrap(), 1000);
     let during = threads_and_descriptors();
@@ -82,13 +77,13 @@ async fn a_thousand_subscribers_give_their_threads_and_descriptors_back() {
 
 #[actix::test]
 async fn shared_subscribers_hold_a_thread_per_core_and_give_everything_back() {
-    let redis = redis_server::RedisServer::start();
+    let redis = RedisServer::start();
     let config = Config::builder().dedicated_limit(0).build().unwrap();
     let courier = Courier::start(&redis.url(), config).await.unwrap();
     let cores = std::thread::available_parallelism().unwrap().get();
     let (before, connections) = (threads_and_descriptors(), redis.connected_clients().await);
     let sessions: Vec<_> =
-        (0..500).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), session::Recorder::new())).collect();
+        (0..500).map(|n| (SessionId::new(format!("session-{n}")).unwrap(), Recorder::new())).collect();
     for (id, session) in &sessions {
         courier.ensure_subscriber(id, session.clone()).await.unwrap();
     }

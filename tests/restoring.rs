@@ -8,34 +8,22 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use mcp_courier::{ConfigBuilder, Courier, Notification, SessionId};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::RawClient;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::staged_manager::{Place, STEPS, StagedManager, Step};
+use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 #[path = "restoring/by_hand.rs"]
 mod by_hand;
-#[path = "support/eventually.rs"]
-mod eventually;
 #[path = "restoring/handlers.rs"]
 mod handlers;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/staged_manager.rs"]
-mod staged_manager;
 #[path = "restoring/streams.rs"]
 mod streams;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use mcp_server::McpServer;
-use raw_client::RawClient;
-use redis_server::RedisServer;
-use staged_manager::{Place, STEPS, StagedManager, Step};
 
 /// Much longer than anything that a server does by itself meanwhile.
 const STALL: Duration = Duration::from_millis(200);

@@ -7,21 +7,12 @@ use mcp_courier::{
     ConfigBuilder, Courier, DeliveryLevel, GetSubscriberCount, ListSubscribers, Notification, SessionId,
     SubscriberState,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/mcp_server.rs"]
-mod mcp_server;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use mcp_server::McpServer;
-use raw_client::{EventStream, RawClient};
 
 fn config() -> ConfigBuilder {
     waiting::config()

@@ -4,10 +4,7 @@
 
 use std::process::Command;
 
-#[path = "support/chat_process.rs"]
-mod chat_process;
-
-use chat_process::example;
+use mcp_courier_testing::examples::example;
 
 const SECRET: &str = "S3CRET";
 

@@ -2,16 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/log.rs"]
-mod log;
 #[path = "shared_waiting/place.rs"]
 mod place;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-#[path = "support/session.rs"]
-mod session;
 
 #[path = "shared_waiting/connections.rs"]
 mod connections;

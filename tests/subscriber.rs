@@ -8,19 +8,11 @@ use mcp_courier::{
     ConfigBuilder, Courier, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification, SessionId,
     SubscriberInfo, SubscriberState,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::paused;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::waiting;
 use serde_json::json;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/paused.rs"]
-mod paused;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use session::{Act, Recorder};
 
 const TRANSIENT: fn() -> Act = || Act::Fail(HandOverError::Transient("told to".to_owned()));
 

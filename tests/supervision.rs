@@ -10,22 +10,13 @@ use mcp_courier::{
     ConfigBuilder, Courier, EnsureError, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification,
     Outbound, Presence, SessionId, SubscriberState, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::log;
+use mcp_courier_testing::paused;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::waiting;
 use serde_json::json;
 use tokio::time::Instant;
-
-#[path = "support/eventually.rs"]
-mod eventually;
-#[path = "support/log.rs"]
-mod log;
-#[path = "support/paused.rs"]
-mod paused;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/waiting.rs"]
-mod waiting;
-
-use eventually::{SOON, eventually};
-use session::{Act, Recorder};
 
 fn config() -> ConfigBuilder {
     waiting::config().backoff_initial(Duration::from_millis(5)).backoff_max(Duration::from_millis(50))

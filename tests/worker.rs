@@ -4,18 +4,10 @@
 use std::process::Output;
 
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier_testing::examples::{ChatProcess, worker};
+use mcp_courier_testing::raw_client::RawClient;
+use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::{Value, json};
-
-#[path = "support/chat_process.rs"]
-mod chat_process;
-#[path = "support/raw_client.rs"]
-mod raw_client;
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
-use chat_process::{ChatProcess, worker};
-use raw_client::RawClient;
-use redis_server::RedisServer;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

@@ -8,8 +8,8 @@ use super::drain;
 use super::support::figures::{Bench, Row, Wanted, print_figure, print_row};
 use super::support::load::{SIZE, fill};
 use super::support::messages::message;
-use super::support::redis_server::RedisServer;
 use super::web::{Client, Frames, Server};
+use mcp_courier_testing::redis_server::RedisServer;
 use tempfile::TempDir;
 
 /// Number of messages of one round: `strace` makes each call take long.

@@ -3,8 +3,8 @@
 use super::support::figures::{Bench, Row, Wanted, print_row};
 use super::support::load::{SIZE, fill};
 use super::support::messages::{message, now};
-use super::support::redis_server::RedisServer;
 use super::web::{Client, Frames, Server};
+use mcp_courier_testing::redis_server::RedisServer;
 
 /// Numbers of clients, and of all messages of one measurement.
 const CLIENTS: [(usize, usize); 2] = [(1, 200_000), (200, 200_000)];

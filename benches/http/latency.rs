@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::support::figures::{Bench, Row, Wanted, per_mille, print_row};
 use super::support::load::{SIZE, on_a_thread};
 use super::support::messages::{notification, now};
-use super::support::redis_server::RedisServer;
 use super::web::connection::Connection;
 use super::web::{Client, Frames, Server};
 use mcp_courier::{Config, Publisher, SessionId};
+use mcp_courier_testing::redis_server::RedisServer;
 
 /// Number of messages of one round.
 const COUNT: usize = 1000;

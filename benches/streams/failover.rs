@@ -6,8 +6,8 @@ use super::support::figures::{Bench, Row, Wanted, print_head, print_row};
 use super::support::load::{SIZE, fill};
 use super::support::messages::{message, now};
 use super::support::process::Process;
-use super::support::redis_server::RedisServer;
 use super::web::{Client, Frames, Server};
+use mcp_courier_testing::redis_server::RedisServer;
 
 /// Measures the crashes, in rounds.
 pub(super) async fn measure(bench: &Bench) {

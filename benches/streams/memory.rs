@@ -6,8 +6,8 @@ use super::STREAMS;
 use super::support::figures::{Bench, spread};
 use super::support::load::{SIZE, fill};
 use super::support::messages::message;
-use super::support::redis_server::RedisServer;
 use super::web::{Client, Frames, Server};
+use mcp_courier_testing::redis_server::RedisServer;
 
 /// Servers that are measured.
 const SERVERS: [&str; 3] = ["actix alone", "rmcp alone", "mcp-courier"];

@@ -23,8 +23,6 @@ mod faults;
 mod fleet;
 mod forwarder;
 mod record;
-#[path = "../../tests/support/redis_server.rs"]
-mod redis_server;
 mod report;
 mod roles;
 mod run;

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use mcp_courier::Cause;
 use tokio::sync::mpsc;
 
-use crate::redis_server::RedisServer;
+use mcp_courier_testing::redis_server::RedisServer;
 
 /// The lines of standard input. At its end the process ends, at once.
 pub(crate) fn orders() -> mpsc::UnboundedReceiver<String> {

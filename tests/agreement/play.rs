@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::ConfigBuilder;
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
-use crate::redis_server::RedisServer;
 use crate::step::{At, Kind, OWNERS, SESSIONS, Step, Steps};
-use crate::waiting;
 use crate::world::{SOON, Setting, World};
 
 const STEPS: usize = 60;

@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier_testing::redis_server::RedisServer;
 
 use crate::play::{answers, bounds, chosen, seeds};
-use crate::redis_server::RedisServer;
 use crate::step::{Kind, Step, Steps};
 use crate::world::{Setting, World};
 

@@ -13,12 +13,12 @@ use mcp_courier::testing::notification_id;
 use mcp_courier::{
     Answer, Config, DiscardReason, Elicitation, Notification, NotificationId, Question, Receipt, SessionId, TaskKey,
 };
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Map, json};
 
-use crate::redis_server::RedisServer;
 use crate::step::{Ack, At, Fault, Message, OWNERS, PassedOver, Raw, SESSIONS, Size, Step};
-use crate::waiting;
 
 /// Long enough for a busy machine; whoever is right ends much sooner.
 pub(crate) const SOON: Duration = Duration::from_secs(5);

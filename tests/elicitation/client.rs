@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use mcp_courier::{
     Answer, AskError, HandOverError, McpSession, Outbound, Presence, PresenceSender, Question, async_trait,
 };
+use mcp_courier_testing::eventually::SOON;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-
-use crate::eventually::SOON;
 
 type Reply = Result<Answer, AskError>;
 type Took = Result<(), HandOverError>;

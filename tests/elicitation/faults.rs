@@ -10,13 +10,13 @@ use mcp_courier::testing::backend::{Posed, Settled};
 use mcp_courier::{
     Answer, AskError, Courier, HandOverError, ListSubscribers, McpSession, Outbound, Publisher, Question, async_trait,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
 use crate::client::{client, client_who_answers};
-use crate::eventually::{SOON, eventually};
 use crate::place::{PATIENCE, Place, accept, config, content, form, id, outcome, reason, task};
-use crate::redis_server::RedisServer;
 
 /// How often a worker says that it lives.
 const A_ROUND: Duration = Duration::from_secs(5);

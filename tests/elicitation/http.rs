@@ -7,14 +7,14 @@ use mcp_courier::{
     Answer, Config, Courier, ElicitError, Elicitation, Elicitor, Notification, Publisher, SessionId, Task, TaskKey,
     TaskStatus,
 };
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::redis_server::RedisServer;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::mcp_server::McpServer;
 use crate::place::{PATIENCE, accept, form, outcome, reason, task};
-use crate::raw_client::{EventStream, RawClient};
-use crate::redis_server::RedisServer;
 
 fn config() -> Config {
     crate::place::config().hand_over_timeout(Duration::from_secs(5)).build().unwrap()

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::client::client_that;
-use crate::eventually::eventually;
 use crate::place::{PATIENCE, Place, accept, content, form, task};
 use mcp_courier::{Answer, Courier, SessionId};
+use mcp_courier_testing::eventually::eventually;
 use serde_json::json;
 
 const SESSIONS: usize = 100;

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use mcp_courier::{ListSubscribers, Answer, AskError, ElicitError, Elicitation, Elicited, HandOverError, InvalidQuestion, Notification, Publisher, PushRefusal, Task, TaskKey, TaskStatus};
+use mcp_courier_testing::eventually::{SOON, eventually};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, client, client_that, client_who_answers};
-use crate::eventually::{SOON, eventually};
 use crate::place::{PATIENCE, Place, accept, config, content, form, id, outcome, reason, task};
 
 /// Longer than a worker that is told at once needs, on a busy machine.

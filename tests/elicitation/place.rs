@@ -8,12 +8,11 @@ use mcp_courier::testing::backend::{Backend, connect};
 use mcp_courier::{
     Answer, ConfigBuilder, Courier, ElicitError, Elicitation, Elicitor, McpSession, Publisher, SessionId, TaskKey,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
-
-use crate::eventually::{SOON, eventually};
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 /// Longer than any test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mcp_courier::testing::backend::{OwnerToken, Permit, Settled};
+use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier::{Answer, AskError, HandOverError, Notification};
 
 use crate::client::{client, client_that};
-use crate::eventually::{SOON, eventually};
 use crate::place::{Place, accept, form, id, outcome, reason, task};
 
 pub(crate) async fn a_client_that_comes_back_is_asked_again_and_its_answer_counts_once(place: Place) {

@@ -1,6 +1,8 @@
 //! What clients, and whoever may publish in Redis, can make a fleet hold or do: bounded, also where they mean harm (G6).
 
 use mcp_courier::testing::backend::ProcessId;
+use mcp_courier_testing::log;
+use mcp_courier_testing::mcp_server::Handler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
 
 use super::*;
@@ -181,7 +183,7 @@ async fn a_manager_that_is_dropped_listens_no_more() {
     let redis = RedisServer::start();
     let courier = Courier::start(&redis.url(), config().build().unwrap()).await.unwrap();
     let listening = async || redis_says::<Vec<String>>(&redis, &["PUBSUB", "CHANNELS", "*news*"]).await.len();
-    let manager = courier.session_manager().store_sessions(|| Ok(mcp_server::Handler::default())).build();
+    let manager = courier.session_manager().store_sessions(|| Ok(Handler::default())).build();
     assert!(!manager.has_session(&"unknown".into()).await.unwrap());
     eventually("the manager listens", SOON, async || listening().await > 0).await;
     drop(manager);

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use mcp_courier::{Answer, Elicitation, SessionId, TaskKey};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::wire::{VERSION, Wire, post, text};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::courier;
-use crate::mcp_server::McpServer;
-use crate::wire::{VERSION, Wire, post, text};
 
 /// Longer than any test: an answer that comes in time does not come because the time is over.
 const PATIENCE_OF_WORKER: Duration = Duration::from_secs(300);

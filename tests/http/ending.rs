@@ -3,12 +3,12 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use mcp_courier_testing::wire::{PATIENCE, VERSION, Wire};
 use rmcp::ServerHandler;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::courier;
-use crate::wire::{PATIENCE, VERSION, Wire};
 
 /// Names what the process does before a shutdown.
 const BEFORE: &str = "HTTP_ENDING_BEFORE";

@@ -1,11 +1,11 @@
 //! How events are written.
 
 use mcp_courier::{Notification, SessionId};
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::wire::{Wire, early_close, initialize, post, text};
 use serde_json::json;
 
 use crate::courier;
-use crate::mcp_server::McpServer;
-use crate::wire::{Wire, early_close, initialize, post, text};
 
 fn has_data(event: &str) -> bool {
     event.lines().any(|line| line.strip_prefix("data:").is_some_and(|data| !data.trim().is_empty()))

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::mcp_server::McpServer;
+use mcp_courier_testing::raw_client::RawClient;
 use reqwest::StatusCode;
 
 use crate::courier;
-use crate::eventually::eventually;
-use crate::mcp_server::McpServer;
-use crate::raw_client::RawClient;
 
 #[actix_web::test]
 async fn a_stream_beyond_the_limit_is_refused_until_another_ends() {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use mcp_courier::{Notification, SessionId};
+use mcp_courier_testing::wire::{VERSION, Wire, early_close};
 use rmcp::ServerHandler;
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId as RmcpSessionId, SessionManager};
 
 use crate::courier;
-use crate::wire::{VERSION, Wire, early_close};
 
 #[derive(Clone)]
 struct Plain;

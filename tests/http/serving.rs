@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpServer, web};
 use mcp_courier::ServeError;
+use mcp_courier_testing::wire::{VERSION, Wire, initialize, post};
 use rmcp::ServerHandler;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::courier;
-use crate::wire::{VERSION, Wire, initialize, post};
 
 #[derive(Clone)]
 struct Plain;

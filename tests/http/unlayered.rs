@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use actix_web::{App, HttpServer};
 use mcp_courier::{DiscardReason, Notification, Receipt, SessionId};
+use mcp_courier_testing::wire::{PATIENCE, VERSION, Wire};
 use rmcp::ServerHandler;
 use rmcp::model::{ServerCapabilities, ServerConfig};
 use rmcp_actix_web::transport::StreamableHttpService;
 use serde_json::json;
 
 use crate::courier;
-use crate::wire::{PATIENCE, VERSION, Wire};
 
 #[derive(Clone)]
 struct Plain;
@@ -55,7 +55,7 @@ async fn a_manager_without_the_layer_delivers_and_has_the_delivery_confirmed() {
         assert_eq!(wire.post(changed.clone()).await.status(), 202);
         last = push(&format!("{{\"n\":{n}}}")).await;
     }
-    let own = |stream: &crate::wire::Stream| -> Vec<_> {
+    let own = |stream: &mcp_courier_testing::wire::Stream| -> Vec<_> {
         let messages = stream.messages().into_iter().filter(|message| message["method"] == "notifications/x");
         messages.map(|message| message["params"]["n"].clone()).collect()
     };

@@ -1,10 +1,11 @@
 //! Which requests are served: by host, by origin and by protocol version.
 
+use mcp_courier_testing::log;
+use mcp_courier_testing::mcp_server::{Builder, McpServer};
+use mcp_courier_testing::wire::{VERSION, initialize, post, text};
 use serde_json::{Value, json};
 
-use crate::mcp_server::{Builder, McpServer};
-use crate::wire::{VERSION, initialize, post, text};
-use crate::{courier, log};
+use crate::courier;
 
 async fn server(set: impl FnOnce(Builder) -> Builder) -> McpServer {
     McpServer::with(courier().await, set)

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use mcp_courier::testing::backend::{News, ProcessId, Remembered};
+use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier::{Principal, SessionId};
 
-use crate::eventually::{SOON, eventually};
 use crate::place::{Place, config, session};
 
 const STATE: &str = r#"{"initialize_params": {}}"#;

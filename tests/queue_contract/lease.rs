@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::SessionId;
+use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier::testing::backend::{LeaseState, OwnerToken};
 
-use crate::eventually::{SOON, eventually};
 use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
 
 const LONG: Duration = Duration::from_secs(60);

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier::testing::backend::{Delivered, Fate, Mark, Replaced, Taken};
 use mcp_courier::{ConfigBuilder, DeadLetter, DiscardReason, Publisher, QueueLimit, SessionId};
 use serde_json::json;
 
-use crate::eventually::{SOON, eventually};
 use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
 
 fn keeping(count: usize) -> ConfigBuilder {

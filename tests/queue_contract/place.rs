@@ -10,10 +10,9 @@ use mcp_courier::testing::backend::{
 };
 use mcp_courier::testing::envelope::Envelope;
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, Question, QueueError, SessionId};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::{Value, json};
-
-use crate::eventually::{SOON, eventually};
-use crate::redis_server::RedisServer;
 
 /// A backend that nobody else uses.
 pub(crate) struct Place {

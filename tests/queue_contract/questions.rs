@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
+use mcp_courier_testing::eventually::SOON;
 use mcp_courier::testing::backend::{Delivered, LeaseState, Posed, Backend, Settled};
 use mcp_courier::{Answer, Elicitation, Question, SessionId, TaskKey};
 use serde_json::{Map, json};
 
-use crate::eventually::SOON;
 use crate::place::{Owner, Place, config, delivered, push, session};
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use mcp_courier::testing::backend::{Delivered, Fate, Taken};
+use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier::{DiscardReason, NotificationId, Publisher, Receipt};
 
-use crate::eventually::{SOON, eventually};
 use crate::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
 
 async fn push_one(publisher: &Publisher, n: usize) -> NotificationId {

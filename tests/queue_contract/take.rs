@@ -1,6 +1,5 @@
 //! Clauses 3, 4, 10 and 12: looking, acknowledging, bounds of a batch, and what cannot be read.
 
-
 use mcp_courier::testing::envelope::Undecodable;
 use mcp_courier::testing::backend::{Delivered, LeaseState, Mark, Replaced};
 use serde_json::json;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::LeaseState;
+use mcp_courier_testing::eventually::SOON;
 
-use crate::eventually::SOON;
 use crate::place::{Owner, Place, config, delivered, numbers, push};
 
 const LONG: Duration = Duration::from_secs(60);

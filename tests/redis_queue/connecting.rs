@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use mcp_courier::testing::backend::connect;
 use mcp_courier::{Config, ConnectError, Publisher, QueueErrorKind};
+use mcp_courier_testing::eventually::SOON;
+use mcp_courier_testing::redis_server::RedisServer;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use crate::eventually::SOON;
 use crate::fixture::{LONG, note, session};
-use crate::redis_server::RedisServer;
 
 async fn refused(url: &str) -> ConnectError {
     connect(url, Arc::new(Config::default())).await.expect_err(url)

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::eventually::{SOON, eventually};
+use mcp_courier_testing::eventually::{SOON, eventually};
+
 use crate::fixture::{Fixture, LEASE, LONG, QUEUE, numbers};
 
 /// The commands since `before`, without those by which the test looks.
@@ -18,7 +19,7 @@ async fn calls_since(f: &Fixture, before: &HashMap<String, u64>) -> HashMap<Stri
 
 #[tokio::test]
 async fn an_idle_wake_costs_one_round_trip() {
-    if crate::waiting::is_shared() {
+    if mcp_courier_testing::waiting::is_shared() {
         return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
     }
     const WAKES: u64 = 5;
@@ -52,7 +53,7 @@ async fn an_idle_wake_costs_one_round_trip() {
 
 #[tokio::test]
 async fn who_waits_sends_nothing() {
-    if crate::waiting::is_shared() {
+    if mcp_courier_testing::waiting::is_shared() {
         return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
     }
     let mut f = Fixture::new().await;
@@ -69,7 +70,7 @@ async fn who_waits_sends_nothing() {
 
 #[tokio::test]
 async fn a_consumer_that_is_dropped_while_it_waits_closes_its_connection() {
-    if crate::waiting::is_shared() {
+    if mcp_courier_testing::waiting::is_shared() {
         return; // Speaks of a connection of its own: `tests/shared_waiting` says what a wait over a shared one costs.
     }
     let mut f = Fixture::new().await;

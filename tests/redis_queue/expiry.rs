@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mcp_courier::testing::envelope::{Envelope, Timestamp};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
 use crate::fixture::{Fixture, LONG, QUEUE, note, numbers, session};
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const GRACE: Duration = Duration::from_secs(60);

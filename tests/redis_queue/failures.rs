@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{LeaseState, Replaced};
 use mcp_courier::{PushRefusal, QueueError, QueueErrorKind};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
-use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, LEASE, LONG, QUEUE, note, numbers, session};
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 fn refusal_of(error: &QueueError) -> &str {
     match &error.kind {

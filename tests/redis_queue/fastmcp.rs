@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{Answer, Courier, Elicitation, HandOverError, Publisher, TaskKey};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::{Value, json};
 
-use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, numbers, session};
-use crate::redis_server::RedisServer;
-use crate::session::{Act, Recorder};
-use crate::waiting;
 
 const QUEUE: &str = "docket:fastmcp:notifications:s-1";
 

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{Delivered, Fate, LeaseState, Taken};
 use mcp_courier::{ConfigBuilder, DiscardReason, NotificationId, Receipt};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::RedisResult;
 
-use crate::eventually::{SOON, eventually};
 use crate::fixture::{Fixture, LEASE, LONG, QUEUE, note, numbers, session};
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 const DEAD: &str = "{mcp-courier:notifications:s-1}:dead";
 
@@ -265,7 +265,7 @@ async fn many_who_wait_for_receipts_share_one_connection() {
 
 #[tokio::test]
 async fn who_asks_for_nothing_pays_for_nothing() {
-    if crate::waiting::is_shared() {
+    if mcp_courier_testing::waiting::is_shared() {
         return; // Counts the calls of a connection of its own.
     }
     // Dead letters are on, and nothing is discarded. One goes before, so that the scripts are known.

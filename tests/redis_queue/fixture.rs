@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use mcp_courier::testing::backend::{Backend, Consumer, Delivered, OwnerToken, Permit, Queues, Taken, connect};
 use mcp_courier::{ConfigBuilder, Notification, Publisher, SessionId};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
-
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 /// Where the queue of [`session`] lies, and its lease: workers in other languages rely on it.
 pub(crate) const QUEUE: &str = "mcp-courier:notifications:s-1";

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{Courier, Publisher};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 
-use crate::eventually::{SOON, eventually};
 use crate::fixture::{QUEUE, note, session};
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
-use crate::waiting;
 
 /// Queues a notification as the version before did at a moment: both times by Redis's clock, as texts.
 async fn push_as_before(raw: &mut MultiplexedConnection, n: usize, at: Timestamp, life: Duration) -> String {

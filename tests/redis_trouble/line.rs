@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{LineLimit, OwnerToken, Permit, connect};
 use mcp_courier::{Config, Notification, Publisher, PushRefusal, SessionId};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::json;
-
-use crate::eventually::{SOON, eventually};
-use crate::forwarder::{Forwarder, Mode};
-use crate::redis_server::RedisServer;
 
 /// An answer may take 5 s; the rest is for a busy machine.
 const ONE_TIMEOUT: Duration = Duration::from_secs(9);

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{Fate, LeaseState, OwnerToken, connect};
 use mcp_courier::{Config, ConfigBuilder, Courier, DiscardReason, ListSubscribers, Notification, Publisher, SessionId};
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::{Act, Recorder};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::json;
-
-use crate::eventually::{SOON, eventually};
-use crate::forwarder::{Forwarder, Mode};
-use crate::log;
-use crate::redis_server::RedisServer;
-use crate::session::{Act, Recorder};
-use crate::waiting;
 
 /// Longer than the slowest of these takes on a busy machine.
 const SLOW: Duration = Duration::from_secs(120);

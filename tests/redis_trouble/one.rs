@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use mcp_courier::{ConfigBuilder, Courier, Delivery, ListSubscribers, SessionId, SubscriberState};
-
-use crate::eventually::{SOON, eventually};
-use crate::log;
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
-use crate::waiting;
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
 async fn courier(redis: &RedisServer, config: ConfigBuilder) -> Courier {
     log::begin();

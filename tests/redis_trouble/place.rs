@@ -8,16 +8,15 @@ use mcp_courier::{
     Courier, ListSubscribers, Notification, Publisher, PushError, PushRefusal, SessionId, SubscriberInfo,
     SubscriberState,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::forwarder::Forwarder;
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
-
-use crate::eventually::{SOON, eventually};
-use crate::forwarder::Forwarder;
-use crate::log;
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
-use crate::waiting;
 
 /// How many subscribers are troubled at once.
 const SUBSCRIBERS: usize = 20;

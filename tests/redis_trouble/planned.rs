@@ -11,14 +11,13 @@ use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, SubscriberState,
     TaskKey,
 };
+use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::forwarder::Forwarder;
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 use serde_json::json;
-
-use crate::eventually::{SOON, eventually};
-use crate::forwarder::Forwarder;
-use crate::log;
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
-use crate::waiting;
 
 /// Longer than a round of checks, and a pause besides.
 const FOUND: Duration = Duration::from_secs(15);

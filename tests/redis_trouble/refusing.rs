@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use mcp_courier::{PushRefusal, SubscriberState};
+use mcp_courier_testing::log;
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
-use crate::log;
 use crate::place::Place;
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 fn assert_refused((refusal, took): (PushRefusal, Duration), text: &str) {
     assert!(matches!(&refusal, PushRefusal::Refused(said) if said.contains(text)), "{refusal:?}");
@@ -168,7 +168,7 @@ async fn another_type_under_the_live_sessions_is_logged_and_holds_nothing_up() {
     let () = place.command(&["DEL", "mcp-courier:sessions"]).await;
     let () = place.command(&["SET", "mcp-courier:sessions", "x", "EX", "60"]).await;
     let id = format!("{:?}", place.id());
-    crate::eventually::eventually("a word in the log", crate::place::RECOVERY, async || {
+    mcp_courier_testing::eventually::eventually("a word in the log", crate::place::RECOVERY, async || {
         // Shared sessions are announced together.
         let said: &[&str] = if waiting::is_shared() {
             &["WARN", "shared sessions could not be announced", "WRONGTYPE"]
@@ -179,7 +179,7 @@ async fn another_type_under_the_live_sessions_is_logged_and_holds_nothing_up() {
     })
     .await;
     place.flows().await;
-    crate::eventually::eventually("all are at work", crate::place::RECOVERY, async || {
+    mcp_courier_testing::eventually::eventually("all are at work", crate::place::RECOVERY, async || {
         place.subscribers().await.iter().all(|info| info.state == SubscriberState::Waiting)
     })
     .await;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::{Config, ConnectError, Courier, Notification, Publisher, PushRefusal, QueueErrorKind, SessionId};
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::redis_server::RedisServer;
+use mcp_courier_testing::waiting;
 
-use crate::eventually::eventually;
-use crate::forwarder::{Forwarder, Mode};
 use crate::place::{BACKOFF, HEARTBEAT, PATIENCE, Place, RECOVERY};
-use crate::redis_server::RedisServer;
-use crate::waiting;
 
 /// Longer than what is promised, for a busy machine.
 const BUSY: Duration = Duration::from_secs(3);

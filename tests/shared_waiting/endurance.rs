@@ -4,8 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use mcp_courier_testing::redis_server::RedisServer;
+
 use crate::place::{Place, shared};
-use crate::redis_server::RedisServer;
 
 const SESSIONS: usize = 1000;
 

@@ -3,11 +3,11 @@
 use std::thread::available_parallelism;
 
 use mcp_courier::{Courier, Delivery, HandOverError, Notification, SessionId, SubscriberState};
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::recorder::{Act, Recorder};
 use serde_json::json;
 
-use crate::eventually::eventually;
 use crate::place::{NEVER, PROMPT, Place, numbered, shared};
-use crate::session::{Act, Recorder};
 
 #[actix::test]
 async fn g7_a_session_with_a_long_backlog_does_not_starve_its_neighbours() {

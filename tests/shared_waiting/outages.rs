@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use mcp_courier_testing::redis_server::RedisServer;
+
 use crate::place::{NEVER, Place, shared};
-use crate::redis_server::RedisServer;
 
 #[actix::test]
 async fn g1_g2_connections_that_are_cut_lose_and_reorder_nothing() {

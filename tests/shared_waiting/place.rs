@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use mcp_courier::{
     Config, ConfigBuilder, Courier, ListSubscribers, Notification, Publisher, SessionId, SubscriberState,
 };
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-
-use crate::eventually::eventually;
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
 
 /// More than any recovery takes: a silent connection has to be found out, and a lease to run out.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(30);

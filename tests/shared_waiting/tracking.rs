@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use mcp_courier::{Courier, ListSubscribers, SubscriberState};
+use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::log;
+use mcp_courier_testing::recorder::Recorder;
+use mcp_courier_testing::redis_server::RedisServer;
 
-use crate::eventually::eventually;
-use crate::log;
 use crate::place::{NEVER, PROMPT, Place, RECOVERY, numbered, shared};
-use crate::redis_server::RedisServer;
-use crate::session::Recorder;
 
 #[actix::test]
 async fn g4_a_takeover_is_noticed_through_the_lease_long_before_the_heartbeat() {

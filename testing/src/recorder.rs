@@ -1,6 +1,4 @@
-//! A session that writes down what it gets, and fails as it is told.
-
-#![allow(dead_code)] // each suite uses a part of it
+//! Session that records its notifications, and fails by a script.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,21 +7,24 @@ use mcp_courier::{HandOverError, McpSession, Outbound, Presence, PresenceSender,
 use serde_json::Value;
 use tokio::sync::Notify;
 
-/// What a [`Recorder`] does with one call.
+/// Reaction of a [`Recorder`] to one call.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
-    /// Takes it.
+pub enum Act {
+    /// Takes the notification.
     Take,
-    /// Answers with this error.
+    /// Returns this error.
     Fail(HandOverError),
     /// Panics.
     Panic,
-    /// Never answers.
+    /// Never returns.
     Hang,
 }
 
-/// Writes down what it gets. Acts by its script, and takes everything once that is used up.
-pub(crate) struct Recorder {
+/// Session that acts by its script, and takes every notification after the end of the script.
+///
+/// A script that was not played to its end fails the test when the session is dropped.
+#[derive(Debug)]
+pub struct Recorder {
     got: Mutex<Vec<Outbound>>,
     calls: Mutex<Vec<Outbound>>,
     script: Mutex<VecDeque<Act>>,
@@ -33,11 +34,13 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Returns a ready session that takes every notification.
+    pub fn new() -> Arc<Self> {
         Self::scripted([])
     }
 
-    pub(crate) fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
+    /// Returns a ready session with a script.
+    pub fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
         let presence = PresenceSender::new();
         presence.ready(1);
         Arc::new(Self {
@@ -50,36 +53,38 @@ impl Recorder {
         })
     }
 
-    /// Does this from now on, whatever the script says; `None` goes back to it.
-    pub(crate) fn always(&self, act: Option<Act>) {
+    /// Sets the reaction from now on, whatever the script says. `None` returns to the script.
+    pub fn always(&self, act: Option<Act>) {
         *self.always.lock().unwrap() = act;
     }
 
-    pub(crate) fn presence(&self) -> &PresenceSender {
+    /// Returns the sender that says whether the client is there.
+    pub fn presence(&self) -> &PresenceSender {
         &self.presence
     }
 
-    /// The `n` of what it took, in order.
-    pub(crate) fn taken(&self) -> Vec<i64> {
+    /// Returns the parameter `n` of each notification that was taken, in order.
+    pub fn taken(&self) -> Vec<i64> {
         numbers(&self.got.lock().unwrap())
     }
 
-    pub(crate) fn outbound(&self) -> Vec<Outbound> {
+    /// Returns the notifications that were taken, in order.
+    pub fn outbound(&self) -> Vec<Outbound> {
         self.got.lock().unwrap().clone()
     }
 
-    /// The `n` of what was offered, in order.
-    pub(crate) fn offered(&self) -> Vec<i64> {
+    /// Returns the parameter `n` of each notification that was handed over, in order.
+    pub fn offered(&self) -> Vec<i64> {
         numbers(&self.calls.lock().unwrap())
     }
 
-    /// Waits until it was offered this many.
-    pub(crate) async fn until_offered(&self, count: usize) {
+    /// Waits until this number of notifications was handed over.
+    pub async fn until_offered(&self, count: usize) {
         self.until(|| self.calls.lock().unwrap().len() >= count).await;
     }
 
-    /// Waits until it took this many.
-    pub(crate) async fn until_taken(&self, count: usize) {
+    /// Waits until this number of notifications was taken.
+    pub async fn until_taken(&self, count: usize) {
         self.until(|| self.got.lock().unwrap().len() >= count).await;
     }
 
@@ -118,7 +123,7 @@ impl McpSession for Recorder {
                 Ok(())
             }
             Act::Fail(error) => Err(error),
-            Act::Panic => panic!("as it was told"),
+            Act::Panic => panic!("as the script says"),
             Act::Hang => std::future::pending().await,
         }
     }
@@ -130,7 +135,6 @@ impl McpSession for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // A script that was not played to its end tested less than it says.
         if !std::thread::panicking() {
             let left = self.script.lock().unwrap();
             assert!(left.is_empty(), "a script was not used up: {left:?}");

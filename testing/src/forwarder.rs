@@ -1,7 +1,4 @@
-//! A TCP forwarder on loopback that does what networks and proxies do: it is late, it falls silent, it cuts, it leads
-//! elsewhere.
-
-#![allow(dead_code)] // each suite uses a part of it
+//! TCP forwarder on loopback with the faults of networks and proxies: late, silent, narrow, cut, led to another server.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,45 +12,48 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// As much as passes a narrow line at once.
+/// Largest number of bytes that pass a narrow line at once.
 const PACKET: usize = 1448;
 
-/// What is done with what is sent.
+/// Treatment of the bytes that are sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mode {
-    /// It passes.
+pub enum Mode {
+    /// Bytes pass.
     Pass,
-    /// Answers come this much later.
+    /// Answers are delayed by this time.
     Late(Duration),
-    /// Nothing passes, in either direction, and nobody is told: it is held until something else is set.
+    /// Nothing passes in either direction, and no connection is closed. Bytes are held until another mode is set.
     Silent,
     /// Requests pass, answers are held.
     OneWay,
-    /// So many bytes pass in a second, in each direction, for all connections together.
+    /// This number of bytes passes in a second, in each direction, for all connections together.
     Narrow(u32),
-    /// Whoever sends this is cut, as by a proxy that does not know the command.
+    /// A connection that sends this text is cut, as by a proxy that does not know a command.
     CutAt(&'static str),
 }
 
-pub(crate) struct Forwarder {
+/// Forwarder to one port. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Forwarder {
     port: u16,
     target: Arc<AtomicU16>,
     control: watch::Sender<Control>,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Control {
     mode: Mode,
-    /// How many connections there were.
+    /// Number of connections until now.
     made: u64,
-    /// Connections up to this number are silent for ever, up to that one closed.
+    /// Connections up to this number are silent for ever.
     forsaken: u64,
+    /// Connections up to this number are closed.
     cut: u64,
 }
 
 impl Forwarder {
-    /// Forwards to a port of this host, on a thread of its own, until it is dropped.
-    pub(crate) fn to(target: u16) -> Self {
+    /// Forwards to a port of this host, on a thread of its own.
+    pub fn to(target: u16) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
         listener.set_nonblocking(true).expect("a nonblocking listener");
         let port = listener.local_addr().expect("its address").port();
@@ -75,35 +75,38 @@ impl Forwarder {
         Self { port, target, control }
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Returns the port on which the forwarder listens.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Returns the URL of a Redis behind the forwarder.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    pub(crate) fn set(&self, mode: Mode) {
+    /// Sets the treatment of all bytes from now on, also of those that are held.
+    pub fn set(&self, mode: Mode) {
         self.control.send_modify(|control| control.mode = mode);
     }
 
-    /// The connections there are fall silent for ever: no byte, no FIN, no RST. New ones are as before.
-    pub(crate) fn forsake(&self) {
+    /// Silences the present connections for ever: no byte, no FIN, no RST. New connections are as before.
+    pub fn forsake(&self) {
         self.control.send_modify(|control| control.forsaken = control.made);
     }
 
-    /// Closes the connections there are.
-    pub(crate) fn cut(&self) {
+    /// Closes the present connections.
+    pub fn cut(&self) {
         self.control.send_modify(|control| control.cut = control.made);
     }
 
-    /// New connections lead there.
-    pub(crate) fn lead_to(&self, target: u16) {
+    /// Leads new connections to another port.
+    pub fn lead_to(&self, target: u16) {
         self.target.store(target, Ordering::Relaxed);
     }
 
-    /// How many connections were made through it.
-    pub(crate) fn made(&self) -> u64 {
+    /// Returns the number of connections that were made until now.
+    pub fn made(&self) -> u64 {
         self.control.borrow().made
     }
 }
@@ -115,7 +118,7 @@ impl Drop for Forwarder {
 }
 
 async fn accept(listener: &TcpListener, target: &AtomicU16, control: &watch::Sender<Control>) {
-    // When the line is free again, in each direction.
+    // Moment at which the line is free again, in each direction.
     let lines = [(); 2].map(|()| Arc::new(Mutex::new(Instant::now())));
     while let Ok((client, _)) = listener.accept().await {
         let [line_there, line_back] = lines.clone();
@@ -188,7 +191,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Waits as long as it is held; not where the connection is to be closed.
+    /// Waits while the bytes are held. Returns `false` where the connection is to be closed.
     async fn passes(&mut self, bytes: &[u8]) -> bool {
         loop {
             let Control { mode, forsaken, cut, .. } = self.control.borrow_and_update().clone();

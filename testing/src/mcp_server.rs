@@ -1,6 +1,4 @@
-//! A real MCP server over HTTP in this process, on a free loopback port, with a courier's session manager mounted.
-#![allow(dead_code)] // each test file uses a part of it
-
+//! MCP server over HTTP in this process, on a free loopback port, over a courier's session manager.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,11 +10,12 @@ use rmcp::model::{JsonObject, ListToolsResult, PaginatedRequestParams, ServerCap
 use rmcp::transport::streamable_http_server::session::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 
-/// The settings of a server before it is built.
-pub(crate) type Builder = ServerSettings<Handler>;
+/// Settings of a server before it is built.
+pub type Builder = ServerSettings<Handler>;
 
-#[derive(Clone, Default)]
-pub(crate) struct Handler {
+/// Handler of all sessions of a server.
+#[derive(Debug, Clone, Default)]
+pub struct Handler {
     initialized: Arc<AtomicUsize>,
 }
 
@@ -29,7 +28,7 @@ impl ServerHandler for Handler {
         self.initialized.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One, by the name of the session that asks.
+    /// Returns one tool, which has the id of the session that asks as its name.
     async fn list_tools(
         &self,
         _request: Option<PaginatedRequestParams>,
@@ -45,38 +44,42 @@ impl ServerHandler for Handler {
     }
 }
 
-pub(crate) struct McpServer<M = LocalSessionManager> {
-    pub(crate) courier: Courier,
-    pub(crate) url: String,
-    /// How many sessions were initialised here, or restored.
-    pub(crate) initialized: Arc<AtomicUsize>,
-    /// Whether there is no service for sessions that begin, or are restored.
-    pub(crate) is_out_of_service: Arc<AtomicBool>,
+/// Server that runs until this is dropped.
+#[derive(Debug)]
+pub struct McpServer<M = LocalSessionManager> {
+    /// Courier behind the sessions.
+    pub courier: Courier,
+    /// URL of the MCP endpoint.
+    pub url: String,
+    /// Number of sessions that were initialised or restored here.
+    pub initialized: Arc<AtomicUsize>,
+    /// Makes the service fail for sessions that begin, or that are restored.
+    pub is_out_of_service: Arc<AtomicBool>,
     http: ServerHandle,
     service: McpService<Handler, M>,
 }
 
 impl McpServer {
     /// Serves with further settings.
-    pub(crate) fn with(courier: Courier, set: impl FnOnce(Builder) -> Builder) -> Self {
+    pub fn with(courier: Courier, set: impl FnOnce(Builder) -> Builder) -> Self {
         let manager = courier.session_manager();
         Self::mount(courier, manager, false, 1, set)
     }
 }
 
 impl<M: SessionManager> McpServer<M> {
-    /// Serves with a manager of this courier's.
-    pub(crate) fn start(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
+    /// Serves with a session manager of this courier.
+    pub fn start(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
         Self::mount(courier, manager, false, 1, |server| server)
     }
 
-    /// Serves as one of a fleet. Who has a bearer token acts as the user of that name.
-    pub(crate) fn of_fleet(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
+    /// Serves as one of a fleet. A client with a bearer token acts as the user of that name.
+    pub fn of_fleet(courier: Courier, manager: SessionManagerBuilder<M>) -> Self {
         Self::mount(courier, manager, true, 1, |server| server)
     }
 
     /// Serves as one of a fleet, with several threads.
-    pub(crate) fn of_fleet_with(courier: Courier, manager: SessionManagerBuilder<M>, workers: usize) -> Self {
+    pub fn of_fleet_with(courier: Courier, manager: SessionManagerBuilder<M>, workers: usize) -> Self {
         Self::mount(courier, manager, true, workers, |server| server)
     }
 
@@ -107,13 +110,13 @@ impl<M: SessionManager> McpServer<M> {
         Self { courier, url, initialized, is_out_of_service, http, service }
     }
 
-    /// As at a SIGTERM: leases are released, streams end, and nothing listens any more.
-    pub(crate) async fn shut_down(&self) {
+    /// Shuts down as at a SIGTERM: releases the leases, ends the streams, and stops listening.
+    pub async fn shut_down(&self) {
         self.service.shut_down(&self.http).await;
     }
 }
 
-/// Who has a token is the user of that name.
+/// Returns the user whose name is the token.
 async fn bearer(request: &HttpRequest) -> Result<Option<Principal>, actix_web::Error> {
     let header = request.headers().get("authorization").and_then(|header| header.to_str().ok());
     let token = header.and_then(|header| header.strip_prefix("Bearer "));

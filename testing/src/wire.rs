@@ -1,34 +1,35 @@
-//! A client by hand, for what must be seen in the very bytes.
-#![allow(dead_code)] // each test file uses a part of it
-
+//! Client that shows the bytes of its streams.
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-pub(crate) const VERSION: &str = "2025-11-25";
+/// Protocol version that clients negotiate.
+pub const VERSION: &str = "2025-11-25";
 
-/// How long anything that must come is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of a wait for bytes that must come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One session, whose requests are made by hand.
+/// Session whose requests a test makes one by one.
 #[derive(Debug, Clone)]
-pub(crate) struct Wire {
+pub struct Wire {
     http: reqwest::Client,
     url: String,
-    pub(crate) session: String,
+    /// Id of the session.
+    pub session: String,
     version: String,
 }
 
-pub(crate) fn initialize(version: &str) -> Value {
+/// Returns the request that begins a session of a protocol version.
+pub fn initialize(version: &str) -> Value {
     let params = json!({"protocolVersion": version, "capabilities": {"elicitation": {}},
         "clientInfo": {"name": "wire", "version": "0"}});
     json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
 }
 
-/// A POST as MCP wants it, without a session.
-pub(crate) fn post(url: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+/// Returns a POST with the headers that MCP requires, without a session.
+pub fn post(url: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
     // A connection of its own for each request: nothing depends on how long one is kept.
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
     let request = http.request(Method::POST, url).header(ACCEPT, "application/json, text/event-stream");
@@ -37,7 +38,7 @@ pub(crate) fn post(url: &str, body: impl Into<reqwest::Body>) -> RequestBuilder 
 
 impl Wire {
     /// Begins a session of a protocol version.
-    pub(crate) async fn connect(url: &str, version: &str) -> Self {
+    pub async fn connect(url: &str, version: &str) -> Self {
         let response = post(url, initialize(version).to_string()).send().await.unwrap();
         assert_eq!(response.status(), 200, "{:?}", response.text().await);
         let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
@@ -49,12 +50,13 @@ impl Wire {
         wire
     }
 
-    /// The same session at another server.
-    pub(crate) fn at(&self, url: &str) -> Self {
+    /// Returns the same session at another server.
+    pub fn at(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
-    pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Response {
+    /// Sends a body with the headers of the session.
+    pub async fn post(&self, body: impl Into<reqwest::Body>) -> Response {
         let request = post(&self.url, body).header("mcp-session-id", &self.session);
         tokio::time::timeout(PATIENCE, request.header("mcp-protocol-version", &self.version).send())
             .await
@@ -62,8 +64,8 @@ impl Wire {
             .unwrap()
     }
 
-    /// Opens the standalone stream. A version of `None` is not said.
-    pub(crate) async fn get(&self, version: Option<&str>, last_event_id: Option<&str>) -> Stream {
+    /// Opens the standalone stream. Without a version the header is left out.
+    pub async fn get(&self, version: Option<&str>, last_event_id: Option<&str>) -> Stream {
         let mut request = self.http.get(&self.url).header(ACCEPT, "text/event-stream");
         request = request.header("mcp-session-id", &self.session);
         if let Some(version) = version {
@@ -77,38 +79,41 @@ impl Wire {
         Stream { wire: self.clone(), response, text: String::new(), answered: 0 }
     }
 
-    /// Opens the standalone stream as this session's client does.
-    pub(crate) async fn stream(&self) -> Stream {
+    /// Opens the standalone stream with the version of the session.
+    pub async fn stream(&self) -> Stream {
         self.get(Some(&self.version), None).await
     }
 }
 
-/// The text of a response.
-pub(crate) async fn text(response: Response) -> String {
+/// Returns the text of a response.
+pub async fn text(response: Response) -> String {
     tokio::time::timeout(PATIENCE, response.text()).await.unwrap().unwrap()
 }
 
-/// The id for the real stream, where this one is an early close: its only event has a short `retry`.
-pub(crate) fn early_close(text: &str) -> Option<&str> {
+/// Returns the id for the real stream, where a text is an early close: its only event has a short `retry`.
+pub fn early_close(text: &str) -> Option<&str> {
     text.lines().find(|line| *line == "retry: 10")?;
     text.lines().find_map(|line| line.strip_prefix("id: "))
 }
 
-/// A stream as its bytes come.
-pub(crate) struct Stream {
+/// Stream, with its bytes so far.
+#[derive(Debug)]
+pub struct Stream {
     wire: Wire,
     response: Response,
-    pub(crate) text: String,
+    /// Text so far.
+    pub text: String,
     answered: usize,
 }
 
 impl Stream {
-    pub(crate) fn headers(&self) -> &reqwest::header::HeaderMap {
+    /// Returns the headers of the response.
+    pub fn headers(&self) -> &reqwest::header::HeaderMap {
         self.response.headers()
     }
 
     /// Reads, and answers pings, until the text satisfies a condition.
-    pub(crate) async fn until(&mut self, is_enough: impl Fn(&str) -> bool) -> &str {
+    pub async fn until(&mut self, is_enough: impl Fn(&str) -> bool) -> &str {
         let begun = Instant::now();
         loop {
             self.answer_pings().await;
@@ -124,7 +129,7 @@ impl Stream {
     }
 
     /// Reads, and answers pings, until the server ends the stream.
-    pub(crate) async fn until_end(&mut self) {
+    pub async fn until_end(&mut self) {
         while let Some(chunk) = tokio::time::timeout(PATIENCE, self.response.chunk()).await.unwrap().unwrap() {
             self.text += std::str::from_utf8(&chunk).unwrap();
             self.answer_pings().await;
@@ -140,22 +145,22 @@ impl Stream {
         self.answered = pings.len();
     }
 
-    /// The whole events so far.
-    pub(crate) fn events(&self) -> Vec<&str> {
+    /// Returns the whole events so far.
+    pub fn events(&self) -> Vec<&str> {
         let whole = self.text.rfind("\n\n").map_or("", |end| &self.text[..end]);
         whole.split("\n\n").filter(|event| !event.is_empty()).collect()
     }
 
-    /// The JSON-RPC messages so far.
-    pub(crate) fn messages(&self) -> Vec<Value> {
+    /// Returns the JSON-RPC messages so far.
+    pub fn messages(&self) -> Vec<Value> {
         let lines = self.events().into_iter().flat_map(str::lines);
         let data = lines.filter_map(|line| line.strip_prefix("data:").map(str::trim)).filter(|data| !data.is_empty());
-        // What no `f64` holds cannot be read so; its text can be looked at.
+        // A message with a number that no `f64` holds is left out; its text remains.
         data.filter_map(|data| serde_json::from_str(data).ok()).collect()
     }
 
-    /// Waits for a request of the server's, and returns it.
-    pub(crate) async fn request(&mut self, method: &str) -> Value {
+    /// Waits for a request of the server, and returns the request.
+    pub async fn request(&mut self, method: &str) -> Value {
         self.until(|text| text.contains(&format!("\"method\":\"{method}\"")) && text.ends_with("\n\n")).await;
         self.messages().into_iter().find(|message| message["method"] == method).unwrap()
     }

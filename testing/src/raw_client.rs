@@ -1,7 +1,6 @@
-//! A raw MCP client of the era with sessions: what comes down a stream is seen in the order of the bytes, and it can
-//! misbehave. (rmcp's own client handles each notification in a task of its own, so it cannot tell their order.)
-#![allow(dead_code)] // each test file uses a part of it
-
+//! Raw MCP client: shows the events of a stream in the order of their bytes, and can misbehave.
+//!
+//! rmcp's own client handles each notification in a task of its own, so it cannot show their order.
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,12 +14,12 @@ use tokio::task::JoinHandle;
 
 const VERSION: &str = "2025-11-25";
 
-/// How long anything that must come is waited for.
+/// Time limit of a wait for an event that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One session at one server. Clones are the same session.
+/// Session at one server. Clones are the same session.
 #[derive(Debug, Clone)]
-pub(crate) struct RawClient {
+pub struct RawClient {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
@@ -29,18 +28,18 @@ pub(crate) struct RawClient {
 }
 
 impl RawClient {
-    /// A new session: `initialize` and `notifications/initialized`. No stream is open yet.
-    pub(crate) async fn connect(url: &str) -> Self {
+    /// Begins a session: `initialize` and `notifications/initialized`. No stream is open yet.
+    pub async fn connect(url: &str) -> Self {
         Self::connect_with(url, json!({})).await
     }
 
-    /// As a client that declares capabilities.
-    pub(crate) async fn connect_with(url: &str, capabilities: Value) -> Self {
+    /// Begins a session of a client that declares capabilities.
+    pub async fn connect_with(url: &str, capabilities: Value) -> Self {
         Self::attach(url, "").initialize(capabilities).await
     }
 
-    /// As a user with a bearer token.
-    pub(crate) async fn connect_as(url: &str, token: &str) -> Self {
+    /// Begins a session of a user with a bearer token.
+    pub async fn connect_as(url: &str, token: &str) -> Self {
         Self::attach(url, "").with_token(token).initialize(json!({})).await
     }
 
@@ -62,35 +61,37 @@ impl RawClient {
         client
     }
 
-    /// A session that exists already, perhaps begun at another server.
-    pub(crate) fn attach(url: &str, session: &str) -> Self {
-        // A connection of its own for each request: one that is kept may be closed by the server just as it is used again.
+    /// Returns a session that exists already, perhaps begun at another server.
+    pub fn attach(url: &str, session: &str) -> Self {
+        // A connection of its own for each request: one that is kept may be closed by the server just as it is used
+        // again.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let next_id = Arc::new(AtomicU64::new(1));
         Self { http, url: url.to_owned(), token: None, session: session.to_owned(), next_id }
     }
 
-    /// The same session at another server.
-    pub(crate) fn at(&self, url: &str) -> Self {
+    /// Returns the same session at another server.
+    pub fn at(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
 
-    /// The same session in the hands of whoever has this token.
-    pub(crate) fn with_token(&self, token: &str) -> Self {
+    /// Returns the same session, used with another token.
+    pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    pub(crate) fn session_id(&self) -> &str {
+    /// Returns the id of the session.
+    pub fn session_id(&self) -> &str {
         &self.session
     }
 
-    /// Opens the standalone stream; it is read in the background, and pings are answered.
-    pub(crate) async fn open_stream(&self) -> EventStream {
+    /// Opens the standalone stream. The stream is read in the background, and pings are answered.
+    pub async fn open_stream(&self) -> EventStream {
         self.open_stream_after(None).await.unwrap_or_else(|status| panic!("no stream: {status}"))
     }
 
-    /// Opens it here, and answers pings at another server.
-    pub(crate) async fn open_stream_answering_at(&self, url: &str) -> EventStream {
+    /// Opens the standalone stream here, and answers its pings at another server.
+    pub async fn open_stream_answering_at(&self, url: &str) -> EventStream {
         let response = self.get(None).await;
         assert_eq!(response.status(), StatusCode::OK);
         EventStream::new(self.at(url), response)
@@ -104,8 +105,8 @@ impl RawClient {
         request.send().await.unwrap()
     }
 
-    /// Opens it with a `Last-Event-ID`, or finds out how that is refused.
-    pub(crate) async fn open_stream_after(&self, last_event_id: Option<&str>) -> Result<EventStream, StatusCode> {
+    /// Opens the standalone stream with a `Last-Event-ID`, or returns the status of the refusal.
+    pub async fn open_stream_after(&self, last_event_id: Option<&str>) -> Result<EventStream, StatusCode> {
         let response = self.get(last_event_id).await;
         if response.status() != StatusCode::OK {
             return Err(response.status());
@@ -113,16 +114,17 @@ impl RawClient {
         Ok(EventStream::new(self.clone(), response))
     }
 
-    /// Opens it as a client whose stream broke: an early close comes first, and names the id for the real stream.
-    pub(crate) async fn come_back(&self, last_event_id: &str) -> EventStream {
+    /// Opens the standalone stream as a client whose stream broke: an early close comes first, and names the id for the
+    /// real stream.
+    pub async fn come_back(&self, last_event_id: &str) -> EventStream {
         let mut closed = self.open_stream_after(Some(last_event_id)).await.unwrap();
         let id = closed.next_event().await.unwrap().id.unwrap();
         assert!(closed.next_event().await.is_none(), "it goes on");
         self.open_stream_after(Some(&id)).await.unwrap()
     }
 
-    /// A request's whole answer, with `result` or `error`.
-    pub(crate) async fn request(&self, method: &str, params: Value) -> Value {
+    /// Sends a request, and returns the whole answer, with `result` or `error`.
+    pub async fn request(&self, method: &str, params: Value) -> Value {
         let id = json!(self.next_id.fetch_add(1, Ordering::Relaxed));
         let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let response = self.post(&request).await;
@@ -130,31 +132,31 @@ impl RawClient {
         answer(response, &id).await
     }
 
-    /// The result of a tool, be it an error of the tool or not.
-    pub(crate) async fn call_tool(&self, name: &str, arguments: Value) -> Value {
+    /// Calls a tool, and returns its result, which may be an error of the tool.
+    pub async fn call_tool(&self, name: &str, arguments: Value) -> Value {
         let answer = self.request("tools/call", json!({"name": name, "arguments": arguments})).await;
         assert!(answer["error"].is_null(), "{name}: {answer}");
         answer["result"].clone()
     }
 
     /// Sends a notification or an answer.
-    pub(crate) async fn send(&self, message: &Value) -> StatusCode {
+    pub async fn send(&self, message: &Value) -> StatusCode {
         self.post(message).await.status()
     }
 
-    /// Answers a request of the server's.
-    pub(crate) async fn answer(&self, request: &Value, result: Value) -> StatusCode {
+    /// Answers a request of the server.
+    pub async fn answer(&self, request: &Value, result: Value) -> StatusCode {
         self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).await
     }
 
-    /// Answers it with an error.
-    pub(crate) async fn refuse(&self, request: &Value, message: &str) -> StatusCode {
+    /// Answers a request of the server with an error.
+    pub async fn refuse(&self, request: &Value, message: &str) -> StatusCode {
         let error = json!({"code": -32603, "message": message});
         self.send(&json!({"jsonrpc": "2.0", "id": request["id"], "error": error})).await
     }
 
     /// Ends the session.
-    pub(crate) async fn delete(&self) -> StatusCode {
+    pub async fn delete(&self) -> StatusCode {
         self.headers(self.http.delete(&self.url)).send().await.unwrap().status()
     }
 
@@ -176,7 +178,7 @@ impl RawClient {
     }
 }
 
-/// The answer in a response, which is JSON or a stream of its own.
+/// Returns the answer in a response, which is JSON or a stream of its own.
 async fn answer(response: Response, id: &Value) -> Value {
     let body = tokio::time::timeout(PATIENCE, response.text()).await.expect("an answer in time").unwrap();
     if let Ok(answer) = serde_json::from_str::<Value>(&body) {
@@ -188,19 +190,20 @@ async fn answer(response: Response, id: &Value) -> Value {
     messages.into_iter().find(|message| message["id"] == *id).unwrap_or_else(|| panic!("no answer in {body:?}"))
 }
 
-/// One event of a stream.
+/// Event of a stream.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Event {
-    pub(crate) id: Option<String>,
-    /// How many milliseconds the client is to wait before it opens its next stream.
-    pub(crate) retry: Option<u64>,
-    /// Its data, unless there is none, as in priming events.
-    pub(crate) message: Option<Value>,
+pub struct Event {
+    /// Id for `Last-Event-ID`.
+    pub id: Option<String>,
+    /// Pause before the client opens its next stream, in milliseconds.
+    pub retry: Option<u64>,
+    /// JSON-RPC message; priming events have none.
+    pub message: Option<Value>,
 }
 
-/// A standalone stream. Dropping it closes the connection.
+/// Standalone stream. Dropping this closes the connection.
 #[derive(Debug)]
-pub(crate) struct EventStream {
+pub struct EventStream {
     events: mpsc::UnboundedReceiver<Event>,
     reading: watch::Sender<bool>,
     answering: watch::Sender<bool>,
@@ -222,38 +225,39 @@ impl EventStream {
         Self { events, reading, answering, pings, last_ping, last_event_id: None, reader }
     }
 
-    /// Whether pings are answered, as every client does by itself. They are at first.
-    pub(crate) fn answer_pings(&self, answer: bool) {
+    /// Sets whether pings are answered, as every client does by itself. At first they are.
+    pub fn answer_pings(&self, answer: bool) {
         self.answering.send_replace(answer);
     }
 
-    /// Whether the socket is read. It is at first; else it fills up, as that of a client that hangs.
-    pub(crate) fn read(&self, read: bool) {
+    /// Sets whether the socket is read. At first it is. A socket that is not read fills up, as that of a client that
+    /// hangs.
+    pub fn read(&self, read: bool) {
         self.reading.send_replace(read);
     }
 
-    /// How many pings came, answered or not.
-    pub(crate) fn pings(&self) -> usize {
+    /// Returns the number of pings that came, answered or not.
+    pub fn pings(&self) -> usize {
         self.pings.load(Ordering::Relaxed)
     }
 
-    /// The JSON-RPC id of the last one.
-    pub(crate) fn last_ping_id(&self) -> Option<String> {
+    /// Returns the JSON-RPC id of the last ping.
+    pub fn last_ping_id(&self) -> Option<String> {
         self.last_ping.borrow().clone()
     }
 
-    /// Closes the connection, as dropping it does.
-    pub(crate) fn close(&self) {
+    /// Closes the connection, as dropping the stream does.
+    pub fn close(&self) {
         self.reader.abort();
     }
 
-    /// The id of the last event that was looked at.
-    pub(crate) fn last_event_id(&self) -> Option<&str> {
+    /// Returns the id of the last event that was returned.
+    pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
     }
 
-    /// The next event that is not a ping; `None` at the stream's end.
-    pub(crate) async fn next_event(&mut self) -> Option<Event> {
+    /// Returns the next event that is not a ping, or `None` at the end of the stream.
+    pub async fn next_event(&mut self) -> Option<Event> {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time")?;
         if event.id.is_some() {
             self.last_event_id.clone_from(&event.id);
@@ -261,8 +265,8 @@ impl EventStream {
         Some(event)
     }
 
-    /// The next notification, as a whole JSON-RPC message; `None` at the stream's end.
-    pub(crate) async fn next_notification(&mut self) -> Option<Value> {
+    /// Returns the next notification, as a whole JSON-RPC message, or `None` at the end of the stream.
+    pub async fn next_notification(&mut self) -> Option<Value> {
         while let Some(event) = self.next_event().await {
             match event.message {
                 Some(message) if message["id"].is_null() => return Some(message),
@@ -272,8 +276,9 @@ impl EventStream {
         None
     }
 
-    /// The next request that is not a ping; notifications before it are passed over. `None` at the stream's end.
-    pub(crate) async fn next_request(&mut self) -> Option<Value> {
+    /// Returns the next request that is not a ping, without the notifications before it, or `None` at the end of the
+    /// stream.
+    pub async fn next_request(&mut self) -> Option<Value> {
         while let Some(event) = self.next_event().await {
             match event.message {
                 Some(message) if !message["id"].is_null() && !message["method"].is_null() => return Some(message),
@@ -283,8 +288,8 @@ impl EventStream {
         None
     }
 
-    /// The next so many.
-    pub(crate) async fn notifications(&mut self, count: usize) -> Vec<Value> {
+    /// Returns the next notifications, in this number.
+    pub async fn notifications(&mut self, count: usize) -> Vec<Value> {
         let mut all = Vec::with_capacity(count);
         while all.len() < count {
             let Some(next) = self.next_notification().await else {
@@ -295,13 +300,13 @@ impl EventStream {
         all
     }
 
-    /// What comes within a time, if anything does: to show that nothing more comes.
-    pub(crate) async fn notification_within(&mut self, time: Duration) -> Option<Value> {
+    /// Returns a notification that comes within a time, to show that none comes.
+    pub async fn notification_within(&mut self, time: Duration) -> Option<Value> {
         tokio::time::timeout(time, self.next_notification()).await.ok().flatten()
     }
 
-    /// Waits for its end.
-    pub(crate) async fn ended(&mut self) {
+    /// Waits for the end of the stream.
+    pub async fn ended(&mut self) {
         while self.next_event().await.is_some() {}
     }
 }
@@ -325,7 +330,7 @@ impl Reader {
     async fn run(mut self, mut response: Response) {
         let mut parser = SseParser::default();
         loop {
-            // The stream itself goes away only with this task.
+            // The sender lives as long as this task.
             if self.is_reading.wait_for(|reading| *reading).await.is_err() {
                 return;
             }

@@ -1,7 +1,7 @@
-//! A real `redis-server` of one's own: on a free loopback port, with a directory of its own, gone with the value. The
-//! environment variable `REDIS_SERVER` names another program than that of the PATH, as `scripts/test-versions` does.
-
-#![allow(dead_code)] // each suite uses a part of it
+//! Real `redis-server` on a free loopback port, with a directory of its own.
+//!
+//! The environment variable `REDIS_SERVER` names another program than that of the PATH, as `scripts/test-versions`
+//! does.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
+/// Time limit of a start, and of an answer.
 const START: Duration = Duration::from_secs(10);
 
-pub(crate) struct RedisServer {
+/// Server that is killed, and whose directory is removed, when this is dropped.
+#[derive(Debug)]
+pub struct RedisServer {
     child: Option<Child>,
     port: u16,
     dir: TempDir,
@@ -25,22 +28,24 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// One that forgets everything when it ends.
-    pub(crate) fn start() -> Self {
+    /// Starts a server that keeps nothing on its disk.
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// One that has written to its disk whatever it answered.
-    pub(crate) fn durable() -> Self {
+    /// Starts a server that answers a write once the write is on its disk.
+    pub fn durable() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    pub(crate) fn with(options: &[&str]) -> Self {
+    /// Starts a server with further options of `redis-server`.
+    pub fn with(options: &[&str]) -> Self {
         Self::begin(options, false)
     }
 
-    /// One whose clock [`set_clock`](Self::set_clock) sets, by libfaketime. It starts at the time of this host.
-    pub(crate) fn with_own_clock() -> Self {
+    /// Starts a server whose clock [`set_clock`](Self::set_clock) sets, by libfaketime. The clock starts at this host's
+    /// time.
+    pub fn with_own_clock() -> Self {
         Self::begin(&[], true)
     }
 
@@ -65,28 +70,28 @@ impl RedisServer {
         panic!("redis-server did not start:\n{}", server.log());
     }
 
-    /// Ends it as a crash would.
-    pub(crate) fn kill(&mut self) {
+    /// Kills the server, as a crash would.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    /// Starts it again at the same port, over the same data.
-    pub(crate) fn start_again(&mut self) {
+    /// Starts the server again at the same port, over the same data.
+    pub fn start_again(&mut self) {
         self.kill();
         assert!(self.try_start(), "redis-server did not start again:\n{}", self.log());
     }
 
-    /// `-STOP` and `-CONT`, for one that is there and does nothing.
-    pub(crate) fn signal(&self, signal: &str) {
+    /// Sends a signal. Between `-STOP` and `-CONT` the server holds its connections and does nothing.
+    pub fn signal(&self, signal: &str) {
         let id = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
     }
 
     /// Sets the clock of the running server to so many seconds before or after this host's.
-    pub(crate) fn set_clock(&self, seconds: i64) {
+    pub fn set_clock(&self, seconds: i64) {
         // In one step: the server reads the file at each look at its clock.
         let (file, new) = (self.dir.path().join("clock"), self.dir.path().join("clock.new"));
         std::fs::write(&new, format!("{seconds:+}"))
@@ -94,9 +99,10 @@ impl RedisServer {
             .expect("the clock's file");
     }
 
-    /// What gives a server a clock of its own.
+    /// Gives the server that a command starts a clock of its own.
     fn clock(&self, command: &mut Command) {
-        // It names what it shares by its process id, and stops where a killed process of that id left the name behind.
+        // libfaketime names its shared memory by its process id, and stops where a killed process of that id left the
+        // name.
         let library = (0..20).find_map(|_| {
             let shown = Command::new("faketime").args(["-f", "+0", "env"]).env_remove("LD_PRELOAD").output();
             let shown =
@@ -114,25 +120,28 @@ impl RedisServer {
             .env_remove("FAKETIME");
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Returns the URL over TCP.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Returns the port.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process, while it runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    /// Returns the id of the process, while the server runs.
+    pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    pub(crate) fn unix_url(&self) -> String {
+    /// Returns the URL over the Unix socket.
+    pub fn unix_url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// A connection to look at keys with.
-    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+    /// Opens a connection of the test itself.
+    pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("our own URL");
         // By default half a second: too short for a test that keeps its thread busy on a busy machine.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
@@ -140,8 +149,8 @@ impl RedisServer {
         connection.expect("a connection to our own server")
     }
 
-    /// Each key of ours must go by itself, whatever becomes of whoever wrote it.
-    pub(crate) async fn assert_no_key_without_expiry(&self) {
+    /// Asserts that each key expires by itself, whatever becomes of the process that wrote the key.
+    pub async fn assert_no_key_without_expiry(&self) {
         let mut connection = self.connection().await;
         let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("the keys");
         for key in keys {
@@ -150,8 +159,8 @@ impl RedisServer {
         }
     }
 
-    /// How often each command was called, those of scripts included.
-    pub(crate) async fn calls(&self) -> HashMap<String, u64> {
+    /// Returns the number of calls of each command, those of scripts included.
+    pub async fn calls(&self) -> HashMap<String, u64> {
         let info = self.info("commandstats").await;
         info.lines()
             .filter_map(|line| {
@@ -161,17 +170,18 @@ impl RedisServer {
             .collect()
     }
 
-    /// How many clients stand in a blocking command.
-    pub(crate) async fn blocked_clients(&self) -> usize {
+    /// Returns the number of clients in a blocking command.
+    pub async fn blocked_clients(&self) -> usize {
         self.number("clients", "blocked_clients").await
     }
 
-    pub(crate) async fn connected_clients(&self) -> usize {
+    /// Returns the number of connections.
+    pub async fn connected_clients(&self) -> usize {
         self.number("clients", "connected_clients").await
     }
 
-    /// How often it has read from a connection.
-    pub(crate) async fn reads(&self) -> usize {
+    /// Returns the number of reads from connections until now.
+    pub async fn reads(&self) -> usize {
         self.number("stats", "total_reads_processed").await
     }
 
@@ -193,7 +203,7 @@ impl RedisServer {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// Whether it runs and answers; not where it ended at once, as it does when the port is taken.
+    /// Starts the server, and returns whether it answers. A server whose port is taken ends at once.
     fn try_start(&mut self) -> bool {
         let socket = self.socket();
         let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
@@ -240,8 +250,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// Whether a PING is answered, be it only that a password is wanted. Asked by the socket in our own directory: what
-/// answers at the port could be another's.
+/// Returns whether a PING is answered, if only by a demand for a password. The PING goes to the socket in the directory
+/// of this server: another server could answer at the port.
 fn answers(socket: &Path) -> bool {
     let ping = || -> std::io::Result<bool> {
         let mut stream = UnixStream::connect(socket)?;

@@ -1,5 +1,6 @@
-//! rmcp's own session manager, with a hook before and after each step of a session's life: to stall its thread there, or to
-//! hold the session there until something else has happened.
+//! Session manager of rmcp with a hook before and after each step of a session's life.
+//!
+//! A hook stalls the thread, or holds the session until another step is done.
 
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
@@ -11,46 +12,65 @@ use rmcp::transport::streamable_http_server::session::{
 
 /// Place in the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
+    /// Before a step.
     Before(Step),
+    /// After a step.
     After(Step),
 }
 
+/// Step in the life of a session: a call of rmcp to its session manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
+    /// `create_session`
     Create,
+    /// `initialize_session`
     Initialize,
+    /// `has_session`
     Find,
+    /// `close_session`
     Close,
+    /// `create_stream`
     Request,
+    /// `accept_message`
     Accept,
+    /// `create_standalone_stream` or `resume`
     Stream,
+    /// `restore_session`
     Restore,
 }
 
-/// The steps of a restore, and of what goes on beside one.
-pub(crate) const STEPS: [Step; 7] =
+/// Steps of a restore, and of calls that may come beside a restore.
+pub const STEPS: [Step; 7] =
     [Step::Initialize, Step::Find, Step::Close, Step::Request, Step::Accept, Step::Stream, Step::Restore];
 
 type Hook = dyn Fn(Place) -> BoxFuture<'static, ()> + Send + Sync;
 
-pub(crate) struct StagedManager {
+/// Session manager with one hook for all steps.
+pub struct StagedManager {
     local: LocalSessionManager,
     hook: Box<Hook>,
+}
+
+impl std::fmt::Debug for StagedManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StagedManager").finish_non_exhaustive()
+    }
 }
 
 type Local = LocalSessionManager;
 type Result<T> = std::result::Result<T, <Local as SessionManager>::Error>;
 
 impl StagedManager {
-    pub(crate) fn new(hook: impl Fn(Place) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+    /// Returns a manager that waits for the future of the hook at each place.
+    pub fn new(hook: impl Fn(Place) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         let mut local = LocalSessionManager::default();
         local.session_config.keep_alive = None;
         Self { local, hook: Box::new(hook) }
     }
 
-    /// Stalls the thread at a place, whoever comes there.
-    pub(crate) fn stalling(place: Place, stall: std::time::Duration) -> Self {
+    /// Returns a manager that stalls the thread at a place, for each session.
+    pub fn stalling(place: Place, stall: std::time::Duration) -> Self {
         Self::new(move |at| {
             if at == place {
                 std::thread::sleep(stall);

@@ -1,6 +1,4 @@
-//! What this process has logged: what an operator would see.
-
-#![allow(dead_code)] // each suite uses a part of it
+//! Log of this process, as an operator would see it.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -19,18 +17,18 @@ impl Write for Writer {
     }
 }
 
-/// Begins to write down, once for all tests of a process.
-pub(crate) fn begin() {
+/// Begins to record the log, once for all tests of a process.
+pub fn begin() {
     begin_with("info");
 }
 
-/// As [`begin`], with a filter such as `mcp_courier=trace`.
-pub(crate) fn begin_with(filter: &str) {
+/// Begins to record the log with a filter such as `mcp_courier=trace`.
+pub fn begin_with(filter: &str) {
     let _ = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(|| Writer).try_init();
 }
 
-/// The lines so far with all of these words in them.
-pub(crate) fn lines(words: &[&str]) -> Vec<String> {
+/// Returns the lines so far that contain all of these words.
+pub fn lines(words: &[&str]) -> Vec<String> {
     let all = String::from_utf8_lossy(&LINES.lock().unwrap()).into_owned();
     all.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(ToOwned::to_owned).collect()
 }

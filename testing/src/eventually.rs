@@ -1,21 +1,19 @@
-//! Waiting for what another task, thread or process does, without guessing how long it takes.
-
-#![allow(dead_code)] // each suite uses a part of it
+//! Waits for a condition that another task, thread or process makes true, and not for a time.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Long enough for a busy machine; whoever is right ends much sooner.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// Time limit of a wait on a busy machine. A correct program takes much less.
+pub const SOON: Duration = Duration::from_secs(5);
 
-/// Asks again and again until the answer is yes.
+/// Checks a condition again and again until it holds.
 ///
 /// # Panics
-/// After `deadline`, saying what did not come.
+/// At the deadline. The message names the condition.
 #[track_caller]
-pub(crate) fn eventually<F: Future<Output = bool>>(
+pub fn eventually<F: Future<Output = bool>>(
     what: &str,
     deadline: Duration,
     mut ask: impl FnMut() -> F,
