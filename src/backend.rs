@@ -1,4 +1,4 @@
-//! Queue port: the contract of a backend in numbered clauses. `tests/queue_contract.rs` runs every clause against every
+//! Queue port: the contract of a backend in numbered clauses. `tests/queue/queue_contract.rs` runs every clause against every
 //! backend under the clause's name.
 //!
 //! A *queue* belongs to one session. Producers push notifications at its head, and the oldest notification stands at

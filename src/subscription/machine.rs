@@ -10,9 +10,9 @@
 //! - `at_most_once`: the differences where the acknowledgement comes before the delivery.
 //!
 //! At most one operation on the queue runs at a time, and at most one delivery beside the operation. Confirmations of
-//! earlier deliveries may be awaited besides. Each of these ends with one event. A change of the client's presence waits
-//! for that end, so an answer always finds the state that asked for it. Only a wait, and at a stop the opening of a
-//! connection, is dropped instead.
+//! earlier deliveries may be awaited besides. Each of these ends with one event. A change of the client's presence
+//! waits for that end, so an answer always finds the state that asked for it. Only a wait, and at a stop the opening of
+//! a connection, is dropped instead.
 //!
 //! # Invariants
 //! - *One answer for each operation*. The driver reports each operation by exactly one event, and
@@ -26,7 +26,7 @@
 //! - *Nothing is handed over without the permit*. The machine passes the permit to each delivery, and revokes it before
 //!   it gives up messages, backs off or parks. Test: `the_permit_of_a_delivery_is_the_machines`.
 //!
-//! `tests/simulation` runs many machines against one queue under faults. It removes each guard in turn and must then
+//! `tests/protocol/simulation` runs many machines against one queue under faults. It removes each guard in turn and must then
 //! find a broken guarantee.
 
 use std::collections::VecDeque;

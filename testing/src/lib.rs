@@ -15,6 +15,7 @@ pub mod forwarder;
 pub mod log;
 #[cfg(feature = "rmcp")]
 pub mod mcp_server;
+pub mod own_process;
 pub mod paused;
 pub mod raw_client;
 pub mod readme;

@@ -15,8 +15,8 @@
 //! subscribers, so neither the machine nor the driver knows the difference.
 //!
 //! # Rules
-//! Each has a variant of the simulation (`tests/simulation`) that removes it, and then finds a broken guarantee or a
-//! late delivery:
+//! Each has a variant of the simulation (`tests/protocol/simulation`) that removes it, and then finds a broken
+//! guarantee or a late delivery:
 //! - *Read last*. A write over this link ends the tracking of the key. Therefore each acknowledgement reads the queue
 //!   behind its removal (`an_acknowledgement_that_reads_before_it_removes_is_not_prompt`).
 //! - *Read the lease behind the queue*. Only then the messages are this owner's, even where an announcement was lost

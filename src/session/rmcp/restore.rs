@@ -19,7 +19,7 @@
 //! - *A handler is user code*. It may panic or hang: its step ends after [`STEP`], and its session keeps its streams
 //!   (`a_handler_that_never_answers_holds_a_session_up_for_so_long_and_no_longer`).
 //!
-//! `tests/restoring.rs` stalls the thread of a restore at each of its steps
+//! `tests/server/restoring.rs` stalls the thread of a restore at each of its steps
 //! (`a_restore_is_right_wherever_its_thread_stalls`).
 
 use std::panic::AssertUnwindSafe;

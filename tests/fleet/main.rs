@@ -1,0 +1,12 @@
+//! Programs as processes of their own: the examples, chaos, and servers that are killed.
+
+#![cfg(feature = "rmcp")]
+
+mod chaos;
+mod chat;
+mod chat_fleet;
+mod chat_trouble;
+mod faults;
+mod poll;
+mod secrets;
+mod worker;

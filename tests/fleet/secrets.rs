@@ -1,0 +1,67 @@
+//! No password of a URL and no token is in anything that the examples say: neither about a URL that cannot be used, nor
+//! about an argument in the wrong place.
+use std::process::Command;
+
+use mcp_courier_testing::examples::example;
+
+const SECRET: &str = "S3CRET";
+
+const URLS: [&str; 16] = [
+    "redis://:S3CRET@127.0.0.1:1/0",
+    "redis://app:S3CRET@127.0.0.1:1/0",
+    "redis://app:a@S3CRET@127.0.0.1:1/0",
+    "redis://app:1/S3CRET@127.0.0.1:1/0",
+    "redis://app:1%2FS3CRET@127.0.0.1:1/0",
+    "redis://app:S3CRET@127.0.0.1:nonsense/0",
+    "redis://app:S3CRET@/0",
+    "redis://127.0.0.1:1/0?pass=S3CRET",
+    "redis://127.0.0.1:1/0?protocol=S3CRET",
+    "REDIS://app:S3CRET@127.0.0.1:1/0",
+    "rediss://app:S3CRET@127.0.0.1:1/0",
+    "unix:///nowhere/r.sock?user=app&pass=S3CRET",
+    "unix:///nowhere/r.sock?db=x&pass=S3CRET",
+    "redis+unix:///nowhere/r.sock?pass=S3CRET",
+    "app:S3CRET@127.0.0.1:1",
+    "redis:app:S3CRET@127.0.0.1:1",
+];
+
+/// Runs an example that cannot succeed, and returns all that it says.
+fn said_by(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(example(name)).args(arguments).env("RUST_LOG", "debug").output().unwrap();
+    assert!(!output.status.success(), "{name} {arguments:?} succeeded");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(!said.is_empty(), "{name} {arguments:?} says why it ends");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn no_password_of_a_url_is_shown() {
+    for url in URLS {
+        for said in [
+            said_by("worker", &["--redis", url, "push", "s", "notifications/x", "{}"]),
+            said_by("chat", &["--listen", "127.0.0.1:0", "--redis", url]),
+        ] {
+            assert!(!said.to_uppercase().contains(SECRET), "{url}: {said}");
+        }
+    }
+}
+
+#[test]
+fn no_secret_in_the_wrong_place_of_a_command_line_is_shown() {
+    let url = "redis://:S3CRET@127.0.0.1:1/0";
+    for (name, arguments) in [
+        ("worker", vec![url, "push", "s", "notifications/x", "{}"]),
+        ("worker", vec!["--redis", "redis://h/", url]),
+        ("worker", vec!["--redis", url, "push-many", "s", "S3CRET"]),
+        ("worker", vec!["--redi=redis://:S3CRET@h/", "push"]),
+        ("worker", vec!["--redis", url]),
+        ("chat", vec![url]),
+        ("chat", vec!["--token", "S3CRET"]),
+        ("chat", vec!["--listen", url]),
+        ("chat", vec!["--tokens", "user=S3CRET"]),
+        ("chat", vec!["--redis", url, "--member-ttl", "S3CRET"]),
+    ] {
+        let said = said_by(name, &arguments);
+        assert!(!said.contains(SECRET), "{name} {arguments:?}: {said}");
+    }
+}

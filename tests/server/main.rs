@@ -1,0 +1,10 @@
+//! The MCP server over HTTP, in one process and as a fleet over one Redis.
+
+#![cfg(feature = "rmcp")]
+
+mod client_trouble;
+mod failover;
+mod failover_trouble;
+mod http;
+mod restoring;
+mod rmcp_sessions;
