@@ -210,8 +210,8 @@ async fn dead_letters(dead: &mcp_courier::DeadLetters, session: &SessionId, what
         }
         DeadLetters::Redrive { .. } => {
             let done = dead.redrive(session).await?;
-            let Redriven { redriven, undecodable, over, full, .. } = done;
-            say(&format!("redriven {redriven}; stayed: {undecodable} undecodable, {over} questions that are over"));
+            let Redriven { redriven, undecodable, obsolete, full, .. } = done;
+            say(&format!("redriven {redriven}; stayed: {undecodable} undecodable, {obsolete} obsolete questions"));
             if let Some(limit) = full {
                 return Err(format!("the queue is full: it may hold {limit}").into());
             }

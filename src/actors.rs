@@ -21,14 +21,14 @@
 
 mod arbiters;
 mod clock;
-mod guarded;
+mod isolated_session;
 mod log_gate;
-mod post;
 mod questions;
 mod session;
 mod stats;
 mod stop;
 mod subscriber;
+mod subscriber_context;
 mod supervisor;
 
 pub(crate) use self::arbiters::Arbiters;

@@ -1,5 +1,5 @@
-//! Queue port: the contract of a backend in numbered clauses. `tests/queue/queue_contract.rs` runs every clause against every
-//! backend under the clause's name.
+//! Queue port: the contract of a backend in numbered clauses. `tests/queue/queue_contract.rs` runs every clause against
+//! every backend under the clause's name.
 //!
 //! A *queue* belongs to one session. Producers push notifications at its head, and the oldest notification stands at
 //! its tail. An *owner* reads messages at the tail, delivers them, and removes them only then. A process may therefore
@@ -49,26 +49,26 @@ use crate::failure::QueueError;
 use crate::question::Question;
 use crate::session_id::{SessionId, SessionStatus};
 
-pub(crate) mod fates;
 pub(crate) mod fleet;
 pub(crate) mod line_limit;
 pub(crate) mod memory;
+pub(crate) mod outcomes;
 pub(crate) mod questions;
 pub(crate) mod redis;
 mod refusal;
 
-pub use self::fates::{Fates, Letter, Redrove};
 pub use self::fleet::{Fleet, ProcessId, Remembered};
 #[cfg(any(feature = "rmcp", feature = "testing"))]
 pub use self::fleet::{News, NewsReceiver};
 pub use self::line_limit::LineLimit;
+pub use self::outcomes::{Outcomes, Redrove, StoredLetter};
 pub use self::questions::{Posed, Questions, Settled};
 pub use self::refusal::{PushRefusal, QueueLimit};
-pub use crate::subscription::{Behind, Delivered, Fate, Item, LeaseState, Mark, Permit, Replaced, Taken};
+pub use crate::subscription::{Behind, Delivered, Item, LeaseState, Mark, MessageOutcome, Permit, Replaced, Taken};
 
 /// Operations of a backend that concern a whole process. Every backend has them.
 #[async_trait]
-pub trait Backend: Queues + Questions + Fleet + Fates + 'static {
+pub trait Backend: Queues + Questions + Fleet + Outcomes + 'static {
     /// Queues notifications, and returns one answer for each, in the order given.
     ///
     /// # Cancellation

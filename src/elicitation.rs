@@ -60,14 +60,14 @@ pub struct Elicitor {
     publisher: Publisher,
     queue: Arc<dyn Backend>,
     /// Locks of the tasks that ask now. A task asks one question at a time, because FastMCP's keys have room for one.
-    turns: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
+    task_locks: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 impl Publisher {
     /// Returns an elicitor over the publisher's connections. All questions of a process should be asked by clones of
     /// one elicitor, because the clones share the tasks' locks.
     pub fn elicitor(&self) -> Elicitor {
-        Elicitor { publisher: self.clone(), queue: Arc::clone(self.queue()), turns: Arc::default() }
+        Elicitor { publisher: self.clone(), queue: Arc::clone(self.queue()), task_locks: Arc::default() }
     }
 }
 
@@ -117,15 +117,16 @@ impl Elicitor {
         }
         let until = Instant::now() + timeout;
         let request_id = Uuid::now_v7().to_string();
-        let mut under_way = UnderWay { elicitor: self, session, task, request_id: &request_id, over: true };
-        let asked = self.ask(&mut under_way, elicitation, until);
+        let mut pending =
+            PendingElicitation { elicitor: self, session, task, request_id: &request_id, is_settled: true };
+        let asked = self.ask(&mut pending, elicitation, until);
         match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(Answer::Accept(content))) => Ok(schema.check(content)),
             Ok(answer) => answer,
             Err(_) => {
                 // The withdrawal is awaited here. A process may end right after this answer, and its client would still
                 // be asked otherwise.
-                under_way.withdraw_now().await;
+                pending.withdraw_now().await;
                 Ok(Answer::cancelled(format!("no answer came within {timeout:?}")))
             }
         }
@@ -146,19 +147,20 @@ impl Elicitor {
         self.queue.settle(task, request_id, answer).await
     }
 
-    /// Waits for the task's turn, stores the question, pushes its notification, and waits for the answer.
+    /// Waits until no other question of the task is open, stores the question, pushes its notification, and waits for
+    /// the answer.
     async fn ask(
         &self,
-        under_way: &mut UnderWay<'_>,
+        pending: &mut PendingElicitation<'_>,
         elicitation: Elicitation,
         until: Instant,
     ) -> Result<Answer, ElicitError> {
-        let UnderWay { session, task, request_id, .. } = *under_way;
-        let turn = Turn::of(self, task);
-        let _turn = turn.mutex.lock().await;
+        let PendingElicitation { session, task, request_id, .. } = *pending;
+        let task_lock = TaskLock::new(self, task);
+        let _locked = task_lock.mutex.lock().await;
         // The flag is cleared before the first command. If this future is dropped from here on, the question is
         // withdrawn.
-        under_way.over = false;
+        pending.is_settled = false;
         let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let posed = loop {
             match self.queue.pose(task, request_id, elicitation.to_request(request_id), left()).await? {
@@ -171,7 +173,7 @@ impl Elicitor {
         let question = Question { request_id, task: task.clone(), elicitation, deadline };
         self.publisher.push(session, notification(&question, left())).await?;
         let answer = self.queue.answer_to(task, &question.request_id).await?;
-        under_way.over = true;
+        pending.is_settled = true;
         Ok(answer)
     }
 }
@@ -190,44 +192,44 @@ fn notification(question: &Question, time_to_live: Duration) -> Notification {
 }
 
 /// Hold on a task's entry in the map of locks. The last question of the task removes the entry.
-struct Turn<'a> {
+struct TaskLock<'a> {
     elicitor: &'a Elicitor,
     task: &'a TaskKey,
     mutex: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl<'a> Turn<'a> {
-    fn of(elicitor: &'a Elicitor, task: &'a TaskKey) -> Self {
-        let mut turns = lock(&elicitor.turns);
-        let mutex = Arc::clone(turns.entry(task.clone()).or_default());
+impl<'a> TaskLock<'a> {
+    fn new(elicitor: &'a Elicitor, task: &'a TaskKey) -> Self {
+        let mut task_locks = lock(&elicitor.task_locks);
+        let mutex = Arc::clone(task_locks.entry(task.clone()).or_default());
         Self { elicitor, task, mutex }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TaskLock<'_> {
     fn drop(&mut self) {
-        let mut turns = lock(&self.elicitor.turns);
+        let mut task_locks = lock(&self.elicitor.task_locks);
         // Two references are left: the map's and this one.
         if Arc::strong_count(&self.mutex) == 2 {
-            turns.remove(self.task);
+            task_locks.remove(self.task);
         }
     }
 }
 
 /// Guard of an open question. Dropping the guard withdraws the question, unless its answer has come.
-struct UnderWay<'a> {
+struct PendingElicitation<'a> {
     elicitor: &'a Elicitor,
     session: &'a SessionId,
     task: &'a TaskKey,
     request_id: &'a str,
     /// Set while there is nothing to withdraw: before the first command, after the answer, and after the withdrawal.
-    over: bool,
+    is_settled: bool,
 }
 
-impl UnderWay<'_> {
+impl PendingElicitation<'_> {
     /// Withdraws the question if it is open, and waits for that up to [`WITHDRAWAL`].
     async fn withdraw_now(&mut self) {
-        if !std::mem::replace(&mut self.over, true) {
+        if !std::mem::replace(&mut self.is_settled, true) {
             // A withdrawal that takes longer continues in its own task.
             let _ = tokio::time::timeout(WITHDRAWAL, tokio::spawn(self.withdrawal())).await;
         }
@@ -259,9 +261,9 @@ impl UnderWay<'_> {
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for PendingElicitation<'_> {
     fn drop(&mut self) {
-        if self.over {
+        if self.is_settled {
             return;
         }
         // Without a runtime nothing is withdrawn, and the question's keys expire.

@@ -118,7 +118,7 @@ impl Envelope {
                 id,
                 attempt: 0,
                 message_id: MessageId::of(id, queued_at),
-                opened: 0,
+                generation: 0,
                 raw,
                 content: Content::Queued(parts),
             },
@@ -174,7 +174,7 @@ impl Envelope {
                 id,
                 attempt: wire.attempt,
                 message_id,
-                opened: 0,
+                generation: 0,
                 raw: String::new(),
                 content: Content::Composed { method: method.into_owned(), params },
             },
@@ -195,8 +195,8 @@ impl Envelope {
     }
 
     /// Sets the opening of the client's stream for which the notification is delivered.
-    pub(crate) fn set_opened(&mut self, opened: u64) {
-        self.outbound.opened = opened;
+    pub(crate) fn set_generation(&mut self, generation: u64) {
+        self.outbound.generation = generation;
     }
 
     /// Counts one more failed attempt, in memory only. The message in the queue is not changed.

@@ -63,15 +63,15 @@
 // Plain data types and pure decisions: no I/O, no clock, no async.
 mod config;
 mod failure;
-mod fate;
 mod hex;
 mod json;
 mod keys;
 mod lock;
 mod notification;
+mod outcome;
 mod principal;
 mod question;
-mod recent;
+mod recent_set;
 mod retry;
 mod session_id;
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
@@ -204,13 +204,13 @@ pub use self::connect::ConnectError;
 pub use self::courier::Courier;
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
 pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
-pub use self::fate::{DiscardReason, Receipt};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
 pub use self::inbox::{Inbox, InboxError};
 pub use self::notification::{
     InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
 };
+pub use self::outcome::{DiscardReason, Receipt};
 pub use self::principal::{InvalidPrincipal, Principal};
 pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, Pushed, Redriven, TaskReporter};
 pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};

@@ -133,31 +133,31 @@ impl Publisher {
         for (session, mut notification) in notifications {
             let first = notification.id.map(|id| *named.entry((session.clone(), id)).or_insert(kept.len()));
             let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
-            let way = match self.unfit(&notification) {
-                _ if refused.contains(&session) => Way::Refused(PushRefusal::AfterRefused),
+            let plan = match self.refusal_of(&notification) {
+                _ if refused.contains(&session) => PushPlan::Refused(PushRefusal::AfterRefused),
                 Some(reason) => {
                     refused.insert(session.clone());
-                    Way::Refused(reason)
+                    PushPlan::Refused(reason)
                 }
                 None => match first.filter(|first| *first < kept.len()) {
-                    Some(first) => Way::RepeatOf(first),
+                    Some(first) => PushPlan::RepeatOf(first),
                     None => {
                         let draft = Draft::new(&notification, id, self.config.time_to_live());
                         batch.push(Outgoing { session: session.clone(), draft });
-                        Way::Queue
+                        PushPlan::Queue
                     }
                 },
             };
-            kept.push((session, notification, id, way));
+            kept.push((session, notification, id, plan));
         }
         let mut results = self.queue.push(batch).await.into_iter();
         let mut answers: Vec<Result<Pushed, PushError>> = Vec::with_capacity(kept.len());
-        for (session, notification, id, way) in kept {
-            let result = match way {
-                Way::Refused(reason) => Err(reason),
-                Way::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
+        for (session, notification, id, plan) in kept {
+            let result = match plan {
+                PushPlan::Refused(reason) => Err(reason),
+                PushPlan::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
                 // The backend returns one result for each notification of the batch, so there is one here.
-                Way::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
+                PushPlan::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
                     Ok(Queued { waiting, session: status }) => {
                         if status == SessionStatus::Unknown {
                             self.unknown.push(&session);
@@ -173,14 +173,15 @@ impl Publisher {
     }
 
     /// Returns the reason why a notification cannot be queued at all, if there is one.
-    fn unfit(&self, notification: &Notification) -> Option<PushRefusal> {
+    fn refusal_of(&self, notification: &Notification) -> Option<PushRefusal> {
         // The depth is checked before the notification is rendered, because rendering recurses as deep as the
         // notification is nested.
         if notification.is_too_deep() {
             return Some(PushRefusal::TooDeep { limit: MAX_DEPTH });
         }
-        let misfit = if self.config.fastmcp_servers() { fastmcp::misfit(notification) } else { None };
-        if let Some(why) = misfit {
+        let unsupported_reason =
+            if self.config.fastmcp_servers() { fastmcp::unsupported_reason(notification) } else { None };
+        if let Some(why) = unsupported_reason {
             return Some(PushRefusal::NotForFastMcp { why });
         }
         let bytes = notification.task_id().map(|id| id.len()).filter(|bytes| *bytes > TaskKey::MAX_LEN)?;
@@ -213,7 +214,7 @@ impl Publisher {
 }
 
 /// Treatment of one notification by [`Publisher::push_many`].
-enum Way {
+enum PushPlan {
     Refused(PushRefusal),
     /// The notification at this position of the call is the same one. Two copies that are queued together would have
     /// one id and one time. A client that names the first copy would then seem to have everything up to the second.

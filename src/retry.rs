@@ -15,10 +15,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the pause after `failures` earlier failures. `lot` is a random number from 0.0 to 1.0.
-    pub(crate) fn pause(&self, failures: u32, lot: f64) -> Duration {
+    /// Returns the pause after `failures` earlier failures. `jitter` is a random number from 0.0 to 1.0.
+    pub(crate) fn pause(&self, failures: u32, jitter: f64) -> Duration {
         let doubled = self.initial.saturating_mul(2_u32.saturating_pow(failures.min(31)));
-        doubled.min(self.max).mul_f64(0.75 + 0.25 * lot.clamp(0.0, 1.0))
+        doubled.min(self.max).mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0))
     }
 }
 
@@ -32,11 +32,11 @@ pub(crate) enum Verdict {
 }
 
 /// Decides what follows a failed attempt. `earlier` is the number of failed attempts before this one.
-pub(crate) fn after_failed_attempt(earlier: u32, max_attempts: u32, backoff: Backoff, lot: f64) -> Verdict {
+pub(crate) fn after_failed_attempt(earlier: u32, max_attempts: u32, backoff: Backoff, jitter: f64) -> Verdict {
     if earlier.saturating_add(1) >= max_attempts {
         Verdict::Exhausted
     } else {
-        Verdict::Retry(backoff.pause(earlier, lot))
+        Verdict::Retry(backoff.pause(earlier, jitter))
     }
 }
 
@@ -80,16 +80,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_within_its_bounds_and_never_shrinks(
-            initial in 1..10_000_u64, more in 0..100_000_u64, failures in 0..200_u32, lot in 0.0..=1.0_f64,
+            initial in 1..10_000_u64, more in 0..100_000_u64, failures in 0..200_u32, jitter in 0.0..=1.0_f64,
         ) {
             let backoff = Backoff {
                 initial: Duration::from_millis(initial),
                 max: Duration::from_millis(initial + more),
             };
-            let pause = backoff.pause(failures, lot);
+            let pause = backoff.pause(failures, jitter);
             prop_assert!(pause <= backoff.max);
             prop_assert!(pause >= backoff.initial.mul_f64(0.75));
-            prop_assert!(backoff.pause(failures + 1, lot) >= pause);
+            prop_assert!(backoff.pause(failures + 1, jitter) >= pause);
         }
 
         #[test]

@@ -86,7 +86,7 @@ impl Presence {
 
     /// Returns the present state.
     pub fn now(&self) -> SessionState {
-        self.0.as_ref().map_or(SessionState::Ready { opened: 0, received: None }, |watched| *watched.borrow())
+        self.0.as_ref().map_or(SessionState::Connected { generation: 0, received: None }, |watched| *watched.borrow())
     }
 
     /// Waits until the state is no longer `seen`.
@@ -109,7 +109,7 @@ pub struct PresenceSender(Arc<watch::Sender<SessionState>>);
 impl PresenceSender {
     /// Makes the presence of a client that is away.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(SessionState::Away)))
+        Self(Arc::new(watch::Sender::new(SessionState::Disconnected)))
     }
 
     /// Returns a view for those who watch.
@@ -117,19 +117,19 @@ impl PresenceSender {
         Presence(Some(self.0.subscribe()))
     }
 
-    /// Notes that the client opened its `opened`-th stream, or that the stream with that number receives again.
-    pub fn ready(&self, opened: u64) {
-        self.set(SessionState::Ready { opened, received: None });
+    /// Notes that the client opened its `generation`-th stream, or that the stream with that number receives again.
+    pub fn connected(&self, generation: u64) {
+        self.set(SessionState::Connected { generation, received: None });
     }
 
-    /// Notes that the client opened its `opened`-th stream, and said that it has all messages up to `received`.
-    pub fn resumed(&self, opened: u64, received: Option<MessageId>) {
-        self.set(SessionState::Ready { opened, received });
+    /// Notes that the client opened its `generation`-th stream, and said that it has all messages up to `received`.
+    pub fn resumed(&self, generation: u64, received: Option<MessageId>) {
+        self.set(SessionState::Connected { generation, received });
     }
 
     /// Notes that the client has no stream any more.
-    pub fn away(&self) {
-        self.set(SessionState::Away);
+    pub fn disconnected(&self) {
+        self.set(SessionState::Disconnected);
     }
 
     /// Notes that the session is over. The state is final.
@@ -138,13 +138,13 @@ impl PresenceSender {
     }
 
     /// Notes that the session is over here, and may continue at another server. The state is final.
-    pub fn left(&self) {
-        self.set(SessionState::Left);
+    pub fn detached(&self) {
+        self.set(SessionState::Detached);
     }
 
     fn set(&self, new: SessionState) {
         self.0.send_if_modified(|state| {
-            let changes = !matches!(state, SessionState::Ended | SessionState::Left) && *state != new;
+            let changes = !matches!(state, SessionState::Ended | SessionState::Detached) && *state != new;
             if changes {
                 *state = new;
             }

@@ -18,12 +18,12 @@ mod state;
 mod window;
 
 pub(crate) use self::ack::Ack;
-pub use self::ack::{Delivered, Fate};
+pub use self::ack::{Delivered, MessageOutcome};
 pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
-pub use self::delivery::{Delivery, EndedTasks, HandOverError, Outcome, Step};
+pub use self::delivery::{Delivery, DeliveryOutcome, EndedTasks, HandOverError, Step};
 pub use self::event::{Action, Event, Note, Operation};
 pub use self::machine::Subscription;
-pub use self::permit::{DoubtMark, Permit};
+pub use self::permit::{Permit, SuspensionMark};
 pub use self::state::{ExitReason, SessionState, SubscriberState};
 pub use self::window::Behind;
 #[cfg(feature = "testing")]

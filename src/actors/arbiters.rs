@@ -44,12 +44,12 @@ impl Arbiters {
         let kind = match self {
             Self::Threads => {
                 let arbiter = actix_rt::Arbiter::try_new()?;
-                arbiter.spawn(call(started));
+                arbiter.spawn(call_functions(started));
                 Kind::Thread(arbiter)
             }
             #[cfg(feature = "testing")]
             Self::Here => Kind::Here(tokio::task::spawn_local(async move {
-                LocalSet::new().run_until(call(started)).await;
+                LocalSet::new().run_until(call_functions(started)).await;
             })),
         };
         Ok(Arbiter { starts, kind })
@@ -57,7 +57,7 @@ impl Arbiters {
 }
 
 /// Calls the functions that are sent to an arbiter, for as long as the arbiter lives.
-async fn call(mut started: mpsc::UnboundedReceiver<Start>) {
+async fn call_functions(mut started: mpsc::UnboundedReceiver<Start>) {
     while let Some(start) = started.recv().await {
         start();
     }

@@ -28,8 +28,8 @@ use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::clock;
-use super::guarded::text_of;
-use super::post::{Post, Settling};
+use super::isolated_session::text_of;
+use super::subscriber_context::{Settling, SubscriberContext};
 use crate::backend::questions::{close, settle_open};
 use crate::envelope::Timestamp;
 use crate::question::{Answer, Question};
@@ -44,11 +44,11 @@ const BACKOFF: Backoff = Backoff { initial: Duration::from_millis(100), max: Dur
 
 /// Time after its deadline at which a question is given up. A living worker ends the question at the deadline itself
 /// and notifies the client. Giving up earlier would close the question before the worker does.
-const LATE: Duration = Duration::from_secs(2);
+const DEADLINE_GRACE: Duration = Duration::from_secs(2);
 
 /// All questions that a session's client is being asked.
-pub(super) struct Asking {
-    desk: Desk,
+pub(super) struct QuestionTasks {
+    question_context: QuestionContext,
     /// Tasks that ask, by the request ids of their questions.
     tasks: HashMap<String, Task>,
 }
@@ -63,28 +63,28 @@ struct Task {
 
 /// Context of the task of one question.
 #[derive(Clone)]
-struct Desk {
-    post: Arc<Post>,
-    /// Turns to ask the client, [`AT_ONCE`] at the same time.
-    turns: Arc<Semaphore>,
+struct QuestionContext {
+    context: Arc<SubscriberContext>,
+    /// Slots for questions, [`AT_ONCE`] at the same time.
+    slots: Arc<Semaphore>,
 }
 
-impl Asking {
-    pub(super) fn new(post: Arc<Post>) -> Self {
-        let desk = Desk { post, turns: Arc::new(Semaphore::new(AT_ONCE)) };
-        Self { desk, tasks: HashMap::new() }
+impl QuestionTasks {
+    pub(super) fn new(context: Arc<SubscriberContext>) -> Self {
+        let question_context = QuestionContext { context, slots: Arc::new(Semaphore::new(AT_ONCE)) };
+        Self { question_context, tasks: HashMap::new() }
     }
 
     /// Starts a task for each question that has none.
     pub(super) fn ask(&mut self, questions: Vec<Question>, (clock, read): (Timestamp, Instant)) {
         self.tasks.retain(|_, task| !task.handle.is_finished());
         for question in questions {
-            let deadline = read + Timestamp::from_system(question.deadline).since(clock) + LATE;
-            let desk = self.desk.clone();
+            let deadline = read + Timestamp::from_system(question.deadline).since(clock) + DEADLINE_GRACE;
+            let question_context = self.question_context.clone();
             self.tasks.entry(question.request_id.clone()).or_insert_with(|| {
                 let has_answer = Rc::new(Cell::new(false));
                 let answered = Rc::clone(&has_answer);
-                let handle = actix_rt::spawn(async move { desk.ask(&question, deadline, &answered).await });
+                let handle = actix_rt::spawn(async move { question_context.ask(&question, deadline, &answered).await });
                 Task { handle, has_answer }
             });
         }
@@ -96,75 +96,77 @@ impl Asking {
     /// because of that.
     pub(super) fn stop(&mut self) {
         self.tasks.retain(|_, task| {
-            let goes_on = task.has_answer.get();
-            if !goes_on {
+            let is_kept = task.has_answer.get();
+            if !is_kept {
                 task.handle.abort();
             }
-            goes_on
+            is_kept
         });
     }
 }
 
-impl Drop for Asking {
+impl Drop for QuestionTasks {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-impl Desk {
+impl QuestionContext {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
-        let answer = match tokio::time::timeout_at(deadline.into(), self.answer(question)).await {
-            Ok(Some(answer)) => answer.within(self.post.common.config.message_max_bytes()),
+        let answer = match tokio::time::timeout_at(deadline.into(), self.ask_until_answered(question)).await {
+            Ok(Some(answer)) => answer.within(self.context.common.config.message_max_bytes()),
             // Nobody waits for the answer any more.
-            Ok(None) => return close(&*self.post.common.queue, &self.post.session_id, question).await,
+            Ok(None) => return close(&*self.context.common.queue, &self.context.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
         has_answer.set(true);
-        let _settling = Settling::count(&self.post);
+        let _settling = Settling::count(&self.context);
         let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so the answer is sent until it is of no more use.
-        if tokio::time::timeout(patience, self.settle(question, &answer)).await.is_err() {
-            tracing::warn!(session = ?self.post.session_id, "an answer was not given to its worker in time");
+        if tokio::time::timeout(patience, self.record_answer(question, &answer)).await.is_err() {
+            tracing::warn!(session = ?self.context.session_id, "an answer was not given to its worker in time");
         }
     }
 
     /// Asks the client until an answer comes, however often the client disconnects meanwhile. Returns `None` where
     /// nobody waits for the answer any more.
-    async fn answer(&self, question: &Question) -> Option<Answer> {
+    async fn ask_until_answered(&self, question: &Question) -> Option<Answer> {
         let panicked =
             |panic: &(dyn Any + Send)| Answer::cancelled(format!("the session panicked: {}", text_of(panic)));
-        let mut presence = match catch_unwind(AssertUnwindSafe(|| self.post.session.presence())) {
+        let mut presence = match catch_unwind(AssertUnwindSafe(|| self.context.session.presence())) {
             Ok(presence) => presence,
             Err(panic) => return Some(panicked(&*panic)),
         };
         for failures in 0.. {
             let seen = presence.now();
-            let turn = self.turns.acquire().await.ok()?;
-            match self.post.common.queue.is_waiting(&question.task, &question.request_id).await {
+            let slot = self.slots.acquire().await.ok()?;
+            match self.context.common.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
-                    let elicit = AssertUnwindSafe(async { self.post.session.elicit(question).await }).catch_unwind();
+                    let elicit = AssertUnwindSafe(async { self.context.session.elicit(question).await }).catch_unwind();
                     let elicited = tokio::select! {
                         biased;
                         elicited = elicit => elicited,
-                        () = self.until_over(question) => return None,
+                        () = self.until_unawaited(question) => return None,
                     };
                     match elicited {
                         Ok(Ok(answer)) => return Some(answer),
                         Ok(Err(AskError::Impossible(why))) => return Some(Answer::cancelled(why)),
                         Ok(Err(AskError::NotReady(why))) => {
-                            tracing::debug!(session = ?self.post.session_id, why, "a question waits for its client");
+                            tracing::debug!(session = ?self.context.session_id, why, "a question waits for its client");
                         }
                         Err(panic) => return Some(panicked(&*panic)),
                     }
                 }
-                Err(error) => tracing::warn!(session = ?self.post.session_id, %error, "a question waits for the queue"),
+                Err(error) => {
+                    tracing::warn!(session = ?self.context.session_id, %error, "a question waits for the queue")
+                }
             }
-            drop(turn);
+            drop(slot);
             let pause = tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64()));
             tokio::select! {
                 () = presence.changed_from(seen) => {}
-                () = pause, if matches!(seen, SessionState::Ready { .. }) => {}
+                () = pause, if matches!(seen, SessionState::Connected { .. }) => {}
             }
         }
         None
@@ -173,27 +175,27 @@ impl Desk {
     /// Waits until nobody waits for the answer any more: another server or another way has brought an answer, or the
     /// question was withdrawn.
     ///
-    /// The client may never end such a request here. Without this watch the request would hold its turn until the
+    /// The client may never end such a request here. Without this watch the request would hold its slot until the
     /// deadline.
-    async fn until_over(&self, question: &Question) {
-        for looks in 0.. {
-            tokio::time::sleep(BACKOFF.pause(looks, fastrand::f64())).await;
-            if let Ok(false) = self.post.common.queue.is_waiting(&question.task, &question.request_id).await {
+    async fn until_unawaited(&self, question: &Question) {
+        for checks in 0.. {
+            tokio::time::sleep(BACKOFF.pause(checks, fastrand::f64())).await;
+            if let Ok(false) = self.context.common.queue.is_waiting(&question.task, &question.request_id).await {
                 return;
             }
         }
     }
 
     /// Records the answer for its worker. A queue that fails is tried again without end: the caller sets the limit.
-    async fn settle(&self, question: &Question, answer: &Answer) {
+    async fn record_answer(&self, question: &Question, answer: &Answer) {
         for failures in 0.. {
-            match settle_open(&*self.post.common.queue, &self.post.session_id, question, answer).await {
+            match settle_open(&*self.context.common.queue, &self.context.session_id, question, answer).await {
                 Ok(settled) => {
-                    tracing::debug!(session = ?self.post.session_id, ?settled, "a question was answered");
+                    tracing::debug!(session = ?self.context.session_id, ?settled, "a question was answered");
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(session = ?self.post.session_id, %error, "an answer waits for the queue");
+                    tracing::warn!(session = ?self.context.session_id, %error, "an answer waits for the queue");
                     tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64())).await;
                 }
             }

@@ -20,12 +20,12 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 
 use super::clock;
-use super::guarded::{drop_guarded, text_of};
-use super::post::Post;
-use super::questions::Asking;
+use super::isolated_session::{drop_isolated, text_of};
+use super::questions::QuestionTasks;
+use super::subscriber_context::SubscriberContext;
 use crate::envelope::{Envelope, Timestamp};
 use crate::question::Question;
-use crate::subscription::{Delivery, EndedTasks, HandOverError, Outcome, Permit, Step};
+use crate::subscription::{Delivery, DeliveryOutcome, EndedTasks, HandOverError, Permit, Step};
 
 /// Time beyond its limit that a call of the session may take before its future is dropped. A session that keeps the
 /// limit itself, as the `rmcp` adapter does, answers within this time.
@@ -33,14 +33,14 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Longest time for which hand-overs that never wait may follow each other. Then the thread's other tasks run, among
 /// them the task that hears of a takeover.
-const TURN: Duration = Duration::from_millis(1);
+const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// Actor that wraps one [`McpSession`](crate::McpSession): hands notifications to the session, and has it ask questions
 /// beside the deliveries.
 pub(super) struct SessionActor {
-    post: Arc<Post>,
+    context: Arc<SubscriberContext>,
     /// Questions that the client is asked; `None` until the first.
-    asking: Option<Asking>,
+    asking: Option<QuestionTasks>,
     /// Tasks whose end was delivered. Later notifications of such a task are out of date.
     ended: Arc<EndedTasks>,
 }
@@ -52,8 +52,8 @@ impl std::fmt::Debug for SessionActor {
 }
 
 impl SessionActor {
-    pub(super) fn new(post: Arc<Post>, ended: Arc<EndedTasks>) -> Self {
-        Self { post, asking: None, ended }
+    pub(super) fn new(context: Arc<SubscriberContext>, ended: Arc<EndedTasks>) -> Self {
+        Self { context, asking: None, ended }
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) type Confirmation = Pin<Box<dyn Future<Output = Result<(), HandOverEr
 /// The answer comes at the end of the hand-overs. It contains the confirmation to await where one notification or more
 /// were accepted. The answer is `None` where the delivery was dropped by a forced stop.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<(Outcome, Option<Confirmation>)>")]
+#[rtype(result = "Option<(DeliveryOutcome, Option<Confirmation>)>")]
 pub(super) struct Deliver {
     /// Notifications to hand over, the oldest first.
     pub(super) batch: Vec<Envelope>,
@@ -96,17 +96,18 @@ pub(super) struct Ask {
 pub(super) struct StopAsking;
 
 impl Handler<Deliver> for SessionActor {
-    type Result = ResponseFuture<Option<(Outcome, Option<Confirmation>)>>;
+    type Result = ResponseFuture<Option<(DeliveryOutcome, Option<Confirmation>)>>;
 
     fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let (post, ended) = (Arc::clone(&self.post), Arc::clone(&self.ended));
+        let (context, ended) = (Arc::clone(&self.context), Arc::clone(&self.ended));
         Box::pin(async move {
             tokio::select! {
                 biased;
                 // A forced stop drops the running call. The subscriber was dropped before, so nobody awaits an outcome.
-                () = post.stop.forced() => None,
-                outcome = deliver(&post, &ended, message) => {
-                    Some(if outcome.accepted > 0 { confirmed(post.clone(), outcome).await } else { (outcome, None) })
+                () = context.stop.forced() => None,
+                outcome = deliver(&context, &ended, message) => {
+                    let is_accepted = outcome.accepted > 0;
+                    Some(if is_accepted { begin_confirmation(context.clone(), outcome).await } else { (outcome, None) })
                 }
             }
         })
@@ -117,7 +118,7 @@ impl Handler<Ask> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, Ask { questions, read_at }: Ask, _: &mut Context<Self>) {
-        let asking = self.asking.get_or_insert_with(|| Asking::new(Arc::clone(&self.post)));
+        let asking = self.asking.get_or_insert_with(|| QuestionTasks::new(Arc::clone(&self.context)));
         asking.ask(questions, read_at);
     }
 }
@@ -133,24 +134,28 @@ impl Handler<StopAsking> for SessionActor {
 }
 
 /// Performs the steps of one delivery, and returns its outcome.
-async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, permit }: Deliver) -> Outcome {
-    let (session, config) = (&post.session, &post.common.config);
+async fn deliver(
+    context: &SubscriberContext,
+    ended: &EndedTasks,
+    Deliver { batch, read_at, permit }: Deliver,
+) -> DeliveryOutcome {
+    let (session, config) = (&context.session, &context.common.config);
     let limit = config.hand_over_timeout() + GRACE;
     let mut delivery = Delivery::new(batch, read_at, Arc::clone(&permit));
-    let mut end_of_turn = clock::now() + TURN;
+    let mut next_yield = clock::now() + YIELD_AFTER;
     loop {
         let mut now = clock::now();
-        if now > end_of_turn {
+        if now > next_yield {
             tokio::task::yield_now().await;
             now = clock::now();
-            end_of_turn = now + TURN;
+            next_yield = now + YIELD_AFTER;
         }
         let step = delivery.next(now, ended);
         match step {
             Step::HandOver(envelope) => {
-                let answer = attempt(limit, || session.hand_over(envelope.outbound())).await;
+                let answer = call_session(limit, || session.hand_over(envelope.outbound())).await;
                 delivery.handed_over(answer, config, ended, fastrand::f64);
-                if post.stop.is_asked() {
+                if context.stop.is_asked() {
                     // The machine closes the permit at a stop too, but only when this thread's other tasks run. Closing
                     // it here stops the hand-overs at once.
                     permit.close();
@@ -165,10 +170,13 @@ async fn deliver(post: &Post, ended: &EndedTasks, Deliver { batch, read_at, perm
 ///
 /// The call is polled once, so it begins before any later hand-over and does not cover that one. Returns the outcome
 /// with the pending call, or with the answer where the call has ended already.
-async fn confirmed(post: Arc<Post>, mut outcome: Outcome) -> (Outcome, Option<Confirmation>) {
+async fn begin_confirmation(
+    context: Arc<SubscriberContext>,
+    mut outcome: DeliveryOutcome,
+) -> (DeliveryOutcome, Option<Confirmation>) {
     let mut confirmation: Confirmation = Box::pin(async move {
-        let limit = post.common.config.hand_over_timeout() + GRACE;
-        attempt(limit, || post.session.confirm()).await
+        let limit = context.common.config.hand_over_timeout() + GRACE;
+        call_session(limit, || context.session.confirm()).await
     });
     match poll_fn(|context| Poll::Ready(confirmation.poll_unpin(context))).await {
         Poll::Ready(answer) => {
@@ -183,7 +191,7 @@ async fn confirmed(post: Arc<Post>, mut outcome: Outcome) -> (Outcome, Option<Co
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), HandOverError>> + Send + 'a>>;
 
 /// Makes one call of the session. A panic, or an answer that takes longer than `limit`, becomes a transient error.
-async fn attempt<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Result<(), HandOverError> {
+async fn call_session<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Result<(), HandOverError> {
     let panicked = |panic: Box<dyn Any + Send>| {
         Err(HandOverError::Transient(format!("the session panicked: {}", text_of(&*panic))))
     };
@@ -201,7 +209,7 @@ async fn attempt<'a>(limit: Duration, begin: impl FnOnce() -> Call<'a>) -> Resul
         Some(Ok(answer)) => answer,
         Some(Err(panic)) => panicked(panic),
         None => {
-            drop_guarded(call);
+            drop_isolated(call);
             Err(HandOverError::Transient(format!("no answer within {limit:?}")))
         }
     }

@@ -4,7 +4,7 @@
 //! `subscription/state.rs`. The actor runs the machine's driver in one spawned future and stops when that future ends.
 //!
 //! A parked subscriber has ended with [`ExitReason::Parked`], and its arbiter and its connection are closed. The
-//! supervisor keeps its [`Memory`], waits for the client, and starts the subscriber again with that memory.
+//! supervisor keeps its [`RetainedState`], waits for the client, and starts the subscriber again with that memory.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use self::driver::Driver;
-use super::guarded::text_of;
-use super::post::{EndNotice, Forced, Memory, Post};
+use super::isolated_session::text_of;
+use super::subscriber_context::{EndNotice, Forced, RetainedState, SubscriberContext};
 use crate::backend::Queues;
 use crate::subscription::ExitReason;
 
@@ -32,12 +32,12 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 /// Actor that owns one session's queue, on a dedicated or a shared arbiter. The
 /// [`SupervisorActor`](super::SupervisorActor) starts the actor.
 pub(super) struct SessionSubscriberActor {
-    post: Arc<Post>,
+    context: Arc<SubscriberContext>,
     /// Guard that reports the subscriber's end, also where the arbiter drops the actor before its start. `None` once
     /// the actor has started: the running future then holds the guard.
     notice: Option<EndNotice>,
-    /// Memory of an earlier, parked start of this subscriber; `None` at the first start.
-    memory: Option<Box<Memory>>,
+    /// Retained state of an earlier, parked start of this subscriber; `None` at the first start.
+    retained: Option<Box<RetainedState>>,
     /// Ends of the subscribers that this one replaces.
     predecessors: Vec<oneshot::Receiver<Forced>>,
     /// Queues from which the subscriber takes; set when the actor starts, because a shared arbiter makes its queues
@@ -47,17 +47,17 @@ pub(super) struct SessionSubscriberActor {
 
 impl std::fmt::Debug for SessionSubscriberActor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionSubscriberActor").field("session", &self.post.session_id).finish_non_exhaustive()
+        f.debug_struct("SessionSubscriberActor").field("session", &self.context.session_id).finish_non_exhaustive()
     }
 }
 
 impl SessionSubscriberActor {
     pub(super) fn new(
-        post: Arc<Post>,
-        memory: Option<Box<Memory>>,
+        context: Arc<SubscriberContext>,
+        retained: Option<Box<RetainedState>>,
         predecessors: Vec<oneshot::Receiver<Forced>>,
     ) -> Self {
-        Self { notice: Some(EndNotice::new(Arc::clone(&post))), post, queues: None, memory, predecessors }
+        Self { notice: Some(EndNotice::new(Arc::clone(&context))), context, queues: None, retained, predecessors }
     }
 
     /// Starts the actor on this thread, over these queues.
@@ -71,9 +71,9 @@ impl Actor for SessionSubscriberActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let post = Arc::clone(&self.post);
+        let context = Arc::clone(&self.context);
         let predecessors = std::mem::take(&mut self.predecessors);
-        let memory = self.memory.take();
+        let retained = self.retained.take();
         let (Some(mut notice), Some(queues)) = (self.notice.take(), self.queues.take()) else { return ctx.stop() };
         // `spawn` and not `wait`: actix does not poll the mailbox of an actor that waits for a future.
         ctx.spawn(
@@ -83,17 +83,17 @@ impl Actor for SessionSubscriberActor {
                 let _ = tokio::time::timeout(PREDECESSOR, join_all(predecessors)).await;
                 let worked = tokio::select! {
                     biased;
-                    () = post.stop.forced() => return,
-                    worked = AssertUnwindSafe(work(Arc::clone(&post), queues, memory)).catch_unwind() => worked,
+                    () = context.stop.forced() => return,
+                    worked = AssertUnwindSafe(work(Arc::clone(&context), queues, retained)).catch_unwind() => worked,
                 };
-                (notice.reason, notice.memory) = match worked {
-                    Ok((reason, memory)) => (reason, Some(memory)),
+                (notice.reason, notice.retained) = match worked {
+                    Ok((reason, retained)) => (reason, Some(retained)),
                     Err(panic) => (ExitReason::Panicked(text_of(&*panic).to_owned()), None),
                 };
                 if notice.reason != ExitReason::Parked {
                     // The arbiter ends after this, and drops all tasks on it, so pending answers are sent first. A
                     // subscriber that parks has waited for them already, by `Operation::Settle`.
-                    post.settled_soon().await;
+                    context.settled_soon().await;
                 }
             }
             .into_actor(self)
@@ -102,9 +102,13 @@ impl Actor for SessionSubscriberActor {
     }
 }
 
-async fn work(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Option<Box<Memory>>) -> (ExitReason, Box<Memory>) {
-    let memory = memory.unwrap_or_else(|| Box::new(Memory::new(&post)));
-    Driver::new(post, queues, memory).run().await
+async fn work(
+    context: Arc<SubscriberContext>,
+    queues: Arc<dyn Queues>,
+    retained: Option<Box<RetainedState>>,
+) -> (ExitReason, Box<RetainedState>) {
+    let retained = retained.unwrap_or_else(|| Box::new(RetainedState::new(&context)));
+    Driver::new(context, queues, retained).run().await
 }
 
 #[cfg(test)]
@@ -116,16 +120,16 @@ mod tests {
     use super::notes::note;
     use super::*;
     use crate::actors::Placement;
-    use crate::actors::guarded::Guarded;
+    use crate::actors::isolated_session::IsolatedSession;
     use crate::actors::log_gate::LogGates;
-    use crate::actors::post::{Common, Ended, Settling};
     use crate::actors::stats::Stats;
     use crate::actors::stop::StopSignal;
+    use crate::actors::subscriber_context::{Common, Ended, Settling};
     use crate::backend::{OwnerToken, Posed};
     use crate::config::Config;
     use crate::connect::connect;
     use crate::envelope::Timestamp;
-    use crate::fate::DiscardReason;
+    use crate::outcome::DiscardReason;
     use crate::question::{Elicitation, Question, TaskKey};
     use crate::session::{HandOverError, McpSession, Outbound, Presence, PresenceSender};
     use crate::session_id::SessionId;
@@ -159,10 +163,10 @@ mod tests {
     }
 
     /// Returns the context of a subscriber whose client has just opened its stream.
-    async fn post(name: &str) -> (Arc<Post>, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
+    async fn context(name: &str) -> (Arc<SubscriberContext>, Arc<Session>, mpsc::UnboundedReceiver<ExitReason>) {
         let (ended, ends) = mpsc::unbounded_channel();
         let session = Arc::new(Session(PresenceSender::new()));
-        session.0.ready(1);
+        session.0.connected(1);
         let config = Arc::new(Config::default());
         let common = Common {
             queue: connect(&format!("memory://subscriber-{name}"), Arc::clone(&config)).await.unwrap(),
@@ -170,9 +174,9 @@ mod tests {
             supervisor: Supervisor(ended).start().recipient(),
             gates: LogGates::default(),
         };
-        let post = Post {
+        let context = SubscriberContext {
             session_id: SessionId::new("s").unwrap(),
-            session: Guarded::new(session.clone()),
+            session: IsolatedSession::new(session.clone()),
             common: Arc::new(common),
             placement: Placement::Dedicated,
             owner: OwnerToken::new(),
@@ -181,44 +185,44 @@ mod tests {
             stop: StopSignal::default(),
             settling: Settling::default(),
         };
-        (Arc::new(post), session, ends)
+        (Arc::new(context), session, ends)
     }
 
-    fn start(post: &Arc<Post>) {
-        let queues = Arc::clone(&post.common.queue).share();
-        SessionSubscriberActor::new(Arc::clone(post), None, Vec::new()).start_over(queues);
+    fn start(context: &Arc<SubscriberContext>) {
+        let queues = Arc::clone(&context.common.queue).share();
+        SessionSubscriberActor::new(Arc::clone(context), None, Vec::new()).start_over(queues);
     }
 
     #[actix::test]
     async fn the_cancellation_of_a_discarded_question_is_waited_for() {
-        let (post, ..) = post("discards").await;
+        let (context, ..) = context("discards").await;
         let task = TaskKey::anonymous("t").unwrap();
         let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
-        let posed = post.common.queue.pose(&task, "q", request.clone(), Duration::from_secs(60)).await.unwrap();
+        let posed = context.common.queue.pose(&task, "q", request.clone(), Duration::from_secs(60)).await.unwrap();
         assert!(matches!(posed, Posed::Done(_)));
         let elicitation = Elicitation::url("Go", "https://example.org", "e");
         let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
         let question =
             Question { request_id: "q".to_owned(), task: task.clone(), elicitation, deadline: deadline.to_system() };
-        note(&post, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
-        assert!(post.common.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
-        assert_eq!(post.settling.none().now_or_never(), None, "it is counted");
-        post.settled().await;
-        assert!(!post.common.queue.is_waiting(&task, "q").await.unwrap());
+        note(&context, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
+        assert!(context.common.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
+        assert_eq!(context.settling.until_none().now_or_never(), None, "it is counted");
+        context.settled().await;
+        assert!(!context.common.queue.is_waiting(&task, "q").await.unwrap());
     }
 
     #[actix::test]
     async fn a_subscriber_ends_when_what_it_has_for_workers_is_given() {
         tokio::time::pause();
-        for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Left, ExitReason::Closed] {
-            let (post, session, mut ends) = post(&format!("{reason:?}")).await;
-            let settling = Settling::count(&post);
-            start(&post);
+        for reason in [ExitReason::Parked, ExitReason::Stopped, ExitReason::Detached, ExitReason::Closed] {
+            let (context, session, mut ends) = context(&format!("{reason:?}")).await;
+            let settling = Settling::count(&context);
+            start(&context);
             match reason {
-                ExitReason::Parked => session.0.away(),
-                ExitReason::Left => session.0.left(),
+                ExitReason::Parked => session.0.disconnected(),
+                ExitReason::Detached => session.0.detached(),
                 ExitReason::Closed => session.0.ended(),
-                _ => post.stop.ask(),
+                _ => context.stop.ask(),
             }
             let early = tokio::time::timeout(Duration::from_millis(200), ends.recv()).await;
             assert!(early.is_err(), "{early:?}");
@@ -230,10 +234,10 @@ mod tests {
     #[actix::test]
     async fn a_subscriber_that_stops_waits_for_a_short_time_only() {
         tokio::time::pause();
-        let (post, _session, mut ends) = post("patience").await;
-        let _settling = Settling::count(&post);
-        start(&post);
-        post.stop.ask();
+        let (context, _session, mut ends) = context("patience").await;
+        let _settling = Settling::count(&context);
+        start(&context);
+        context.stop.ask();
         assert_eq!(ends.recv().await, Some(ExitReason::Stopped));
     }
 }

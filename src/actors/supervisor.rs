@@ -1,7 +1,7 @@
 //! [`SupervisorActor`]: registry of a process, session id → subscriber. Starts, stops and restarts subscribers.
 //!
 //! ```text
-//!                      room found             client away
+//!                      place found             client away
 //!   EnsureSubscriber ─────────────► running ─────────────────► parked
 //!                                    │ ▲ ▲                       │
 //!                             failed │ │ └── client back, place ─┘
@@ -9,9 +9,9 @@
 //!                                  pausing ── budget spent ──► removed
 //! ```
 //!
-//! A stop, or another session object under the same id, moves a subscriber from any of these states to the `endings`. A
-//! successor waits a short time for the end of its predecessor, then runs anyway. Order holds all the same: the
-//! successor claims the lease, and the predecessor's permit ends.
+//! A stop, or another session object under the same id, moves a subscriber from any of these states to the
+//! [`StoppingSubscribers`]. A successor waits a short time for the end of its predecessor, then runs anyway. Order
+//! holds all the same: the successor claims the lease, and the predecessor's permit ends.
 //!
 //! *Ends*. `actix::Supervisor` restarts an actor after a stop and not after a panic. So each subscriber reports its own
 //! end by [`Ended`], whatever the cause, and this actor decides what follows.
@@ -20,8 +20,8 @@
 //! number. The supervisor ignores a message about an earlier start, such as the late end of a subscriber that was
 //! replaced.
 //!
-//! *Places*. A running or pausing subscriber holds a place within the limits of the process. A parked one holds none, so
-//! a process can keep many more sessions than it has places.
+//! *Places*. A running or pausing subscriber holds a place within the limits of the process. A parked one holds none,
+//! so a process can keep many more sessions than it has places.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -29,18 +29,18 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use self::child::{Child, Ending, Runs};
-use self::endings::Endings;
+use self::child::{Child, RunState, StoppingSubscriber};
 use self::host::{Host, SharedArbiters};
 use self::limits::{Limits, Place};
+use self::stopping::StoppingSubscribers;
 use super::arbiters::Arbiters;
-use super::guarded::Guarded;
+use super::isolated_session::IsolatedSession;
 use super::log_gate::LogGates;
-use super::post::{Common, Ended, Memory, Post, Settling};
 use super::stats::Stats;
 use super::stop::StopSignal;
 use super::subscriber::SessionSubscriberActor;
 use super::subscriber::driver::Driver;
+use super::subscriber_context::{Common, Ended, RetainedState, Settling, SubscriberContext};
 use super::{Placement, SubscriberInfo};
 use crate::backend::{Backend, OwnerToken};
 use crate::config::Config;
@@ -50,13 +50,13 @@ use crate::session_id::SessionId;
 use crate::subscription::ExitReason;
 
 mod child;
-mod endings;
 mod host;
 mod limits;
 mod parked;
-mod places;
+mod parking;
 mod restarts;
 mod shutdown;
+mod stopping;
 
 pub use self::shutdown::{Shutdown, ShutdownReport};
 
@@ -66,7 +66,7 @@ const RESTARTS: usize = 5;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Free place, with the arbiter for the subscriber that is about to start there.
-struct Room {
+struct Allocation {
     placement: Placement,
     host: Host,
 }
@@ -74,12 +74,12 @@ struct Room {
 /// Properties of a subscriber that a restart does not change.
 struct Identity {
     session_id: SessionId,
-    session: Guarded,
+    session: IsolatedSession,
     stats: Arc<Stats>,
 }
 
 impl Identity {
-    fn of(Post { session_id, session, stats, .. }: &Post) -> Self {
+    fn of(SubscriberContext { session_id, session, stats, .. }: &SubscriberContext) -> Self {
         Self { session_id: session_id.clone(), session: session.clone(), stats: Arc::clone(stats) }
     }
 }
@@ -99,7 +99,7 @@ pub struct SupervisorActor {
     /// Subscribers that run, pause before a restart, or are parked.
     children: HashMap<SessionId, Child>,
     /// Subscribers that were asked to stop or were replaced, and have not ended.
-    endings: Endings,
+    stopping: StoppingSubscribers,
     /// State that the subscribers share. The reference is weak: the state holds this actor's address, and an actor that
     /// keeps its own address never ends.
     common: Weak<Common>,
@@ -120,7 +120,7 @@ impl std::fmt::Debug for SupervisorActor {
         f.debug_struct("SupervisorActor")
             .field("queue", &self.queue)
             .field("subscribers", &self.children.len())
-            .field("ending", &self.endings.len())
+            .field("ending", &self.stopping.len())
             .finish_non_exhaustive()
     }
 }
@@ -206,7 +206,7 @@ impl SupervisorActor {
             shared_arbiters: SharedArbiters::new(),
             limits: Limits::default(),
             children: HashMap::new(),
-            endings: Endings::default(),
+            stopping: StoppingSubscribers::default(),
             common: Weak::new(),
             waiting: VecDeque::new(),
             retrying: false,
@@ -220,7 +220,7 @@ impl SupervisorActor {
     ///
     /// # Errors
     /// [`EnsureError`] where no place is free, or no arbiter can be started.
-    fn room(&mut self, replaced: Option<&SessionId>) -> Result<Room, EnsureError> {
+    fn allocate(&mut self, replaced: Option<&SessionId>) -> Result<Allocation, EnsureError> {
         let place = replaced.and_then(|session_id| self.children.get(session_id)?.place.as_ref());
         let placement = self.limits.choose(&self.config, place)?;
         let host = match placement {
@@ -230,26 +230,26 @@ impl SupervisorActor {
             }
             Placement::Shared => Host::Shared(self.shared_arbiters.least_loaded(self.arbiters)?),
         };
-        Ok(Room { placement, host })
+        Ok(Allocation { placement, host })
     }
 
     /// Starts a subscriber at a free place, as the next epoch of `identity`.
     fn start_child(
         &mut self,
-        Room { placement, host }: Room,
+        Allocation { placement, host }: Allocation,
         identity: Identity,
         restarts: RestartBudget,
-        memory: Option<Box<Memory>>,
+        retained: Option<Box<RetainedState>>,
         ctx: &Context<Self>,
     ) {
         let Identity { session_id, session, stats } = identity;
         self.epochs += 1;
-        let post = Arc::new(Post {
+        let context = Arc::new(SubscriberContext {
             session_id: session_id.clone(),
             session,
             common: self.common(ctx),
             placement,
-            owner: memory.as_ref().map_or_else(OwnerToken::new, |memory| memory.owner),
+            owner: retained.as_ref().map_or_else(OwnerToken::new, |retained| retained.owner),
             epoch: self.epochs,
             stats,
             stop: StopSignal::default(),
@@ -257,11 +257,11 @@ impl SupervisorActor {
         });
         // Subscribers of this id that have not ended yet end first, so that they acknowledge the deliveries that they
         // have made.
-        let predecessors = self.endings.of(&session_id).map(Ending::watch).collect();
-        let subscriber = SessionSubscriberActor::new(Arc::clone(&post), memory, predecessors);
+        let predecessors = self.stopping.of(&session_id).map(StoppingSubscriber::watch).collect();
+        let subscriber = SessionSubscriberActor::new(Arc::clone(&context), retained, predecessors);
         host.start(subscriber, &self.queue);
         let place = Some(self.limits.take(placement));
-        self.children.insert(session_id, Child { post, runs: Runs::On(host), place, restarts });
+        self.children.insert(session_id, Child { context, run_state: RunState::Running(host), place, restarts });
     }
 
     /// Returns the state that the subscribers share. Only the subscribers keep that state, and with it the supervisor,
@@ -289,12 +289,12 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
 
     fn handle(&mut self, msg: EnsureSubscriber, ctx: &mut Context<Self>) -> Self::Result {
         let EnsureSubscriber { session_id, session } = msg;
-        let session = Guarded::new(session);
+        let session = IsolatedSession::new(session);
         if self.shutting_down {
             return Err(EnsureError::ShuttingDown);
         }
         let ensured = match self.children.get(&session_id) {
-            Some(child) if child.post.session.is_same(&session) => {
+            Some(child) if child.context.session.is_same(&session) => {
                 return self.start_parked(&session_id, ctx).map(|()| Ensured::Unchanged);
             }
             Some(_) => Ensured::Replaced,
@@ -302,10 +302,10 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
         };
         // The place is found before the old subscriber is stopped: where no place is free, the old subscriber
         // continues.
-        let room = self.room(Some(&session_id))?;
+        let allocation = self.allocate(Some(&session_id))?;
         self.stop_child(&session_id, ctx);
         let identity = Identity { session_id, session, stats: Arc::new(Stats::new()) };
-        self.start_child(room, identity, RestartBudget::new(RESTARTS, RESTARTS_WITHIN), None, ctx);
+        self.start_child(allocation, identity, RestartBudget::new(RESTARTS, RESTARTS_WITHIN), None, ctx);
         Ok(ensured)
     }
 }
@@ -315,13 +315,13 @@ impl Handler<StopSubscriber> for SupervisorActor {
 
     fn handle(&mut self, msg: StopSubscriber, ctx: &mut Context<Self>) -> Self::Result {
         let StopSubscriber { session_id, session } = msg;
-        let session = session.map(Guarded::new);
+        let session = session.map(IsolatedSession::new);
         let meant = self
             .children
             .get(&session_id)
-            .is_some_and(|child| session.as_ref().is_none_or(|session| child.post.session.is_same(session)));
+            .is_some_and(|child| session.as_ref().is_none_or(|session| child.context.session.is_same(session)));
         let end = if meant { self.stop_child(&session_id, ctx) } else { None };
-        self.give_places(ctx);
+        self.start_waiting(ctx);
         Box::pin(async move {
             match end {
                 // Any end counts, by itself or by force.
@@ -349,7 +349,7 @@ impl Handler<ListSubscribers> for SupervisorActor {
     fn handle(&mut self, _: ListSubscribers, _: &mut Context<Self>) -> Self::Result {
         let infos = self.children.iter().map(|(id, child)| {
             let placement = child.place.as_ref().map(Place::placement);
-            child.post.stats.info(id.clone(), placement)
+            child.context.stats.info(id.clone(), placement)
         });
         MessageResult(infos.collect())
     }
@@ -358,26 +358,26 @@ impl Handler<ListSubscribers> for SupervisorActor {
 impl Handler<Ended> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, Ended { session, epoch, reason, memory }: Ended, ctx: &mut Context<Self>) {
-        if let Some(ending) = self.endings.get(&session, epoch) {
+    fn handle(&mut self, Ended { session, epoch, reason, retained }: Ended, ctx: &mut Context<Self>) {
+        if let Some(stopping) = self.stopping.get(&session, epoch) {
             // The subscriber parked before it saw the stop. Its machine stops as that of a parked subscriber does.
-            if let (ExitReason::Parked, Some(memory)) = (reason, memory) {
-                actix_rt::spawn(Driver::parked(Arc::clone(&ending.post), memory).run());
+            if let (ExitReason::Parked, Some(retained)) = (reason, retained) {
+                actix_rt::spawn(Driver::parked(Arc::clone(&stopping.context), retained).run());
             }
-            self.end(&session, epoch, false);
+            self.complete_stop(&session, epoch, false);
             return;
         }
-        if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
+        if self.children.get(&session).is_none_or(|child| child.context.epoch != epoch) {
             return;
         }
-        match (reason, memory) {
-            (ExitReason::Parked, Some(memory)) => self.park(&session, memory, ctx),
-            (ExitReason::Closed | ExitReason::Left | ExitReason::Stopped, _) => {
+        match (reason, retained) {
+            (ExitReason::Parked, Some(retained)) => self.park(&session, retained, ctx),
+            (ExitReason::Closed | ExitReason::Detached | ExitReason::Stopped, _) => {
                 tracing::debug!(?session, "a subscriber has ended");
                 if let Some(child) = self.children.remove(&session) {
-                    child.runs.end_then(|| {});
+                    child.run_state.end_then(|| {});
                 }
-                self.give_places(ctx);
+                self.start_waiting(ctx);
             }
             (reason, _) => self.restart(&session, &format!("{reason:?}"), ctx),
         }

@@ -73,7 +73,7 @@ pub enum News {
     Confirmed(SessionId, u128),
     /// News may have been lost, and the backend may have lost its knowledge: look everything up again. Nobody sends
     /// this value. A receiver adds it after a lost connection, and where more news came than the receiver can hold.
-    Again,
+    Missed,
 }
 
 /// Identity of one process of a fleet, by which the others address it.
@@ -106,7 +106,7 @@ impl News {
             Self::Ended(session, by) => format!("ended {session} {by}"),
             Self::Confirmed(session, ping) => format!("confirmed {session} {ping}"),
             // This news is never sent, so no receiver reads it.
-            Self::Again => "again".to_owned(),
+            Self::Missed => "again".to_owned(),
         }
     }
 

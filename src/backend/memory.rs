@@ -23,8 +23,8 @@ use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
-mod fates;
 mod fleet;
+mod outcomes;
 mod questions;
 mod store;
 
@@ -88,7 +88,7 @@ impl Shared {
         let now = self.origin.1.plus(self.origin.0.elapsed());
         let done = operation(&mut state.store.at(config, now));
         for change in state.store.changes() {
-            state.tell(change);
+            state.notify(change);
         }
         then(&done);
         done
@@ -103,7 +103,7 @@ impl Shared {
 
 impl State {
     /// Wakes those who wait for a change, and suspends the permit of an owner whose lease ended.
-    fn tell(&self, change: Change) {
+    fn notify(&self, change: Change) {
         if let Some(watch) = self.watches.get(&change) {
             watch.notify_waiters();
         }

@@ -8,8 +8,8 @@
 //! - `lua` has the scripts and the rules that all of them follow.
 //! - `consumer` reads one queue over a link of its own, `shared` reads many queues over one link. Both build their
 //!   commands and read their answers by `take` and `lease`, so the two differ only in how they wait.
-//! - `push`, `fates`, `questions` and `fleet` each have one part of the port. `standing` tells known sessions from
-//!   unknown ones.
+//! - `push`, `outcomes`, `questions` and `fleet` each have one part of the port. `session_status` tells known sessions
+//!   from unknown ones.
 //! - `key_watcher` waits for answers and receipts.
 //!
 //! *Slots*. A script may use keys of one slot of Redis Cluster only. A queue and its companions share a slot; the
@@ -40,18 +40,18 @@ use crate::session_id::SessionId;
 
 mod clock;
 mod consumer;
-mod fates;
+mod dead_letters;
 mod fleet;
 mod key_watcher;
 mod lease;
-mod letters;
 mod link;
 pub(crate) mod lua;
+mod outcomes;
 mod push;
 mod questions;
 mod reply;
+mod session_status;
 mod shared;
-mod standing;
 mod take;
 pub(crate) mod url;
 mod wrong_type;

@@ -19,7 +19,7 @@ pub struct Outbound {
     /// Number of failed attempts to hand the notification over before this one.
     pub attempt: u32,
     /// Name of the message, by which a client can say that it has the message: see
-    /// [`SessionState::Ready`](crate::SessionState).
+    /// [`SessionState::Connected`](crate::SessionState).
     ///
     /// `None` for a message that FastMCP pushed. Such a message has neither an id nor the queue's time, so two equal
     /// ones could not be distinguished.
@@ -27,7 +27,7 @@ pub struct Outbound {
     /// Opening of the client's stream for which the message was read. Where the client has opened a newer stream since,
     /// the session answers [`HandOverError::NotReady`](crate::HandOverError::NotReady). The client may have named this
     /// message when it opened that stream, and must not get it twice.
-    pub opened: u64,
+    pub generation: u64,
     /// Text of the message in the queue.
     pub(super) raw: String,
     pub(super) content: Content,
@@ -51,7 +51,7 @@ impl Outbound {
     #[cfg(all(test, feature = "rmcp"))]
     pub(crate) fn composed(id: NotificationId, method: &str, params: &str) -> Self {
         let content = Content::Composed { method: method.to_owned(), params: params.to_owned() };
-        Self { id, attempt: 0, message_id: None, opened: 0, raw: String::new(), content }
+        Self { id, attempt: 0, message_id: None, generation: 0, raw: String::new(), content }
     }
 
     /// Returns the method, which begins with `notifications/`.

@@ -39,7 +39,7 @@ use super::message::{self, Kind};
 use super::origin::{Access, Refusal};
 use super::surrogates;
 use crate::principal::Principal;
-use crate::session::rmcp::{Demand, Early, FIRST_WITH_PRIMING, acting_as, collect};
+use crate::session::rmcp::{Demand, EarlyCloseDecision, FIRST_WITH_PRIMING, acting_as, collect};
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -68,7 +68,7 @@ pub(super) type Authenticate =
 pub(super) type CancelQuestion = dyn Fn(String, String, String) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// Function that decides by a session id and a `Last-Event-ID` whether a stream is closed early.
-pub(super) type EarlyClose = dyn Fn(&str, &str) -> Early + Send + Sync;
+pub(super) type EarlyClose = dyn Fn(&str, &str) -> EarlyCloseDecision + Send + Sync;
 
 /// Function that takes the answer to a ping, by a session id and the JSON-RPC id. Returns whether the ping was one of
 /// this process.
@@ -126,11 +126,12 @@ impl Layer {
             }
             let is_delete = request.method() == Method::DELETE;
             let is_for_courier = request.method() == Method::GET;
-            let early = if is_for_courier { self.decide_early_close(request.headers()) } else { Early::Undecided };
+            let early =
+                if is_for_courier { self.decide_early_close(request.headers()) } else { EarlyCloseDecision::Undecided };
             let is_decided = match early {
-                Early::Close(events) => return Ok(request.into_response(closed_early(events))),
-                Early::No => true,
-                Early::Undecided => false,
+                EarlyCloseDecision::Close(events) => return Ok(request.into_response(closed_early(events))),
+                EarlyCloseDecision::No => true,
+                EarlyCloseDecision::Undecided => false,
             };
             let mut response = self.respond(request, next, Demand { is_for_courier, is_decided }).await?;
             // rmcp answers 202. Python's clients accept 200 and 204 only, and warn of anything else at each close.
@@ -225,14 +226,14 @@ impl Layer {
     }
 
     /// Decides whether a stream is closed early, where the request contains everything needed for the decision.
-    fn decide_early_close(&self, headers: &HeaderMap) -> Early {
+    fn decide_early_close(&self, headers: &HeaderMap) -> EarlyCloseDecision {
         let accepts = header(headers, &ACCEPT).is_some_and(|types| types.contains(EVENT_STREAM));
         let version = header(headers, &PROTOCOL_VERSION);
         match (header(headers, &SESSION_ID), header(headers, &LAST_EVENT_ID)) {
             (Some(session), Some(last)) if accepts && version == Some(FIRST_WITH_PRIMING) => {
                 (self.early_close)(session, last)
             }
-            _ => Early::Undecided,
+            _ => EarlyCloseDecision::Undecided,
         }
     }
 

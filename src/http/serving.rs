@@ -86,8 +86,8 @@ impl BoundServer {
         format!("http://{address}{}", self.path)
     }
 
-    /// Serves until SIGTERM or SIGINT, and shuts down: see [`McpServer::serve`](super::McpServer::serve). A second signal
-    /// cuts the shutdown short.
+    /// Serves until SIGTERM or SIGINT, and shuts down: see [`McpServer::serve`](super::McpServer::serve). A second
+    /// signal cuts the shutdown short.
     ///
     /// # Errors
     /// [`ServeError::Http`].
@@ -98,8 +98,8 @@ impl BoundServer {
         self.run_until(std::future::pending()).await
     }
 
-    /// Serves until a signal comes or `stop` is ready, and shuts down. A signal during the shutdown cuts it short: the HTTP
-    /// server stops at once, leases expire by themselves, and the result is `Ok`.
+    /// Serves until a signal comes or `stop` is ready, and shuts down. A signal during the shutdown cuts it short: the
+    /// HTTP server stops at once, leases expire by themselves, and the result is `Ok`.
     ///
     /// # Errors
     /// [`ServeError::Http`].

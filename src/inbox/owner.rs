@@ -11,8 +11,8 @@ use crate::backend::{Consumer, Delivered, OwnerToken, Permit, Queues, Taken};
 use crate::config::Config;
 use crate::envelope::{Outbound, shortened};
 use crate::failure::QueueError;
-use crate::fate::DiscardReason;
 use crate::lock::lock;
+use crate::outcome::DiscardReason;
 use crate::question::Question;
 use crate::session_id::SessionId;
 use crate::subscription::{Ack, EndedTasks};
@@ -57,7 +57,8 @@ pub(super) enum Collected {
 }
 
 impl Owner {
-    /// Claims the queue of a session in the store of this name. Returns the owner and the queue to [follow](Self::follow).
+    /// Claims the queue of a session in the store of this name. Returns the owner and the queue to
+    /// [follow](Self::follow).
     pub(super) async fn open(
         name: &str,
         config: Config,
@@ -112,7 +113,7 @@ impl Owner {
                 moment.renew(&self.session, self.token);
                 moment.take_behind(&self.session, self.token, delivered.as_ref(), None, true)
             });
-            if !taken.lease.is_ours() {
+            if !taken.lease.is_held() {
                 contents.is_taken_over = true;
                 break Collected::TakenOver;
             }

@@ -3,8 +3,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fate::{DiscardReason, Receipt};
 use crate::notification::{Notification, Task, TaskStatus};
+use crate::outcome::{DiscardReason, Receipt};
 use crate::question::{Elicitation, TaskKey};
 use crate::session_id::SessionStatus;
 

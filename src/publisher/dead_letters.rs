@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Publisher;
-use crate::backend::{Backend, Letter, QueueLimit, Redrove};
+use crate::backend::{Backend, QueueLimit, Redrove, StoredLetter};
 use crate::config::Config;
 use crate::envelope::{Envelope, Undecodable};
 use crate::failure::QueueError;
-use crate::fate::DiscardReason;
 use crate::keys::Keys;
 use crate::notification::NotificationId;
+use crate::outcome::DiscardReason;
 use crate::session_id::SessionId;
 
 /// Number of letters that are read at once while a redrive goes through all of them.
@@ -68,7 +68,7 @@ pub struct Redriven {
     /// Number of letters that stayed because they cannot be decoded.
     pub undecodable: usize,
     /// Number of letters that stayed because no worker waits for the answer to their question any more.
-    pub over: usize,
+    pub obsolete: usize,
     /// Limit of the queue that stopped the redrive. The letter that exceeded the limit, and all later ones, stayed.
     /// `None` where no limit was reached.
     pub full: Option<QueueLimit>,
@@ -169,8 +169,8 @@ impl DeadLetters {
                     // soon as it is redriven would otherwise be redriven for ever.
                     _ if letter.at > begun => return Ok(done),
                     other if !is_wanted(other.as_ref().map(|envelope| envelope.id)) => None,
-                    Some(envelope) if self.is_over(envelope).await? => {
-                        done.over += 1;
+                    Some(envelope) if self.is_obsolete(envelope).await? => {
+                        done.obsolete += 1;
                         None
                     }
                     envelope => {
@@ -192,7 +192,7 @@ impl DeadLetters {
                     Redrove::Changed => {
                         // Another process has removed letters meanwhile. The redrive begins again with the letters that
                         // are left.
-                        (stayed, done.undecodable, done.over) = (0, 0, 0);
+                        (stayed, done.undecodable, done.obsolete) = (0, 0, 0);
                         continue 'pages;
                     }
                 }
@@ -202,21 +202,21 @@ impl DeadLetters {
 
     /// Returns whether a letter brings a question for whose answer no worker waits any more. Such a letter would tell
     /// the client that the task waits for input, which is no longer true.
-    async fn is_over(&self, envelope: &Envelope) -> Result<bool, QueueError> {
+    async fn is_obsolete(&self, envelope: &Envelope) -> Result<bool, QueueError> {
         match &envelope.question {
             Some(question) => Ok(!self.queue.is_waiting(&question.task, &question.request_id).await?),
             None => Ok(false),
         }
     }
 
-    fn decode(&self, session: &SessionId, letter: &Letter) -> Result<Envelope, Undecodable> {
+    fn decode(&self, session: &SessionId, letter: &StoredLetter) -> Result<Envelope, Undecodable> {
         let queue = Keys::new(self.config.prefix()).of(session).queue;
         Envelope::decode(&queue, letter.raw.clone(), self.config.time_to_live())
     }
 
-    fn read(&self, session: &SessionId, letter: Letter) -> DeadLetter {
+    fn read(&self, session: &SessionId, letter: StoredLetter) -> DeadLetter {
         let envelope = self.decode(session, &letter).ok();
-        let Letter { at, reason, raw, .. } = letter;
+        let StoredLetter { at, reason, raw, .. } = letter;
         let (attempts, last_error) = match (&reason, &envelope) {
             (DiscardReason::AttemptsExhausted { attempts, last_error }, _) => (*attempts, Some(last_error.clone())),
             (_, Some(envelope)) => (envelope.attempt, envelope.last_error.clone()),

@@ -8,7 +8,7 @@ use crate::notification::Notification;
 const REQUIRED: [&str; 4] = ["taskId", "status", "createdAt", "lastUpdatedAt"];
 
 /// Returns the reason why FastMCP's subscriber would fail on a notification, if there is one.
-pub(super) fn misfit(notification: &Notification) -> Option<String> {
+pub(super) fn unsupported_reason(notification: &Notification) -> Option<String> {
     if notification.method() != "notifications/tasks/status" {
         return Some(format!("this is {}", notification.method()));
     }
@@ -33,11 +33,14 @@ mod tests {
     #[test]
     fn a_whole_status_fits_and_nothing_else_does() {
         let mut task = Task::new("t", TaskStatus::Working, SystemTime::now());
-        assert_eq!(misfit(&Notification::task_status(&task)).unwrap(), "ttl is no number here");
+        assert_eq!(unsupported_reason(&Notification::task_status(&task)).unwrap(), "ttl is no number here");
         task.ttl = Some(Duration::from_secs(60));
-        assert_eq!(misfit(&Notification::task_status(&task)), None);
+        assert_eq!(unsupported_reason(&Notification::task_status(&task)), None);
         let bare = Notification::new("notifications/tasks/status").unwrap();
-        assert_eq!(misfit(&bare).unwrap(), "taskId is no string here");
-        assert_eq!(misfit(&Notification::tools_list_changed()).unwrap(), "this is notifications/tools/list_changed");
+        assert_eq!(unsupported_reason(&bare).unwrap(), "taskId is no string here");
+        assert_eq!(
+            unsupported_reason(&Notification::tools_list_changed()).unwrap(),
+            "this is notifications/tools/list_changed"
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Publisher;
 use crate::failure::QueueError;
-use crate::fate::Receipt;
 use crate::notification::NotificationId;
+use crate::outcome::Receipt;
 use crate::session_id::SessionId;
 
 impl Publisher {

@@ -12,7 +12,8 @@
 //! rmcp decides several things by itself that a fleet needs otherwise. Each has its place here:
 //! - *Restores* are unsafe under load in rmcp's main service, so each runs in a service of its own: `restorer`,
 //!   `restore`, `sessions`.
-//! - *Streams* must be served before the restore, and past rmcp's events: `handoff`, `slot`, `stream`, `frames`.
+//! - *Streams* must be served before the restore, and past rmcp's events: `handoff`, `detachable_stream`, `stream`,
+//!   `frames`.
 //! - *Event ids* are numbered from 0 in every process, so they are marked: `event_id`.
 //! - *Broken streams* make clients give up, so each is followed by one that ends cleanly: `early_close`.
 //! - *Users* are unknown to rmcp, so every step checks the acting one: `principal`.
@@ -22,6 +23,8 @@
 mod answers;
 mod builder;
 mod client;
+mod deferred_arrivals;
+mod detachable_stream;
 mod early_close;
 mod error;
 mod escape;
@@ -30,10 +33,10 @@ mod frames;
 mod handoff;
 mod head;
 mod housekeeping;
+mod layer_answers;
 mod manager;
-mod neighbours;
-mod newcomers;
 mod news;
+mod other_servers;
 mod pending_ends;
 mod principal;
 mod restore;
@@ -41,8 +44,6 @@ mod restorer;
 mod sessions;
 mod settings;
 mod shared;
-mod shortcuts;
-mod slot;
 mod sse;
 mod store;
 mod stream;
@@ -54,10 +55,10 @@ pub use self::error::ManagerError;
 pub(crate) use self::escape::Escaper;
 pub(crate) use self::handoff::{Demand, collect};
 pub(crate) use self::head::{offer, with_head};
+pub(crate) use self::layer_answers::EarlyCloseDecision;
 pub use self::manager::CourierSessionManager;
 pub use self::principal::acting_as;
 pub(crate) use self::restorer::Restorer;
-pub(crate) use self::shortcuts::Early;
 pub(crate) use self::sse::push_event;
 pub(crate) use self::stream::{Part, Standalone};
 pub(crate) use self::subscribers::Subscribers;

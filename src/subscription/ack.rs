@@ -4,8 +4,8 @@
 //! counts the next message, and no call could leave a gap.
 
 use super::batch::Mark;
-use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
+use crate::outcome::DiscardReason;
 use crate::question::Question;
 
 /// Acknowledgement of the `count` oldest messages of a queue, the newest of which has the mark `last`.
@@ -18,12 +18,12 @@ pub struct Delivered {
     /// Questions that the messages brought. They become open questions of the queue in the same step as the removal.
     pub questions: Vec<Question>,
     /// Outcomes of the discarded messages, and of those whose producer asked for a receipt; the oldest first.
-    pub fates: Vec<Fate>,
+    pub outcomes: Vec<MessageOutcome>,
 }
 
 /// Outcome of one message of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fate {
+pub struct MessageOutcome {
     /// Position of the message: 0 is the oldest.
     pub position: usize,
     /// Reason for which the message was discarded; `None` where it was delivered.
@@ -41,18 +41,18 @@ impl Ack {
     /// Counts the next message as delivered, by this delivery or an earlier one.
     pub(crate) fn deliver(&mut self, mark: Mark, question: Option<Question>, receipt: Option<NotificationId>) {
         let position = self.count(mark);
-        self.add(question, receipt.map(|id| Fate { position, discarded: None, receipt: Some(id) }));
+        self.add(question, receipt.map(|id| MessageOutcome { position, discarded: None, receipt: Some(id) }));
     }
 
     /// Counts the next message as discarded.
     pub(crate) fn discard(&mut self, mark: Mark, reason: DiscardReason, receipt: Option<NotificationId>) {
         let position = self.count(mark);
-        self.add(None, Some(Fate { position, discarded: Some(reason), receipt }));
+        self.add(None, Some(MessageOutcome { position, discarded: Some(reason), receipt }));
     }
 
     /// Returns whether a discarded message was counted.
     pub(super) fn has_discarded(&self) -> bool {
-        self.0.as_ref().is_some_and(|delivered| delivered.fates.iter().any(|fate| fate.discarded.is_some()))
+        self.0.as_ref().is_some_and(|delivered| delivered.outcomes.iter().any(|outcome| outcome.discarded.is_some()))
     }
 
     /// Returns the number of messages that were counted.
@@ -70,7 +70,7 @@ impl Ack {
     fn count(&mut self, mark: Mark) -> usize {
         match &mut self.0 {
             None => {
-                let delivered = Delivered { count: 1, last: mark, questions: Vec::new(), fates: Vec::new() };
+                let delivered = Delivered { count: 1, last: mark, questions: Vec::new(), outcomes: Vec::new() };
                 self.0 = Some(Box::new(delivered));
                 0
             }
@@ -82,12 +82,12 @@ impl Ack {
         }
     }
 
-    /// Adds a question and a fate of the message that was just counted.
-    fn add(&mut self, question: Option<Question>, fate: Option<Fate>) {
-        // Most messages bring neither a question nor a fate to keep.
-        if let Some(delivered) = self.0.as_mut().filter(|_| question.is_some() || fate.is_some()) {
+    /// Adds a question and a outcome of the message that was just counted.
+    fn add(&mut self, question: Option<Question>, outcome: Option<MessageOutcome>) {
+        // Most messages bring neither a question nor a outcome to keep.
+        if let Some(delivered) = self.0.as_mut().filter(|_| question.is_some() || outcome.is_some()) {
             delivered.questions.extend(question);
-            delivered.fates.extend(fate);
+            delivered.outcomes.extend(outcome);
         }
     }
 }
@@ -108,13 +108,13 @@ mod tests {
         ack.discard(mark(1), DiscardReason::Expired, None);
         ack.deliver(mark(2), None, Some(id));
         ack.discard(mark(3), DiscardReason::Superseded, Some(id));
-        let fate = |position, discarded, receipt| Fate { position, discarded, receipt };
-        let fates = vec![
-            fate(1, Some(DiscardReason::Expired), None),
-            fate(2, None, Some(id)),
-            fate(3, Some(DiscardReason::Superseded), Some(id)),
+        let outcome = |position, discarded, receipt| MessageOutcome { position, discarded, receipt };
+        let outcomes = vec![
+            outcome(1, Some(DiscardReason::Expired), None),
+            outcome(2, None, Some(id)),
+            outcome(3, Some(DiscardReason::Superseded), Some(id)),
         ];
-        assert_eq!(ack.take(), Some(Delivered { count: 4, last: mark(3), questions: Vec::new(), fates }));
+        assert_eq!(ack.take(), Some(Delivered { count: 4, last: mark(3), questions: Vec::new(), outcomes }));
         assert_eq!(ack.take(), None, "it begins anew");
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::Item;
 use crate::envelope::{Envelope, Timestamp};
 use crate::notification::NotificationId;
-use crate::recent::Recent;
+use crate::recent_set::RecentSet;
 
 /// Difference between a producer's clock and the queue's clock from which the operator is warned.
 const TOLERANCE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ struct Foreign {
     /// Derived ids of messages that are known to be removed. Another message that now derives such an id is a new
     /// message, and gets another id. The list has the same capacity as the list of delivered ids, so it forgets no id
     /// before that list does.
-    removed: Recent<NotificationId>,
+    removed: RecentSet<NotificationId>,
 }
 
 impl Arrivals {
@@ -120,7 +120,7 @@ impl Arrivals {
     fn foreign(&mut self) -> &mut Foreign {
         let capacity = self.capacity;
         self.foreign.get_or_insert_with(|| {
-            Box::new(Foreign { ahead: HashMap::new(), unacknowledged: Vec::new(), removed: Recent::new(capacity) })
+            Box::new(Foreign { ahead: HashMap::new(), unacknowledged: Vec::new(), removed: RecentSet::new(capacity) })
         })
     }
 }

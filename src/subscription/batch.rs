@@ -88,7 +88,7 @@ pub enum LeaseState {
 
 impl LeaseState {
     /// Returns whether the caller holds the lease.
-    pub fn is_ours(self) -> bool {
+    pub fn is_held(self) -> bool {
         matches!(self, Self::Held | Self::Reclaimed)
     }
 }
@@ -153,7 +153,7 @@ pub enum Replaced {
     /// Another message is the oldest. Nothing was written.
     Changed,
     /// The caller does not hold the lease. Nothing was written.
-    NotOurs,
+    NotOwner,
 }
 
 #[cfg(test)]

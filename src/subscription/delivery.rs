@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use super::permit::Permit;
 use crate::config::Config;
 use crate::envelope::{Envelope, Timestamp};
-use crate::fate::DiscardReason;
 use crate::lock::lock;
-use crate::recent::Recent;
+use crate::outcome::DiscardReason;
+use crate::recent_set::RecentSet;
 use crate::retry::{Verdict, after_failed_attempt};
 
 /// Number of ended tasks that are remembered for one session.
@@ -35,14 +35,14 @@ const ENDED_TASKS: usize = 1024;
 pub struct EndedTasks {
     /// Hashes of the ids of ended tasks. They have a lock of their own, because most notifications belong to no task
     /// and need no lock.
-    hashes: Mutex<Recent<u64>>,
+    hashes: Mutex<RecentSet<u64>>,
     /// Random key of the hashes, so that a producer cannot choose ids whose hashes collide.
     key: RandomState,
 }
 
 impl Default for EndedTasks {
     fn default() -> Self {
-        Self { hashes: Mutex::new(Recent::new(ENDED_TASKS)), key: RandomState::new() }
+        Self { hashes: Mutex::new(RecentSet::new(ENDED_TASKS)), key: RandomState::new() }
     }
 }
 
@@ -99,7 +99,7 @@ pub enum HandOverError {
 
 /// Outcome of a delivery.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct DeliveryOutcome {
     /// Number of notifications that the session has accepted, counted from the first of the batch.
     pub accepted: usize,
     /// Reason why no further notification was handed over.
@@ -109,7 +109,7 @@ pub struct Outcome {
     pub confirmed: Option<Result<(), HandOverError>>,
 }
 
-/// End of a batch: the fate of the notifications behind the accepted ones.
+/// End of a batch: the outcome of the notifications behind the accepted ones.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BatchEnd {
@@ -140,7 +140,7 @@ pub enum Step<'a> {
     /// Hand this notification to the session. [`Delivery::handed_over`] takes the session's answer.
     HandOver(&'a Envelope),
     /// The delivery has ended.
-    Done(Outcome),
+    Done(DeliveryOutcome),
 }
 
 /// Delivery of one batch.
@@ -177,7 +177,7 @@ impl Delivery {
             return Step::HandOver(&self.waiting[0]);
         }
         let end = self.end.take().unwrap_or(BatchEnd::AllAccepted);
-        Step::Done(Outcome { accepted: self.handed_over, end, confirmed: None })
+        Step::Done(DeliveryOutcome { accepted: self.handed_over, end, confirmed: None })
     }
 
     /// Discards the next notifications while each has a reason to be discarded. Ends the batch where the permit does
@@ -211,14 +211,14 @@ impl Delivery {
         ended.reason_to_discard(next, clock).map(Hindrance::Discarded)
     }
 
-    /// Takes the session's answer to a notification. `lot` draws a number from 0 to 1, for the pause before a further
-    /// attempt.
+    /// Takes the session's answer to a notification. `jitter` draws a number from 0 to 1, for the pause before a
+    /// further attempt.
     pub fn handed_over(
         &mut self,
         answer: Result<(), HandOverError>,
         config: &Config,
         ended: &EndedTasks,
-        lot: impl FnOnce() -> f64,
+        jitter: impl FnOnce() -> f64,
     ) {
         let Some(envelope) = self.waiting.pop_front() else { return };
         match answer {
@@ -226,19 +226,19 @@ impl Delivery {
                 self.handed_over += 1;
                 ended.note_delivered(&envelope);
             }
-            Err(error) => self.end = Some(after(error, envelope, config, lot())),
+            Err(error) => self.end = Some(after(error, envelope, config, jitter())),
         }
     }
 }
 
 /// Decides the end of a batch after a failed hand-over.
-fn after(error: HandOverError, envelope: Envelope, config: &Config, lot: f64) -> BatchEnd {
+fn after(error: HandOverError, envelope: Envelope, config: &Config, jitter: f64) -> BatchEnd {
     match error {
         HandOverError::Closed => BatchEnd::Closed,
         HandOverError::NotReady(why) => BatchEnd::NotReady(why),
         HandOverError::Rejected(why) => BatchEnd::Discarded(vec![DiscardReason::Rejected(why)]),
         HandOverError::Transient(error) => {
-            match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), lot) {
+            match after_failed_attempt(envelope.attempt, config.max_attempts(), config.backoff(), jitter) {
                 Verdict::Retry(pause) => BatchEnd::Failed { envelope: Box::new(envelope), error, pause },
                 Verdict::Exhausted => BatchEnd::Discarded(vec![DiscardReason::AttemptsExhausted {
                     attempts: envelope.attempt.saturating_add(1),

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ack::{Delivered, Fate};
+use super::ack::{Delivered, MessageOutcome};
 use super::batch::{LeaseState, Mark, Replaced, Taken};
-use super::delivery::{HandOverError, Outcome};
+use super::delivery::{DeliveryOutcome, HandOverError};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
 use super::window::Behind;
 use crate::envelope::{Envelope, Timestamp};
 use crate::failure::QueueError;
-use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
+use crate::outcome::DiscardReason;
 use crate::question::Question;
 
 /// Event in the life of a subscriber. The first six variants come at any time that their state allows, and the others
@@ -27,13 +27,14 @@ pub enum Event {
     Timer,
     /// The lease may belong to another owner now, or the connection is lost. Legal in the state `Waiting`, where no
     /// answer would show it.
-    Doubted,
+    PermitSuspended,
     /// The hand-overs of the running delivery have ended. `None` where the session's actor is gone.
-    Delivered(Option<Outcome>),
+    Delivered(Option<DeliveryOutcome>),
     /// The session has answered the request to confirm a delivery. `Ok` also confirms all earlier deliveries.
     ///
-    /// One such event follows each delivery that handed anything over, unless the delivery's [`Outcome`] has the answer
-    /// already. The events come in the order of the deliveries, also for deliveries that were given up meanwhile.
+    /// One such event follows each delivery that handed anything over, unless the delivery's [`DeliveryOutcome`] has
+    /// the answer already. The events come in the order of the deliveries, also for deliveries that were given up
+    /// meanwhile.
     Confirmed {
         /// Number of the delivery.
         delivery: u64,
@@ -69,7 +70,7 @@ impl Event {
             Self::Presence(_) => "Presence",
             Self::Stop => "Stop",
             Self::Timer => "Timer",
-            Self::Doubted => "Doubted",
+            Self::PermitSuspended => "PermitSuspended",
             Self::Delivered(_) => "Delivered",
             Self::Confirmed { .. } => "Confirmed",
             Self::Opened => "Opened",
@@ -118,7 +119,7 @@ pub enum Action {
     /// Record the outcome of a notification that is in no queue any more ([`Delivery::AtMostOnce`](crate::Delivery)).
     Record {
         /// Outcome of the notification. Its position has no meaning here.
-        fate: Fate,
+        outcome: MessageOutcome,
         /// Bytes of the message as they were in the queue.
         raw: Vec<u8>,
     },

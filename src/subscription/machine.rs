@@ -26,8 +26,8 @@
 //! - *Nothing is handed over without the permit*. The machine passes the permit to each delivery, and revokes it before
 //!   it gives up messages, backs off or parks. Test: `the_permit_of_a_delivery_is_the_machines`.
 //!
-//! `tests/protocol/simulation` runs many machines against one queue under faults. It removes each guard in turn and must then
-//! find a broken guarantee.
+//! `tests/protocol/simulation` runs many machines against one queue under faults. It removes each guard in turn and
+//! must then find a broken guarantee.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,10 +43,10 @@ use super::window::{Sent, Window};
 use crate::config::Config;
 use crate::envelope::{Envelope, MessageId, Timestamp};
 use crate::failure::QueueError;
-use crate::fate::DiscardReason;
 use crate::notification::NotificationId;
+use crate::outcome::DiscardReason;
 use crate::question::Question;
-use crate::recent::Recent;
+use crate::recent_set::RecentSet;
 
 mod at_most_once;
 mod batch;
@@ -93,7 +93,7 @@ pub struct Subscription {
     /// owner's lease is read. In `Delivering` the queue is read behind the unconfirmed messages.
     timer: Option<Instant>,
     /// Number of reads behind unconfirmed messages since the last delivery, for the pauses between these reads.
-    looks: u32,
+    reads_ahead: u32,
     /// Moment when the present wait began. A long wait counts as a success of the connection.
     waiting_since: Option<Instant>,
     /// Failure of the connection in the state [`SubscriberState::Delivering`]. The failure is handled when nothing is
@@ -105,21 +105,21 @@ pub struct Subscription {
     is_delivering: bool,
     /// Number of the newest delivery that was given up unconfirmed. Later answers about that delivery and earlier ones
     /// are ignored.
-    given_up: u64,
+    abandoned: u64,
     /// Messages that were handed over and are not confirmed.
     window: Window,
     /// Messages behind the window that are to be discarded. They are acknowledged once they are the oldest, because an
     /// acknowledgement removes a prefix.
     discarded: Vec<(Sent, DiscardReason)>,
     /// Step to take once nothing is unconfirmed. It waits because it would break the order of the unconfirmed messages.
-    after_window: Option<Then>,
-    /// Set while the confirmation of the notification in `in_hand` is awaited ([`Delivery::AtMostOnce`]).
-    awaits_in_hand: bool,
+    after_window: Option<NextStep>,
+    /// Set while the confirmation of the notification in `removed` is awaited ([`Delivery::AtMostOnce`]).
+    awaits_removed: bool,
     /// Set where the last read stopped at a bound, so that further messages may be queued.
     has_more: bool,
     /// Ids of delivered notifications. A message that is read again after an acknowledgement with unknown outcome is
     /// recognised by its id and skipped.
-    recent: Recent<NotificationId>,
+    recent: RecentSet<NotificationId>,
     /// Ids and times for messages whose producers gave none.
     arrivals: Arrivals,
     /// Set on a new connection: the open questions of the queue must be read, because an earlier owner may have asked
@@ -140,19 +140,19 @@ pub struct Subscription {
     /// questions of the queue.
     acknowledged_questions: Vec<Question>,
     /// Step that follows the running acknowledgement or rewrite.
-    then: Then,
+    next_step: NextStep,
     /// Notification that was removed from the queue and is not delivered yet ([`Delivery::AtMostOnce`]).
-    in_hand: Option<Box<InHand>>,
+    removed: Option<Box<RemovedNotification>>,
 }
 
 /// Step that follows an acknowledgement.
 #[derive(Debug, Default)]
-enum Then {
+enum NextStep {
     /// Continues the service of the queue.
     #[default]
     Serve,
     /// Acts on the client's presence or on a stop.
-    LookAround,
+    ReactToPresence,
     /// Stands by, because another owner holds the lease.
     StandBy,
     /// Closes the connection and pauses, because the session is not ready.
@@ -164,12 +164,12 @@ enum Then {
     /// Writes the failed attempt in place of its message, then pauses.
     Rewrite { oldest: Mark, replacement: Vec<u8>, pause: Duration },
     /// Delivers this notification, which the acknowledgement removes from the queue ([`Delivery::AtMostOnce`]).
-    Deliver(Box<InHand>),
+    Deliver(Box<RemovedNotification>),
 }
 
 /// Notification that was removed from the queue and is not delivered yet.
 #[derive(Debug)]
-struct InHand {
+struct RemovedNotification {
     envelope: Envelope,
     read_at: (Timestamp, Instant),
 }
@@ -183,7 +183,7 @@ impl Subscription {
         let capacity = (window * 2).max(1024);
         Self {
             state: SubscriberState::Parked,
-            presence: SessionState::Away,
+            presence: SessionState::Disconnected,
             permit: Arc::new(Permit::new()),
             actions: VecDeque::new(),
             operation: None,
@@ -198,18 +198,18 @@ impl Subscription {
             renewed: None,
             can_renew: false,
             timer: None,
-            looks: 0,
+            reads_ahead: 0,
             waiting_since: None,
             lost: None,
             delivery: 0,
             is_delivering: false,
-            given_up: 0,
+            abandoned: 0,
             window: Window::default(),
             discarded: Vec::new(),
             after_window: None,
-            awaits_in_hand: false,
+            awaits_removed: false,
             has_more: false,
-            recent: Recent::new(capacity),
+            recent: RecentSet::new(capacity),
             arrivals: Arrivals::new(capacity, config.time_to_live()),
             is_to_read_questions: false,
             taken: None,
@@ -218,8 +218,8 @@ impl Subscription {
             ack: Ack::default(),
             sent: Vec::new(),
             acknowledged_questions: Vec::new(),
-            then: Then::Serve,
-            in_hand: None,
+            next_step: NextStep::Serve,
+            removed: None,
             config,
         }
     }
@@ -252,19 +252,19 @@ impl Subscription {
         }
         let renewal = || self.renewal_due().filter(|_| self.can_renew);
         match self.state {
-            SubscriberState::Delivering => self.look_due().into_iter().chain(renewal()).min(),
+            SubscriberState::Delivering => self.read_ahead_due().into_iter().chain(renewal()).min(),
             SubscriberState::BackingOff => self.timer.into_iter().chain(renewal()).min(),
-            SubscriberState::StandingBy => self.timer.into_iter().chain(self.in_hand_expiry()).min(),
-            SubscriberState::Parked => self.in_hand_expiry(),
+            SubscriberState::StandingBy => self.timer.into_iter().chain(self.removed_expiry()).min(),
+            SubscriberState::Parked => self.removed_expiry(),
             _ => None,
         }
     }
 
-    /// Handles an event at `now`. `lot` is a random number from 0 to 1, for a pause that may follow.
+    /// Handles an event at `now`. `jitter` is a random number from 0 to 1, for a pause that may follow.
     ///
     /// # Errors
     /// [`IllegalTransition`] where the state does not allow the event. The machine has not changed then.
-    pub fn handle(&mut self, event: Event, now: Instant, lot: f64) -> Result<(), IllegalTransition> {
+    pub fn handle(&mut self, event: Event, now: Instant, jitter: f64) -> Result<(), IllegalTransition> {
         if !self.allows(&event) {
             let (state, operation) = (self.state, self.operation);
             return Err(IllegalTransition { state, operation, event: event.name() });
@@ -272,22 +272,22 @@ impl Subscription {
         match event {
             Event::Presence(presence) => {
                 self.presence = presence;
-                self.look_up(now, lot);
+                self.react_if_free(now, jitter);
             }
             Event::Stop => {
                 self.is_stopping = true;
                 // The session completes its running call within its own time limit. No further notification is handed
                 // over.
                 self.permit.close();
-                self.look_up(now, lot);
+                self.react_if_free(now, jitter);
             }
-            Event::Timer => self.timer(now),
-            Event::Doubted => self.doubted(now, lot),
-            Event::Delivered(outcome) => self.delivered(outcome, now, lot),
-            Event::Confirmed { delivery, answer } => self.confirmed(delivery, answer, now, lot),
+            Event::Timer => self.handle_timer(now),
+            Event::PermitSuspended => self.handle_permit_suspended(now, jitter),
+            Event::Delivered(outcome) => self.handle_delivered(outcome, now, jitter),
+            Event::Confirmed { delivery, answer } => self.handle_confirmed(delivery, answer, now, jitter),
             answer => {
                 if let Some(operation) = self.operation.take() {
-                    self.answered(operation, answer, now, lot);
+                    self.handle_answer(operation, answer, now, jitter);
                 }
             }
         }
@@ -302,7 +302,7 @@ impl Subscription {
         match event {
             Event::Presence(_) | Event::Stop => true,
             Event::Timer => self.deadline().is_some(),
-            Event::Doubted => self.state == SubscriberState::Waiting,
+            Event::PermitSuspended => self.state == SubscriberState::Waiting,
             Event::Delivered(_) => self.is_delivering,
             Event::Confirmed { delivery, .. } => *delivery <= self.delivery,
             Event::Failed(_) => self.operation.is_some(),

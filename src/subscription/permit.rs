@@ -15,8 +15,8 @@
 //! paused, or whose answer was late, trusts its lease for a shorter time than Redis does. No process trusts its lease
 //! for longer.
 //!
-//! *Doubt*. A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
-//! answer to a request that was sent after the sign settles the doubt. An answer to an earlier request may be older
+//! *Suspension*. A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
+//! answer to a request that was sent after the sign lifts the suspension. An answer to an earlier request may be older
 //! than the sign.
 
 use std::sync::OnceLock;
@@ -36,20 +36,20 @@ pub struct Permit {
     /// End of the time for which the lease is trusted, in microseconds after `origin`. With 0 the lease is not trusted.
     /// With [`u64::MAX`] the permit has no end.
     until: AtomicU64,
-    /// Number of doubts that have been raised. A doubt is a sign that another owner may have the lease.
-    doubts: AtomicU64,
-    /// Number of doubts that were settled. The permit holds only where this number equals `doubts`.
-    settled: AtomicU64,
-    /// Wakes a subscriber that waits when a doubt is raised.
-    doubted: Notify,
+    /// Number of suspensions so far. Each follows a sign that another owner may have the lease.
+    suspensions: AtomicU64,
+    /// Number of suspensions that were lifted. The permit holds only where this number equals `suspensions`.
+    lifted: AtomicU64,
+    /// Wakes a subscriber that waits when the permit is suspended.
+    suspended: Notify,
     /// Set at a stop of the subscriber. A closed permit never holds again.
     closed: AtomicBool,
 }
 
-/// Number of doubts at the moment when a request about the lease was sent. The answer settles these doubts and no later
-/// one.
+/// Number of suspensions at the moment when a request about the lease was sent. The answer lifts these suspensions and
+/// no later one.
 #[derive(Debug, Clone, Copy)]
-pub struct DoubtMark(u64);
+pub struct SuspensionMark(u64);
 
 impl Default for Permit {
     fn default() -> Self {
@@ -63,9 +63,9 @@ impl Permit {
         Self {
             origin: OnceLock::new(),
             until: AtomicU64::new(0),
-            doubts: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            doubted: Notify::new(),
+            suspensions: AtomicU64::new(0),
+            lifted: AtomicU64::new(0),
+            suspended: Notify::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -80,48 +80,48 @@ impl Permit {
     /// Returns whether one more notification may be handed over at `now`.
     pub fn holds(&self, now: Instant) -> bool {
         !self.closed.load(Ordering::Acquire)
-            && !self.is_in_doubt()
+            && !self.is_suspended()
             && self.micros(now) < self.until.load(Ordering::Acquire)
     }
 
-    /// Returns whether a doubt was raised and is not settled.
-    pub fn is_in_doubt(&self) -> bool {
-        self.doubts.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
+    /// Returns whether the permit is suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.suspensions.load(Ordering::Acquire) != self.lifted.load(Ordering::Acquire)
     }
 
-    /// Waits until a doubt is raised and not settled.
-    pub async fn doubted(&self) {
+    /// Waits until the permit is suspended.
+    pub async fn until_suspended(&self) {
         loop {
-            let notified = self.doubted.notified();
-            if self.is_in_doubt() {
+            let notified = self.suspended.notified();
+            if self.is_suspended() {
                 return;
             }
             notified.await;
         }
     }
 
-    /// Raises a doubt, because another owner may have claimed the lease. The permit does not hold until an answer of
-    /// the queue settles the doubt.
+    /// Suspends the permit, because another owner may have claimed the lease. The permit does not hold until an answer
+    /// of the queue lifts the suspension.
     pub fn suspend(&self) {
-        self.doubts.fetch_add(1, Ordering::AcqRel);
-        self.doubted.notify_waiters();
+        self.suspensions.fetch_add(1, Ordering::AcqRel);
+        self.suspended.notify_waiters();
     }
 
-    /// Returns the present number of doubts. The caller reads this mark before it sends a request about the lease.
-    pub fn mark(&self) -> DoubtMark {
-        DoubtMark(self.doubts.load(Ordering::Acquire))
+    /// Returns the number of suspensions so far. The caller reads this mark before it sends a request about the lease.
+    pub fn mark(&self) -> SuspensionMark {
+        SuspensionMark(self.suspensions.load(Ordering::Acquire))
     }
 
-    /// Settles the doubts that were raised before `mark`: the queue has answered that this owner holds the lease.
-    pub fn confirmed(&self, mark: DoubtMark) {
-        // A doubt that was raised after the request stays unsettled: `doubts` is then above `settled`.
-        self.settled.fetch_max(mark.0, Ordering::AcqRel);
+    /// Lifts the suspensions that came before `mark`: the queue has answered that this owner holds the lease.
+    pub fn confirmed(&self, mark: SuspensionMark) {
+        // A suspension after the request stays: `suspensions` is then above `lifted`.
+        self.lifted.fetch_max(mark.0, Ordering::AcqRel);
     }
 
     /// Extends the permit: the queue has granted the lease for `lease` in answer to a request that was sent at `sent`.
     ///
     /// The permit ends an eighth of the lease before the lease itself.
-    pub fn renewed(&self, sent: Instant, lease: Duration, mark: DoubtMark) {
+    pub fn renewed(&self, sent: Instant, lease: Duration, mark: SuspensionMark) {
         let margin = lease / 8;
         self.origin.get_or_init(|| sent);
         self.until.store(self.micros(sent + (lease - margin)), Ordering::Release);
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_settles_only_the_doubts_that_came_before_its_question() {
+    fn an_answer_lifts_only_the_suspensions_that_came_before_its_question() {
         let permit = Permit::new();
         let now = Instant::now();
         permit.suspend();
         let asked = permit.mark();
         permit.suspend();
         permit.renewed(now, LEASE, asked);
-        assert!(!permit.holds(now), "the second doubt is newer than the question");
+        assert!(!permit.holds(now), "the second suspension is newer than the question");
         permit.confirmed(permit.mark());
         assert!(permit.holds(now));
     }
@@ -194,24 +194,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_doubt_wakes_who_waits_for_it_also_when_it_came_first() {
+    async fn a_suspension_wakes_who_waits_for_it_also_when_it_came_first() {
         let permit = Permit::new();
-        let doubted = permit.doubted();
-        tokio::pin!(doubted);
-        let none_yet = tokio::time::timeout(Duration::ZERO, &mut doubted).await;
+        let suspended = permit.until_suspended();
+        tokio::pin!(suspended);
+        let none_yet = tokio::time::timeout(Duration::ZERO, &mut suspended).await;
         assert!(none_yet.is_err());
         permit.suspend();
-        doubted.await;
-        permit.doubted().await;
+        suspended.await;
+        permit.until_suspended().await;
     }
 
     #[test]
-    fn a_doubt_suspends_until_it_is_settled() {
+    fn a_suspension_holds_until_it_is_lifted() {
         let permit = Permit::unlimited();
         let now = Instant::now();
-        assert!(permit.holds(now) && !permit.is_in_doubt());
+        assert!(permit.holds(now) && !permit.is_suspended());
         permit.suspend();
-        assert!(!permit.holds(now) && permit.is_in_doubt());
+        assert!(!permit.holds(now) && permit.is_suspended());
         permit.confirmed(permit.mark());
         assert!(permit.holds(now + 1000 * LEASE));
     }

@@ -68,7 +68,7 @@ pub enum ExitReason {
     /// The session has ended, at every server.
     Closed,
     /// The session has ended at this server and may continue at another one.
-    Left,
+    Detached,
     /// The client has no open stream. The supervisor starts the subscriber again when the client is back.
     Parked,
     /// The subscriber panicked, with this text, or found a defect in itself.
@@ -82,10 +82,10 @@ pub enum ExitReason {
 #[non_exhaustive]
 pub enum SessionState {
     /// The client can be reached.
-    Ready {
+    Connected {
         /// Number of streams that the client has opened. The process with the newest stream owns the session, so the
         /// subscriber claims the queue each time that this number grows.
-        opened: u64,
+        generation: u64,
         /// Newest message that the client has, as the client named it when it opened this stream (SSE's
         /// `Last-Event-ID`). `None` where the client named none.
         ///
@@ -94,9 +94,9 @@ pub enum SessionState {
         received: Option<MessageId>,
     },
     /// The client cannot be reached now and may come back. Notifications stay queued.
-    Away,
+    Disconnected,
     /// The client will never be reached again, at any server. The session's open questions are cancelled.
     Ended,
     /// The client will never be reached again at this server and may continue at another one.
-    Left,
+    Detached,
 }

@@ -42,7 +42,7 @@ impl Recorder {
     /// Returns a ready session with a script.
     pub fn scripted(script: impl IntoIterator<Item = Act>) -> Arc<Self> {
         let presence = PresenceSender::new();
-        presence.ready(1);
+        presence.connected(1);
         Arc::new(Self {
             got: Mutex::default(),
             calls: Mutex::default(),

@@ -65,7 +65,7 @@ async fn parked(courier: &Courier, session: &str) -> Arc<Recorder> {
     let object = Recorder::new();
     ensure(courier, session, &object).await.unwrap();
     until_state(courier, session, SubscriberState::Waiting).await;
-    object.presence().away();
+    object.presence().disconnected();
     until_state(courier, session, SubscriberState::Parked).await;
     object
 }
@@ -82,7 +82,7 @@ async fn g6_any_number_of_clients_that_left_leave_all_places_to_others() {
     for n in 0..100 {
         let (name, object) = (format!("gone-{n}"), Recorder::new());
         ensured_soon(&courier, &name, &object).await;
-        object.presence().away();
+        object.presence().disconnected();
         gone.push(object);
     }
     let (first, second) = (Recorder::new(), Recorder::new());
@@ -105,7 +105,7 @@ async fn a_client_that_is_back_where_all_places_are_taken_is_refused_and_served_
     let (back, other) = (parked(&courier, "back").await, Recorder::new());
     ensured_soon(&courier, "other", &other).await;
     push(&courier, "back", [1, 2]).await;
-    back.presence().ready(2);
+    back.presence().connected(2);
     // Its stream asks, and is refused as a newcomer's is.
     assert_eq!(ensure(&courier, "back", &back).await, Err(EnsureError::LimitReached { dedicated: 1, shared: 0 }));
     eventually("its error says so", SOON, async || {
@@ -115,11 +115,11 @@ async fn a_client_that_is_back_where_all_places_are_taken_is_refused_and_served_
     .await;
     assert_eq!(back.offered(), [] as [i64; 0]);
     // The other leaves. Nobody asks again.
-    other.presence().away();
+    other.presence().disconnected();
     back.until_taken(2).await;
     // And the other way round, by a stop.
     push(&courier, "other", [3]).await;
-    other.presence().ready(2);
+    other.presence().connected(2);
     assert_eq!(ensure(&courier, "other", &other).await, Err(EnsureError::LimitReached { dedicated: 1, shared: 0 }));
     assert!(courier.stop_subscriber(&id("back"), None).await);
     other.until_taken(1).await;
@@ -131,9 +131,9 @@ async fn a_client_that_waited_for_a_place_and_left_again_takes_none() {
     let (back, other) = (parked(&courier, "back").await, Recorder::new());
     ensured_soon(&courier, "other", &other).await;
     for opened in 2..50 {
-        back.presence().ready(opened);
+        back.presence().connected(opened);
         tokio::task::yield_now().await;
-        back.presence().away();
+        back.presence().disconnected();
     }
     let third = Recorder::new();
     courier.stop_subscriber(&id("other"), None).await;
@@ -150,14 +150,14 @@ async fn g1_g2_a_client_that_comes_and_goes_at_any_moment_gets_everything_in_ord
     ensure(&courier, "s", &session).await.unwrap();
     for round in 0..300_usize {
         push(&courier, "s", round * 3..round * 3 + 3).await;
-        session.presence().away();
+        session.presence().disconnected();
         for _ in 0..fastrand::usize(..4) {
             tokio::task::yield_now().await;
         }
         if round % 7 == 0 {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..4))).await;
         }
-        session.presence().ready(round as u64 + 2);
+        session.presence().connected(round as u64 + 2);
         if round % 2 == 0 {
             // As its stream does. The place is its own: nobody else is there.
             assert_eq!(ensure(&courier, "s", &session).await, Ok(Ensured::Unchanged));
@@ -175,7 +175,7 @@ async fn g1_a_subscriber_that_is_replaced_or_stopped_while_it_parks_loses_and_re
     for round in 0..60_usize {
         push(&courier, "s", round * 5..round * 5 + 5).await;
         let old = sessions.last().unwrap();
-        old.presence().away();
+        old.presence().disconnected();
         match round % 3 {
             0 => {}
             1 => tokio::task::yield_now().await,
@@ -190,7 +190,7 @@ async fn g1_a_subscriber_that_is_replaced_or_stopped_while_it_parks_loses_and_re
         };
         assert_eq!(ensure(&courier, "s", &next).await, Ok(expected));
         // The old one comes back, and is nobody's any more.
-        old.presence().ready(2);
+        old.presence().connected(2);
         sessions.push(next);
     }
     let all = || sessions.iter().flat_map(|s| s.taken()).collect::<Vec<_>>();
@@ -206,14 +206,14 @@ async fn a_parked_subscriber_ends_with_its_session_and_by_a_stop() {
         let session = parked(&courier, name).await;
         match name {
             "ended" => session.presence().ended(),
-            _ => session.presence().left(),
+            _ => session.presence().detached(),
         }
         eventually("it ends", SOON, async || info(&courier, name).await.is_none()).await;
     }
     let session = parked(&courier, "stopped").await;
     assert!(!courier.stop_subscriber(&id("stopped"), Some(Recorder::new() as Arc<dyn McpSession>)).await);
     assert!(courier.stop_subscriber(&id("stopped"), None).await);
-    session.presence().ready(2);
+    session.presence().connected(2);
     push(&courier, "stopped", [1]).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((count(&courier).await, session.offered().len()), (0, 0));
@@ -238,10 +238,10 @@ async fn g3_what_was_delivered_before_is_known_after_the_client_was_away() {
     }
     until_state(&courier, "s", SubscriberState::Waiting).await;
     for (opened, notification) in [(2, twice), (3, status(TaskStatus::Working)), (4, numbered(4))] {
-        session.presence().away();
+        session.presence().disconnected();
         until_state(&courier, "s", SubscriberState::Parked).await;
         courier.publisher().push(&id("s"), notification).await.unwrap();
-        session.presence().ready(opened);
+        session.presence().connected(opened);
         until_state(&courier, "s", SubscriberState::Waiting).await;
     }
     session.until_taken(4).await;
@@ -259,15 +259,15 @@ async fn g4_an_older_stream_that_receives_again_after_the_client_was_away_claims
     until_state(&old_server, "s", SubscriberState::Waiting).await;
     ensure(&new_server, "s", &new).await.unwrap();
     until_state(&old_server, "s", SubscriberState::StandingBy).await;
-    old.presence().away();
+    old.presence().disconnected();
     until_state(&old_server, "s", SubscriberState::Parked).await;
-    old.presence().ready(1);
+    old.presence().connected(1);
     until_state(&old_server, "s", SubscriberState::StandingBy).await;
     push(&new_server, "s", [1]).await;
     new.until_taken(1).await;
     // A newer one does.
-    old.presence().away();
-    old.presence().ready(2);
+    old.presence().disconnected();
+    old.presence().connected(2);
     until_state(&new_server, "s", SubscriberState::StandingBy).await;
     push(&new_server, "s", [2]).await;
     old.until_taken(1).await;
@@ -308,7 +308,7 @@ async fn g6_what_is_in_hand_at_most_once_expires_while_the_client_is_away() {
     ensure(&courier, "s", &session).await.unwrap();
     let pushed = publisher.push(&id("s"), numbered(1).with_receipt()).await.unwrap().id;
     session.until_offered(1).await;
-    session.presence().away();
+    session.presence().disconnected();
     until_state(&courier, "s", SubscriberState::Parked).await;
     session.always(None);
     assert!(!publisher.receipt(&id("s"), pushed).await.unwrap().is_settled());
@@ -320,7 +320,7 @@ async fn g6_what_is_in_hand_at_most_once_expires_while_the_client_is_away() {
     })
     .await;
     assert_eq!(publisher.dead_letters().list(&id("s"), 0, 10).await.unwrap().len(), 1);
-    session.presence().ready(2);
+    session.presence().connected(2);
     push(&courier, "s", [2]).await;
     session.until_taken(1).await;
     assert_eq!(session.taken(), [2]);
@@ -334,12 +334,12 @@ async fn what_is_in_hand_at_most_once_waits_for_the_client_without_a_place() {
     ensure(&courier, "s", &session).await.unwrap();
     push(&courier, "s", [1, 2]).await;
     session.until_offered(1).await;
-    session.presence().away();
+    session.presence().disconnected();
     let other = Recorder::new();
     ensured_soon(&courier, "other", &other).await;
     session.always(None);
     assert!(courier.stop_subscriber(&id("other"), None).await);
-    session.presence().ready(2);
+    session.presence().connected(2);
     session.until_taken(2).await;
     assert_eq!(session.taken(), [1, 2]);
 }

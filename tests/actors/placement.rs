@@ -88,11 +88,11 @@ async fn g6_one_subscriber_more_than_both_limits_is_refused_with_the_limits() {
     assert_eq!(ensure(&courier, 2, &Recorder::new()).await, Ok(Ensured::Replaced));
     assert_eq!(ensure(&courier, 3, &Recorder::new()).await, refused);
     // One that parks makes room, and is placed anew when its client is back.
-    sessions[0].presence().away();
+    sessions[0].presence().disconnected();
     eventually("there is a place", SOON, async || ensure(&courier, 3, &Recorder::new()).await.is_ok()).await;
     assert_eq!(placements(&courier).await, [None, SHARED, SHARED, DEDICATED]);
     courier.stop_subscriber(&id(1), None).await;
-    sessions[0].presence().ready(2);
+    sessions[0].presence().connected(2);
     eventually("it is shared now", SOON, async || placements(&courier).await == [SHARED, SHARED, DEDICATED]).await;
     push(&courier, 0, [1]).await;
     sessions[0].until_taken(1).await;

@@ -44,7 +44,7 @@ async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_con
     let (before, connections) = (threads_and_descriptors(), redis.connected_clients().await);
     for (id, session) in &sessions {
         eventually("a place", SOON, async || courier.ensure_subscriber(id, session.clone()).await.is_ok()).await;
-        session.presence().away();
+        session.presence().disconnected();
     }
     until_given_back(before).await;
     assert_eq!(courier.supervisor().send(GetSubscriberCount).await.unwrap(), 100);
@@ -52,9 +52,9 @@ async fn g6_a_hundred_parked_subscribers_hold_no_thread_no_descriptor_and_no_con
     let message = Notification::new("notifications/x").unwrap().with_params(json!({"n": 1})).unwrap();
     for (id, session) in &sessions {
         courier.publisher().push(id, message.clone()).await.unwrap();
-        session.presence().ready(2);
+        session.presence().connected(2);
         session.until_taken(1).await;
-        session.presence().away();
+        session.presence().disconnected();
     }
     until_given_back(before).await;
 }

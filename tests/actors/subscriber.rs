@@ -243,17 +243,17 @@ async fn a_session_that_ends_ends_its_subscriber_and_keeps_what_is_queued() {
 async fn while_the_client_is_away_everything_waits_for_it() {
     let courier = courier("away", config()).await;
     let session = Recorder::new();
-    session.presence().away();
+    session.presence().disconnected();
     ensure(&courier, &session).await;
     until_info(&courier, |i| i.state == SubscriberState::Parked).await;
     push(&courier, 1..=3).await;
     assert_eq!(courier.publisher().broadcast(&numbered(0)).await.unwrap().len(), 0, "nobody owns the session");
-    session.presence().ready(2);
+    session.presence().connected(2);
     session.until_taken(3).await;
-    session.presence().away();
+    session.presence().disconnected();
     until_info(&courier, |i| i.state == SubscriberState::Parked).await;
     push(&courier, 4..=4).await;
-    session.presence().ready(3);
+    session.presence().connected(3);
     session.until_taken(4).await;
     assert_eq!(session.taken(), [1, 2, 3, 4]);
     assert_eq!(courier.publisher().broadcast(&numbered(5)).await.unwrap().len(), 1);
@@ -275,7 +275,7 @@ async fn not_ready_is_no_failed_attempt() {
 async fn g5_only_what_is_younger_than_its_time_to_live_is_delivered() {
     let courier = courier("expiry", config()).await;
     let session = Recorder::new();
-    session.presence().away();
+    session.presence().disconnected();
     ensure(&courier, &session).await;
     let short = Duration::from_millis(30);
     for n in 1..=6 {
@@ -283,7 +283,7 @@ async fn g5_only_what_is_younger_than_its_time_to_live_is_delivered() {
         courier.publisher().push(&id(), notification).await.unwrap();
     }
     tokio::time::sleep(short * 2).await;
-    session.presence().ready(2);
+    session.presence().connected(2);
     session.until_taken(3).await;
     assert_eq!(session.taken(), [2, 4, 6]);
     assert_eq!(until_info(&courier, |i| i.delivered == 3).await.discarded, 3);
@@ -332,7 +332,7 @@ async fn g4_the_newest_claim_owns_and_the_displaced_one_stands_by_until_nobody_d
     // Its client opens a newer stream there: it claims.
     ensure(&new_server, &new).await;
     until_info(&old_server, |i| i.state == SubscriberState::StandingBy).await;
-    old.presence().ready(2);
+    old.presence().connected(2);
     until_info(&new_server, |i| i.state == SubscriberState::StandingBy).await;
     push(&old_server, 7..=7).await;
     old.until_taken(3).await;

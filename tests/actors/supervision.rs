@@ -272,7 +272,7 @@ async fn process_whose_client_returns_with_few_descriptors() {
     let back = Recorder::new();
     courier.ensure_subscriber(&id(), back.clone()).await.unwrap();
     eventually("it waits", SOON, async || state(&courier).await == Some(SubscriberState::Waiting)).await;
-    back.presence().away();
+    back.presence().disconnected();
     eventually("it is parked", SOON, async || state(&courier).await == Some(SubscriberState::Parked)).await;
     let others: Vec<_> = (0..100).map(|n| SessionId::new(format!("other-{n}")).unwrap()).collect();
     let mut refused = 0;
@@ -282,12 +282,12 @@ async fn process_whose_client_returns_with_few_descriptors() {
     assert!(refused > 0, "there were enough descriptors");
     // It comes back many times, and there is no thread for it.
     for opened in 2..60 {
-        back.presence().ready(opened);
+        back.presence().connected(opened);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        back.presence().away();
+        back.presence().disconnected();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    back.presence().ready(60);
+    back.presence().connected(60);
     let tries = || log::lines(&["starting a parked subscriber failed"]).len();
     eventually("it is tried", SOON, async || tries() > 0).await;
     let (before, begun) = (tries(), Instant::now());

@@ -111,7 +111,7 @@ async fn a_worker_lists_redrives_and_purges_dead_letters() {
         (&lines[0]["id"], &lines[0]["message"]),
         (&json!("0197f0a0-0000-7000-8000-000000000000"), &json!(message))
     );
-    assert_eq!(dead("redrive").await, "redriven 1; stayed: 1 undecodable, 0 questions that are over\n");
+    assert_eq!(dead("redrive").await, "redriven 1; stayed: 1 undecodable, 0 obsolete questions\n");
     assert_eq!(dead("purge").await, "purged 1\n");
     assert_eq!(dead("list").await, "");
     let queued: usize = redis::cmd("LLEN").arg("mcp-courier:notifications:al:s").query_async(&mut raw).await.unwrap();

@@ -195,7 +195,7 @@ macro_rules! tests_of_both {
 
         tests_of! { shared, Shared, $($common)*
             a_plain_read_without_the_lease_behind_it_breaks_g4: LeaseBehindRead, ["G4"];
-            a_doubt_that_an_earlier_question_settles_breaks_g4: DoubtsSinceSending, ["G4"];
+            a_suspension_that_an_earlier_question_lifts_breaks_g4: SuspensionsSinceSending, ["G4"];
             a_lease_that_is_not_tracked_is_not_prompt: LeaseTracked, ["G1", "G3", "G4", "prompt"];
             a_change_that_comes_while_the_queue_is_read_and_is_forgotten_is_not_prompt: ReadAfterChange, ["prompt"];
             an_acknowledgement_that_reads_before_it_removes_is_not_prompt: ReadLast, ["prompt"];
@@ -222,5 +222,5 @@ tests_of_both! {
     a_read_behind_whatever_stands_there_breaks_g1: BehindMark, ["G1", "G2"];
     a_window_without_a_bound_breaks_g3: WindowBound, ["G3"];
     an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, ["G2"];
-    an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Fates, ["receipts"];
+    an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Outcomes, ["receipts"];
 }

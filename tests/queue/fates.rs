@@ -133,7 +133,7 @@ async fn a_question_that_was_discarded_is_not_asked_when_it_is_redriven() {
     assert!(matches!(answer, Answer::Cancel { reason: Some(why) } if why.contains("rejected")));
     eventually("its letter", SOON, async || letters(&publisher).await.len() == 1).await;
     let done = publisher.dead_letters().redrive(&id()).await.unwrap();
-    assert_eq!((done.redriven, done.over, done.undecodable), (0, 1, 0));
+    assert_eq!((done.redriven, done.obsolete, done.undecodable), (0, 1, 0));
     assert_eq!(letters(&publisher).await.len(), 1);
     publisher.push(&id(), numbered(7)).await.unwrap();
     session.until_taken(1).await;

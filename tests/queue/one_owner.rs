@@ -111,7 +111,7 @@ async fn server_process() {
     courier.ensure_subscriber(&id(), session.clone()).await.unwrap();
     std::thread::spawn(move || {
         for (_, opened) in std::io::stdin().lock().lines().zip(1..) {
-            session.presence.ready(opened);
+            session.presence.connected(opened);
         }
     });
     std::future::pending::<()>().await;

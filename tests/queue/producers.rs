@@ -108,10 +108,10 @@ async fn g5_what_comes_under_an_owner_does_not_expire_by_its_workers_slow_clock(
 #[actix::test]
 async fn g5_what_comes_while_the_client_is_away_does_not_expire_by_its_workers_slow_clock() {
     let mut scene = Scene::new(waiting::config()).await;
-    scene.session.presence().away();
+    scene.session.presence().disconnected();
     scene.until(|info| info.state == SubscriberState::Parked).await;
     scene.push(&[(1, ago(6 * MINUTE))]).await;
-    scene.session.presence().ready(2);
+    scene.session.presence().connected(2);
     scene.session.until_taken(1).await;
 }
 

@@ -22,18 +22,18 @@ use actix::{Actor, Addr};
 use super::notes::{note, record};
 use super::operation::{self, Answer, Running};
 use crate::actors::clock;
-use crate::actors::post::{Memory, Post};
 use crate::actors::session::{Ask, Confirmation, Deliver, SessionActor, StopAsking};
+use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
 use crate::session::{HandOverError, Presence};
-use crate::subscription::{Action, Event, ExitReason, Outcome, SessionState, SubscriberState};
+use crate::subscription::{Action, DeliveryOutcome, Event, ExitReason, SessionState, SubscriberState};
 
 /// Performs the actions of one subscriber's machine, and holds the futures of those that run.
 pub(in crate::actors) struct Driver {
-    post: Arc<Post>,
+    context: Arc<SubscriberContext>,
     /// Queues from which the subscriber takes: the backend itself, or the queues that an arbiter shares.
     queues: Arc<dyn Queues>,
-    memory: Box<Memory>,
+    retained: Box<RetainedState>,
     /// Actor that performs the deliveries. The first delivery starts the actor, because an idle session needs none.
     session: Option<Addr<SessionActor>>,
     /// Connection to the queue while no operation uses it. A running operation holds the connection in its own future.
@@ -41,7 +41,7 @@ pub(in crate::actors) struct Driver {
     /// Operation that runs now. Dropping the operation closes its connection.
     operation: Option<Running<Answer>>,
     /// Delivery that runs now: the hand-overs of one batch.
-    delivery: Option<Running<Handed>>,
+    delivery: Option<Running<DeliveryAnswer>>,
     /// Confirmations that are awaited, with the numbers of their deliveries. Only the oldest is polled, because a later
     /// confirmation counts for the earlier deliveries too and confirmations end in order.
     confirmations: VecDeque<(u64, Confirmation)>,
@@ -49,14 +49,18 @@ pub(in crate::actors) struct Driver {
 
 /// Answer of the session's actor to a delivery; `None` where the actor gave the delivery up. The number of the delivery
 /// is present where a confirmation is still awaited.
-type Handed = Option<(Outcome, Option<(u64, Confirmation)>)>;
+type DeliveryAnswer = Option<(DeliveryOutcome, Option<(u64, Confirmation)>)>;
 
 impl Driver {
-    pub(in crate::actors) fn new(post: Arc<Post>, queues: Arc<dyn Queues>, memory: Box<Memory>) -> Self {
+    pub(in crate::actors) fn new(
+        context: Arc<SubscriberContext>,
+        queues: Arc<dyn Queues>,
+        retained: Box<RetainedState>,
+    ) -> Self {
         Self {
-            post,
+            context,
             queues,
-            memory,
+            retained,
             session: None,
             connection: None,
             operation: None,
@@ -67,32 +71,32 @@ impl Driver {
 
     /// Creates the driver of a parked subscriber. Such a driver delivers nothing, and releases its lease over the
     /// backend's own connections.
-    pub(in crate::actors) fn parked(post: Arc<Post>, memory: Box<Memory>) -> Self {
-        let queues = Arc::clone(&post.common.queue) as Arc<dyn Queues>;
-        Self::new(post, queues, memory)
+    pub(in crate::actors) fn parked(context: Arc<SubscriberContext>, retained: Box<RetainedState>) -> Self {
+        let queues = Arc::clone(&context.common.queue) as Arc<dyn Queues>;
+        Self::new(context, queues, retained)
     }
 
     /// Runs the machine until the subscriber exits. The first event is the client's present state.
-    pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<Memory>) {
-        let (post, permit) = (Arc::clone(&self.post), Arc::clone(self.memory.machine.permit()));
-        let presence = self.memory.presence.clone();
+    pub(in crate::actors) async fn run(mut self) -> (ExitReason, Box<RetainedState>) {
+        let (context, permit) = (Arc::clone(&self.context), Arc::clone(self.retained.machine.permit()));
+        let presence = self.retained.presence.clone();
         let seen = presence.now();
         let mut event = Event::Presence(seen);
         // The two futures below outlive many events. Only the future that has ended is made again.
         let mut changed = pin!(changed(seen, presence));
-        let (mut asked, mut is_stopping) = (pin!(post.stop.asked()), false);
+        let (mut asked, mut is_stopping) = (pin!(context.stop.asked()), false);
         loop {
-            if let Err(defect) = self.memory.machine.handle(event, clock::now(), fastrand::f64()) {
-                return (ExitReason::Panicked(defect.to_string()), self.memory);
+            if let Err(defect) = self.retained.machine.handle(event, clock::now(), fastrand::f64()) {
+                return (ExitReason::Panicked(defect.to_string()), self.retained);
             }
-            while let Some(action) = self.memory.machine.next_action() {
+            while let Some(action) = self.retained.machine.next_action() {
                 if let Some(reason) = self.perform(action) {
-                    return (reason, self.memory);
+                    return (reason, self.retained);
                 }
             }
-            let state = self.memory.machine.state();
-            post.stats.set_state(state);
-            let deadline = self.memory.machine.deadline();
+            let state = self.retained.machine.state();
+            context.stats.set_state(state);
+            let deadline = self.retained.machine.deadline();
             event = tokio::select! {
                 biased;
                 () = &mut asked, if !is_stopping => {
@@ -107,9 +111,9 @@ impl Driver {
                     self.connection = connection;
                     event
                 }
-                handed = end_of(&mut self.delivery) => self.handed(handed),
+                answer = end_of(&mut self.delivery) => self.take_outcome(answer),
                 (delivery, answer) = next_of(&mut self.confirmations) => Event::Confirmed { delivery, answer },
-                () = permit.doubted(), if state == SubscriberState::Waiting => Event::Doubted,
+                () = permit.until_suspended(), if state == SubscriberState::Waiting => Event::PermitSuspended,
                 () = clock::until(deadline) => Event::Timer,
             };
         }
@@ -119,8 +123,9 @@ impl Driver {
     fn perform(&mut self, action: Action) -> Option<ExitReason> {
         match action {
             Action::Begin(operation) => {
-                let (post, queues) = (Arc::clone(&self.post), Arc::clone(&self.queues));
-                self.operation = Some(operation::begin(operation, self.connection.take(), post, queues, &self.memory));
+                let (context, queues) = (Arc::clone(&self.context), Arc::clone(&self.queues));
+                self.operation =
+                    Some(operation::begin(operation, self.connection.take(), context, queues, &self.retained));
             }
             Action::Close => (self.operation, self.connection) = (None, None),
             Action::Deliver { delivery, batch, read_at, permit } => {
@@ -137,24 +142,25 @@ impl Driver {
                     session.do_send(StopAsking);
                 }
             }
-            Action::Record { fate, raw } => record(&self.post, fate, raw),
-            Action::Note(fact) => note(&self.post, fact),
+            Action::Record { outcome, raw } => record(&self.context, outcome, raw),
+            Action::Note(fact) => note(&self.context, fact),
             Action::Exit(reason) => return Some(reason),
         }
         None
     }
 
     /// Takes the answer to a delivery, and returns the machine's event.
-    fn handed(&mut self, handed: Handed) -> Event {
-        let Some((outcome, confirmation)) = handed else { return Event::Delivered(None) };
+    fn take_outcome(&mut self, answer: DeliveryAnswer) -> Event {
+        let Some((outcome, confirmation)) = answer else { return Event::Delivered(None) };
         self.confirmations.extend(confirmation);
         Event::Delivered(Some(outcome))
     }
 
     /// Returns the address of the session's actor, which the first call starts.
     fn session(&mut self) -> &Addr<SessionActor> {
-        let (post, memory) = (&self.post, &self.memory);
-        self.session.get_or_insert_with(|| SessionActor::new(Arc::clone(post), Arc::clone(&memory.ended_tasks)).start())
+        let (context, retained) = (&self.context, &self.retained);
+        self.session
+            .get_or_insert_with(|| SessionActor::new(Arc::clone(context), Arc::clone(&retained.ended_tasks)).start())
     }
 }
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::actors::Placement;
 use crate::actors::log_gate::log_through;
-use crate::actors::post::{Post, Settling};
+use crate::actors::subscriber_context::{Settling, SubscriberContext};
 use crate::backend::questions::settle_open;
-use crate::fate::DiscardReason;
+use crate::outcome::DiscardReason;
 use crate::question::{Answer, Question};
-use crate::subscription::{Fate, Note};
+use crate::subscription::{MessageOutcome, Note};
 
 /// Writes a note to the log and the statistics.
-pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
-    let (session, stats) = (&post.session_id, &post.stats);
+pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
+    let (session, stats) = (&context.session_id, &context.stats);
     match note {
         Note::Delivered(count) => stats.add_delivered(count),
         Note::Discarded { id, question, reason } => {
@@ -23,7 +23,7 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
             let id = id.map(|id| id.to_string());
             tracing::warn!(?session, id, %reason, "a notification is discarded");
             if let Some(question) = question {
-                cancel(post, question, reason.to_string());
+                cancel(context, question, reason.to_string());
             }
         }
         Note::Skipped(id) => {
@@ -49,26 +49,26 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             // Subscribers fail together and for hours. The first failure is logged, then the second, the fourth, the
             // eighth and so on. The count is of one dedicated subscriber, or of all shared ones together.
-            let passes = post.passes(|gates| &gates.queue_failed)
-                && (post.placement == Placement::Shared || failures.is_power_of_two());
+            let passes = context.passes(|gates| &gates.queue_failed)
+                && (context.placement == Placement::Shared || failures.is_power_of_two());
             log_through!(passes, warn, ?session, %error, source, failures, ?pause, "the queue failed; trying again");
         }
         Note::LeaseUnread(error) => stats.set_error(&error),
         Note::Recovered(failures) => {
-            let passes = post.passes(|gates| &gates.recovered);
+            let passes = context.passes(|gates| &gates.recovered);
             log_through!(passes, info, ?session, failures, "the subscriber is at work again");
         }
         Note::Reclaimed => {
-            let passes = post.passes(|gates| &gates.reclaimed);
+            let passes = context.passes(|gates| &gates.reclaimed);
             log_through!(passes, warn, ?session, "the lease had gone; it is claimed again");
         }
         Note::Changed => {
             let consequence = "nothing is removed, and delivered notifications are skipped";
-            let passes = post.passes(|gates| &gates.changed);
+            let passes = context.passes(|gates| &gates.changed);
             log_through!(passes, warn, ?session, consequence, "the queue changed under its owner");
         }
         Note::TakenOver => {
-            let passes = post.passes(|gates| &gates.taken_over);
+            let passes = context.passes(|gates| &gates.taken_over);
             log_through!(passes, info, ?session, "another subscriber has taken the session over");
         }
         Note::WrongClock(off) => {
@@ -78,7 +78,7 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
         Note::Lost { envelope, why } => {
             tracing::warn!(?session, id = %envelope.id, why, "a notification that is in no queue any more is lost");
             if let Some(question) = envelope.question {
-                cancel(post, *question, why.to_owned());
+                cancel(context, *question, why.to_owned());
             }
         }
     }
@@ -86,13 +86,13 @@ pub(in crate::actors) fn note(post: &Arc<Post>, note: Note) {
 
 /// Cancels a question that nobody will answer, in a task beside the deliveries. The question's worker gets the reason
 /// at once.
-fn cancel(post: &Arc<Post>, question: Question, why: String) {
-    let (post, settling) = (Arc::clone(post), Settling::count(post));
+fn cancel(context: &Arc<SubscriberContext>, question: Question, why: String) {
+    let (context, settling) = (Arc::clone(context), Settling::count(context));
     actix_rt::spawn(async move {
         let answer = Answer::cancelled(why);
-        if let Err(error) = settle_open(&*post.common.queue, &post.session_id, &question, &answer).await {
+        if let Err(error) = settle_open(&*context.common.queue, &context.session_id, &question, &answer).await {
             let consequence = "its worker waits until its time is over";
-            tracing::warn!(session = ?post.session_id, %error, consequence, "cancelling a question failed");
+            tracing::warn!(session = ?context.session_id, %error, consequence, "cancelling a question failed");
         }
         drop(settling);
     });
@@ -100,15 +100,15 @@ fn cancel(post: &Arc<Post>, question: Question, why: String) {
 
 /// Records the outcome of a notification that is in no queue any more, in a task beside the deliveries. Does nothing
 /// where the notification has no receipt and no dead letter is kept.
-pub(in crate::actors) fn record(post: &Arc<Post>, fate: Fate, raw: Vec<u8>) {
-    if fate.receipt.is_none() && (fate.discarded.is_none() || post.common.config.dead_letters() == 0) {
+pub(in crate::actors) fn record(context: &Arc<SubscriberContext>, outcome: MessageOutcome, raw: Vec<u8>) {
+    if outcome.receipt.is_none() && (outcome.discarded.is_none() || context.common.config.dead_letters() == 0) {
         return;
     }
-    let (post, settling) = (Arc::clone(post), Settling::count(post));
+    let (context, settling) = (Arc::clone(context), Settling::count(context));
     actix_rt::spawn(async move {
-        if let Err(error) = post.common.queue.record(&post.session_id, &fate, &raw).await {
+        if let Err(error) = context.common.queue.record(&context.session_id, &outcome, &raw).await {
             let consequence = "its receipt and its dead letter are lost";
-            tracing::error!(session = ?post.session_id, %error, consequence, "recording an outcome failed");
+            tracing::error!(session = ?context.session_id, %error, consequence, "recording an outcome failed");
         }
         drop(settling);
     });

@@ -5,7 +5,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::actors::post::{Memory, Post};
+use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::subscription::{Event, Operation};
@@ -20,15 +20,15 @@ pub(super) type Answer = (Option<Box<dyn Consumer>>, Event);
 pub(super) fn begin(
     operation: Operation,
     connection: Option<Box<dyn Consumer>>,
-    post: Arc<Post>,
+    context: Arc<SubscriberContext>,
     queues: Arc<dyn Queues>,
-    memory: &Memory,
+    retained: &RetainedState,
 ) -> Running<Answer> {
     match operation {
         Operation::Open => {
-            let (permit, limit) = (Arc::clone(memory.machine.permit()), Arc::clone(&memory.limit));
+            let (permit, limit) = (Arc::clone(retained.machine.permit()), Arc::clone(&retained.limit));
             Box::pin(async move {
-                match queues.open(&post.session_id, post.owner, permit).await {
+                match queues.open(&context.session_id, context.owner, permit).await {
                     Ok(mut consumer) => {
                         consumer.share_limit(limit);
                         (Some(consumer), Event::Opened)
@@ -37,44 +37,46 @@ pub(super) fn begin(
                 }
             })
         }
-        Operation::Claim => over(connection, &post, async |consumer: &mut dyn Consumer| {
+        Operation::Claim => over_connection(connection, &context, async |consumer: &mut dyn Consumer| {
             consumer.claim().await?;
             Ok(Event::Claimed)
         }),
-        Operation::Renew => {
-            over(connection, &post, async |consumer: &mut dyn Consumer| Ok(Event::Renewed(consumer.renew().await?)))
-        }
-        Operation::Take { delivered, behind } => over(connection, &post, async move |consumer: &mut dyn Consumer| {
-            Ok(Event::Taken(consumer.take_behind(delivered.as_ref(), behind.as_ref()).await?))
+        Operation::Renew => over_connection(connection, &context, async |consumer: &mut dyn Consumer| {
+            Ok(Event::Renewed(consumer.renew().await?))
         }),
-        Operation::Wait(block) => over(connection, &post, async move |consumer: &mut dyn Consumer| {
+        Operation::Take { delivered, behind } => {
+            over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
+                Ok(Event::Taken(consumer.take_behind(delivered.as_ref(), behind.as_ref()).await?))
+            })
+        }
+        Operation::Wait(block) => over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
             Ok(Event::Taken(consumer.wait(block).await?))
         }),
         Operation::Rewrite { oldest, replacement } => {
-            over(connection, &post, async move |consumer: &mut dyn Consumer| {
+            over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
                 Ok(Event::Rewritten(consumer.replace_oldest(&oldest, replacement).await?))
             })
         }
         Operation::ReadQuestions => Box::pin(async move {
-            match queues.open_questions(&post.session_id).await {
+            match queues.open_questions(&context.session_id).await {
                 Ok(questions) => (connection, Event::Questions(questions)),
                 Err(error) => (None, Event::Failed(error)),
             }
         }),
         Operation::ClaimIfAbsent => Box::pin(async move {
-            let lease = queues.claim_if_absent(&post.session_id, post.owner).await;
+            let lease = queues.claim_if_absent(&context.session_id, context.owner).await;
             (None, lease.map_or_else(Event::Failed, Event::Renewed))
         }),
         Operation::CancelQuestions => Box::pin(async move {
-            post.cancel_open_questions().await;
+            context.cancel_open_questions().await;
             (None, Event::Cancelled)
         }),
         Operation::Release => Box::pin(async move {
-            post.release(&*queues).await;
+            context.release(&*queues).await;
             (None, Event::Released)
         }),
         Operation::Settle => Box::pin(async move {
-            post.settled().await;
+            context.settled().await;
             (None, Event::Settled)
         }),
     }
@@ -82,14 +84,14 @@ pub(super) fn begin(
 
 /// Performs an operation over a connection. A failed operation closes its connection. Without a connection the
 /// operation fails at once.
-fn over(
+fn over_connection(
     connection: Option<Box<dyn Consumer>>,
-    post: &Post,
+    context: &SubscriberContext,
     operation: impl AsyncFnOnce(&mut dyn Consumer) -> Result<Event, QueueError> + 'static,
 ) -> Running<Answer> {
     let Some(mut consumer) = connection else {
         let closed = QueueErrorKind::Broken("the subscriber has no connection".into());
-        let error = QueueError::new(format!("serving the queue of {:?}", post.session_id), closed);
+        let error = QueueError::new(format!("serving the queue of {:?}", context.session_id), closed);
         return Box::pin(ready((None, Event::Failed(error))));
     };
     Box::pin(async move {

@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 use super::host::Host;
 use super::limits::Place;
 use super::parked::Parked;
-use crate::actors::post::{Forced, Post};
+use crate::actors::subscriber_context::{Forced, SubscriberContext};
 use crate::retry::RestartBudget;
 
 /// Subscriber in the registry.
 pub(super) struct Child {
-    pub(super) post: Arc<Post>,
-    pub(super) runs: Runs,
+    pub(super) context: Arc<SubscriberContext>,
+    pub(super) run_state: RunState,
     /// Place within the limits of the process; `None` while the client is away, because a parked subscriber holds none.
     pub(super) place: Option<Place>,
     /// Restarts that the subscriber may still use.
@@ -22,21 +22,21 @@ pub(super) struct Child {
 }
 
 /// Kind of the futures that a subscriber has now, and their place.
-pub(super) enum Runs {
+pub(super) enum RunState {
     /// The subscriber runs on an arbiter.
-    On(Host),
+    Running(Host),
     /// The subscriber has failed, and pauses before its next start.
     Pausing,
     /// The client is away. Only the watch of its presence runs.
     Parked(Parked),
 }
 
-impl Runs {
+impl RunState {
     /// Stops the subscriber without waiting. Its futures are dropped at their next await points.
-    pub(super) fn stop(&self, post: &Post) {
+    pub(super) fn stop(&self, context: &SubscriberContext) {
         match self {
-            Self::On(Host::Dedicated(arbiter)) => arbiter.stop(),
-            Self::On(Host::Shared(_)) => post.stop.force(),
+            Self::Running(Host::Dedicated(arbiter)) => arbiter.stop(),
+            Self::Running(Host::Shared(_)) => context.stop.force(),
             Self::Parked(parked) => parked.abort(),
             Self::Pausing => {}
         }
@@ -44,7 +44,7 @@ impl Runs {
 
     /// Stops the arbiter of a dedicated subscriber, and waits until all tasks there are dropped.
     pub(super) async fn end(self) {
-        if let Self::On(Host::Dedicated(arbiter)) = self {
+        if let Self::Running(Host::Dedicated(arbiter)) = self {
             arbiter.end().await;
         }
     }
@@ -52,7 +52,7 @@ impl Runs {
     /// Ends as [`end`](Self::end) does, then calls `next`. Where no arbiter is to be stopped, `next` is called at once
     /// and no task is spawned.
     pub(super) fn end_then(self, next: impl FnOnce() + 'static) {
-        if matches!(self, Self::On(Host::Dedicated(_))) {
+        if matches!(self, Self::Running(Host::Dedicated(_))) {
             actix_rt::spawn(self.end().map(|()| next()));
         } else {
             next();
@@ -61,15 +61,15 @@ impl Runs {
 }
 
 /// Subscriber that was asked to stop or was replaced, and has not ended yet.
-pub(super) struct Ending {
-    pub(super) post: Arc<Post>,
-    pub(super) runs: Runs,
+pub(super) struct StoppingSubscriber {
+    pub(super) context: Arc<SubscriberContext>,
+    pub(super) run_state: RunState,
     /// Senders to the stops, successors and shutdowns that wait for the end. They are dropped when the subscriber has
     /// ended by itself, and get [`Forced`] when it was dropped.
     pub(super) waiters: Vec<oneshot::Sender<Forced>>,
 }
 
-impl Ending {
+impl StoppingSubscriber {
     /// Returns a receiver that ends when the subscriber has ended.
     pub(super) fn watch(&mut self) -> oneshot::Receiver<Forced> {
         let (waiter, end) = oneshot::channel();

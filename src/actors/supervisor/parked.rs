@@ -27,9 +27,9 @@ use actix::prelude::*;
 use actix_rt::task::JoinHandle;
 
 use crate::actors::clock;
-use crate::actors::post::{EndNotice, Memory, Post};
 use crate::actors::subscriber::driver::Driver;
 use crate::actors::subscriber::notes::{note, record};
+use crate::actors::subscriber_context::{EndNotice, RetainedState, SubscriberContext};
 use crate::session::{Presence, SessionState};
 use crate::session_id::SessionId;
 use crate::subscription::{Action, Event, Subscription};
@@ -38,19 +38,23 @@ use crate::subscription::{Action, Event, Subscription};
 pub(super) struct Parked {
     /// Presence of the client, which the supervisor checks before it starts the subscriber again.
     pub(super) presence: Presence,
-    /// Memory of the subscriber, shared with the watch. The memory is taken once: by the watch when the subscriber
-    /// ends, or by the supervisor when it starts the subscriber again.
-    pub(super) memory: Rc<RefCell<Option<Box<Memory>>>>,
+    /// Retained state of the subscriber, shared with the watch. The state is taken once: by the watch when the
+    /// subscriber ends, or by the supervisor when it starts the subscriber again.
+    pub(super) retained: Rc<RefCell<Option<Box<RetainedState>>>>,
     /// Task that waits for the client, for the end of the session, and for a stop.
     watch: JoinHandle<()>,
 }
 
 impl Parked {
-    pub(super) fn new(post: Arc<Post>, memory: Box<Memory>, supervisor: Recipient<Returned>) -> Self {
-        let presence = memory.presence.clone();
-        let memory = Rc::new(RefCell::new(Some(memory)));
-        let watch = actix_rt::spawn(watch(post, presence.clone(), Rc::clone(&memory), supervisor));
-        Self { presence, memory, watch }
+    pub(super) fn new(
+        context: Arc<SubscriberContext>,
+        retained: Box<RetainedState>,
+        supervisor: Recipient<ClientReturned>,
+    ) -> Self {
+        let presence = retained.presence.clone();
+        let retained = Rc::new(RefCell::new(Some(retained)));
+        let watch = actix_rt::spawn(watch(context, presence.clone(), Rc::clone(&retained), supervisor));
+        Self { presence, retained, watch }
     }
 
     pub(super) fn abort(&self) {
@@ -67,7 +71,7 @@ impl Drop for Parked {
 /// Message from the watch to the supervisor: the client of a parked subscriber is back.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct Returned {
+pub(super) struct ClientReturned {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
 }
@@ -75,49 +79,49 @@ pub(super) struct Returned {
 /// Waits for the client, for the end of its session, and for a stop. The end of the session and a stop end the
 /// subscriber.
 async fn watch(
-    post: Arc<Post>,
+    context: Arc<SubscriberContext>,
     mut presence: Presence,
-    memory: Rc<RefCell<Option<Box<Memory>>>>,
-    supervisor: Recipient<Returned>,
+    retained: Rc<RefCell<Option<Box<RetainedState>>>>,
+    supervisor: Recipient<ClientReturned>,
 ) {
-    let mut notice = EndNotice::new(Arc::clone(&post));
-    let mut seen = SessionState::Away;
+    let mut notice = EndNotice::new(Arc::clone(&context));
+    let mut seen = SessionState::Disconnected;
     loop {
-        let deadline = memory.borrow().as_ref().and_then(|memory| memory.machine.deadline());
+        let deadline = retained.borrow().as_ref().and_then(|retained| retained.machine.deadline());
         tokio::select! {
             () = presence.changed_from(seen) => seen = presence.now(),
-            () = post.stop.asked() => break,
+            () = context.stop.asked() => break,
             () = clock::until(deadline) => {
-                if let Some(memory) = memory.borrow_mut().as_mut() {
-                    pass_time(&post, &mut memory.machine);
+                if let Some(retained) = retained.borrow_mut().as_mut() {
+                    pass_time(&context, &mut retained.machine);
                 }
                 continue;
             }
         }
         match seen {
-            SessionState::Ended | SessionState::Left => break,
-            SessionState::Away => {}
-            SessionState::Ready { .. } => {
-                supervisor.do_send(Returned { session: post.session_id.clone(), epoch: post.epoch });
+            SessionState::Ended | SessionState::Detached => break,
+            SessionState::Disconnected => {}
+            SessionState::Connected { .. } => {
+                supervisor.do_send(ClientReturned { session: context.session_id.clone(), epoch: context.epoch });
             }
         }
     }
-    let ended = memory.borrow_mut().take();
-    if let Some(memory) = ended {
-        (notice.reason, _) = Driver::parked(Arc::clone(&post), memory).run().await;
-        post.settled_soon().await;
+    let ended = retained.borrow_mut().take();
+    if let Some(retained) = ended {
+        (notice.reason, _) = Driver::parked(Arc::clone(&context), retained).run().await;
+        context.settled_soon().await;
     }
 }
 
 /// Lets a parked machine act on the time. The machine discards a notification whose time to live is over.
-fn pass_time(post: &Arc<Post>, machine: &mut Subscription) {
+fn pass_time(context: &Arc<SubscriberContext>, machine: &mut Subscription) {
     if let Err(defect) = machine.handle(Event::Timer, clock::now(), 0.0) {
-        tracing::error!(session = ?post.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");
+        tracing::error!(session = ?context.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");
     }
     while let Some(action) = machine.next_action() {
         match action {
-            Action::Note(fact) => note(post, fact),
-            Action::Record { fate, raw } => record(post, fate, raw),
+            Action::Note(fact) => note(context, fact),
+            Action::Record { outcome, raw } => record(context, outcome, raw),
             _ => {}
         }
     }

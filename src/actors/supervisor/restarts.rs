@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::child::{Child, Runs};
+use super::child::{Child, RunState};
 use super::{Identity, SupervisorActor};
 use crate::actors::log_gate::log_through;
 use crate::actors::{SubscriberState, clock};
@@ -32,22 +32,22 @@ impl SupervisorActor {
     /// or replaced.
     pub(super) fn restart(&mut self, session_id: &SessionId, reason: &str, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
-        let post = Arc::clone(&child.post);
-        let epoch = post.epoch;
-        post.stats.set_error(&reason);
-        post.stats.set_state(SubscriberState::BackingOff);
+        let context = Arc::clone(&child.context);
+        let epoch = context.epoch;
+        context.stats.set_error(&reason);
+        context.stats.set_state(SubscriberState::BackingOff);
         // Futures that still run for the child, such as a delivery, must not run beside its successor.
-        child.runs.stop(&post);
-        std::mem::replace(&mut child.runs, Runs::Pausing).end_then(|| {});
+        child.run_state.stop(&context);
+        std::mem::replace(&mut child.run_state, RunState::Pausing).end_then(|| {});
         let Some(earlier) = child.restarts.spend(clock::now()) else {
-            let passes = post.passes(|gates| &gates.given_up);
+            let passes = context.passes(|gates| &gates.given_up);
             log_through!(passes, error, session = ?session_id, reason, "a subscriber failed too often; it is given up");
             self.children.remove(session_id);
-            self.give_places(ctx);
+            self.start_waiting(ctx);
             return;
         };
         let pause = self.config.backoff().pause(earlier, fastrand::f64());
-        let passes = post.passes(|gates| &gates.restarted);
+        let passes = context.passes(|gates| &gates.restarted);
         log_through!(passes, error, session = ?session_id, reason, ?pause, "a subscriber failed; it is started again");
         let (session, supervisor) = (session_id.clone(), ctx.address());
         // A task and not `run_later`: an actor's context polls all its timers at each message, and thousands of
@@ -64,15 +64,15 @@ impl Handler<StartAgain> for SupervisorActor {
 
     fn handle(&mut self, StartAgain { session, epoch }: StartAgain, ctx: &mut Context<Self>) {
         // Meanwhile the child may have been stopped, or replaced by a client that came back with another object.
-        if self.children.get(&session).is_none_or(|child| child.post.epoch != epoch) {
+        if self.children.get(&session).is_none_or(|child| child.context.epoch != epoch) {
             return;
         }
-        let room = match self.room(Some(&session)) {
-            Ok(room) => room,
+        let allocation = match self.allocate(Some(&session)) {
+            Ok(allocation) => allocation,
             Err(error) => return self.restart(&session, &error.to_string(), ctx),
         };
-        if let Some(Child { post, restarts, .. }) = self.children.remove(&session) {
-            self.start_child(room, Identity::of(&post), restarts, None, ctx);
+        if let Some(Child { context, restarts, .. }) = self.children.remove(&session) {
+            self.start_child(allocation, Identity::of(&context), restarts, None, ctx);
         }
     }
 }

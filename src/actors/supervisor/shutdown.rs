@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 
 use super::SupervisorActor;
 use crate::actors::log_gate::log_through;
-use crate::actors::post::Forced;
+use crate::actors::subscriber_context::Forced;
 
 /// Longest time for the release of all leases of subscribers that did not end by themselves. The end of all arbiters
 /// may take this time too.
@@ -58,14 +58,14 @@ impl Handler<Shutdown> for SupervisorActor {
         self.waiting.clear();
         let mut report = ShutdownReport::default();
         let (mut ends, mut stats) = (Vec::new(), Vec::new());
-        for ending in self.endings.all() {
-            stats.push(Arc::clone(&ending.post.stats));
-            ends.push(ending.watch());
+        for stopping in self.stopping.all() {
+            stats.push(Arc::clone(&stopping.context.stats));
+            ends.push(stopping.watch());
         }
         let sessions: Vec<_> = self.children.keys().cloned().collect();
         for session in sessions {
             if let Some(child) = self.children.get(&session) {
-                stats.push(Arc::clone(&child.post.stats));
+                stats.push(Arc::clone(&child.context.stats));
             }
             ends.extend(self.stop_child(&session, ctx));
         }
@@ -80,22 +80,22 @@ impl Handler<Shutdown> for SupervisorActor {
             let _ = tokio::time::timeout(drain, all).await;
         };
         Box::pin(drained.into_actor(self).then(move |(), supervisor, _| {
-            let left: Vec<_> = supervisor.endings.take();
+            let left: Vec<_> = supervisor.stopping.take();
             report.forced = left.len() + forced.get();
             report.stopped = count.saturating_sub(report.forced);
             let queue = Arc::clone(&supervisor.queue);
             let shared = supervisor.shared_arbiters.end();
             async move {
-                let releases = left.iter().map(|ending| {
+                let releases = left.iter().map(|stopping| {
                     // The subscriber is stopped before the release. A subscriber that still ran could claim the lease
                     // again after the release.
-                    ending.runs.stop(&ending.post);
-                    let release = queue.release(&ending.post.session_id, ending.post.owner);
+                    stopping.run_state.stop(&stopping.context);
+                    let release = queue.release(&stopping.context.session_id, stopping.context.owner);
                     async {
                         if let Err(error) = release.await {
-                            let passes = ending.post.passes(|gates| &gates.not_released);
-                            log_through!(passes, warn, session = ?ending.post.session_id, %error,
-                                "its lease was not released; it runs out by itself");
+                            let passes = stopping.context.passes(|gates| &gates.not_released);
+                            log_through!(passes, warn, session = ?stopping.context.session_id, %error,
+                                "its lease was not released; it run_state out by itself");
                         }
                     }
                 });
@@ -103,10 +103,10 @@ impl Handler<Shutdown> for SupervisorActor {
                 if released.is_err() {
                     tracing::warn!("not all leases were released in time; they run out by themselves");
                 }
-                let ends = left.into_iter().map(|ending| {
+                let ends = left.into_iter().map(|stopping| {
                     // Another shutdown with a longer limit may wait for the same subscriber.
-                    ending.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
-                    ending.runs.end()
+                    stopping.waiters.into_iter().for_each(|waiter| drop(waiter.send(Forced)));
+                    stopping.run_state.end()
                 });
                 let ends = ends.map(FutureExt::left_future).chain(shared.map(FutureExt::right_future));
                 // A thread that never reaches an await point is left behind, and ends with the process.

@@ -27,7 +27,7 @@ pub(crate) struct NewsSender {
 }
 
 impl NewsSender {
-    /// Sends news. Where too many news wait, the news is dropped and the receiver gets [`News::Again`].
+    /// Sends news. Where too many news wait, the news is dropped and the receiver gets [`News::Missed`].
     pub(crate) fn send(&self, news: News) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(news) {
             self.overflow();
@@ -54,7 +54,7 @@ impl NewsSender {
 #[derive(Debug)]
 pub struct NewsReceiver {
     receiver: mpsc::Receiver<News>,
-    /// Notified where news were dropped. The notification is stored until the receiver returns [`News::Again`].
+    /// Notified where news were dropped. The notification is stored until the receiver returns [`News::Missed`].
     overflown: Arc<Notify>,
 }
 
@@ -66,7 +66,7 @@ impl NewsReceiver {
     pub async fn recv(&mut self) -> Option<News> {
         tokio::select! {
             biased;
-            () = self.overflown.notified() => Some(News::Again),
+            () = self.overflown.notified() => Some(News::Missed),
             news = self.receiver.recv() => news,
         }
     }
@@ -86,7 +86,7 @@ mod tests {
         for ping in 0..10 * CAPACITY as u128 {
             sender.send(News::Confirmed(session.clone(), ping));
         }
-        assert_eq!(receiver.recv().await, Some(News::Again));
+        assert_eq!(receiver.recv().await, Some(News::Missed));
         for ping in 0..CAPACITY as u128 {
             assert_eq!(receiver.recv().await, Some(News::Confirmed(session.clone(), ping)));
         }
@@ -104,7 +104,7 @@ mod tests {
             // The sender found the channel full, and then the receiver read all that was in it.
             sender.overflow();
             let woken = tokio::time::timeout(std::time::Duration::from_secs(5), next).await;
-            assert_eq!(woken.expect("it is woken"), Some(News::Again));
+            assert_eq!(woken.expect("it is woken"), Some(News::Missed));
         }
         assert!(receiver.recv().now_or_never().is_none(), "and once only");
     }

@@ -26,7 +26,7 @@ impl MemoryConsumer {
         self.shared.step_then(&self.config, |moment| operation(moment, &self.session), then)
     }
 
-    /// Informs the permit that the lease was written just now. All doubts so far are older than that write.
+    /// Informs the permit that the lease was written just now. All suspensions so far are older than that write.
     fn renewed(&self) {
         self.permit.renewed(Instant::now().into_std(), self.config.lease(), self.permit.mark());
     }
@@ -61,7 +61,7 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn renew(&mut self) -> Result<LeaseState, QueueError> {
-        let renewed = |state: &LeaseState| if state.is_ours() { self.renewed() } else { self.permit.revoke() };
+        let renewed = |state: &LeaseState| if state.is_held() { self.renewed() } else { self.permit.revoke() };
         let state = self.step(|moment, session| moment.renew(session, self.owner), renewed);
         Ok(state)
     }

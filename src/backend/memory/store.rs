@@ -25,9 +25,9 @@ use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
+mod dead_letters;
 #[cfg(feature = "testing")]
 mod foreign;
-mod letters;
 mod list;
 mod questions;
 mod queues;

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use self::lease::Renewal;
+use super::dead_letters::not_kept;
 use super::lease::{lease_then, lease_value};
-use super::letters::not_kept;
 use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{ACKNOWLEDGE, RENEW};
 use super::take::{self, Acknowledged, Acknowledgement, Read, Reads};
@@ -44,7 +44,7 @@ use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::{Keys, QueueKeys};
 use crate::lock::lock;
 use crate::session_id::SessionId;
-use crate::subscription::DoubtMark;
+use crate::subscription::SuspensionMark;
 
 mod lease;
 
@@ -55,7 +55,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Consumer of one session's queue over a dedicated link.
 pub(super) struct RedisConsumer {
     link: Link,
-    /// Suspends the permit when the lease may have changed, or when the connection broke. Both raise the same doubt:
+    /// Suspends the permit when the lease may have changed, or when the connection broke. Both count the same:
     /// another owner may have claimed.
     _watch: Watch,
     config: Arc<Config>,
@@ -94,8 +94,8 @@ impl RedisConsumer {
         // Only the lease is tracked, and only where a command asks for it. Otherwise Redis would also announce every
         // push to the queue.
         let link = Link::dedicated(server, &config, Pushes::ChosenKeys);
-        let doubt = Arc::clone(&permit);
-        let watch = link.watch(keys.of(session).lease, move |_| doubt.suspend());
+        let suspended = Arc::clone(&permit);
+        let watch = link.watch(keys.of(session).lease, move |_| suspended.suspend());
         link.connect().await.map_err(failed)?;
         // Calls of these scripts travel behind other commands, the take behind a blocking wait. A missing script would
         // be noticed only after that wait.
@@ -202,17 +202,17 @@ impl RedisConsumer {
         behind: Option<&Behind>,
         limit: LineLimit,
         sent: Instant,
-        mark: DoubtMark,
+        mark: SuspensionMark,
         mut renewal: Option<Renewal>,
     ) -> Result<Taken, QueueErrorKind> {
         let Acknowledged { mut lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         not_kept(&self.session, &trouble);
         let now = at.map_or_else(|| Ok(reply::time(time?)?), Ok::<_, QueueErrorKind>)?;
         let read = loop {
-            if lease.is_ours() {
+            if lease.is_held() {
                 lease = lease_then(self.owner, lease, &owner?);
             }
-            if !lease.is_ours() {
+            if !lease.is_held() {
                 break Read::default();
             }
             if let Some(read) = self.reads.read(read?, behind, limit)? {
@@ -224,13 +224,13 @@ impl RedisConsumer {
             ([read, owner], renewed) = self.answer_within(limit, again).await?;
             renewal = renewed.or(renewal);
         };
-        // Two events end the tracking of the lease: a change of the lease, which raises a doubt, and the reclaim of an
-        // absent lease.
-        let untracked = lease == LeaseState::Reclaimed || self.permit.is_in_doubt();
-        // Redis before 6.2.6 announces this owner's own renewals too. Therefore a doubt raised since the take was sent
+        // Two events end the tracking of the lease: a change of the lease, which suspends the permit, and the reclaim
+        // of an absent lease.
+        let untracked = lease == LeaseState::Reclaimed || self.permit.is_suspended();
+        // Redis before 6.2.6 announces this owner's own renewals too. Therefore a suspension since the take was sent
         // is settled here.
         let mark = if untracked { self.permit.mark() } else { mark };
-        let still_ours = lease.is_ours() && (!untracked || self.track_now().await?);
+        let still_ours = lease.is_held() && (!untracked || self.track_now().await?);
         match lease {
             LeaseState::Reclaimed if still_ours => self.permit.renewed(sent, self.config.lease(), mark),
             LeaseState::Held if still_ours => self.permit.confirmed(mark),
@@ -245,7 +245,7 @@ impl RedisConsumer {
         // Messages that were passed over are still in the queue, so their life counts too.
         self.life = if behind.is_some() { life.max(self.life) } else { life };
         // Where another owner has the lease by now, that owner delivers the messages that were read.
-        let items = if lease.is_ours() || renewal.is_none() { items } else { Vec::new() };
+        let items = if lease.is_held() || renewal.is_none() { items } else { Vec::new() };
         Ok(Taken { lease, changed: changed || read.changed, has_more: read.has_more, now, items })
     }
 

@@ -6,7 +6,7 @@
 //! in a round of touches. The same round keeps alive the mark that says that the asker of a question lives. The first
 //! round without a waiter ends the task.
 //!
-//! *Callers*. `questions/answers` waits for the response to a question, `fates` for the outcome of a receipt. Both
+//! *Callers*. `questions/answers` waits for the response to a question, `outcomes` for the outcome of a receipt. Both
 //! register before their first read: a change between an earlier read and the registration would go unnoticed.
 //!
 //! *The round is part of the protocol*. It finds lost announcements, and it checks that the link leads to a primary: a
@@ -71,7 +71,7 @@ struct Waiting {
     /// Decides by the answer to `touch` whether the waiter is woken.
     is_due: fn(&Value) -> bool,
     /// Notified when the waiter should read its key.
-    look: Notify,
+    wake: Notify,
 }
 
 /// Registration of a key, until it is dropped.
@@ -98,13 +98,13 @@ impl KeyWatcher {
         is_due: fn(&Value) -> bool,
     ) -> WatchedKey<'_> {
         let shared = &self.shared;
-        let waiting = Arc::new(Waiting { touch: touch.into(), is_due, look: Notify::new() });
+        let waiting = Arc::new(Waiting { touch: touch.into(), is_due, wake: Notify::new() });
         let watch = {
             let (shared, waiting) = (Arc::downgrade(shared), Arc::clone(&waiting));
             self.shared.link.watch(key, move |event| match (event, shared.upgrade()) {
                 // A new connection tracks nothing yet.
                 (LinkEvent::Lost, Some(shared)) => shared.touch_soon(&waiting),
-                _ => waiting.look.notify_one(),
+                _ => waiting.wake.notify_one(),
             })
         };
         let number = {
@@ -126,8 +126,8 @@ impl KeyWatcher {
 
 impl WatchedKey<'_> {
     /// Waits until the key should be read. Returns at once where that was so before this call.
-    pub(super) async fn looked(&self) {
-        self.waiting.look.notified().await;
+    pub(super) async fn until_due(&self) {
+        self.waiting.wake.notified().await;
     }
 
     /// Touches the key soon. Needed after each read of the key, as Redis announces only one change per read.
@@ -145,7 +145,7 @@ impl Shared {
             !std::mem::replace(&mut state.running, true)
         };
         if start {
-            tokio::spawn(Running { shared: Arc::downgrade(self), over: false }.run());
+            tokio::spawn(Running { shared: Arc::downgrade(self), has_ended: false }.run());
         }
         self.work.notify_one();
     }
@@ -163,7 +163,7 @@ impl Shared {
             }
             for (waiting, answer) in some.iter().zip(self.link.send(&request).await?) {
                 match answer {
-                    Ok(answer) if (waiting.is_due)(&answer) => waiting.look.notify_one(),
+                    Ok(answer) if (waiting.is_due)(&answer) => waiting.wake.notify_one(),
                     Ok(_) => {}
                     // One key is wrong, as where it holds another type. The other keys are not affected, and the next
                     // round tries this one again.
@@ -191,9 +191,9 @@ impl Drop for WatchedKey<'_> {
 /// Task that touches the keys. It ends when nobody waits. However it ends, another can be started.
 struct Running {
     shared: Weak<Shared>,
-    /// Set when the task ended in order. Where it is unset at the drop, the task was aborted, and its waiters must start
-    /// another.
-    over: bool,
+    /// Set when the task ended in order. Where it is unset at the drop, the task was aborted, and its waiters must
+    /// start another.
+    has_ended: bool,
 }
 
 impl Running {
@@ -213,7 +213,7 @@ impl Running {
                 let untouched = std::mem::take(&mut state.untouched);
                 if !all {
                     untouched.iter().filter_map(Weak::upgrade).collect()
-                } else if self.is_over(&mut state) {
+                } else if self.end_if_unused(&mut state) {
                     break;
                 } else {
                     state.waiting.values().cloned().collect()
@@ -246,20 +246,20 @@ impl Running {
 
     /// Ends the task where nobody waits. Runs under the lock, so that the next to register sees that the task has
     /// ended.
-    fn is_over(&mut self, state: &mut State) -> bool {
-        self.over = state.waiting.is_empty();
-        if self.over {
+    fn end_if_unused(&mut self, state: &mut State) -> bool {
+        self.has_ended = state.waiting.is_empty();
+        if self.has_ended {
             state.running = false;
             state.untouched.clear();
         }
-        self.over
+        self.has_ended
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else { return };
-        if self.over {
+        if self.has_ended {
             shared.link.rest();
             return;
         }
@@ -270,6 +270,6 @@ impl Drop for Running {
             state.running = false;
             state.waiting.values().cloned().collect()
         };
-        waiting.iter().for_each(|waiting| waiting.look.notify_one());
+        waiting.iter().for_each(|waiting| waiting.wake.notify_one());
     }
 }

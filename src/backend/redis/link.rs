@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use self::error::{is_broken, is_noscript, kind, no_answer};
 use self::inner::Inner;
-use self::line::{LARGE, UnderWay};
+use self::line_capacity::{LARGE, PendingRequest};
 use self::primary::{is_no_primary, refuses};
 use super::lua::Script;
 use crate::backend::LineLimit;
@@ -42,7 +42,7 @@ mod connection;
 mod error;
 mod health;
 mod inner;
-mod line;
+mod line_capacity;
 mod primary;
 mod pushes;
 mod request;
@@ -99,7 +99,7 @@ impl Link {
 
     /// Begins requests of so many bytes together. While the guard lives, each of them has the time that all of them
     /// need.
-    pub(super) fn begin(&self, bytes: usize) -> UnderWay<'_> {
+    pub(super) fn begin(&self, bytes: usize) -> PendingRequest<'_> {
         self.inner.line.begin(bytes >= LARGE)
     }
 

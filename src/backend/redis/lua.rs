@@ -40,7 +40,7 @@ macro_rules! scripts {
 
 scripts! {
     ACKNOWLEDGE = "acknowledge",
-    ACKNOWLEDGE_FATES = "acknowledge_fates",
+    ACKNOWLEDGE_OUTCOMES = "acknowledge_outcomes",
     CLAIM = "claim",
     COLLECT = "collect",
     FORGET = "forget",

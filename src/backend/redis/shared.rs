@@ -1,10 +1,10 @@
 //! Queues of many sessions over one connection: the shared subscribers of one arbiter.
 //!
 //! ```text
-//!   SharedConsumer, one a session ── jobs ──►  Line  ── rounds, one at a time ──►  Link  ──►  Redis
+//!   SharedConsumer, one a session ── jobs ──►  Multiplexer  ── rounds, one at a time ──►  Link  ──►  Redis
 //!        ▲                 ▲                    ▲ │                                 │
 //!        │ permit suspended│ answers            │ └─────────────────────────────────┘
-//!        └─────────────────┴──── invalidations: of a queue, look again; of a lease, doubt
+//!        └─────────────────┴──── invalidations: of a queue, look again; of a lease, suspend
 //! ```
 //!
 //! Redis tracks the keys that were read over the link, and announces the next change of each once (client tracking).
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::consumer::SharedConsumer;
-use self::line::Line;
+use self::multiplexer::Multiplexer;
 use super::lease::{self, lease_value};
 use super::link::{Command, Link, Pushes, Server, read};
 use super::lua::{RELEASE, RENEW};
@@ -46,12 +46,13 @@ use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
-mod line;
+mod multiplexer;
+mod registration;
 mod round;
 
 /// Queues that share one line.
 pub(super) struct SharedQueues {
-    line: Arc<Line>,
+    mux: Arc<Multiplexer>,
     shown_url: String,
 }
 
@@ -65,7 +66,7 @@ impl SharedQueues {
     /// Makes a line on the runtime of the caller. Connects at the first job.
     pub(super) fn new(server: &Server, shown_url: &str, config: Arc<Config>) -> Self {
         let link = Link::shared(server, &config, Pushes::KeysButThose);
-        Self { line: Line::start(link, config), shown_url: shown_url.to_owned() }
+        Self { mux: Multiplexer::start(link, config), shown_url: shown_url.to_owned() }
     }
 
     fn failed(&self, doing: &str, error: impl Into<QueueErrorKind>) -> QueueError {
@@ -81,37 +82,37 @@ impl Queues for SharedQueues {
         owner: OwnerToken,
         permit: Arc<Permit>,
     ) -> Result<Box<dyn Consumer>, QueueError> {
-        Ok(Box::new(SharedConsumer::new(Arc::clone(&self.line), session, owner, permit)))
+        Ok(Box::new(SharedConsumer::new(Arc::clone(&self.mux), session, owner, permit)))
     }
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
         const DOING: &str = "looking at a lease";
-        let QueueKeys { lease, queue, .. } = self.line.keys.of(session);
-        let arguments = lease::arguments(&self.line.config, owner, true);
+        let QueueKeys { lease, queue, .. } = self.mux.keys.of(session);
+        let arguments = lease::arguments(&self.mux.config, owner, true);
         let renew = Command::call(&RENEW, &[&lease, &queue], &arguments);
-        let state = async { Ok(lease::renewed(self.line.call(renew).await?)?.0) };
+        let state = async { Ok(lease::renewed(self.mux.call(renew).await?)?.0) };
         let state = state.await.map_err(|e: QueueErrorKind| self.failed(DOING, e));
         if !state.as_ref().is_ok_and(|state| *state != LeaseState::Reclaimed) {
-            self.line.wrote_lease(&queue, None);
+            self.mux.wrote_lease(&queue, None);
         }
         state
     }
 
     async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
         const DOING: &str = "releasing a lease";
-        let Line { config, keys, .. } = &*self.line;
+        let Multiplexer { config, keys, .. } = &*self.mux;
         let QueueKeys { queue, lease, .. } = keys.of(session);
         let release = Command::call(&RELEASE, &[lease], &[lease_value(owner, config)]);
         let unlist = redis::cmd("ZREM").arg(keys.sessions()).arg(member(session, owner, config)).take();
         let released = async {
-            let [released, unlisted] = self.line.send([release, unlist.into()]).await?.answers()?;
+            let [released, unlisted] = self.mux.send([release, unlist.into()]).await?.answers()?;
             let released: i64 = reply::number(released?)?;
             unlisted?;
             Ok(released == 1)
         };
         let released = released.await.map_err(|e: QueueErrorKind| self.failed(DOING, e));
         if !matches!(released, Ok(false)) {
-            self.line.wrote_lease(&queue, None);
+            self.mux.wrote_lease(&queue, None);
         }
         released
     }
@@ -120,9 +121,9 @@ impl Queues for SharedQueues {
         // Nobody waits for a change of these keys, so Redis need not track them. Without tracking Redis refuses this
         // command, which does no harm.
         let forget = redis::cmd("CLIENT").arg(&["CACHING", "NO"]).take();
-        let values = redis::cmd("HVALS").arg(self.line.keys.of(session).questions).take();
+        let values = redis::cmd("HVALS").arg(self.mux.keys.of(session).questions).take();
         let open = async {
-            let [_, values] = self.line.send([forget.into(), values.into()]).await?.answers()?;
+            let [_, values] = self.mux.send([forget.into(), values.into()]).await?.answers()?;
             read::<Vec<Vec<u8>>>(values?)
         };
         let open = open.await.map_err(|e| self.failed("reading open questions", e))?;

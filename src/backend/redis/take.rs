@@ -6,8 +6,9 @@
 //! (`an_acknowledgement_whose_answer_was_lost_can_be_repeated`,
 //! `a_queue_that_was_emptied_and_filled_again_is_not_acknowledged`).
 //!
-//! *Two scripts acknowledge*. `acknowledge` suffices for nearly all batches. `acknowledge_fates` also settles receipts,
-//! keeps dead letters and opens questions, in the same step as the removal. Both begin with the same arguments.
+//! *Two scripts acknowledge*. `acknowledge` suffices for nearly all batches. `acknowledge_outcomes` also settles
+//! receipts, keeps dead letters and opens questions, in the same step as the removal. Both begin with the same
+//! arguments.
 //!
 //! *Life of the queue*. A foreign producer may shorten the life of the key: FastMCP sets 300 s with each push. Each
 //! acknowledgement sets the life again, as long as the messages need that were read and not removed
@@ -17,10 +18,10 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::dead_letters::{reason, settings};
 use super::lease::{lease_state, lease_value};
-use super::letters::{reason, settings};
 use super::link::Command;
-use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_FATES, REPLACE};
+use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_OUTCOMES, REPLACE};
 use super::reply::{self, BadReply};
 use crate::backend::{Delivered, Item, LeaseState, Mark, OwnerToken, Replaced};
 use crate::config::Config;
@@ -54,7 +55,7 @@ impl Acknowledgement<'_> {
     pub(super) fn call(&self, config: &Config) -> Command {
         match self.delivered {
             Some(delivered) if delivered.count > 0 && has_more_than_a_count(delivered) => {
-                self.call_with_fates(config, delivered)
+                self.call_with_outcomes(config, delivered)
             }
             _ => {
                 let mut call = Command::begin(&ACKNOWLEDGE, &[self.queue, self.lease_key]);
@@ -65,12 +66,12 @@ impl Acknowledgement<'_> {
     }
 
     /// Makes the call of the long script. Its keys and arguments have the order of the script's header.
-    fn call_with_fates(&self, config: &Config, delivered: &Delivered) -> Command {
+    fn call_with_outcomes(&self, config: &Config, delivered: &Delivered) -> Command {
         let all = (self.keys)();
-        let receipts = delivered.fates.iter().filter_map(|fate| fate.receipt).map(|id| all.receipt(id));
+        let receipts = delivered.outcomes.iter().filter_map(|outcome| outcome.receipt).map(|id| all.receipt(id));
         let always = [&all.queue, &all.lease, &all.questions, &all.dead].into_iter().cloned();
         let keys: Vec<String> = always.chain(receipts).collect();
-        let mut call = Command::begin(&ACKNOWLEDGE_FATES, &keys);
+        let mut call = Command::begin(&ACKNOWLEDGE_OUTCOMES, &keys);
         self.add_what_all_have(config, &mut call);
         let last_deadline = delivered.questions.iter().map(|question| Timestamp::from_system(question.deadline)).max();
         call.arg(last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000));
@@ -78,11 +79,11 @@ impl Acknowledgement<'_> {
         for question in &delivered.questions {
             call.arg(&question.request_id).arg(question.to_open());
         }
-        if !delivered.fates.is_empty() {
+        if !delivered.outcomes.is_empty() {
             call.arg(&settings(config));
         }
-        for fate in &delivered.fates {
-            call.arg(fate.position + 1).arg(reason(fate)).arg(u8::from(fate.receipt.is_some()));
+        for outcome in &delivered.outcomes {
+            call.arg(outcome.position + 1).arg(reason(outcome)).arg(u8::from(outcome.receipt.is_some()));
         }
         call
     }
@@ -105,8 +106,8 @@ impl Acknowledgement<'_> {
     }
 }
 
-fn has_more_than_a_count(Delivered { questions, fates, .. }: &Delivered) -> bool {
-    !fates.is_empty() || !questions.is_empty()
+fn has_more_than_a_count(Delivered { questions, outcomes, .. }: &Delivered) -> bool {
+    !outcomes.is_empty() || !questions.is_empty()
 }
 
 fn millis(time: Duration) -> u64 {
@@ -180,6 +181,6 @@ pub(super) fn replaced(value: Value) -> Result<Replaced, BadReply> {
     Ok(match reply::bytes(value)?.as_slice() {
         b"done" => Replaced::Done,
         b"changed" => Replaced::Changed,
-        _ => Replaced::NotOurs,
+        _ => Replaced::NotOwner,
     })
 }

@@ -21,9 +21,9 @@ use self::delivery::{Break, Delivery};
 use self::introduction::Introduction;
 use self::questions::Questions;
 use self::streams::{OpenStream, Streams};
+use super::detachable_stream::DetachableStream;
 use super::event_id::{EventId, EventIds};
 use super::frames::Frames;
-use super::slot::Slot;
 use crate::backend::ProcessId;
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
@@ -55,8 +55,8 @@ pub(super) struct ClientSession {
     presence: PresenceSender,
     activity: Activity,
     introduction: Mutex<Introduction>,
-    /// Set while the session is among the [`Newcomers`](super::newcomers::Newcomers).
-    pub(super) is_newcomer: AtomicBool,
+    /// Set while the session is among the [`DeferredArrivals`](super::deferred_arrivals::DeferredArrivals).
+    pub(super) is_arrival_deferred: AtomicBool,
     lines: Mutex<Lines>,
 }
 
@@ -93,7 +93,7 @@ impl ClientSession {
             presence: PresenceSender::new(),
             activity: Activity::new(),
             introduction: Mutex::default(),
-            is_newcomer: AtomicBool::new(false),
+            is_arrival_deferred: AtomicBool::new(false),
             lines: Mutex::new(Lines {
                 streams: Streams::default(),
                 delivery: Delivery::Idle,
@@ -109,18 +109,23 @@ impl ClientSession {
     /// Opens a stream, which becomes the newest and receives. Returns its number, by which to [close](Self::close) it,
     /// and the events for its reader. `resumed` is the id of the last event that the client has, if it named one.
     /// `is_layered` says that the HTTP layer writes the messages.
-    pub(super) fn open(&self, slot: Slot, resumed: Option<EventId<'_>>, is_layered: bool) -> (u64, Arc<Frames>) {
+    pub(super) fn open(
+        &self,
+        rmcp: DetachableStream,
+        resumed: Option<EventId<'_>>,
+        is_layered: bool,
+    ) -> (u64, Arc<Frames>) {
         let mut lines = self.lines();
         lines.break_off(None, Break::Superseded);
-        let opened = lines.streams.open(slot, EventIds::behind(resumed), is_layered);
+        let opened = lines.streams.open(rmcp, EventIds::behind(resumed), is_layered);
         let (number, frames) = (opened.number, Arc::clone(&opened.frames));
         self.presence.resumed(number, resumed.and_then(|id| id.received));
         (number, frames)
     }
 
-    /// Returns the slot of the newest stream, if the slot is empty and nobody else fills it.
-    pub(super) fn slot_to_fill(&self) -> Option<Slot> {
-        self.lines().streams.newest().map(|newest| newest.slot.clone()).filter(Slot::claim)
+    /// Returns rmcp's part of the newest stream, if that is empty and nobody else fills it.
+    pub(super) fn stream_to_fill(&self) -> Option<DetachableStream> {
+        self.lines().streams.newest().map(|newest| newest.rmcp.clone()).filter(DetachableStream::claim)
     }
 
     /// Returns whether the client has an open stream.
@@ -140,8 +145,8 @@ impl ClientSession {
         let Some(closed) = lines.streams.remove(number) else { return };
         lines.break_off(Some(number), why);
         match lines.streams.newest() {
-            Some(newest) => self.presence.ready(newest.number),
-            None => self.presence.away(),
+            Some(newest) => self.presence.connected(newest.number),
+            None => self.presence.disconnected(),
         }
         drop(lines);
         closed.close();
@@ -150,7 +155,7 @@ impl ClientSession {
     /// Ends the session, for good or only in this process.
     pub(super) fn end(&self, only_here: bool) {
         if only_here {
-            self.presence.left();
+            self.presence.detached();
         } else {
             self.presence.ended();
         }

@@ -27,7 +27,7 @@ use crate::failure::{QueueError, QueueErrorKind};
 /// Longest time between two rounds. State that Redis lost or refused is stored again within this time.
 const ROUND: Duration = Duration::from_secs(15);
 
-/// Time between two rounds while Redis is in trouble, and shortest time between two rounds that doubt asked for.
+/// Time between two rounds while Redis is in trouble, and shortest time between two rounds of which one was asked for.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Number of sessions per lookup.
@@ -37,18 +37,19 @@ type Sessions = [(RmcpSessionId, Arc<ClientSession>)];
 
 /// Starts the housekeeping, which runs for as long as the manager lives.
 pub(super) fn start<M: SessionManager>(shared: &Arc<Shared<M>>) {
-    tokio::spawn(run(Arc::downgrade(shared), shared.alive(), Arc::clone(&shared.doubt)));
+    tokio::spawn(run(Arc::downgrade(shared), shared.alive(), Arc::clone(&shared.recheck)));
     if shared.is_stored() {
-        tokio::spawn(restore::follow_up(Arc::downgrade(shared), shared.alive()));
+        tokio::spawn(restore::complete_arrivals(Arc::downgrade(shared), shared.alive()));
         tokio::spawn(news::listen(Arc::downgrade(shared), shared.alive(), shared.queue.listen(shared.process)));
     }
 }
 
-/// Runs a round at the latest every [`ROUND`], sooner after doubt or a failure, until the manager is dropped.
-async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>, doubt: Arc<Notify>) {
-    // Three facts: whether all sessions are due for a new time to live, when that last happened, and when doubt last
-    // asked for it.
-    let (mut is_due, mut refreshed, mut doubted) = (false, Instant::now(), None::<Instant>);
+/// Runs a round at the latest every [`ROUND`], sooner after a request for a recheck or a failure, until the manager is
+/// dropped.
+async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>, recheck: Arc<Notify>) {
+    // Three facts: whether all sessions are due for a new time to live, when that last happened, and when a recheck was
+    // last asked for it.
+    let (mut is_due, mut refreshed, mut rechecked) = (false, Instant::now(), None::<Instant>);
     loop {
         let pause = match shared.upgrade() {
             None => return,
@@ -59,13 +60,13 @@ async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Recei
         tokio::select! {
             () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
             _ = alive.changed() => return,
-            () = doubt.notified() => {
-                // Anyone who may publish to the fleet can cause doubt as often as they like, so doubt is limited in its
-                // rate.
-                if let Some(doubted) = doubted {
-                    tokio::time::sleep(AGAIN.saturating_sub(doubted.elapsed())).await;
+            () = recheck.notified() => {
+                // Anyone who may publish to the fleet can cause rechecks as often as they like, so rechecks are limited
+                // in their rate.
+                if let Some(rechecked) = rechecked {
+                    tokio::time::sleep(AGAIN.saturating_sub(rechecked.elapsed())).await;
                 }
-                (is_due, doubted) = (true, Some(Instant::now()));
+                (is_due, rechecked) = (true, Some(Instant::now()));
             }
         }
         let Some(shared) = shared.upgrade() else { return };
@@ -104,7 +105,7 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
         match shared.remember(client).await {
             Ok(true) => {}
             // The news of this session's end were lost.
-            Ok(false) => shared.ended_elsewhere(id, client),
+            Ok(false) => shared.close_ended_elsewhere(id, client),
             Err(error) => {
                 // Another type under the key of one session concerns that session alone. Any other failure concerns the
                 // rest too.
@@ -141,7 +142,7 @@ async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions
                 // Redis has lost the session.
                 Remembered::Unknown => client.set_remembered(false),
                 // The news of this session's end were lost.
-                Remembered::Ended => shared.ended_elsewhere(id, client),
+                Remembered::Ended => shared.close_ended_elsewhere(id, client),
             }
         }
     }

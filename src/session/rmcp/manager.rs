@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::client::{Answered, ClientSession};
+use super::detachable_stream::DetachableStream;
 use super::early_close;
 use super::error::ManagerError;
 use super::event_id::EventId;
@@ -25,9 +26,8 @@ use super::head::head;
 use super::housekeeping;
 use super::principal::{acting, session_of};
 use super::restore;
-use super::sessions::{Found, Moved, moved};
+use super::sessions::{Found, Moved, result_of};
 use super::shared::Shared;
-use super::slot::Slot;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Standalone, WholeStream};
 use crate::session::McpSession;
@@ -39,8 +39,8 @@ const MOVES: usize = 8;
 ///
 /// [`Courier::session_manager`](crate::Courier::session_manager) decorates rmcp's own manager,
 /// [`Courier::decorate`](crate::Courier::decorate) another one. Both begin a
-/// [`SessionManagerBuilder`](super::SessionManagerBuilder). [`Courier::mcp_server`](crate::Courier::mcp_server) mounts the
-/// manager in an HTTP server with the right settings.
+/// [`SessionManagerBuilder`](super::SessionManagerBuilder). [`Courier::mcp_server`](crate::Courier::mcp_server) mounts
+/// the manager in an HTTP server with the right settings.
 ///
 /// # Streams
 /// A client that opens a stream (GET) claims its session and starts the subscriber. The end of the last stream parks
@@ -67,7 +67,7 @@ const MOVES: usize = 8;
 /// A client that comes back with a `Last-Event-ID` first gets an early close: a stream that ends cleanly, with `retry:
 /// 10`. The real stream follows, at whatever server. The reason: Python's SDK gives up after two broken streams in a
 /// row without a clean end between them. The id also names the messages that the client has: see
-/// [`SessionState::Ready`](crate::SessionState::Ready).
+/// [`SessionState::Connected`](crate::SessionState::Connected).
 ///
 /// # Mounting by hand
 /// A manager that is mounted in rmcp's own service lacks the layer of [`McpServer`](crate::McpServer). Its events are
@@ -132,7 +132,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
     async fn open(
         &self,
         client: Arc<ClientSession>,
-        rmcp: Slot,
+        rmcp: DetachableStream,
         resumed: Option<EventId<'_>>,
     ) -> Result<CourierStream, ManagerError<M::Error>> {
         let session = client.session_id().clone();
@@ -149,7 +149,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
             // rmcp may have begun to serve the session only after it was asked for its stream.
             restore::attach(&self.shared, &session.as_str().into(), &client).await;
         } else {
-            self.shared.newcomers.arrived(&session.as_str().into(), &client);
+            self.shared.deferred_arrivals.add(&session.as_str().into(), &client);
         }
         self.shared.subscribers.ensure(&session, client as Arc<dyn McpSession>).await?;
         Ok(stream)
@@ -164,13 +164,17 @@ impl<M: SessionManager> CourierSessionManager<M> {
         !is_decided() && client.reads_priming() && decide()
     }
 
-    /// Makes the slot of a stream that resumes nothing of rmcp's.
-    async fn slot(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Result<Slot, ManagerError<M::Error>> {
+    /// Makes the stream of rmcp that resumes nothing of rmcp's.
+    async fn rmcp_stream(
+        &self,
+        id: &RmcpSessionId,
+        client: &Arc<ClientSession>,
+    ) -> Result<DetachableStream, ManagerError<M::Error>> {
         if !self.shared.sessions.has_handler(client) {
-            return Ok(Slot::empty(&self.shared.epoch));
+            return Ok(DetachableStream::empty(&self.shared.epoch));
         }
         let rmcp = self.shared.inner.create_standalone_stream(id).await.map_err(ManagerError::Inner)?;
-        Ok(Slot::new(rmcp, &self.shared.epoch))
+        Ok(DetachableStream::new(rmcp, &self.shared.epoch))
     }
 }
 
@@ -243,8 +247,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                 }
                 Found::Another | Found::Absent(None) => return Ok(false),
             };
-            match moved(outcome).await {
-                Moved::Through => {}
+            match result_of(outcome).await {
+                Moved::Done => {}
                 Moved::Absent => return Ok(false),
                 Moved::NoPlace => return Err(self.too_many_sessions()),
                 Moved::Failed => return Err(ManagerError::Unavailable),
@@ -277,7 +281,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let client = self.client(id)?;
         message.insert_extension(client.session_id().clone());
         let rmcp = self.shared.inner.create_stream(id, message).await.map_err(ManagerError::Inner)?;
-        Ok(RequestStream::new(Slot::new(rmcp, &self.shared.epoch), client))
+        Ok(RequestStream::new(DetachableStream::new(rmcp, &self.shared.epoch), client))
     }
 
     async fn accept_message(&self, id: &RmcpSessionId, mut message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
@@ -302,8 +306,8 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         id: &RmcpSessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let client = self.client(id)?;
-        let slot = self.slot(id, &client).await?;
-        self.open(client, slot, None).await
+        let rmcp = self.rmcp_stream(id, &client).await?;
+        self.open(client, rmcp, None).await
     }
 
     async fn resume(
@@ -323,18 +327,18 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         if let Some(ours) = ours.filter(|_| self.shared.sessions.has_handler(&client)) {
             match self.shared.inner.resume(id, ours.to_owned()).await {
                 Ok(rmcp) if of_request => {
-                    let rmcp = Slot::new(rmcp, &self.shared.epoch);
+                    let rmcp = DetachableStream::new(rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Request(RequestStream::new(rmcp, client)));
                 }
                 Ok(rmcp) => {
-                    let rmcp = Slot::behind(Some(ours), rmcp, &self.shared.epoch);
+                    let rmcp = DetachableStream::behind(Some(ours), rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?));
                 }
                 Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
             }
         }
-        let slot = self.slot(id, &client).await?;
-        Ok(ResumedStream::Standalone(self.open(client, slot, Some(named)).await?))
+        let rmcp = self.rmcp_stream(id, &client).await?;
+        Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?))
     }
 
     fn event_store(&self) -> Option<Arc<dyn EventStore>> {

@@ -45,13 +45,13 @@ pub(super) async fn listen<M: SessionManager>(
                     client.confirmed(ping);
                 }
             }
-            News::Again => shared.doubt.notify_one(),
+            News::Missed => shared.recheck.notify_one(),
             // This process announced that end itself.
             News::Ended(_, by) if by == shared.process => {}
             News::Ended(session, _) if shared.has_ended(&session) => {}
             News::Ended(session, _) => {
                 if ends.try_send(session).is_err() {
-                    shared.doubt.notify_one();
+                    shared.recheck.notify_one();
                 }
             }
         }
@@ -72,7 +72,7 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
             }
             Err(error) => {
                 tracing::warn!(%error, "confirming the end of sessions failed; all sessions will be looked up");
-                shared.doubt.notify_one();
+                shared.recheck.notify_one();
             }
         }
         batch.clear();
@@ -82,6 +82,6 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
 fn end<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) {
     // Noted first. A restore at this moment then sees that the session has ended, or this function sees the restored
     // session.
-    shared.tell_of_end(session);
-    shared.close_known(session);
+    shared.call_on_end(session);
+    shared.close_if_here(session);
 }

@@ -3,7 +3,7 @@
 //! *Loading* brings the session here: its client is known then, and its streams are served. *Serving* makes rmcp create
 //! the session's handler, in a [`Restorer`](super::restorer::Restorer). Serving costs several times as much, and only
 //! requests need it. A session whose client has only opened a stream is served a little later: see
-//! [`newcomers`](super::newcomers).
+//! [`deferred_arrivals`](super::deferred_arrivals).
 //!
 //! Each session takes one step at a time, in a task of its own. The first request begins the step, and all others wait
 //! for its outcome. None of them can disturb the step by hanging up.
@@ -34,9 +34,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::client::ClientSession;
-use super::newcomers::Next;
+use super::deferred_arrivals::DueArrival;
 use super::restorer::Restoring;
-use super::sessions::{Found, Move, Moved, Outcome, moved};
+use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
 use crate::backend::Remembered;
 use crate::session_id::SessionId;
@@ -51,7 +51,7 @@ pub(super) fn load<M: SessionManager>(
     session: SessionId,
     head: Option<Parts>,
     loading: Move,
-) -> Outcome {
+) -> MoveOutcome {
     let outcome = loading.outcome();
     let (shared, id) = (Arc::clone(shared), Arc::clone(id));
     tokio::spawn(async move {
@@ -66,7 +66,7 @@ pub(super) fn load<M: SessionManager>(
         if shared.has_ended(&session) {
             shared.close(&id, &client);
         } else {
-            shared.newcomers.arrived(&id, &client);
+            shared.deferred_arrivals.add(&id, &client);
         }
     });
     outcome
@@ -96,7 +96,7 @@ pub(super) fn serve<M: SessionManager>(
     client: Arc<ClientSession>,
     head: Option<Parts>,
     serving: Move,
-) -> Outcome {
+) -> MoveOutcome {
     let outcome = serving.outcome();
     let shared = Arc::clone(shared);
     runtime.spawn(async move {
@@ -160,9 +160,9 @@ pub(super) async fn attach<M: SessionManager>(
     id: &RmcpSessionId,
     client: &Arc<ClientSession>,
 ) {
-    let Some(slot) = client.slot_to_fill() else { return };
+    let Some(stream) = client.stream_to_fill() else { return };
     match shared.inner.create_standalone_stream(id).await {
-        Ok(rmcp) => slot.fill(rmcp),
+        Ok(rmcp) => stream.fill(rmcp),
         Err(error) => {
             tracing::warn!(session = ?client.session_id(), %error,
                 "rmcp has no stream for a session; what the session's handler sends by itself waits for the client's next stream");
@@ -171,41 +171,41 @@ pub(super) async fn attach<M: SessionManager>(
 }
 
 /// Performs the delayed steps of restored sessions, for as long as the manager lives.
-pub(super) async fn follow_up<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>) {
-    let Some(newcomers) = shared.upgrade().map(|shared| Arc::clone(&shared.newcomers)) else { return };
+pub(super) async fn complete_arrivals<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Receiver<()>) {
+    let Some(deferred_arrivals) = shared.upgrade().map(|shared| Arc::clone(&shared.deferred_arrivals)) else { return };
     loop {
-        let next = tokio::select! {
-            next = newcomers.next() => next,
+        let due = tokio::select! {
+            due = deferred_arrivals.next_due() => due,
             _ = alive.changed() => return,
         };
         let Some(shared) = shared.upgrade() else { return };
-        check_ends(&shared, &next).await;
-        for newcomer in next {
-            serve_stream(&shared, newcomer).await;
+        check_ends(&shared, &due).await;
+        for arrival in due {
+            serve_stream(&shared, arrival).await;
         }
     }
 }
 
 /// Closes the sessions that have ended since their state was read, where the news of the end were lost.
-async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, newcomers: &[Next]) {
-    let sessions: Vec<_> = newcomers.iter().map(|newcomer| newcomer.client.session_id().clone()).collect();
+async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, arrivals: &[DueArrival]) {
+    let sessions: Vec<_> = arrivals.iter().map(|arrival| arrival.client.session_id().clone()).collect();
     match shared.queue.look_up(&sessions).await {
         Ok(known) => {
-            let ended = newcomers.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
-            ended.for_each(|(newcomer, _)| shared.ended_elsewhere(&newcomer.id, &newcomer.client));
+            let ended = arrivals.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
+            ended.for_each(|(arrival, _)| shared.close_ended_elsewhere(&arrival.id, &arrival.client));
         }
-        Err(_) => shared.doubt.notify_one(),
+        Err(_) => shared.recheck.notify_one(),
     }
 }
 
 /// Makes rmcp serve a session whose client has an open stream.
-async fn serve_stream<M: SessionManager>(shared: &Arc<Shared<M>>, Next { id, client, runtime }: Next) {
+async fn serve_stream<M: SessionManager>(shared: &Arc<Shared<M>>, DueArrival { id, client, runtime }: DueArrival) {
     if !client.has_stream() {
         return;
     }
     if let Found::Unserved(client, serving) = shared.sessions.find(&id, client.session_id(), false, true) {
         let head = client.take_head();
         let outcome = serve(shared, &runtime, client, head, serving);
-        let _ = tokio::time::timeout(HANDLER, moved(outcome)).await;
+        let _ = tokio::time::timeout(HANDLER, result_of(outcome)).await;
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Sessions {
 #[derive(Default)]
 struct State {
     here: HashMap<RmcpSessionId, Entry>,
-    moving: HashMap<SessionId, Outcome>,
+    moving: HashMap<SessionId, MoveOutcome>,
 }
 
 struct Entry {
@@ -46,11 +46,11 @@ struct Entry {
     /// Set where rmcp serves the session.
     has_handler: bool,
     /// Permit of this session, released when the entry is dropped.
-    _place: Place,
+    _place: SessionPermit,
 }
 
 /// Permit to hold one more session.
-pub(super) type Place = OwnedSemaphorePermit;
+pub(super) type SessionPermit = OwnedSemaphorePermit;
 
 /// State of a session, as a request finds it.
 pub(super) enum Found {
@@ -59,7 +59,7 @@ pub(super) enum Found {
     /// The session is here, but rmcp does not serve it, and the caller needs that. The caller must begin the move.
     Unserved(Arc<ClientSession>, Move),
     /// The session is being restored or closed.
-    Moving(Outcome),
+    Moving(MoveOutcome),
     /// The session with this id belongs to another user.
     Another,
     /// The session is not here. Where sessions are restored, the caller must begin the move.
@@ -67,13 +67,13 @@ pub(super) enum Found {
 }
 
 /// Outcome of a move, once there is one.
-pub(super) type Outcome = watch::Receiver<Option<Moved>>;
+pub(super) type MoveOutcome = watch::Receiver<Option<Moved>>;
 
 /// Result of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
     /// The session is loaded, served, or closed.
-    Through,
+    Done,
     /// No such session is stored.
     Absent,
     /// The process holds as many sessions as it may.
@@ -83,7 +83,7 @@ pub(super) enum Moved {
 }
 
 /// Waits for the end of a move, and returns its result.
-pub(super) async fn moved(mut outcome: Outcome) -> Moved {
+pub(super) async fn result_of(mut outcome: MoveOutcome) -> Moved {
     // The sender was dropped: the task of the move panicked, or its thread has ended.
     outcome.wait_for(Option::is_some).await.map_or(Moved::Failed, |moved| moved.unwrap_or(Moved::Failed))
 }
@@ -94,7 +94,7 @@ pub(super) struct Move {
     session: SessionId,
     outcome: watch::Sender<Option<Moved>>,
     /// Earlier move of the same session, which ends first.
-    before: Option<Outcome>,
+    before: Option<MoveOutcome>,
     has_ended: bool,
 }
 
@@ -105,7 +105,7 @@ impl Sessions {
     }
 
     /// Returns the permit to hold one more session, if there is room.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<SessionPermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
@@ -168,7 +168,7 @@ impl Sessions {
     }
 
     /// Adds a session that was created here.
-    pub(super) fn add(&self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
+    pub(super) fn add(&self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
         let entry = Entry { client, is_restored: false, has_handler: true, _place: place };
         self.state().here.insert(Arc::clone(id), entry);
     }
@@ -194,27 +194,27 @@ impl Sessions {
 
 impl Move {
     /// Returns the receiver of the result.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> MoveOutcome {
         self.outcome.subscribe()
     }
 
     /// Waits until the move before this one has ended. A session may be closed while rmcp begins to serve it.
     pub(super) async fn predecessor(&mut self) {
         if let Some(before) = self.before.take() {
-            moved(before).await;
+            result_of(before).await;
         }
     }
 
     /// Ends the move: the session was loaded, and is here without a handler. From now on its streams are served.
-    pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: Place) {
+    pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
         let entry = Entry { client, is_restored: true, has_handler: false, _place: place };
-        self.end_with(Moved::Through, |state| drop(state.here.insert(Arc::clone(id), entry)));
+        self.end_with(Moved::Done, |state| drop(state.here.insert(Arc::clone(id), entry)));
     }
 
     /// Ends the move: rmcp serves the session. From now on all its requests are served. A session that was closed
     /// meanwhile stays closed.
     pub(super) fn served(self, client: &Arc<ClientSession>) {
-        self.end_with(Moved::Through, |state| {
+        self.end_with(Moved::Done, |state| {
             let entry = state.here.get_mut(client.session_id().as_str());
             if let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.client, client)) {
                 entry.has_handler = true;
@@ -231,7 +231,7 @@ impl Move {
     /// and may leave again.
     fn end_with(mut self, moved: Moved, change: impl FnOnce(&mut State)) {
         let mut state = self.sessions.state();
-        self.leave_out(&mut state);
+        self.remove_move(&mut state);
         change(&mut state);
         drop(state);
         self.has_ended = true;
@@ -239,7 +239,7 @@ impl Move {
     }
 
     /// Removes the move, unless a later one has taken its place.
-    fn leave_out(&self, state: &mut State) {
+    fn remove_move(&self, state: &mut State) {
         let outcome = self.outcome();
         if state.moving.get(&self.session).is_some_and(|current| current.same_channel(&outcome)) {
             state.moving.remove(&self.session);
@@ -251,7 +251,7 @@ impl Drop for Move {
     fn drop(&mut self) {
         if !self.has_ended {
             let sessions = Arc::clone(&self.sessions);
-            self.leave_out(&mut sessions.state());
+            self.remove_move(&mut sessions.state());
         }
     }
 }
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    fn waiting(sessions: &Arc<Sessions>) -> Outcome {
+    fn waiting(sessions: &Arc<Sessions>) -> MoveOutcome {
         match sessions.find("s", &session(), true, true) {
             Found::Moving(outcome) => outcome,
             _ => panic!("it does not move"),
@@ -296,19 +296,19 @@ mod tests {
         let (sessions, client) = (Sessions::new(1), client());
         let moving = restoring(&sessions);
         let (first, second) = (moving.outcome(), waiting(&sessions));
-        assert_eq!(moved(first.clone()).now_or_never(), None);
+        assert_eq!(result_of(first.clone()).now_or_never(), None);
         moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
         assert!(is_here(&sessions, &client));
         for outcome in [first, second] {
-            assert_eq!(moved(outcome).now_or_never(), Some(Moved::Through));
+            assert_eq!(result_of(outcome).now_or_never(), Some(Moved::Done));
         }
         let leaving = sessions.leave("s", &client).unwrap();
         assert!(sessions.place().is_some(), "its place is free at once");
         let third = waiting(&sessions);
         assert!(matches!(sessions.find("s", &session(), true, false), Found::Moving(_)));
-        assert_eq!(moved(third.clone()).now_or_never(), None);
-        leaving.end(Moved::Through);
-        assert_eq!(moved(third).now_or_never(), Some(Moved::Through));
+        assert_eq!(result_of(third.clone()).now_or_never(), None);
+        leaving.end(Moved::Done);
+        assert_eq!(result_of(third).now_or_never(), Some(Moved::Done));
         restoring(&sessions).end(Moved::Absent);
     }
 
@@ -319,9 +319,9 @@ mod tests {
         let waited = moving.outcome();
         moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
         let leaving = sessions.leave("s", &client).unwrap();
-        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
-        assert_eq!(moved(waiting(&sessions)).now_or_never(), None, "it waits for the close now");
-        leaving.end(Moved::Through);
+        assert_eq!(result_of(waited).now_or_never(), Some(Moved::Done));
+        assert_eq!(result_of(waiting(&sessions)).now_or_never(), None, "it waits for the close now");
+        leaving.end(Moved::Done);
     }
 
     fn unserved(sessions: &Arc<Sessions>) -> Move {
@@ -341,7 +341,7 @@ mod tests {
         let waited = waiting(&sessions);
         assert!(is_here(&sessions, &client), "streams do not wait");
         serving.served(&client);
-        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
+        assert_eq!(result_of(waited).now_or_never(), Some(Moved::Done));
         assert!(sessions.has_handler(&client));
         assert!(matches!(sessions.find("s", &session(), true, true), Found::Here(_, true)));
     }
@@ -356,10 +356,10 @@ mod tests {
         assert_eq!(leaving.predecessor().now_or_never(), None);
         serving.served(&client);
         assert!(!sessions.has_handler(&client));
-        assert_eq!(moved(waited.clone()).now_or_never(), None, "it waits for the close");
-        assert_eq!(moved(waiting(&sessions)).now_or_never(), None);
-        leaving.end(Moved::Through);
-        assert_eq!(moved(waited).now_or_never(), Some(Moved::Through));
+        assert_eq!(result_of(waited.clone()).now_or_never(), None, "it waits for the close");
+        assert_eq!(result_of(waiting(&sessions)).now_or_never(), None);
+        leaving.end(Moved::Done);
+        assert_eq!(result_of(waited).now_or_never(), Some(Moved::Done));
         restoring(&sessions).end(Moved::Absent);
     }
 
@@ -368,7 +368,7 @@ mod tests {
         let (sessions, first, second) = (Sessions::new(2), client(), client());
         sessions.add(&"s".into(), Arc::clone(&first), sessions.place().unwrap());
         assert!(sessions.created("s").is_some_and(|created| Arc::ptr_eq(&created, &first)));
-        sessions.leave("s", &first).unwrap().end(Moved::Through);
+        sessions.leave("s", &first).unwrap().end(Moved::Done);
         restoring(&sessions).arrive(&"s".into(), Arc::clone(&second), sessions.place().unwrap());
         assert!(sessions.created("s").is_none());
         assert!(sessions.leave("s", &first).is_none());
@@ -381,7 +381,7 @@ mod tests {
         let moving = restoring(&sessions);
         let waited = waiting(&sessions);
         drop(moving);
-        assert_eq!(moved(waited).now_or_never(), Some(Moved::Failed));
+        assert_eq!(result_of(waited).now_or_never(), Some(Moved::Failed));
         restoring(&sessions).end(Moved::Failed);
         restoring(&sessions).end(Moved::NoPlace);
     }

@@ -17,12 +17,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::client::ClientSession;
+use super::deferred_arrivals::DeferredArrivals;
 use super::early_close::EarlyCloses;
 use super::event_id::Epoch;
-use super::neighbours::Neighbours;
-use super::newcomers::Newcomers;
+use super::other_servers::OtherServers;
 use super::pending_ends::{PendingEnd, PendingEnds};
-use super::sessions::{Moved, Place, Sessions};
+use super::sessions::{Moved, SessionPermit, Sessions};
 use super::settings::{DELAY_ALONE, DELAY_IN_FLEET, Settings};
 use super::subscribers::Subscribers;
 use crate::backend::questions::cancel_open;
@@ -30,7 +30,7 @@ use crate::backend::{Backend, ProcessId};
 use crate::config::Config;
 use crate::failure::QueueError;
 use crate::lock::lock;
-use crate::recent::Recent;
+use crate::recent_set::RecentSet;
 use crate::session_id::SessionId;
 
 /// Number of ended sessions that are remembered in each of two lists: those that ended for good, whose end may be
@@ -52,19 +52,19 @@ pub(super) struct Shared<M> {
     pub(super) sessions: Arc<Sessions>,
     pub(super) subscribers: Arc<dyn Subscribers>,
     pub(super) epoch: Epoch,
-    pub(super) newcomers: Arc<Newcomers>,
+    pub(super) deferred_arrivals: Arc<DeferredArrivals>,
     pub(super) early_closes: EarlyCloses,
-    neighbours: Neighbours,
+    other_servers: OtherServers,
     /// Sessions that ended for good most recently.
-    ended: Mutex<Recent<SessionId>>,
+    ended: Mutex<RecentSet<SessionId>>,
     /// Sessions that were closed here most recently, for good or not.
-    closed: Mutex<Recent<SessionId>>,
+    closed: Mutex<RecentSet<SessionId>>,
     /// Sessions whose end Redis does not know yet.
     pending_ends: Mutex<PendingEnds>,
     /// Number of sessions that were closed to make room for others.
     made_room: AtomicU64,
     /// Notified when the knowledge about sessions may be wrong: housekeeping then looks all of them up.
-    pub(super) doubt: Arc<Notify>,
+    pub(super) recheck: Arc<Notify>,
     /// Dropped with this value, which ends the background tasks.
     alive: watch::Sender<()>,
 }
@@ -84,18 +84,18 @@ impl<M: SessionManager> Shared<M> {
             queue,
             config,
             settings,
-            neighbours: Neighbours::default(),
+            other_servers: OtherServers::default(),
             process: ProcessId::new(),
             sessions,
             subscribers,
             epoch,
-            newcomers: Arc::default(),
+            deferred_arrivals: Arc::default(),
             early_closes: EarlyCloses::default(),
-            ended: Mutex::new(Recent::new(ENDED)),
-            closed: Mutex::new(Recent::new(ENDED)),
+            ended: Mutex::new(RecentSet::new(ENDED)),
+            closed: Mutex::new(RecentSet::new(ENDED)),
             pending_ends: Mutex::default(),
             made_room: AtomicU64::new(0),
-            doubt: Arc::default(),
+            recheck: Arc::default(),
             alive: watch::Sender::default(),
         }
     }
@@ -113,7 +113,7 @@ impl<M: SessionManager> Shared<M> {
         Some(tokio::spawn(async move {
             leaving.predecessor().await;
             shared.close_inner(&id, &session).await;
-            leaving.end(Moved::Through);
+            leaving.end(Moved::Done);
         }))
     }
 
@@ -127,13 +127,13 @@ impl<M: SessionManager> Shared<M> {
     }
 
     /// Closes a session that ended for good at another server.
-    pub(super) fn ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+    pub(super) fn close_ended_elsewhere(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) {
         self.close(id, client);
-        self.tell_of_end(client.session_id());
+        self.call_on_end(client.session_id());
     }
 
     /// Closes a session of this user, if it is here.
-    pub(super) fn close_known(self: &Arc<Self>, session: &SessionId) {
+    pub(super) fn close_if_here(self: &Arc<Self>, session: &SessionId) {
         if let Some(client) = self.client_of(session) {
             self.close(&session.as_str().into(), &client);
         }
@@ -141,7 +141,7 @@ impl<M: SessionManager> Shared<M> {
 
     /// Returns a place for one more session. Where there is none, the session that has been idle for the longest time
     /// is closed here, as after an idle timeout. `None` where no session is idle.
-    pub(super) fn make_room(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn make_room(self: &Arc<Self>) -> Option<SessionPermit> {
         loop {
             if let Some(place) = self.sessions.place() {
                 return Some(place);
@@ -160,9 +160,9 @@ impl<M: SessionManager> Shared<M> {
     pub(super) async fn forget(self: &Arc<Self>, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
         let forgotten = async {
             if self.queue.forget(session, self.process, is_known).await? {
-                self.tell_of_end(session);
+                self.call_on_end(session);
                 // A request may have restored the session before Redis stored its end.
-                self.close_known(session);
+                self.close_if_here(session);
                 cancel_open(&*self.queue, session, "the session has ended").await?;
             }
             Ok(())
@@ -184,7 +184,7 @@ impl<M> Shared<M> {
     pub(super) async fn reconnect_delay(&self) -> Duration {
         match self.settings.reconnect_delay {
             Some(delay) => delay,
-            None if self.neighbours.any(&*self.queue).await => DELAY_IN_FLEET,
+            None if self.other_servers.exist(&*self.queue).await => DELAY_IN_FLEET,
             None => DELAY_ALONE,
         }
     }
@@ -224,7 +224,7 @@ impl<M> Shared<M> {
     }
 
     /// Calls the function for the end of a session that ended for good. Repeated news of the same end have no effect.
-    pub(super) fn tell_of_end(&self, session: &SessionId) {
+    pub(super) fn call_on_end(&self, session: &SessionId) {
         if !lock(&self.ended).insert(session.clone()) {
             return;
         }

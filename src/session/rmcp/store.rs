@@ -39,7 +39,7 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
         let shared = Arc::clone(&self.0);
         let is_known = shared.was_served(&session);
         // Closes a session that was restored here. The manager closes the sessions that rmcp's main service serves.
-        shared.close_known(&session);
+        shared.close_if_here(&session);
         // Runs in a task of its own: a client that hangs up after its DELETE has ended its session nevertheless.
         tokio::spawn(async move { shared.forget(&session, is_known).await }).await??;
         Ok(())

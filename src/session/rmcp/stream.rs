@@ -27,9 +27,9 @@ use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use serde_json::Value;
 
 use super::client::ClientSession;
+use super::detachable_stream::DetachableStream;
 use super::event_id::EventId;
 use super::frames::Frames;
-use super::slot::Slot;
 use super::sse;
 
 /// Next part of a stream.
@@ -47,7 +47,7 @@ pub(crate) struct Standalone {
     number: u64,
     frames: Arc<Frames>,
     /// Stream of rmcp, which may be filled in later.
-    rmcp: Slot,
+    rmcp: DetachableStream,
     /// Event that goes out before any other event of either source.
     next: Option<ServerSseMessage>,
     /// Source that is polled first next time. Alternates, so that neither source starves the other.
@@ -59,7 +59,7 @@ impl Standalone {
     /// wait for `retry` before it opens its next stream.
     pub(super) fn open(
         session: &Arc<ClientSession>,
-        rmcp: Slot,
+        rmcp: DetachableStream,
         resumed: Option<EventId<'_>>,
         is_layered: bool,
         retry: Duration,
@@ -182,12 +182,12 @@ fn event((id, data): (Option<&str>, &str)) -> Option<ServerSseMessage> {
 
 /// Stream that answers a request. While it is open the session is not idle.
 pub(super) struct RequestStream {
-    rmcp: Slot,
+    rmcp: DetachableStream,
     session: Arc<ClientSession>,
 }
 
 impl RequestStream {
-    pub(super) fn new(rmcp: Slot, session: Arc<ClientSession>) -> Self {
+    pub(super) fn new(rmcp: DetachableStream, session: Arc<ClientSession>) -> Self {
         session.request_began();
         Self { rmcp, session }
     }

@@ -50,7 +50,7 @@ impl Rig {
     fn next(&mut self) -> Next {
         match self.delivery.next(self.now, &self.ended) {
             Step::HandOver(_) => Next::HandOver,
-            Step::Done(Outcome { accepted, end, .. }) => {
+            Step::Done(DeliveryOutcome { accepted, end, .. }) => {
                 let end = format!("{end:?}");
                 let end = end.split([' ', '{']).next().unwrap_or_default().to_owned();
                 Next::Done { accepted, end }
@@ -154,7 +154,7 @@ fn the_last_attempt_that_fails_is_a_discard() {
     let mut rig = Rig::new(vec![Item::decode("q", twice_failed, TTL).envelope.unwrap()]);
     rig.next();
     rig.answer(Err(HandOverError::Transient("again".to_owned())));
-    let Step::Done(Outcome { end, .. }) = rig.delivery.next(rig.now, &rig.ended) else { panic!("it is over") };
+    let Step::Done(DeliveryOutcome { end, .. }) = rig.delivery.next(rig.now, &rig.ended) else { panic!("it is over") };
     let BatchEnd::Discarded(reasons) = end else { panic!("{end:?}") };
     assert_eq!(reasons, [DiscardReason::AttemptsExhausted { attempts: 3, last_error: "again".to_owned() }]);
 }

@@ -1,16 +1,16 @@
 //! Delivery at most once: the acknowledgement comes before the delivery, in batches of one.
 //!
-//! A crash loses at most the one notification in `in_hand`. It has left the queue and is not delivered yet.
+//! A crash loses at most the one notification in `removed`. It has left the queue and is not delivered yet.
 //!
 //! *A message is delivered only where its removal is certain*. Where the answer to the acknowledgement is lost, or says
 //! that the queue has changed, the message is read again or left to its next owner. It may be lost then, and is never
 //! delivered twice (`a_notification_whose_removal_is_unknown_is_not_delivered`,
 //! `a_removal_that_did_not_happen_is_no_delivery`).
 //!
-//! *`in_hand` survives* connections, parking and takeovers, because no queue has the message any more. The machine
+//! *`removed` survives* connections, parking and takeovers, because no queue has the message any more. The machine
 //! counts its attempts itself, and discards it at its expiry even while the client is away
-//! (`what_is_in_hand_of_a_parked_subscriber_expires_at_its_time`). An end of the subscriber reports it as lost
-//! (`what_is_in_hand_at_the_end_is_lost_and_the_reason_told`).
+//! (`a_removed_notification_of_a_parked_subscriber_expires_at_its_time`). An end of the subscriber reports it as lost
+//! (`a_removed_notification_is_lost_at_the_end_and_the_reason_is_noted`).
 //!
 //! *Outcomes* cannot travel with an acknowledgement, which has gone before. They are recorded by a request of their own
 //! ([`Action::Record`]), and may be lost with the process.
@@ -18,10 +18,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{InHand, Subscription, Then};
+use super::{NextStep, RemovedNotification, Subscription};
 use crate::envelope::Envelope;
-use crate::fate::DiscardReason;
-use crate::subscription::ack::Fate;
+use crate::outcome::DiscardReason;
+use crate::subscription::ack::MessageOutcome;
 use crate::subscription::batch::{Item, Taken};
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note};
@@ -30,9 +30,9 @@ use crate::subscription::state::ExitReason;
 
 impl Subscription {
     /// Keeps the oldest message that was read, which is removed next.
-    pub(super) fn keep_next(&mut self, taken: Taken) {
+    pub(super) fn keep_oldest(&mut self, taken: Taken) {
         self.items = taken.items.into();
-        self.arrived(taken.now);
+        self.complete_items(taken.now);
         self.items.truncate(1);
     }
 
@@ -40,62 +40,67 @@ impl Subscription {
     pub(super) fn remove(&mut self, Item { mark, envelope, .. }: Item, now: Instant) {
         let (envelope, read_at) = match (envelope, self.read_at) {
             (Ok(envelope), Some(read_at)) => (envelope, read_at),
-            (Ok(_), None) => return self.acknowledge(Then::Serve, now),
+            (Ok(_), None) => return self.acknowledge(NextStep::Serve, now),
             (Err(why), _) => {
                 self.discard_unreadable(mark, &why);
-                return self.acknowledge(Then::Serve, now);
+                return self.acknowledge(NextStep::Serve, now);
             }
         };
         self.ack.deliver(mark, None, None);
-        self.acknowledge(Then::Deliver(Box::new(InHand { envelope, read_at })), now);
+        self.acknowledge(NextStep::Deliver(Box::new(RemovedNotification { envelope, read_at })), now);
     }
 
     /// Delivers the notification that was removed from the queue.
-    pub(super) fn deliver_in_hand(&mut self) {
-        let Some(InHand { envelope, read_at }) = self.in_hand.as_deref() else { return };
+    pub(super) fn deliver_removed(&mut self) {
+        let Some(RemovedNotification { envelope, read_at }) = self.removed.as_deref() else { return };
         let (mut envelope, read_at) = (envelope.clone(), *read_at);
-        envelope.set_opened(self.serving);
+        envelope.set_generation(self.serving);
         // No lease guards a notification that is in no queue any more, so the permit always holds.
         self.deliver(vec![envelope], read_at, Arc::new(Permit::unlimited()));
     }
 
     /// Acts on the end of the delivery of a removed notification, and returns the next step.
-    pub(super) fn after_in_hand(&mut self, mut in_hand: Box<InHand>, end: BatchEnd, lot: f64) -> Then {
+    pub(super) fn conclude_removed_delivery(
+        &mut self,
+        mut removed: Box<RemovedNotification>,
+        end: BatchEnd,
+        jitter: f64,
+    ) -> NextStep {
         match end {
             BatchEnd::AllAccepted => {
-                if in_hand.envelope.receipt {
-                    self.record(None, &in_hand.envelope);
+                if removed.envelope.receipt {
+                    self.record(None, &removed.envelope);
                 }
-                if let Some(question) = in_hand.envelope.question {
-                    self.actions.push_back(Action::Ask { questions: vec![*question], read_at: in_hand.read_at });
+                if let Some(question) = removed.envelope.question {
+                    self.actions.push_back(Action::Ask { questions: vec![*question], read_at: removed.read_at });
                 }
             }
             BatchEnd::Discarded(reasons) => {
                 for reason in reasons {
-                    self.discard_in_hand(in_hand.envelope.clone(), reason);
+                    self.discard_removed(removed.envelope.clone(), reason);
                 }
             }
             BatchEnd::Failed { error, pause, .. } => {
-                self.note_failed_attempt(&in_hand.envelope, error, pause);
-                in_hand.envelope.count_attempt();
-                self.in_hand = Some(in_hand);
-                return Then::Pause(pause);
+                self.note_failed_attempt(&removed.envelope, error, pause);
+                removed.envelope.count_attempt();
+                self.removed = Some(removed);
+                return NextStep::Pause(pause);
             }
             BatchEnd::NotReady(why) => {
-                self.in_hand = Some(in_hand);
-                return self.not_ready(why, lot);
+                self.removed = Some(removed);
+                return self.not_ready(why, jitter);
             }
             BatchEnd::Closed => {
-                self.in_hand = Some(in_hand);
-                return Then::Exit(ExitReason::Closed);
+                self.removed = Some(removed);
+                return NextStep::Exit(ExitReason::Closed);
             }
-            BatchEnd::NotPermitted => self.in_hand = Some(in_hand),
+            BatchEnd::NotPermitted => self.removed = Some(removed),
         }
-        Then::Serve
+        NextStep::Serve
     }
 
     /// Records and notes the discard of a removed notification.
-    pub(super) fn discard_in_hand(&mut self, envelope: Envelope, reason: DiscardReason) {
+    pub(super) fn discard_removed(&mut self, envelope: Envelope, reason: DiscardReason) {
         self.record(Some(reason.clone()), &envelope);
         let (id, question) = (Some(envelope.id), envelope.question.map(|question| *question));
         self.note(Note::Discarded { id, question, reason });
@@ -103,27 +108,30 @@ impl Subscription {
 
     /// Asks the driver to record the outcome of a removed notification. No acknowledgement can record it any more.
     pub(super) fn record(&mut self, discarded: Option<DiscardReason>, envelope: &Envelope) {
-        let fate = Fate { position: 0, discarded, receipt: envelope.receipt.then_some(envelope.id) };
-        self.actions.push_back(Action::Record { fate, raw: envelope.raw().to_vec() });
+        let outcome = MessageOutcome { position: 0, discarded, receipt: envelope.receipt.then_some(envelope.id) };
+        self.actions.push_back(Action::Record { outcome, raw: envelope.raw().to_vec() });
     }
 
     /// Discards the notification that a parked subscriber has removed from the queue, if its time to live is over.
-    pub(super) fn expire_in_hand(&mut self, now: Instant) {
-        if self.in_hand.as_ref().is_some_and(|in_hand| self.expiry(in_hand) <= now)
-            && let Some(in_hand) = self.in_hand.take()
+    pub(super) fn expire_removed(&mut self, now: Instant) {
+        if self.removed.as_ref().is_some_and(|removed| self.expiry(removed) <= now)
+            && let Some(removed) = self.removed.take()
         {
-            self.discard_in_hand(in_hand.envelope, DiscardReason::Expired);
+            self.discard_removed(removed.envelope, DiscardReason::Expired);
         }
     }
 
     /// Returns the moment at which the removed notification expires, if there is such a notification.
-    pub(super) fn in_hand_expiry(&self) -> Option<Instant> {
-        self.in_hand.as_ref().map(|in_hand| self.expiry(in_hand))
+    pub(super) fn removed_expiry(&self) -> Option<Instant> {
+        self.removed.as_ref().map(|removed| self.expiry(removed))
     }
 
     /// Returns the moment at which a removed notification expires. A notification without an expiry of its own is kept
     /// for [`Config::time_to_live`](crate::Config::time_to_live).
-    pub(super) fn expiry(&self, InHand { envelope, read_at: (clock, read) }: &InHand) -> Instant {
+    pub(super) fn expiry(
+        &self,
+        RemovedNotification { envelope, read_at: (clock, read) }: &RemovedNotification,
+    ) -> Instant {
         *read + envelope.expires_at.map_or(self.config.time_to_live(), |at| at.since(*clock))
     }
 }

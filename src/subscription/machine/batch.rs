@@ -21,9 +21,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Subscription, Then};
+use super::{NextStep, Subscription};
 use crate::envelope::{Envelope, Timestamp, Undecodable};
-use crate::fate::DiscardReason;
+use crate::outcome::DiscardReason;
 use crate::subscription::batch::{Item, Mark};
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note, Operation};
@@ -34,7 +34,7 @@ use crate::subscription::window::{Behind, Sent};
 impl Subscription {
     /// Reads further where the message that the client has named may be behind the messages read so far, up to one
     /// window. Returns whether such a read was begun.
-    pub(super) fn looks_for_received(&mut self) -> bool {
+    pub(super) fn begin_search_for_received(&mut self) -> bool {
         let Some(received) = self.received else { return false };
         let (count, bytes) = (self.items.len(), self.items.iter().map(|item| item.mark.length).sum::<usize>());
         let is_within = count < self.config.window_messages() && bytes < self.config.window_bytes();
@@ -107,7 +107,7 @@ impl Subscription {
                 {
                     bytes += mark.length;
                     self.sent.push(Sent::of(mark, &envelope));
-                    envelope.set_opened(self.serving);
+                    envelope.set_generation(self.serving);
                     batch.push(envelope);
                 }
                 envelope => {
@@ -121,7 +121,7 @@ impl Subscription {
                 self.items.clear();
                 self.serve(now);
             } else {
-                self.finish_with(Then::Serve);
+                self.drain_window_then(NextStep::Serve);
             };
         };
         self.deliver(batch, read_at, Arc::clone(&self.permit));
@@ -132,12 +132,12 @@ impl Subscription {
         self.state = SubscriberState::Delivering;
         self.delivery += 1;
         self.is_delivering = true;
-        (self.timer, self.looks) = (None, 0);
+        (self.timer, self.reads_ahead) = (None, 0);
         self.actions.push_back(Action::Deliver { delivery: self.delivery, batch, read_at, permit });
     }
 
     /// Handles the outcome of the hand-overs of a batch.
-    pub(super) fn after_batch(&mut self, accepted: usize, end: BatchEnd, lot: f64) {
+    pub(super) fn handle_batch_end(&mut self, accepted: usize, end: BatchEnd, jitter: f64) {
         let mut sent = std::mem::take(&mut self.sent).into_iter();
         if accepted > 0 {
             self.window.add(self.delivery, sent.by_ref().take(accepted));
@@ -147,27 +147,27 @@ impl Subscription {
             BatchEnd::AllAccepted => return,
             BatchEnd::Discarded(reasons) => {
                 self.discarded = sent.zip(reasons).collect();
-                Then::Serve
+                NextStep::Serve
             }
             BatchEnd::Failed { envelope, error, pause } => match sent.next() {
                 Some(Sent { mark, .. }) => {
                     let replacement = envelope.after_failure(&error);
                     self.note_failed_attempt(&envelope, error, pause);
-                    Then::Rewrite { oldest: mark, replacement, pause }
+                    NextStep::Rewrite { oldest: mark, replacement, pause }
                 }
                 // The outcome is about a message that was not sent, which is a defect of the session's actor. The queue
                 // is read again.
-                None => Then::Serve,
+                None => NextStep::Serve,
             },
-            BatchEnd::NotReady(why) => self.not_ready(why, lot),
-            BatchEnd::Closed => Then::Exit(ExitReason::Closed),
+            BatchEnd::NotReady(why) => self.not_ready(why, jitter),
+            BatchEnd::Closed => NextStep::Exit(ExitReason::Closed),
             BatchEnd::NotPermitted => {
-                // The permit is in doubt or has run out, so the lease is renewed before anything else.
+                // The permit is suspended or has run out, so the lease is renewed before anything else.
                 self.renewed = None;
-                Then::Serve
+                NextStep::Serve
             }
         };
-        self.finish_with(then);
+        self.drain_window_then(then);
     }
 
     /// Counts a message that cannot be read as discarded.
@@ -178,9 +178,9 @@ impl Subscription {
     }
 
     /// Notes that the session is not ready, and returns the pause to make.
-    pub(super) fn not_ready(&mut self, why: String, lot: f64) -> Then {
+    pub(super) fn not_ready(&mut self, why: String, jitter: f64) -> NextStep {
         self.note(Note::NotReady(why));
-        Then::AwaitReady(self.next_pause(lot))
+        NextStep::AwaitReady(self.next_pause(jitter))
     }
 
     pub(super) fn note_failed_attempt(&mut self, envelope: &Envelope, error: String, pause: Duration) {

@@ -27,166 +27,172 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Subscription, Then};
+use super::{NextStep, Subscription};
 use crate::retry::Backoff;
 use crate::subscription::batch::Taken;
-use crate::subscription::delivery::{BatchEnd, HandOverError, Outcome};
+use crate::subscription::delivery::{BatchEnd, DeliveryOutcome, HandOverError};
 use crate::subscription::event::{Note, Operation};
 use crate::subscription::state::{ExitReason, SubscriberState};
 use crate::subscription::window::Sent;
 
 /// Pauses between reads behind unconfirmed messages. Most confirmations come sooner than the first of these reads.
-const LOOKS: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
+const READ_AHEAD_PAUSES: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 impl Subscription {
     /// Handles the end of the hand-overs of a delivery. `outcome` is `None` where the session's actor is gone.
-    pub(super) fn delivered(&mut self, outcome: Option<Outcome>, now: Instant, lot: f64) {
+    pub(super) fn handle_delivered(&mut self, outcome: Option<DeliveryOutcome>, now: Instant, jitter: f64) {
         self.is_delivering = false;
         match outcome {
             None => {
-                self.give_window_up();
-                self.finish_with(Then::Exit(ExitReason::Panicked("the session actor is gone".to_owned())));
+                self.abandon_window();
+                self.drain_window_then(NextStep::Exit(ExitReason::Panicked("the session actor is gone".to_owned())));
             }
             // This delivery was given up meanwhile.
-            Some(_) if self.delivery <= self.given_up => {}
-            Some(Outcome { accepted, end, confirmed }) => {
-                if self.in_hand.is_none() {
-                    self.after_batch(accepted, end, lot);
+            Some(_) if self.delivery <= self.abandoned => {}
+            Some(DeliveryOutcome { accepted, end, confirmed }) => {
+                if self.removed.is_none() {
+                    self.handle_batch_end(accepted, end, jitter);
                 } else if accepted > 0 {
-                    self.awaits_in_hand = true;
+                    self.awaits_removed = true;
                 } else {
-                    self.conclude_in_hand(end, lot);
+                    self.end_removed_delivery(end, jitter);
                 }
                 if let Some(answer) = confirmed.filter(|_| accepted > 0) {
-                    return self.confirmed(self.delivery, answer, now, lot);
+                    return self.handle_confirmed(self.delivery, answer, now, jitter);
                 }
             }
         }
-        self.go_on(now, lot);
+        self.continue_delivery(now, jitter);
     }
 
     /// Handles the session's answer to the request to confirm a delivery. `Ok` also confirms all earlier deliveries.
-    pub(super) fn confirmed(&mut self, delivery: u64, answer: Result<(), HandOverError>, now: Instant, lot: f64) {
+    pub(super) fn handle_confirmed(
+        &mut self,
+        delivery: u64,
+        answer: Result<(), HandOverError>,
+        now: Instant,
+        jitter: f64,
+    ) {
         // This delivery was given up.
-        if delivery <= self.given_up {
+        if delivery <= self.abandoned {
             return;
         }
         match answer {
-            Ok(()) if self.awaits_in_hand => {
-                self.progressed(1);
-                self.conclude_in_hand(BatchEnd::AllAccepted, lot);
+            Ok(()) if self.awaits_removed => {
+                self.count_confirmed(1);
+                self.end_removed_delivery(BatchEnd::AllAccepted, jitter);
             }
             Ok(()) => {
                 let sent: Vec<Sent> = self.window.confirm(delivery).collect();
                 if !sent.is_empty() {
-                    self.progressed(sent.len());
+                    self.count_confirmed(sent.len());
                 }
                 sent.into_iter().for_each(|sent| self.count_delivered(sent));
             }
-            Err(error) if self.awaits_in_hand => self.conclude_in_hand(unconfirmed(error), lot),
+            Err(error) if self.awaits_removed => self.end_removed_delivery(unconfirmed(error), jitter),
             Err(error) => {
-                self.give_window_up();
+                self.abandon_window();
                 let then = match unconfirmed(error) {
-                    BatchEnd::NotReady(_) if matches!(self.after_window, Some(Then::AwaitReady(_))) => {
-                        return self.go_on(now, lot);
+                    BatchEnd::NotReady(_) if matches!(self.after_window, Some(NextStep::AwaitReady(_))) => {
+                        return self.continue_delivery(now, jitter);
                     }
-                    BatchEnd::NotReady(why) => self.not_ready(why, lot),
-                    _ => Then::Exit(ExitReason::Closed),
+                    BatchEnd::NotReady(why) => self.not_ready(why, jitter),
+                    _ => NextStep::Exit(ExitReason::Closed),
                 };
-                if !matches!(self.after_window, Some(Then::Exit(_))) {
+                if !matches!(self.after_window, Some(NextStep::Exit(_))) {
                     self.after_window = None;
                 }
-                self.finish_with(then);
+                self.drain_window_then(then);
             }
         }
-        self.go_on(now, lot);
+        self.continue_delivery(now, jitter);
     }
 
     /// Counts notifications that the session has confirmed.
-    fn progressed(&mut self, count: usize) {
+    fn count_confirmed(&mut self, count: usize) {
         self.note(Note::Delivered(count));
-        // The backoff ends at a confirmation and not sooner. A session that accepts nothing, or a queue that can be read
-        // and not written, would otherwise be tried without a growing pause.
-        self.succeeded();
+        // The backoff ends at a confirmation and not sooner. A session that accepts nothing, or a queue that can be
+        // read and not written, would otherwise be tried without a growing pause.
+        self.end_backoff();
     }
 
     /// Gives up the unconfirmed messages and the running delivery. All of them stay in the queue and are delivered
     /// again.
-    fn give_window_up(&mut self) {
+    fn abandon_window(&mut self) {
         // The running delivery must hand nothing more over, because its later messages would overtake the earlier ones
         // that are delivered again.
         self.permit.revoke();
-        self.given_up = self.delivery;
+        self.abandoned = self.delivery;
         self.window.clear();
         self.sent.clear();
         self.discarded.clear();
     }
 
-    /// Ends the delivery of the notification in `in_hand`.
-    fn conclude_in_hand(&mut self, end: BatchEnd, lot: f64) {
-        self.awaits_in_hand = false;
-        if let Some(in_hand) = self.in_hand.take() {
+    /// Ends the delivery of the notification in `removed`.
+    fn end_removed_delivery(&mut self, end: BatchEnd, jitter: f64) {
+        self.awaits_removed = false;
+        if let Some(removed) = self.removed.take() {
             // The messages that were read behind this one are kept. The next of them is removed and delivered in its
             // turn.
-            self.after_window = Some(self.after_in_hand(in_hand, end, lot));
+            self.after_window = Some(self.conclude_removed_delivery(removed, end, jitter));
         }
     }
 
     /// Delivers nothing more, and does `then` once nothing is unconfirmed. A step that waits already takes precedence.
-    pub(super) fn finish_with(&mut self, then: Then) {
+    pub(super) fn drain_window_then(&mut self, then: NextStep) {
         self.items.clear();
         self.after_window.get_or_insert(then);
     }
 
     /// Takes the next step in this state, unless an operation or a delivery runs, or a confirmation must come first.
-    pub(super) fn go_on(&mut self, now: Instant, lot: f64) {
+    pub(super) fn continue_delivery(&mut self, now: Instant, jitter: f64) {
         if self.state != SubscriberState::Delivering || self.operation.is_some() || self.is_delivering {
             return;
         }
-        if self.window.is_empty() && !self.awaits_in_hand {
-            return self.leave_delivering(now, lot);
+        if self.window.is_empty() && !self.awaits_removed {
+            return self.leave_delivering(now, jitter);
         }
-        if self.lost.is_some() || self.after_window.is_some() || self.awaits_in_hand {
+        if self.lost.is_some() || self.after_window.is_some() || self.awaits_removed {
             return;
         }
         let confirmed = self.ack.count_so_far();
         let next = self.items.front().map(|item| item.mark.length);
         let has_room = self.window.has_room(&self.config, confirmed, (0, 0), next.unwrap_or(0));
         if self.has_changed() {
-            self.finish_with(Then::LookAround);
+            self.drain_window_then(NextStep::ReactToPresence);
         } else if has_room && next.is_some() {
             self.deliver_next(now);
         } else if confirmed > 0 || has_room && self.has_more {
-            self.look_behind();
+            self.begin_read_ahead();
         } else if has_room && self.timer.is_none() && self.window.behind().is_some() {
-            self.timer = Some(now + LOOKS.pause(self.looks, lot));
-            self.looks += 1;
+            self.timer = Some(now + READ_AHEAD_PAUSES.pause(self.reads_ahead, jitter));
+            self.reads_ahead += 1;
         }
     }
 
     /// Acknowledges the confirmed messages, and reads behind the unconfirmed ones.
-    pub(super) fn look_behind(&mut self) {
+    pub(super) fn begin_read_ahead(&mut self) {
         let Some(behind) = self.window.behind() else { return };
         self.timer = None;
         // Messages that were read and had no room are read again.
         self.items.clear();
         let delivered = self.ack.take();
-        self.note_questions(delivered.as_ref());
+        self.keep_questions(delivered.as_ref());
         self.begin(Operation::Take { delivered, behind: Some(behind) });
     }
 
     /// Returns the moment of the next read behind unconfirmed messages, where such a read is of use.
-    pub(super) fn look_due(&self) -> Option<Instant> {
+    pub(super) fn read_ahead_due(&self) -> Option<Instant> {
         let is_free = !self.is_delivering && self.lost.is_none() && self.after_window.is_none();
         self.timer.filter(|_| is_free)
     }
 
     /// Handles the answer to a read behind unconfirmed messages.
-    pub(super) fn read_ahead(&mut self, taken: Taken, now: Instant, lot: f64) {
-        let is_ours = taken.lease.is_ours();
-        self.arrivals.acknowledged(is_ours && !taken.changed);
+    pub(super) fn handle_read_ahead(&mut self, taken: Taken, now: Instant, jitter: f64) {
+        let is_held = taken.lease.is_held();
+        self.arrivals.acknowledged(is_held && !taken.changed);
         let questions = std::mem::take(&mut self.acknowledged_questions);
-        if is_ours {
+        if is_held {
             self.ask(questions);
         } else {
             self.renewed = None;
@@ -194,20 +200,20 @@ impl Subscription {
         if taken.changed {
             self.note(Note::Changed);
         }
-        if !is_ours || taken.changed {
+        if !is_held || taken.changed {
             // The unconfirmed messages may be delivered by another owner now, or may have left the queue. The queue is
             // read again from its tail.
-            self.finish_with(Then::Serve);
+            self.drain_window_then(NextStep::Serve);
         } else if !taken.items.is_empty() {
             self.items = taken.items.into();
-            self.arrived(taken.now);
+            self.complete_items(taken.now);
         }
         self.has_more = taken.has_more;
-        self.go_on(now, lot);
+        self.continue_delivery(now, jitter);
     }
 
     /// Leaves the state: no operation and no delivery runs, and nothing is unconfirmed.
-    fn leave_delivering(&mut self, now: Instant, lot: f64) {
+    fn leave_delivering(&mut self, now: Instant, jitter: f64) {
         let then = self.after_window.take();
         if let Some(error) = self.lost.take() {
             // Nothing can be acknowledged over a lost connection. The messages are read again, and skipped by their
@@ -216,8 +222,8 @@ impl Subscription {
             self.items.clear();
             self.discarded.clear();
             return match then {
-                Some(Then::Exit(reason)) => self.leave(reason),
-                _ => self.back_off(*error, now, lot),
+                Some(NextStep::Exit(reason)) => self.begin_exit(reason),
+                _ => self.back_off(*error, now, jitter),
             };
         }
         for (Sent { mark, id, question, receipt }, reason) in std::mem::take(&mut self.discarded) {
@@ -227,7 +233,7 @@ impl Subscription {
         }
         match then {
             None if !self.items.is_empty() => self.deliver_next(now),
-            None | Some(Then::Serve) => self.serve(now),
+            None | Some(NextStep::Serve) => self.serve(now),
             Some(then) => self.acknowledge(then, now),
         }
     }

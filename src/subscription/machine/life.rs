@@ -23,8 +23,9 @@
 //! `a_client_that_comes_back_while_its_subscriber_parks_is_served_again`).
 //!
 //! *Two pauses*. [`back_off`](Subscription::back_off) follows a failure and always pauses.
-//! [`doubt`](Subscription::doubt) follows a connection that broke, and connects at once the first time: most such ends
-//! have a harmless cause (`a_wait_that_finds_no_lease_opens_a_new_connection_and_pauses_from_the_second_time_on`).
+//! [`reconnect`](Subscription::reconnect) follows a connection that broke, and connects at once the first time: most
+//! such ends have a harmless cause
+//! (`a_wait_that_finds_no_lease_opens_a_new_connection_and_pauses_from_the_second_time_on`).
 
 use std::time::{Duration, Instant};
 
@@ -40,14 +41,14 @@ impl Subscription {
 
     /// Acts on a changed presence or a stop. Does nothing in a state that must end an operation or a delivery first:
     /// that end then leads here.
-    pub(super) fn look_up(&mut self, now: Instant, lot: f64) {
+    pub(super) fn react_if_free(&mut self, now: Instant, jitter: f64) {
         match (self.state, self.operation) {
-            (SubscriberState::Connecting, _) if self.is_stopping => self.look_around(),
-            (SubscriberState::Waiting, _) if self.has_changed() => self.look_around(),
-            (SubscriberState::Delivering, None) => self.go_on(now, lot),
+            (SubscriberState::Connecting, _) if self.is_stopping => self.react_to_presence(),
+            (SubscriberState::Waiting, _) if self.has_changed() => self.react_to_presence(),
+            (SubscriberState::Delivering, None) => self.continue_delivery(now, jitter),
             (SubscriberState::BackingOff, None) => self.resume(now),
             (SubscriberState::StandingBy, None) | (SubscriberState::Parked, None | Some(OperationKind::Settle)) => {
-                self.look_around();
+                self.react_to_presence();
             }
             _ => {}
         }
@@ -55,22 +56,23 @@ impl Subscription {
 
     /// Returns whether a stop is requested, or the served stream is no longer the client's newest.
     pub(super) fn has_changed(&self) -> bool {
-        self.is_stopping || !matches!(self.presence, SessionState::Ready { opened, .. } if opened == self.serving)
+        self.is_stopping
+            || !matches!(self.presence, SessionState::Connected { generation, .. } if generation == self.serving)
     }
 
     /// Closes the connection, and acts on the client's presence or on a stop: opens a new connection, parks, or ends.
-    pub(super) fn look_around(&mut self) {
+    pub(super) fn react_to_presence(&mut self) {
         self.close();
         match self.presence {
-            _ if self.is_stopping => self.leave(ExitReason::Stopped),
-            SessionState::Ended => self.leave(ExitReason::Closed),
-            SessionState::Left => self.leave(ExitReason::Left),
-            SessionState::Away => self.park(),
-            SessionState::Ready { opened, received } => {
-                self.serving = opened;
+            _ if self.is_stopping => self.begin_exit(ExitReason::Stopped),
+            SessionState::Ended => self.begin_exit(ExitReason::Closed),
+            SessionState::Detached => self.begin_exit(ExitReason::Detached),
+            SessionState::Disconnected => self.park(),
+            SessionState::Connected { generation, received } => {
+                self.serving = generation;
                 // The message also counts where an older stream's client has named it. A newer stream may have opened
                 // and closed before the first read used it.
-                if self.is_at_least_once() && self.claimed != Some(opened) {
+                if self.is_at_least_once() && self.claimed != Some(generation) {
                     self.received = received;
                 }
                 self.state = SubscriberState::Connecting;
@@ -80,14 +82,14 @@ impl Subscription {
     }
 
     /// Handles the end of a pause, and every other moment that [`Subscription::deadline`] has returned.
-    pub(super) fn timer(&mut self, now: Instant) {
+    pub(super) fn handle_timer(&mut self, now: Instant) {
         let is_due = self.timer.is_some_and(|at| at <= now);
         match self.state {
             SubscriberState::StandingBy if is_due => self.begin(Operation::ClaimIfAbsent),
             SubscriberState::BackingOff if is_due => self.resume(now),
-            SubscriberState::Delivering if self.look_due().is_some_and(|at| at <= now) => self.look_behind(),
+            SubscriberState::Delivering if self.read_ahead_due().is_some_and(|at| at <= now) => self.begin_read_ahead(),
             SubscriberState::BackingOff | SubscriberState::Delivering => self.renew(now),
-            SubscriberState::StandingBy | SubscriberState::Parked => self.expire_in_hand(now),
+            SubscriberState::StandingBy | SubscriberState::Parked => self.expire_removed(now),
             _ => {}
         }
     }
@@ -104,34 +106,34 @@ impl Subscription {
     /// Ends a pause. The service continues over a whole connection, and otherwise a new one is opened.
     pub(super) fn resume(&mut self, now: Instant) {
         self.timer = None;
-        if self.is_connected { self.serve(now) } else { self.look_around() }
+        if self.is_connected { self.serve(now) } else { self.react_to_presence() }
     }
 
     // Answers of the queue.
 
     /// Handles the answer to the operation that has just ended.
-    pub(super) fn answered(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
+    pub(super) fn handle_answer(&mut self, operation: OperationKind, answer: Event, now: Instant, jitter: f64) {
         match (self.state, answer) {
             (SubscriberState::Stopping, _) => self.release_or(Self::exit),
-            (SubscriberState::Parked, _) => self.parked(operation),
+            (SubscriberState::Parked, _) => self.continue_parking(operation),
             (SubscriberState::StandingBy, Event::Failed(error)) => {
                 self.note(Note::LeaseUnread(error));
-                self.look_at_lease_later(now);
+                self.check_lease_later(now);
             }
-            (SubscriberState::StandingBy, Event::Renewed(lease)) if !lease.is_ours() => self.look_at_lease_later(now),
-            (SubscriberState::StandingBy, _) => self.look_around(),
+            (SubscriberState::StandingBy, Event::Renewed(lease)) if !lease.is_held() => self.check_lease_later(now),
+            (SubscriberState::StandingBy, _) => self.react_to_presence(),
             (SubscriberState::Delivering, Event::Failed(error)) => {
                 // The permit runs out by itself. The unconfirmed messages are handled first.
                 self.close();
                 self.lost = Some(Box::new(error));
-                self.go_on(now, lot);
+                self.continue_delivery(now, jitter);
             }
-            (_, Event::Failed(error)) => self.back_off(error, now, lot),
+            (_, Event::Failed(error)) => self.back_off(error, now, jitter),
             (SubscriberState::Connecting, Event::Opened) => {
                 self.is_connected = true;
                 // The client may have gone to another server meanwhile.
                 if self.has_changed() {
-                    return self.look_around();
+                    return self.react_to_presence();
                 }
                 self.is_to_release = true;
                 // The lease is only renewed on a new connection for a stream that was claimed before. Only a newer
@@ -147,21 +149,21 @@ impl Subscription {
                 self.claimed = Some(self.serving);
                 self.begin_service(now);
             }
-            (SubscriberState::Connecting, Event::Renewed(lease)) if lease.is_ours() => {
+            (SubscriberState::Connecting, Event::Renewed(lease)) if lease.is_held() => {
                 if lease == LeaseState::Reclaimed {
                     self.note(Note::Reclaimed);
                 }
                 self.begin_service(now);
             }
             (SubscriberState::Connecting, _) => self.stand_by(now),
-            (_, answer) => self.answered_in_service(operation, answer, now, lot),
+            (_, answer) => self.handle_service_answer(operation, answer, now, jitter),
         }
     }
 
     /// Continues the parking after its operations: release, wait for pending answers, exit.
-    pub(super) fn parked(&mut self, operation: OperationKind) {
-        if self.is_stopping || self.presence != SessionState::Away {
-            self.look_around();
+    pub(super) fn continue_parking(&mut self, operation: OperationKind) {
+        if self.is_stopping || self.presence != SessionState::Disconnected {
+            self.react_to_presence();
         } else if operation == OperationKind::Release {
             // The user's answers and the cancellations on their way go to their workers before the exit. The user is
             // not asked again for such an answer, and nobody else cancels.
@@ -205,16 +207,16 @@ impl Subscription {
     /// Parks: revokes the permit, stops asking, and releases the lease, because the client has no open stream.
     pub(super) fn park(&mut self) {
         self.state = SubscriberState::Parked;
-        self.give_up();
+        self.stop_serving();
         self.release_or(|subscription| subscription.begin(Operation::Settle));
     }
 
     /// Begins the end of the subscriber, for this reason. The open questions of a session that has ended everywhere are
     /// cancelled first.
-    pub(super) fn leave(&mut self, reason: ExitReason) {
+    pub(super) fn begin_exit(&mut self, reason: ExitReason) {
         self.close();
         self.state = SubscriberState::Stopping;
-        self.give_up();
+        self.stop_serving();
         let cancels = reason == ExitReason::Closed && self.config.delivery() == Delivery::AtLeastOnce;
         self.exit = Some(reason);
         if cancels {
@@ -226,7 +228,7 @@ impl Subscription {
     }
 
     /// Revokes the permit and stops asking the client.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn stop_serving(&mut self) {
         self.permit.revoke();
         self.actions.push_back(Action::StopAsking);
     }
@@ -243,13 +245,13 @@ impl Subscription {
     /// Ends the subscriber. A notification that was removed from the queue and not delivered is reported as lost.
     pub(super) fn exit(&mut self) {
         let reason = self.exit.clone().unwrap_or(ExitReason::Stopped);
-        if let Some(in_hand) = self.in_hand.take() {
+        if let Some(removed) = self.removed.take() {
             let why = match reason {
                 ExitReason::Panicked(_) | ExitReason::Dropped => "the session actor is gone",
                 ExitReason::Stopped => "the subscriber was stopped",
                 _ => "the session has closed",
             };
-            self.note(Note::Lost { envelope: Box::new(in_hand.envelope), why });
+            self.note(Note::Lost { envelope: Box::new(removed.envelope), why });
         }
         self.actions.push_back(Action::Exit(reason));
     }
@@ -260,19 +262,19 @@ impl Subscription {
         self.failures = 0;
         self.actions.push_back(Action::StopAsking);
         self.note(Note::TakenOver);
-        self.look_at_lease_later(now);
+        self.check_lease_later(now);
     }
 
     /// Reads the lease again after a heartbeat.
-    pub(super) fn look_at_lease_later(&mut self, now: Instant) {
+    pub(super) fn check_lease_later(&mut self, now: Instant) {
         self.pause(SubscriberState::StandingBy, now + self.config.heartbeat(), now);
     }
 
     /// Pauses after a failure of the queue.
-    pub(super) fn back_off(&mut self, error: QueueError, now: Instant, lot: f64) {
+    pub(super) fn back_off(&mut self, error: QueueError, now: Instant, jitter: f64) {
         self.permit.revoke();
         self.close();
-        let pause = self.next_pause(lot);
+        let pause = self.next_pause(jitter);
         self.note(Note::QueueFailed { error, failures: self.failures, pause });
         // A renewal may fail during the pause after a failed attempt. Such a failure must not shorten that pause.
         let earlier = self.timer.filter(|_| self.state == SubscriberState::BackingOff);
@@ -281,8 +283,8 @@ impl Subscription {
     }
 
     /// Counts a failure, and returns the pause that follows.
-    pub(super) fn next_pause(&mut self, lot: f64) -> Duration {
-        let pause = self.config.backoff().pause(self.failures, lot);
+    pub(super) fn next_pause(&mut self, jitter: f64) -> Duration {
+        let pause = self.config.backoff().pause(self.failures, jitter);
         self.failures = self.failures.saturating_add(1);
         pause
     }
@@ -291,19 +293,19 @@ impl Subscription {
     ///
     /// The first time the connection is opened at once. Later times come after a pause: behind a proxy that cuts
     /// blocking commands every wait ends in this way.
-    pub(super) fn doubt(&mut self, now: Instant, lot: f64) {
+    pub(super) fn reconnect(&mut self, now: Instant, jitter: f64) {
         self.close();
         let Some(earlier) = self.failures.checked_sub(1) else {
             self.failures = 1;
-            return self.look_around();
+            return self.react_to_presence();
         };
-        let pause = self.config.backoff().pause(earlier, lot);
+        let pause = self.config.backoff().pause(earlier, jitter);
         self.failures = self.failures.saturating_add(1);
         self.pause(SubscriberState::BackingOff, now + pause, now);
     }
 
     /// Ends the backoff: a wait has ended without a failure, or a notification was delivered.
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn end_backoff(&mut self) {
         let failures = std::mem::take(&mut self.failures);
         if failures > 0 {
             self.note(Note::Recovered(failures));

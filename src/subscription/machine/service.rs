@@ -27,7 +27,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Subscription, Then};
+use super::{NextStep, Subscription};
 use crate::config::Delivery;
 use crate::envelope::Timestamp;
 use crate::question::Question;
@@ -72,41 +72,41 @@ impl Subscription {
     /// renew, and never read.
     fn serve_renewed(&mut self, now: Instant) {
         if self.has_changed() {
-            self.acknowledge(Then::LookAround, now);
-        } else if self.in_hand.is_some() {
-            self.deliver_in_hand();
+            self.acknowledge(NextStep::ReactToPresence, now);
+        } else if self.removed.is_some() {
+            self.deliver_removed();
         } else if let Some(item) = self.items.pop_front() {
             self.remove(item, now);
         } else {
-            self.acknowledge(Then::Serve, now);
+            self.acknowledge(NextStep::Serve, now);
         }
     }
 
     /// Acknowledges the counted messages, then does `then`. Where nothing is counted, the queue is still read if the
     /// service continues.
-    pub(super) fn acknowledge(&mut self, then: Then, now: Instant) {
+    pub(super) fn acknowledge(&mut self, then: NextStep, now: Instant) {
         let delivered = self.ack.take();
-        if delivered.is_none() && !matches!(then, Then::Serve) {
-            return self.follow(then, now);
+        if delivered.is_none() && !matches!(then, NextStep::Serve) {
+            return self.take_step(then, now);
         }
         self.take(delivered, then);
     }
 
     /// Sends an acknowledgement with a read of the queue, and does `then` after the answer.
-    pub(super) fn take(&mut self, delivered: Option<Delivered>, then: Then) {
+    pub(super) fn take(&mut self, delivered: Option<Delivered>, then: NextStep) {
         self.state = SubscriberState::Reading;
-        self.note_questions(delivered.as_ref());
-        self.then = then;
+        self.keep_questions(delivered.as_ref());
+        self.next_step = then;
         self.begin(Operation::Take { delivered, behind: None });
     }
 
     /// Keeps the questions of an acknowledgement until its answer comes.
-    pub(super) fn note_questions(&mut self, delivered: Option<&Delivered>) {
+    pub(super) fn keep_questions(&mut self, delivered: Option<&Delivered>) {
         self.acknowledged_questions = delivered.map(|d| d.questions.clone()).unwrap_or_default();
     }
 
     /// Handles an answer of the queue in the states of an owner.
-    pub(super) fn answered_in_service(&mut self, operation: OperationKind, answer: Event, now: Instant, lot: f64) {
+    pub(super) fn handle_service_answer(&mut self, operation: OperationKind, answer: Event, now: Instant, jitter: f64) {
         if let Event::Taken(taken) = &answer {
             // The two clocks are paired now and not after the open questions were read, because that read may take
             // long.
@@ -115,117 +115,119 @@ impl Subscription {
         match (self.state, answer) {
             (SubscriberState::Delivering, Event::Renewed(lease)) => {
                 // Where the lease is lost the permit no longer holds, and the delivery ends for that reason.
-                self.can_renew = lease.is_ours();
-                self.go_on(now, lot);
+                self.can_renew = lease.is_held();
+                self.continue_delivery(now, jitter);
             }
-            (SubscriberState::Delivering, Event::Taken(taken)) => self.read_ahead(taken, now, lot),
+            (SubscriberState::Delivering, Event::Taken(taken)) => self.handle_read_ahead(taken, now, jitter),
             (SubscriberState::BackingOff, Event::Renewed(lease)) => {
-                self.can_renew = lease.is_ours();
+                self.can_renew = lease.is_held();
                 if self.has_changed() {
                     self.resume(now);
                 }
             }
-            (_, Event::Renewed(lease)) if lease.is_ours() => self.serve_renewed(now),
+            (_, Event::Renewed(lease)) if lease.is_held() => self.serve_renewed(now),
             (_, Event::Renewed(_)) => {
                 // This acknowledgement can remove nothing, but it settles the receipts of delivered notifications.
-                match self.ack.take().filter(|delivered| !delivered.fates.is_empty()) {
-                    Some(delivered) => self.take(Some(delivered), Then::StandBy),
+                match self.ack.take().filter(|delivered| !delivered.outcomes.is_empty()) {
+                    Some(delivered) => self.take(Some(delivered), NextStep::StandBy),
                     None => self.stand_by(now),
                 }
             }
             (SubscriberState::Waiting, Event::Taken(taken)) => {
-                self.succeeded();
-                self.read(taken, operation, now, lot);
+                self.end_backoff();
+                self.handle_read(taken, operation, now, jitter);
             }
-            (_, Event::Taken(taken)) => self.acknowledged(taken, now, lot),
+            (_, Event::Taken(taken)) => self.handle_acknowledged(taken, now, jitter),
             (_, Event::Questions(questions)) => {
                 if let Some(taken) = self.taken.take() {
                     self.ask(questions);
-                    self.read(*taken, operation, now, lot);
+                    self.handle_read(*taken, operation, now, jitter);
                 }
             }
             (_, Event::Rewritten(Replaced::Done)) => {
-                let then = std::mem::take(&mut self.then);
-                self.follow(then, now);
+                let then = std::mem::take(&mut self.next_step);
+                self.take_step(then, now);
             }
             _ => self.serve(now),
         }
     }
 
     /// Handles the answer to an acknowledgement.
-    pub(super) fn acknowledged(&mut self, taken: Taken, now: Instant, lot: f64) {
-        let then = std::mem::take(&mut self.then);
-        let is_done = taken.lease.is_ours() && !taken.changed;
+    pub(super) fn handle_acknowledged(&mut self, taken: Taken, now: Instant, jitter: f64) {
+        let then = std::mem::take(&mut self.next_step);
+        let is_done = taken.lease.is_held() && !taken.changed;
         let questions = std::mem::take(&mut self.acknowledged_questions);
-        if let Then::Deliver(in_hand) = &then {
-            self.arrivals.delivered(in_hand.envelope.id);
+        if let NextStep::Deliver(removed) = &then {
+            self.arrivals.delivered(removed.envelope.id);
         }
         self.arrivals.acknowledged(is_done);
         match then {
-            Then::Serve if taken.lease.is_ours() => {
+            NextStep::Serve if taken.lease.is_held() => {
                 // The questions are open questions of the queue now. If this process dies, the next owner asks them.
                 self.ask(questions);
                 if std::mem::take(&mut self.is_to_read_questions) {
                     self.taken = Some(Box::new(taken));
                     self.begin(Operation::ReadQuestions);
                 } else {
-                    self.read(taken, OperationKind::Take, now, lot);
+                    self.handle_read(taken, OperationKind::Take, now, jitter);
                 }
             }
-            Then::Rewrite { .. } | Then::Deliver(_) if is_done => {
+            NextStep::Rewrite { .. } | NextStep::Deliver(_) if is_done => {
                 self.ask(questions);
                 if !self.is_at_least_once() {
-                    self.keep_next(taken);
+                    self.keep_oldest(taken);
                 }
-                self.follow(then, now);
+                self.take_step(then, now);
             }
-            Then::Rewrite { .. } | Then::Deliver(_) if taken.lease.is_ours() => {
+            NextStep::Rewrite { .. } | NextStep::Deliver(_) if taken.lease.is_held() => {
                 self.ask(questions);
                 self.serve(now);
             }
-            Then::Serve | Then::Rewrite { .. } | Then::Deliver(_) => self.not_ours(taken.lease, now, lot),
-            other => self.follow(other, now),
+            NextStep::Serve | NextStep::Rewrite { .. } | NextStep::Deliver(_) => {
+                self.lease_not_held(taken.lease, now, jitter)
+            }
+            other => self.take_step(other, now),
         }
     }
 
     /// Takes the step after an acknowledgement that succeeded, or that had nothing to acknowledge.
-    pub(super) fn follow(&mut self, then: Then, now: Instant) {
+    pub(super) fn take_step(&mut self, then: NextStep, now: Instant) {
         match then {
-            Then::Serve => self.serve(now),
-            Then::LookAround => self.look_around(),
-            Then::StandBy => self.stand_by(now),
-            Then::AwaitReady(pause) => {
+            NextStep::Serve => self.serve(now),
+            NextStep::ReactToPresence => self.react_to_presence(),
+            NextStep::StandBy => self.stand_by(now),
+            NextStep::AwaitReady(pause) => {
                 self.close();
                 self.pause(SubscriberState::BackingOff, now + pause, now);
             }
-            Then::Pause(pause) => self.pause(SubscriberState::BackingOff, now + pause, now),
-            Then::Exit(reason) => self.leave(reason),
-            Then::Rewrite { oldest, replacement, pause } => {
+            NextStep::Pause(pause) => self.pause(SubscriberState::BackingOff, now + pause, now),
+            NextStep::Exit(reason) => self.begin_exit(reason),
+            NextStep::Rewrite { oldest, replacement, pause } => {
                 self.state = SubscriberState::Rewriting;
-                self.then = Then::Pause(pause);
+                self.next_step = NextStep::Pause(pause);
                 self.begin(Operation::Rewrite { oldest, replacement });
             }
-            Then::Deliver(in_hand) => {
-                self.in_hand = Some(in_hand);
-                self.deliver_in_hand();
+            NextStep::Deliver(removed) => {
+                self.removed = Some(removed);
+                self.deliver_removed();
             }
         }
     }
 
     /// Reacts to a lease that this owner does not hold.
-    pub(super) fn not_ours(&mut self, lease: LeaseState, now: Instant, lot: f64) {
+    pub(super) fn lease_not_held(&mut self, lease: LeaseState, now: Instant, jitter: f64) {
         match lease {
             LeaseState::Lost => self.stand_by(now),
             // A wait must not claim an absent lease, because it may still run in Redis after its owner has gone. The
             // new connection claims it.
-            _ => self.doubt(now, lot),
+            _ => self.reconnect(now, jitter),
         }
     }
 
     /// Acts on the answer to a read or a wait: deliver the messages, or wait for the next.
-    pub(super) fn read(&mut self, taken: Taken, operation: OperationKind, now: Instant, lot: f64) {
-        if !taken.lease.is_ours() {
-            return self.not_ours(taken.lease, now, lot);
+    pub(super) fn handle_read(&mut self, taken: Taken, operation: OperationKind, now: Instant, jitter: f64) {
+        if !taken.lease.is_held() {
+            return self.lease_not_held(taken.lease, now, jitter);
         }
         if taken.changed {
             self.note(Note::Changed);
@@ -238,10 +240,10 @@ impl Subscription {
         }
         self.has_more = taken.has_more;
         self.items.extend(taken.items);
-        if self.looks_for_received() {
+        if self.begin_search_for_received() {
             return;
         }
-        self.arrived(taken.now);
+        self.complete_items(taken.now);
         self.count_received();
         if !self.items.is_empty() {
             if self.is_at_least_once() {
@@ -264,7 +266,7 @@ impl Subscription {
 
     /// Gives the read messages the ids and the times that they lack. `now` is the time of the read by the queue's
     /// clock.
-    pub(super) fn arrived(&mut self, now: Timestamp) {
+    pub(super) fn complete_items(&mut self, now: Timestamp) {
         if let Some(off) = self.arrivals.seen(self.items.make_contiguous(), now) {
             self.note(Note::WrongClock(off));
         }
@@ -278,11 +280,11 @@ impl Subscription {
     }
 
     /// Reacts to a lease that may have changed, or to a lost connection, during a wait.
-    pub(super) fn doubted(&mut self, now: Instant, lot: f64) {
+    pub(super) fn handle_permit_suspended(&mut self, now: Instant, jitter: f64) {
         let waited = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if waited > self.config.backoff_max() {
-            self.succeeded();
+            self.end_backoff();
         }
-        self.doubt(now, lot);
+        self.reconnect(now, jitter);
     }
 }

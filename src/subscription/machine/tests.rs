@@ -3,8 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::config::Delivery;
 use crate::failure::{Cause, QueueErrorKind};
-use crate::fate::DiscardReason;
-use crate::subscription::delivery::{BatchEnd, Outcome};
+use crate::outcome::DiscardReason;
+use crate::subscription::delivery::{BatchEnd, DeliveryOutcome};
 use crate::subscription::event::Note;
 use crate::subscription::{Behind, Delivered, HandOverError, LeaseState, Operation, Replaced};
 
@@ -18,8 +18,8 @@ const TTL: Duration = Duration::from_secs(300);
 /// Moment of the queue's clock. Any moment would do, because the tests read no clock.
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 /// Presence of a client with its first stream, and with its second one.
-const FIRST: SessionState = SessionState::Ready { opened: 1, received: None };
-const SECOND: SessionState = SessionState::Ready { opened: 2, received: None };
+const FIRST: SessionState = SessionState::Connected { generation: 1, received: None };
+const SECOND: SessionState = SessionState::Connected { generation: 2, received: None };
 
 /// Read of the oldest messages, without an acknowledgement.
 const TAKE: Operation = Operation::Take { delivered: None, behind: None };
@@ -87,7 +87,7 @@ impl Rig {
 
     /// Ends the running delivery, which the session confirms at once.
     fn outcome(&mut self, accepted: usize, end: BatchEnd) -> Vec<Action> {
-        self.feed(Event::Delivered(Some(Outcome { accepted, end, confirmed: Some(Ok(())) })))
+        self.feed(Event::Delivered(Some(DeliveryOutcome { accepted, end, confirmed: Some(Ok(())) })))
     }
 }
 
@@ -95,7 +95,7 @@ impl Rig {
 fn samples() -> Vec<Event> {
     vec![
         Event::Timer,
-        Event::Doubted,
+        Event::PermitSuspended,
         Event::Delivered(None),
         Event::Confirmed { delivery: u64::MAX, answer: Ok(()) },
         Event::Opened,
@@ -260,7 +260,7 @@ fn discards_are_acknowledged_at_their_positions_before_the_rest_is_delivered() {
     let actions = rig.outcome(1, BatchEnd::Discarded(vec![DiscardReason::Expired, DiscardReason::Superseded]));
     let delivered = acknowledged(&actions).unwrap();
     assert_eq!((delivered.count, delivered.last), (3, Mark::of(&raw(3))));
-    assert_eq!(delivered.fates.iter().map(|fate| fate.position).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(delivered.outcomes.iter().map(|outcome| outcome.position).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(discarded(&actions).len(), 2);
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[4])))), [4]);
 }
@@ -317,7 +317,7 @@ fn a_newer_stream_claims() {
 fn a_client_that_left_during_the_opening_is_not_claimed() {
     let mut rig = Rig::new(Delivery::AtLeastOnce);
     rig.feed(Event::Presence(FIRST));
-    rig.feed(Event::Presence(SessionState::Away));
+    rig.feed(Event::Presence(SessionState::Disconnected));
     let actions = rig.feed(Event::Opened);
     assert!(closes(&actions));
     assert_eq!(begun(&actions), Operation::Settle, "nothing is to be released");
@@ -327,12 +327,12 @@ fn a_client_that_left_during_the_opening_is_not_claimed() {
 #[test]
 fn a_wait_that_finds_no_lease_opens_a_new_connection_and_pauses_from_the_second_time_on() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
-    assert_eq!(begun(&rig.feed(Event::Doubted)), Operation::Open);
+    assert_eq!(begun(&rig.feed(Event::PermitSuspended)), Operation::Open);
     rig.feed(Event::Opened);
     rig.feed(Event::Renewed(LeaseState::Reclaimed));
     rig.feed(taken(LeaseState::Held, Vec::new()));
     rig.feed(Event::Questions(Vec::new()));
-    rig.feed(Event::Doubted);
+    rig.feed(Event::PermitSuspended);
     assert_eq!(rig.machine.state(), SubscriberState::BackingOff);
     assert_eq!(begun(&rig.timer()), Operation::Open);
 }
@@ -340,7 +340,7 @@ fn a_wait_that_finds_no_lease_opens_a_new_connection_and_pauses_from_the_second_
 #[test]
 fn a_client_that_leaves_parks_its_subscriber_which_releases_first() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
-    let actions = rig.feed(Event::Presence(SessionState::Away));
+    let actions = rig.feed(Event::Presence(SessionState::Disconnected));
     assert!(closes(&actions));
     assert_eq!(begun(&actions), Operation::Release);
     assert_eq!(begun(&rig.feed(Event::Released)), Operation::Settle);

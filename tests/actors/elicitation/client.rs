@@ -70,7 +70,7 @@ pub(crate) fn client_that(
     answer: impl Fn(&Question) -> Option<Reply> + Send + Sync + 'static,
 ) -> Client {
     let presence = PresenceSender::new();
-    presence.ready(1);
+    presence.connected(1);
     let (got_sender, got) = mpsc::unbounded_channel();
     let (asked_sender, asked) = mpsc::unbounded_channel();
     let session = Arc::new(Bare {

@@ -125,9 +125,9 @@ pub(crate) async fn a_dropped_question_is_withdrawn(place: Place) {
     assert_eq!(place.courier.answer(&id(), &request_id, accept(1)).await.unwrap(), Settled::NotWaiting);
     place.until_nothing_is_left(&task("dropped")).await;
     // Before anybody was asked, nobody is told: what comes next is the next question.
-    client.presence().away();
+    client.presence().disconnected();
     place.ask(&task("dropped"), form("?")).abort();
-    client.presence().ready(2);
+    client.presence().connected(2);
     let worker = place.ask(&task("dropped"), form("next"));
     let asked = client.asked().await;
     assert_eq!(asked.question.elicitation.message(), "next");

@@ -18,23 +18,23 @@ pub(crate) async fn a_client_that_comes_back_is_asked_again_and_its_answer_count
     let mut first = client.asked().await;
     let request_id = first.question.request_id.clone();
     // It leaves; and its stream breaks while it is asked; and again.
-    client.presence().away();
+    client.presence().disconnected();
     first.until_unwanted().await;
-    client.presence().ready(2);
+    client.presence().connected(2);
     let second = client.asked().await;
     second.fail(AskError::NotReady("its stream has ended".to_owned()));
     let mut third = client.asked().await;
-    client.presence().away();
+    client.presence().disconnected();
     third.until_unwanted().await;
-    client.presence().ready(3);
+    client.presence().connected(3);
     let last = client.asked().await;
     assert_eq!(last.question.request_id, request_id, "it is the same question");
     assert!(last.answer(accept(1)));
     assert_eq!(outcome(worker).await, accept(1));
     assert_eq!(place.courier.answer(&id(), &request_id, accept(2)).await.unwrap(), Settled::NotWaiting);
     place.until_nothing_is_left(&task("t")).await;
-    client.presence().away();
-    client.presence().ready(4);
+    client.presence().disconnected();
+    client.presence().connected(4);
     place.publisher.push(&id(), Notification::tools_list_changed()).await.unwrap();
     while client.notification().await.method() != "notifications/tools/list_changed" {}
     assert!(client.asked_now().is_none(), "what was answered is not asked again");
@@ -44,11 +44,11 @@ pub(crate) async fn an_answer_counts_though_its_client_leaves_at_once(place: Pla
     let client = client();
     place.serve(client.session.clone()).await;
     for n in 0..20 {
-        client.presence().ready(n + 1);
+        client.presence().connected(n + 1);
         let worker = place.ask(&task("t"), form("?"));
         let asked = client.asked().await;
         assert!(asked.answer(accept(n)));
-        client.presence().away();
+        client.presence().disconnected();
         assert_eq!(outcome(worker).await, accept(n));
     }
 }
@@ -58,7 +58,7 @@ pub(crate) async fn the_end_of_a_session_whose_client_is_away_cancels_its_questi
     place.serve(client.session.clone()).await;
     let worker = place.ask(&task("t"), form("?"));
     let mut asked = client.asked().await;
-    client.presence().away();
+    client.presence().disconnected();
     asked.until_unwanted().await;
     eventually("it is parked", SOON, async || {
         let infos = place.courier.supervisor().send(mcp_courier::ListSubscribers).await.unwrap();

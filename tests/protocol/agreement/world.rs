@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{
-    Backend, Behind, Consumer, Delivered, Fate, Letter, Mark, MemoryBackend, Moment, News, NewsReceiver, Outgoing,
-    OwnerToken, Permit, Posed, ProcessId, Queues, Taken, connect,
+    Backend, Behind, Consumer, Delivered, Mark, MemoryBackend, MessageOutcome, Moment, News, NewsReceiver, Outgoing,
+    OwnerToken, Permit, Posed, ProcessId, Queues, StoredLetter, Taken, connect,
 };
 use mcp_courier::testing::envelope::{Draft, Timestamp};
 use mcp_courier::testing::notification_id;
@@ -216,8 +216,8 @@ impl<'a> World<'a> {
             Step::Replace { at, position, fault } => self.replace(*at, *position, *fault).await,
             Step::Record { session: at, number, is_discarded } => {
                 let discarded = is_discarded.then(|| reason(*number as usize));
-                let fate = Fate { position: 0, discarded, receipt: Some(id_of(*number)) };
-                format!("{:?}", backend.record(&session(*at), &fate, number.to_string().as_bytes()).await)
+                let outcome = MessageOutcome { position: 0, discarded, receipt: Some(id_of(*number)) };
+                format!("{:?}", backend.record(&session(*at), &outcome, number.to_string().as_bytes()).await)
             }
             Step::Receipt { session: at, number } => {
                 let (receipt, now) = backend.receipt(&session(*at), id_of(*number)).await.unwrap();
@@ -303,17 +303,17 @@ impl<'a> World<'a> {
             let batch = if ack.is_stale { &open.before } else { &open.last };
             let count = ack.count.min(batch.len());
             let last = with_fault(&batch.get(count.checked_sub(1)?)?.mark, ack.fault);
-            let fate = |(position, seen): (usize, &Seen)| {
+            let outcome = |(position, seen): (usize, &Seen)| {
                 let discarded = (ack.discarded & (1 << position) != 0).then(|| reason(position));
-                let fate = Fate { position, discarded, receipt: seen.receipt };
-                (fate.discarded.is_some() || fate.receipt.is_some()).then_some(fate)
+                let outcome = MessageOutcome { position, discarded, receipt: seen.receipt };
+                (outcome.discarded.is_some() || outcome.receipt.is_some()).then_some(outcome)
             };
-            let fates: Vec<_> = batch[..count].iter().enumerate().filter_map(fate).collect();
+            let outcomes: Vec<_> = batch[..count].iter().enumerate().filter_map(outcome).collect();
             let questions = ack.questions.iter().map(|question| asked(*question, setting.deadline)).collect();
             match ack.fault {
-                Fault::CountZero => Some(Delivered { count: 0, last, questions: Vec::new(), fates: Vec::new() }),
-                Fault::CountTooHigh => Some(Delivered { count: count + 1, last, questions, fates }),
-                _ => Some(Delivered { count, last, questions, fates }),
+                Fault::CountZero => Some(Delivered { count: 0, last, questions: Vec::new(), outcomes: Vec::new() }),
+                Fault::CountTooHigh => Some(Delivered { count: count + 1, last, questions, outcomes }),
+                _ => Some(Delivered { count, last, questions, outcomes }),
             }
         });
         // A stale acknowledgement is of another batch.
@@ -367,7 +367,7 @@ impl<'a> World<'a> {
                     // Repeated for the subscription's sake.
                     News::Confirmed(..) => {}
                     News::Ended(session, by) => heard.push((session, by == process)),
-                    News::Again => heard.clear(),
+                    News::Missed => heard.clear(),
                 }
             }
             assert!(begun.elapsed() < SOON, "a ping is not heard");
@@ -378,7 +378,7 @@ impl<'a> World<'a> {
         let items: Vec<_> = taken.items.iter().map(|item| self.item(item, taken.now)).collect();
         let changed = if taken.changed { ", changed" } else { "" };
         let text = format!("{:?}{changed}: [{}]", taken.lease, items.join(", "));
-        if let (Some(open), true) = (self.open.get_mut(&at), taken.lease.is_ours()) {
+        if let (Some(open), true) = (self.open.get_mut(&at), taken.lease.is_held()) {
             let seen = taken.items.into_iter().map(|item| Seen {
                 mark: item.mark,
                 receipt: item.envelope.as_ref().ok().and_then(|envelope| envelope.receipt.then_some(envelope.id)),
@@ -422,7 +422,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn letter(&self, letter: &Letter, now: Timestamp) -> String {
+    fn letter(&self, letter: &StoredLetter, now: Timestamp) -> String {
         // The times before it differ: those who push have each their own clock.
         let text = String::from_utf8_lossy(&letter.raw);
         let text = &text[text.find("\"notification\"").unwrap_or_default()..];

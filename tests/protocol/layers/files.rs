@@ -133,13 +133,13 @@ impl Modules {
             return Some(Meaning::Item(module, name.to_owned()));
         }
         // Other crates are left out, and with them `use serde_json;`, which would be looked up under its own name again.
-        let is_ours = |path: &&Vec<String>| {
+        let is_held = |path: &&Vec<String>| {
             ["crate", "self", "super"].contains(&path[0].as_str()) || this.children.contains_key(&path[0])
         };
         if let Some(path) = this.imports.get(name) {
-            return Some(path).filter(is_ours).and_then(|path| self.meaning(module, path));
+            return Some(path).filter(is_held).and_then(|path| self.meaning(module, path));
         }
-        this.globs.iter().filter(is_ours).find_map(|glob| match self.meaning(module, glob)? {
+        this.globs.iter().filter(is_held).find_map(|glob| match self.meaning(module, glob)? {
             Meaning::Module(other) => self.named(other, name),
             Meaning::Item(..) => None,
         })

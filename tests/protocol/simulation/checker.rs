@@ -247,8 +247,14 @@ impl Checker {
     }
 
     /// Sees the oldest messages of a queue be acknowledged, each as delivered or as discarded.
-    pub(crate) fn acknowledged(&mut self, owner: OwnerId, session: usize, Delivered { count, fates, .. }: &Delivered) {
-        let discarded = |position| fates.iter().any(|fate| fate.position == position && fate.discarded.is_some());
+    pub(crate) fn acknowledged(
+        &mut self,
+        owner: OwnerId,
+        session: usize,
+        Delivered { count, outcomes, .. }: &Delivered,
+    ) {
+        let discarded =
+            |position| outcomes.iter().any(|outcome| outcome.position == position && outcome.discarded.is_some());
         let delivered = self.queues[session].iter().take(*count).enumerate().filter(|(at, _)| !discarded(*at));
         let is_lost = |n: &usize| {
             let Message { received, forgotten, .. } = &self.messages[*n];

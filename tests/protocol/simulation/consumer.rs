@@ -36,7 +36,7 @@ impl World {
             return self.feed(id, happening);
         }
         if let Reply::Read(taken, holder, at) = reply {
-            let mark = if without == Some(Guard::DoubtsSinceSending) { permit.mark() } else { under_way.mark };
+            let mark = if without == Some(Guard::SuspensionsSinceSending) { permit.mark() } else { under_way.mark };
             let is_trusted = without == Some(Guard::LeaseBehindRead);
             let holder = if is_trusted { LeaseState::Held } else { holder };
             let is_wait = matches!(under_way.operation, Operation::Wait(_));
@@ -52,13 +52,13 @@ impl World {
                 }
                 _ => permit.revoke(),
             }
-            let is_ours = holder == LeaseState::Held;
-            owner.is_stale |= !is_ours || !is_empty || behind_of(&under_way.operation).is_some();
-            if is_wait && is_ours && is_empty && self.scheduler.now() < ends {
+            let is_held = holder == LeaseState::Held;
+            owner.is_stale |= !is_held || !is_empty || behind_of(&under_way.operation).is_some();
+            if is_wait && is_held && is_empty && self.scheduler.now() < ends {
                 self.owner(id).under_way = Some(under_way);
                 return self.waits_on(id, number);
             }
-            let items = if is_ours { taken.items } else { Vec::new() };
+            let items = if is_held { taken.items } else { Vec::new() };
             let taken = Taken { lease: holder, items, ..taken };
             let happening = self.happening(id, &under_way.operation, Reply::Taken(taken, at));
             return self.feed(id, happening);
@@ -66,32 +66,32 @@ impl World {
         let is_shared = self.settings.waiting == Waiting::Shared;
         if let Reply::Taken(taken, _) = &reply {
             let is_behind = behind_of(&under_way.operation).is_some();
-            owner.is_stale |= !taken.lease.is_ours() || !taken.items.is_empty() || is_behind;
+            owner.is_stale |= !taken.lease.is_held() || !taken.items.is_empty() || is_behind;
         }
         let tracks = match (&under_way.operation, &reply, &under_way.answered) {
             (_, _, Some(_)) => false,
             // The scripts that write a lease read it last, for a connection that tracks all keys.
             (Operation::Claim, ..) if is_shared => {
                 permit.renewed(sent, lease, under_way.mark);
-                permit.is_in_doubt()
+                permit.is_suspended()
             }
             (Operation::Claim, ..) => true,
             (Operation::Renew, Reply::Lease(state), _) => {
-                if state.is_ours() {
+                if state.is_held() {
                     permit.renewed(sent, lease, under_way.mark);
                 } else {
                     permit.revoke();
                 }
-                state.is_ours() && permit.is_in_doubt()
+                state.is_held() && permit.is_suspended()
             }
             (Operation::Take { .. } | Operation::Wait(_), Reply::Taken(taken, _), _) => {
-                let untracked = taken.lease == LeaseState::Reclaimed || permit.is_in_doubt();
+                let untracked = taken.lease == LeaseState::Reclaimed || permit.is_suspended();
                 match taken.lease {
                     LeaseState::Held if !untracked => permit.confirmed(under_way.mark),
                     LeaseState::Held | LeaseState::Reclaimed => {}
                     _ => permit.revoke(),
                 }
-                taken.lease.is_ours() && untracked
+                taken.lease.is_held() && untracked
             }
             _ => false,
         };
@@ -109,14 +109,14 @@ impl World {
                 if holder == LeaseState::Absent {
                     permit.suspend();
                 }
-                let is_ours = holder == LeaseState::Held;
+                let is_held = holder == LeaseState::Held;
                 match (&under_way.operation, &answered) {
                     (Operation::Claim, _) | (_, Reply::Taken(Taken { lease: LeaseState::Reclaimed, .. }, _))
-                        if is_ours =>
+                        if is_held =>
                     {
                         permit.renewed(sent, lease, under_way.mark);
                     }
-                    _ if is_ours => permit.confirmed(under_way.mark),
+                    _ if is_held => permit.confirmed(under_way.mark),
                     (Operation::Renew, _) => {
                         permit.revoke();
                         permit.suspend();

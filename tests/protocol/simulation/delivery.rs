@@ -92,9 +92,9 @@ impl World {
         match handover.delivery.next(instant, &owner.ended_tasks) {
             Step::HandOver(envelope) => {
                 let n = super::messages::number(envelope.params().as_bytes());
-                let (name, opened) = (envelope.message_id, envelope.opened);
+                let (name, generation) = (envelope.message_id, envelope.generation);
                 handover.current = Some((n, name, Handing { decided: (now, clock), read: handover.read }));
-                match self.next_stream(server, session, opened) {
+                match self.next_stream(server, session, generation) {
                     Err(error) => {
                         self.servers[server.0].seats[session].batch = None;
                         self.handed_over(id, Err(error));
@@ -132,14 +132,14 @@ impl World {
 
     /// Returns the stream for the next message: the one that it was read for, if that is still the newest. What was read for an
     /// older stream may be what the client of the newest has.
-    fn next_stream(&mut self, server: ServerId, session: usize, opened: u64) -> Result<StreamId, HandOverError> {
+    fn next_stream(&mut self, server: ServerId, session: usize, generation: u64) -> Result<StreamId, HandOverError> {
         let seat = &self.servers[server.0].seats[session];
         if seat.is_over() {
             return Err(HandOverError::Closed);
         }
         match (seat.streams.last(), seat.batch) {
             (None, _) => Err(gone()),
-            (Some(newest), _) if seat.number(*newest) != opened => Err(gone()),
+            (Some(newest), _) if seat.number(*newest) != generation => Err(gone()),
             (Some(newest), Some(batch)) if *newest != batch => Err(gone()),
             (Some(newest), _) => Ok(*newest),
         }
@@ -220,11 +220,11 @@ impl World {
     }
 
     fn handed_over(&mut self, id: OwnerId, result: Result<(), HandOverError>) {
-        let (lot, config) = (self.rng.f64(), Arc::clone(&self.settings.config));
+        let (jitter, config) = (self.rng.f64(), Arc::clone(&self.settings.config));
         let owner = self.owner(id);
         if let Some(handover) = &mut owner.handover {
             handover.current = None;
-            handover.delivery.handed_over(result, &config, &owner.ended_tasks, || lot);
+            handover.delivery.handed_over(result, &config, &owner.ended_tasks, || jitter);
         }
         self.next_step(id);
     }

@@ -74,7 +74,7 @@ impl World {
         let session = self.rng.usize(..self.clients.len());
         trace!(self, Some(session), "fault: server {} lets session {session} go", server.0);
         let now = self.scheduler.now();
-        self.scheduler.at(now, Event::SessionEnds { server, session, presence: SessionState::Left });
+        self.scheduler.at(now, Event::SessionEnds { server, session, presence: SessionState::Detached });
     }
 
     /// Breaks a client's stream: one end hears of that soon, the other late.

@@ -3,7 +3,7 @@
 use mcp_courier::SessionId;
 use mcp_courier::testing::backend::{Behind, Mark, OwnerToken};
 use mcp_courier::testing::envelope::Timestamp;
-use mcp_courier::testing::subscription::{Delivered, Fate};
+use mcp_courier::testing::subscription::{Delivered, MessageOutcome};
 
 use super::network::{Command, Request};
 use super::settings::Guard;
@@ -84,19 +84,25 @@ impl World {
             return None;
         }
         let Command::Take(Some(delivered), behind) = &mut request.command else { return None };
-        let first = delivered.fates.iter().find(|fate| fate.discarded.is_some())?.position;
+        let first = delivered.outcomes.iter().find(|outcome| outcome.discarded.is_some())?.position;
         let rest = delivered.count - first;
         let messages: Vec<_> = self.redis.store.messages(&name).collect();
         let is_whole = messages.get(delivered.count - 1).is_some_and(|raw| delivered.last.matches(raw));
         if !is_whole || rest >= config.batch_messages() || !delivered.questions.is_empty() || behind.is_some() {
             return None;
         }
-        let (now, later): (Vec<Fate>, Vec<Fate>) = delivered.fates.drain(..).partition(|fate| fate.position < first);
-        let later = later.into_iter().map(|fate: Fate| Fate { position: fate.position - first, ..fate }).collect();
-        let later = Delivered { count: rest, last: delivered.last.clone(), questions: Vec::new(), fates: later };
+        let (now, later): (Vec<MessageOutcome>, Vec<MessageOutcome>) =
+            delivered.outcomes.drain(..).partition(|outcome| outcome.position < first);
+        let later = later
+            .into_iter()
+            .map(|outcome: MessageOutcome| MessageOutcome { position: outcome.position - first, ..outcome })
+            .collect();
+        let later = Delivered { count: rest, last: delivered.last.clone(), questions: Vec::new(), outcomes: later };
         let last = first.checked_sub(1).map(|at| Mark::of(messages[at]));
-        request.command =
-            Command::Take(last.map(|last| Delivered { count: first, last, questions: Vec::new(), fates: now }), None);
+        request.command = Command::Take(
+            last.map(|last| Delivered { count: first, last, questions: Vec::new(), outcomes: now }),
+            None,
+        );
         self.redis.put_off.insert(token, later);
         Some(rest)
     }
@@ -104,11 +110,14 @@ impl World {
 
 /// Joins two acknowledgements into one.
 fn joined(earlier: Delivered, later: &Delivered) -> Delivered {
-    let moved = later.fates.iter().map(|fate| Fate { position: fate.position + earlier.count, ..fate.clone() });
+    let moved = later
+        .outcomes
+        .iter()
+        .map(|outcome| MessageOutcome { position: outcome.position + earlier.count, ..outcome.clone() });
     Delivered {
         count: earlier.count + later.count,
         last: later.last.clone(),
         questions: earlier.questions.into_iter().chain(later.questions.iter().cloned()).collect(),
-        fates: earlier.fates.into_iter().chain(moved).collect(),
+        outcomes: earlier.outcomes.into_iter().chain(moved).collect(),
     }
 }

@@ -1,6 +1,6 @@
 //! Dead letters: now and then someone has one queued again.
 
-use mcp_courier::testing::backend::{Letter, Redrove};
+use mcp_courier::testing::backend::{Redrove, StoredLetter};
 use mcp_courier::testing::envelope::{Envelope, again};
 
 use super::checker::Cause;
@@ -22,7 +22,7 @@ impl World {
             return;
         }
         let skip = self.rng.usize(..letters.len());
-        let Letter { raw, mark, .. } = &letters[skip];
+        let StoredLetter { raw, mark, .. } = &letters[skip];
         let n = number(raw);
         // What cannot be decoded stays.
         let Ok(envelope) = Envelope::decode("any", raw.clone(), config.time_to_live()) else { return };

@@ -7,8 +7,8 @@ use mcp_courier::DiscardReason;
 use mcp_courier::testing::backend::{OwnerToken, Replaced};
 use mcp_courier::testing::envelope::Envelope;
 use mcp_courier::testing::subscription::{
-    Action, DoubtMark, EndedTasks, Event as Happening, ExitReason, Note, Operation, SessionState, SubscriberState,
-    Subscription,
+    Action, EndedTasks, Event as Happening, ExitReason, Note, Operation, SessionState, SubscriberState, Subscription,
+    SuspensionMark,
 };
 
 use super::checker::Handing;
@@ -48,7 +48,7 @@ pub(crate) struct UnderWay {
     pub(crate) number: u64,
     pub(crate) operation: Operation,
     pub(crate) sent: Instant,
-    pub(crate) mark: DoubtMark,
+    pub(crate) mark: SuspensionMark,
     /// What was answered, while the lease is read behind it.
     pub(crate) answered: Option<Reply>,
     /// Shared: the read that ends a wait is sent.
@@ -95,7 +95,7 @@ impl World {
 
     /// Gives a machine an event, and performs what it answers.
     pub(crate) fn feed(&mut self, id: OwnerId, happening: Happening) {
-        let (now, lot) = (self.instant(), self.rng.f64());
+        let (now, jitter) = (self.instant(), self.rng.f64());
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let (session, before) = (owner.session, owner.machine.state());
         if self.trace.is_kept() {
@@ -103,7 +103,7 @@ impl World {
             trace!(self, Some(session), "o{} <- {shown}", id.0);
         }
         let Some(owner) = self.owners.get_mut(&id) else { return };
-        if let Err(illegal) = owner.machine.handle(happening, now, lot) {
+        if let Err(illegal) = owner.machine.handle(happening, now, jitter) {
             self.checker.fail("legal transitions", session, format!("o{}: {illegal}", id.0));
             return;
         }
@@ -206,10 +206,10 @@ impl World {
             self.owner(id).connection = Some(connection);
             self.owner(id).is_stale = true;
         }
-        let in_doubt = self.owner(id).machine.permit().is_in_doubt();
-        if let (Command::Wait(_), true, Some(connection)) = (&command, in_doubt, self.owner(id).connection) {
+        let is_suspended = self.owner(id).machine.permit().is_suspended();
+        if let (Command::Wait(_), true, Some(connection)) = (&command, is_suspended, self.owner(id).connection) {
             // The driver watches for doubt while it waits, and finds this at once.
-            self.scheduler.at(self.scheduler.now(), Event::Doubt { owner: id, server, connection });
+            self.scheduler.at(self.scheduler.now(), Event::Suspended { owner: id, server, connection });
         }
         match command {
             Command::Wait(block) if is_shared => self.wait_for_change(id, number, block),
@@ -271,16 +271,16 @@ impl World {
         let session = owner.session;
         self.checker.told(id, now);
         trace!(self, Some(session), "o{} hears that its lease has changed, or its connection is lost", id.0);
-        self.doubts(id, connection);
+        self.permit_suspended(id, connection);
     }
 
     /// Has a machine that waits look at its lease.
-    pub(crate) fn doubts(&mut self, id: OwnerId, connection: ConnectionId) {
+    pub(crate) fn permit_suspended(&mut self, id: OwnerId, connection: ConnectionId) {
         let Some(owner) = self.owners.get(&id).filter(|owner| owner.connection == Some(connection)) else { return };
         let waits =
             owner.under_way.as_ref().is_some_and(|u| matches!(u.operation, Operation::Wait(_)) && u.answered.is_none());
-        if waits && owner.machine.permit().is_in_doubt() && owner.machine.state() == SubscriberState::Waiting {
-            self.feed(id, Happening::Doubted);
+        if waits && owner.machine.permit().is_suspended() && owner.machine.state() == SubscriberState::Waiting {
+            self.feed(id, Happening::PermitSuspended);
         }
     }
 
@@ -363,7 +363,7 @@ impl World {
     /// Tells a machine of its client's presence, and starts a parked one again.
     pub(crate) fn presence(&mut self, id: OwnerId, presence: SessionState) {
         let Some(owner) = self.owners.get_mut(&id) else { return };
-        if owner.is_parked && presence == SessionState::Away {
+        if owner.is_parked && presence == SessionState::Disconnected {
             return;
         }
         owner.is_parked = false;
@@ -445,6 +445,6 @@ fn shown_event(happening: &Happening) -> String {
     }
 }
 
-fn short_end(outcome: &mcp_courier::testing::subscription::Outcome) -> String {
+fn short_end(outcome: &mcp_courier::testing::subscription::DeliveryOutcome) -> String {
     format!("{:?}", outcome.end).chars().take(60).collect()
 }

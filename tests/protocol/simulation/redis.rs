@@ -185,10 +185,10 @@ impl World {
                     delivered =
                         delivered.filter(|delivered| !self.removes_newest_alone(&name, token, delivered, clock));
                 }
-                if without == Some(Guard::Fates)
+                if without == Some(Guard::Outcomes)
                     && let Some(delivered) = &mut delivered
                 {
-                    delivered.fates.retain(|fate| fate.discarded.is_some());
+                    delivered.outcomes.retain(|outcome| outcome.discarded.is_some());
                 }
                 let before = self.redis.store.messages(&name).count();
                 let behind = self.unmarked(&name, delivered.as_ref(), behind.clone());
@@ -210,8 +210,12 @@ impl World {
             Command::Rewrite { oldest, replacement } if without == Some(Guard::RewriteInPlace) => {
                 let replaced = moment.replace_oldest(&name, token, oldest, replacement.clone());
                 if replaced == Replaced::Done {
-                    let delivered =
-                        Delivered { count: 1, last: Mark::of(replacement), questions: Vec::new(), fates: Vec::new() };
+                    let delivered = Delivered {
+                        count: 1,
+                        last: Mark::of(replacement),
+                        questions: Vec::new(),
+                        outcomes: Vec::new(),
+                    };
                     moment.take(&name, token, Some(&delivered), false);
                     moment.push_raw(&name, replacement);
                 }
@@ -240,7 +244,7 @@ impl World {
             );
         }
         let is_granted = match &reply {
-            Reply::Lease(state) => state.is_ours(),
+            Reply::Lease(state) => state.is_held(),
             Reply::Taken(taken, _) => taken.lease == LeaseState::Reclaimed,
             _ => matches!(request.command, Command::Claim),
         };

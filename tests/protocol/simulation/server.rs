@@ -76,10 +76,10 @@ impl Seat {
         match (self.over, self.streams.last()) {
             (Some(over), _) => over,
             (None, Some(newest)) => {
-                let (opened, received) = self.numbers[newest];
-                SessionState::Ready { opened, received }
+                let (generation, received) = self.numbers[newest];
+                SessionState::Connected { generation, received }
             }
-            (None, None) => SessionState::Away,
+            (None, None) => SessionState::Disconnected,
         }
     }
 }
@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn stream_opens(&mut self, server: ServerId, session: usize, stream: StreamId) {
         let is_up = self.servers[server.0].state == Running::Up;
         let seat = &mut self.servers[server.0].seats[session];
-        if seat.over == Some(SessionState::Left) && seat.owner.is_none() {
+        if seat.over == Some(SessionState::Detached) && seat.owner.is_none() {
             // The session is restored here.
             *seat = Seat::default();
         }
@@ -162,7 +162,7 @@ impl World {
         let presence = self.servers[server.0].seats[session].presence();
         if self.servers[server.0].state == Running::Stopping {
             self.stop_owner(id);
-        } else if presence != SessionState::Away {
+        } else if presence != SessionState::Disconnected {
             self.presence(id, presence);
         }
     }

@@ -49,13 +49,13 @@ pub(crate) enum Guard {
     /// An acknowledgement names the unconfirmed messages too, behind which it reads.
     AckOfConfirmed,
     /// An acknowledgement does not say what became of each message.
-    Fates,
+    Outcomes,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
     /// Shared: a plain read counts though the lease behind it is not the reader's.
     LeaseBehindRead,
-    /// Shared: an answer settles also the doubts that came up while it was on its way.
-    DoubtsSinceSending,
+    /// Shared: an answer lifts also the suspensions that came up while it was on its way.
+    SuspensionsSinceSending,
     /// Shared: a change that is told of while a read is under way asks for no other read.
     ReadAfterChange,
     /// Shared: an acknowledgement reads the queue before it removes messages, so that the queue is not tracked behind it.

@@ -53,7 +53,7 @@ impl World {
         let owner = self.owner(id);
         let mark = owner.machine.permit().mark();
         if let Some(under_way) = &mut owner.under_way {
-            // A doubt that came up in a wait is not settled by the read at its end.
+            // A suspension in a wait is not lifted by the read at its end.
             if !matches!(under_way.operation, Operation::Wait(_)) {
                 under_way.mark = mark;
             }

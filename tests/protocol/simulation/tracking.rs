@@ -29,7 +29,7 @@ impl World {
             (Command::Read(_), _) => (is_tracked, true),
             (Command::Take(..) | Command::Wait(_), Reply::Taken(taken, _)) => {
                 let reads_last = without != Some(Guard::ReadLast) || !has_changed;
-                (is_tracked && taken.lease == LeaseState::Held, taken.lease.is_ours() && reads_last)
+                (is_tracked && taken.lease == LeaseState::Held, taken.lease.is_held() && reads_last)
             }
             _ => (false, false),
         };

@@ -55,7 +55,7 @@ pub(crate) enum Event {
     LeaseLook { session: usize },
     Answer { owner: OwnerId, server: ServerId, operation: u64, reply: Reply },
     News { owner: OwnerId, server: ServerId, connection: ConnectionId },
-    Doubt { owner: OwnerId, server: ServerId, connection: ConnectionId },
+    Suspended { owner: OwnerId, server: ServerId, connection: ConnectionId },
     Broken { owner: OwnerId, server: ServerId, connection: ConnectionId },
     RoundBegins { server: ServerId },
     RoundEnds { connection: ConnectionId, round: u64, is_cut: bool },
@@ -91,7 +91,7 @@ impl Event {
             Self::Answer { owner, server, .. } => (*server, owner.0 * 4),
             Self::News { owner, server, .. }
             | Self::Broken { owner, server, .. }
-            | Self::Doubt { owner, server, .. } => (*server, owner.0 * 4 + 1),
+            | Self::Suspended { owner, server, .. } => (*server, owner.0 * 4 + 1),
             Self::Timer { owner, server, .. } | Self::Sweep { owner, server, .. } => (*server, owner.0 * 4 + 2),
             // What comes over one line keeps its order, answers and news alike.
             Self::Wire { server, .. } => (*server, 1),
@@ -263,7 +263,7 @@ impl World {
             Event::LeaseLook { session } => self.lease_look(session),
             Event::Answer { owner, operation, reply, .. } => self.answered(owner, operation, reply),
             Event::News { owner, connection, .. } => self.news(owner, connection),
-            Event::Doubt { owner, connection, .. } => self.doubts(owner, connection),
+            Event::Suspended { owner, connection, .. } => self.permit_suspended(owner, connection),
             Event::Broken { owner, connection, .. } => self.broken(owner, connection),
             Event::RoundBegins { server } => self.round_begins(server),
             Event::RoundEnds { connection, round, is_cut } => self.round_ends(connection, round, is_cut),

@@ -133,7 +133,7 @@ async fn assert_learns(place: &Place, owner: &Owner) {
     let queue = place.queue(config()).await;
     let next = Owner::claiming(&queue).await;
     owner.until_not_permitted().await;
-    tokio::time::timeout(SOON, owner.permit.doubted()).await.unwrap();
+    tokio::time::timeout(SOON, owner.permit.until_suspended()).await.unwrap();
     assert!(next.is_permitted());
 }
 
@@ -155,7 +155,7 @@ pub(crate) async fn whoever_waits_learns_of_a_takeover_at_once(place: &Place) {
     let permit = owner.permit.clone();
     tokio::select! {
         _ = owner.wait(LONG) => panic!("nothing was pushed"),
-        () = permit.doubted() => {}
+        () = permit.until_suspended() => {}
         () = async {
             place.until_waiting(1).await;
             let _next = Owner::claiming(&queue).await;
@@ -177,7 +177,7 @@ pub(crate) async fn whoever_was_in_doubt_and_still_owns_learns_of_the_next_takeo
     // Another claims and gives up again, and our own process takes what is free.
     let next = Owner::claiming(&queue).await;
     assert!(queue.release(&session(), next.token).await.unwrap());
-    assert!(queue.claim_if_absent(&session(), owner.token).await.unwrap().is_ours());
+    assert!(queue.claim_if_absent(&session(), owner.token).await.unwrap().is_held());
     owner.until_not_permitted().await;
     assert_eq!(owner.take().await.lease, LeaseState::Held);
     assert_learns(place, &owner).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::{Delivered, Fate, Mark, Replaced, Taken};
+use mcp_courier::testing::backend::{Delivered, Mark, MessageOutcome, Replaced, Taken};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{ConfigBuilder, DeadLetter, DiscardReason, Publisher, QueueLimit, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
@@ -14,13 +14,13 @@ fn keeping(count: usize) -> ConfigBuilder {
     config().dead_letters(count)
 }
 
-fn rejected(position: usize) -> Fate {
-    Fate { position, discarded: Some(DiscardReason::Rejected(format!("no {position}"))), receipt: None }
+fn rejected(position: usize) -> MessageOutcome {
+    MessageOutcome { position, discarded: Some(DiscardReason::Rejected(format!("no {position}"))), receipt: None }
 }
 
 /// What says that the `count` oldest are done with, those at `positions` by being discarded.
 fn discarded(taken: &Taken, count: usize, positions: impl IntoIterator<Item = usize>) -> Delivered {
-    Delivered { fates: positions.into_iter().map(rejected).collect(), ..delivered(taken, count) }
+    Delivered { outcomes: positions.into_iter().map(rejected).collect(), ..delivered(taken, count) }
 }
 
 async fn all(publisher: &Publisher) -> Vec<DeadLetter> {
@@ -72,12 +72,12 @@ pub(crate) async fn every_reason_survives(place: &Place) {
         [DiscardReason::Expired, exhausted, DiscardReason::Superseded, DiscardReason::Undecodable("x".into())];
     push(&publisher, 0..reasons.len()).await;
     let taken = owner.take().await;
-    let fates = reasons.iter().enumerate().map(|(position, reason)| Fate {
+    let outcomes = reasons.iter().enumerate().map(|(position, reason)| MessageOutcome {
         position,
         discarded: Some(reason.clone()),
         receipt: None,
     });
-    owner.take_after(&Delivered { fates: fates.collect(), ..delivered(&taken, 4) }).await;
+    owner.take_after(&Delivered { outcomes: outcomes.collect(), ..delivered(&taken, 4) }).await;
     let kept = all(&publisher).await;
     assert_eq!(kept.iter().map(|letter| letter.reason.clone()).collect::<Vec<_>>(), reasons);
     assert_eq!((kept[1].attempts, kept[1].last_error.as_deref()), (3, Some("é\n\"")));
@@ -221,7 +221,7 @@ pub(crate) async fn redriving_queues_in_order_behind_what_is_queued_from_the_beg
     assert_eq!((kept[0].attempts, kept[0].last_error.as_deref()), (1, Some("once")));
     push(&publisher, 100..102).await;
     let done = publisher.dead_letters().redrive(&session()).await.unwrap();
-    assert_eq!((done.redriven, done.full, done.undecodable, done.over), (30, None, 0, 0));
+    assert_eq!((done.redriven, done.full, done.undecodable, done.obsolete), (30, None, 0, 0));
     assert!(all(&publisher).await.is_empty());
     let again = owner.take().await;
     assert_eq!(numbers(&again), [100, 101].into_iter().chain(0..30).collect::<Vec<_>>());

@@ -75,7 +75,7 @@ impl State {
     }
 
     fn seen(&self, lease: LeaseState, changed: bool) -> Answer {
-        let items = if lease.is_ours() { self.queue.iter().take(BATCH).copied().collect() } else { Vec::new() };
+        let items = if lease.is_held() { self.queue.iter().take(BATCH).copied().collect() } else { Vec::new() };
         Answer::Seen { lease, changed, items }
     }
 
@@ -96,7 +96,7 @@ impl State {
             Act::Take { by, delivered } => {
                 let lease = self.lease_or_taken(*by);
                 let mut changed = false;
-                if let (true, Some(last)) = (lease.is_ours(), delivered.last()) {
+                if let (true, Some(last)) = (lease.is_held(), delivered.last()) {
                     if self.queue.get(delivered.len() - 1) == Some(last) {
                         let removed: Vec<_> = self.queue.drain(..delivered.len()).map(|(n, _)| n).collect();
                         let named: Vec<_> = delivered.iter().map(|(n, _)| *n).collect();
@@ -109,7 +109,7 @@ impl State {
             }
             Act::Wait { by } => self.seen(self.lease_for(*by), false),
             Act::Replace { by, oldest } => Answer::Replaced(match self.queue.first_mut() {
-                _ if self.lease != Some(*by) => Replaced::NotOurs,
+                _ if self.lease != Some(*by) => Replaced::NotOwner,
                 Some(first) if first == oldest => {
                     first.1 += 1;
                     Replaced::Done
@@ -167,7 +167,7 @@ impl Owner {
                     count: delivered.len(),
                     last: self.mark(delivered.len() - 1),
                     questions: Vec::new(),
-                    fates: Vec::new(),
+                    outcomes: Vec::new(),
                 });
                 let taken = self.consumer.take(delivered.as_ref()).await.unwrap();
                 self.see(taken)
@@ -191,7 +191,7 @@ impl Owner {
 
     fn see(&mut self, taken: Taken) -> Answer {
         let answer = Answer::Seen { lease: taken.lease, changed: taken.changed, items: messages(&taken) };
-        if taken.lease.is_ours() {
+        if taken.lease.is_held() {
             self.seen = Some(taken);
         }
         // Where it is not, it keeps what it has in hand, and tries with that what it may no longer do.

@@ -179,7 +179,7 @@ impl Owner {
     pub(crate) async fn settle(&mut self) {
         let begun = Instant::now();
         while !self.is_permitted() {
-            assert!(self.consumer.renew().await.unwrap().is_ours());
+            assert!(self.consumer.renew().await.unwrap().is_held());
             assert!(begun.elapsed() < SOON, "a renewed lease permits nothing");
         }
     }
@@ -191,7 +191,7 @@ impl Owner {
 
 /// What says that the `count` oldest of a batch were delivered.
 pub(crate) fn delivered(taken: &Taken, count: usize) -> Delivered {
-    Delivered { count, last: taken.items[count - 1].mark.clone(), questions: Vec::new(), fates: Vec::new() }
+    Delivered { count, last: taken.items[count - 1].mark.clone(), questions: Vec::new(), outcomes: Vec::new() }
 }
 
 pub(crate) fn envelopes(taken: &Taken) -> Vec<&Envelope> {

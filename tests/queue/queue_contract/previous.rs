@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::testing::backend::{Delivered, Fate, Replaced, Taken};
+use mcp_courier::testing::backend::{Delivered, MessageOutcome, Replaced, Taken};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::{DiscardReason, Receipt};
 
@@ -61,8 +61,8 @@ pub(crate) async fn a_dead_letter_of_the_previous_form_is_redriven_in_this_form(
     put(&mut owner, &taken, previous(enqueued_at)).await;
     let taken = owner.take().await;
     let id = envelopes(&taken)[0].id;
-    let expired = Fate { position: 0, discarded: Some(DiscardReason::Expired), receipt: Some(id) };
-    owner.take_after(&Delivered { fates: vec![expired], ..delivered(&taken, 1) }).await;
+    let expired = MessageOutcome { position: 0, discarded: Some(DiscardReason::Expired), receipt: Some(id) };
+    owner.take_after(&Delivered { outcomes: vec![expired], ..delivered(&taken, 1) }).await;
     assert_eq!(publisher.dead_letters().redrive(&session()).await.unwrap().redriven, 1);
     let again = owner.take().await;
     let [envelope] = envelopes(&again)[..] else { panic!("one is queued") };

@@ -42,7 +42,7 @@ pub(crate) async fn session_ids_that_look_like_keys_do_not_collide(place: &Place
         .map(|id| SessionId::new(id).unwrap());
     for (n, id) in ids.iter().enumerate() {
         publisher.push(id, note(n)).await.unwrap();
-        assert!(queue.claim_if_absent(id, owner.token).await.unwrap().is_ours());
+        assert!(queue.claim_if_absent(id, owner.token).await.unwrap().is_held());
     }
     for (n, id) in ids.iter().enumerate() {
         let mut consumer = queue.open(id, owner.token, owner.permit.clone()).await.unwrap();
@@ -220,7 +220,7 @@ pub(crate) async fn a_push_says_whether_its_session_is_owned_known_or_unknown(pl
     assert!(queue.release(&session(), owner.token).await.unwrap());
     assert_eq!(publisher.push(&session(), note(3)).await.unwrap().session, SessionStatus::Unknown);
     // What was pushed in time is there for a session that begins later.
-    assert!(queue.claim_if_absent(&parked, owner.token).await.unwrap().is_ours());
+    assert!(queue.claim_if_absent(&parked, owner.token).await.unwrap().is_held());
     assert_eq!(publisher.push(&parked, note(3)).await.unwrap().session, SessionStatus::Owned);
     let mut consumer = queue.open(&parked, owner.token, owner.permit.clone()).await.unwrap();
     assert_eq!(numbers(&consumer.take(None).await.unwrap()), [0, 0, 1, 1, 3]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_courier::testing::backend::{Delivered, Fate, Taken};
+use mcp_courier::testing::backend::{Delivered, MessageOutcome, Taken};
 use mcp_courier::{DiscardReason, NotificationId, Publisher, Receipt};
 use mcp_courier_testing::eventually::{SOON, eventually};
 
@@ -19,7 +19,7 @@ async fn receipt(publisher: &Publisher, id: NotificationId) -> Receipt {
 /// What says that the oldest is done with, and how, for its receipt.
 fn settled(taken: &Taken, discarded: Option<DiscardReason>) -> Delivered {
     let receipt = Some(envelopes(taken)[0].id);
-    Delivered { fates: vec![Fate { position: 0, discarded, receipt }], ..delivered(taken, 1) }
+    Delivered { outcomes: vec![MessageOutcome { position: 0, discarded, receipt }], ..delivered(taken, 1) }
 }
 
 fn is_delivered(receipt: &Receipt) -> bool {
@@ -160,12 +160,12 @@ pub(crate) async fn many_receipts_of_one_batch_are_settled_each_by_its_own_fate(
     let batch = (0..100).map(|n| (session(), note(n).with_receipt()));
     let ids: Vec<_> = publisher.push_many(batch).await.into_iter().map(|pushed| pushed.unwrap().id).collect();
     let taken = owner.take().await;
-    let fates = ids.iter().enumerate().map(|(position, id)| Fate {
+    let outcomes = ids.iter().enumerate().map(|(position, id)| MessageOutcome {
         position,
         discarded: (position % 3 == 0).then_some(DiscardReason::Superseded),
         receipt: Some(*id),
     });
-    owner.take_after(&Delivered { fates: fates.collect(), ..delivered(&taken, 100) }).await;
+    owner.take_after(&Delivered { outcomes: outcomes.collect(), ..delivered(&taken, 100) }).await;
     for (n, id) in ids.into_iter().enumerate() {
         assert_eq!(is_delivered(&receipt(&publisher, id).await), n % 3 != 0, "{n}");
     }

@@ -61,10 +61,10 @@ pub(crate) async fn a_failed_attempt_is_not_written_without_the_lease(place: &Pl
     let (oldest, failed) = (taken.items[0].mark.clone(), envelopes(&taken)[0].after_failure("x"));
     assert!(queue.release(&session(), owner.token).await.unwrap());
     let absent = owner.consumer.replace_oldest(&oldest, failed.clone()).await.unwrap();
-    assert_eq!(absent, Replaced::NotOurs);
+    assert_eq!(absent, Replaced::NotOwner);
     let mut other = Owner::claiming(&queue).await;
     let lost = owner.consumer.replace_oldest(&oldest, failed).await.unwrap();
-    assert_eq!(lost, Replaced::NotOurs);
+    assert_eq!(lost, Replaced::NotOwner);
     let taken = other.take().await;
     assert_eq!((taken.lease, envelopes(&taken)[0].attempt), (LeaseState::Held, 0));
 }

@@ -68,7 +68,7 @@ pub(crate) async fn a_message_that_only_ends_alike_is_not_acknowledged(place: &P
         let oldest = owner.take().await.items[0].mark.clone();
         assert_eq!(owner.consumer.replace_oldest(&oldest, message.clone()).await.unwrap(), Replaced::Done);
     }
-    let alike = Delivered { count: 1, last: Mark::of(&short), questions: Vec::new(), fates: Vec::new() };
+    let alike = Delivered { count: 1, last: Mark::of(&short), questions: Vec::new(), outcomes: Vec::new() };
     let taken = owner.take_after(&alike).await;
     assert_eq!((taken.items.len(), taken.changed), (1, true));
     let replaced = owner.consumer.replace_oldest(&alike.last, short).await.unwrap();
@@ -88,7 +88,7 @@ pub(crate) async fn an_acknowledgement_of_more_than_there_is_removes_nothing(pla
 pub(crate) async fn an_acknowledgement_of_none_removes_nothing(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config()).await;
     push(&publisher, 0..2).await;
-    let none = Delivered { count: 0, last: Mark::of(b"whatever"), questions: Vec::new(), fates: Vec::new() };
+    let none = Delivered { count: 0, last: Mark::of(b"whatever"), questions: Vec::new(), outcomes: Vec::new() };
     let taken = owner.take_after(&none).await;
     assert_eq!((numbers(&taken), taken.changed), (vec![0, 1], false));
 }

@@ -96,7 +96,7 @@ async fn neither_waiting_nor_acknowledging_nor_a_failed_attempt_changes_the_life
             count: 1,
             last: one.items[0].mark.clone(),
             questions: Vec::new(),
-            fates: Vec::new(),
+            outcomes: Vec::new(),
         }))
         .await
         .unwrap();

@@ -54,7 +54,7 @@ async fn everything_goes_on_when_redis_has_forgotten_the_scripts() {
     f.consumer.claim().await.unwrap();
     assert_eq!(f.take().await.lease, LeaseState::Held);
     forget(&mut f).await;
-    assert!(f.owners.claim_if_absent(&session(), f.token).await.unwrap().is_ours());
+    assert!(f.owners.claim_if_absent(&session(), f.token).await.unwrap().is_held());
     forget(&mut f).await;
     assert!(f.owners.release(&session(), f.token).await.unwrap());
     f.end().await;
@@ -94,7 +94,7 @@ async fn a_server_that_dies_is_an_error_to_each_and_what_was_queued_is_there_aga
             count: 5,
             last,
             questions: Vec::new(),
-            fates: Vec::new(),
+            outcomes: Vec::new(),
         }))
         .await
         .unwrap();
@@ -244,7 +244,7 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
             count: 1,
             last: taken.items[0].mark.clone(),
             questions: Vec::new(),
-            fates: Vec::new(),
+            outcomes: Vec::new(),
         }))
         .await
         .unwrap();
@@ -258,7 +258,7 @@ async fn out_of_memory_a_push_is_refused_and_an_owner_goes_on() {
     assert!(f.owners.release(&session(), f.token).await.unwrap());
     assert_eq!(f.consumer.renew().await.unwrap(), LeaseState::Reclaimed);
     assert!(f.owners.release(&session(), f.token).await.unwrap());
-    assert!(f.queue.claim_if_absent(&session(), f.token).await.unwrap().is_ours());
+    assert!(f.queue.claim_if_absent(&session(), f.token).await.unwrap().is_held());
     f.consumer.claim().await.unwrap();
     assert_eq!(numbers(&f.take().await), [1, 2, 3]);
     assert_eq!(

@@ -63,7 +63,7 @@ async fn of_two_equal_messages_an_acknowledgement_removes_as_many_as_it_names() 
         count: 1,
         last: taken.items[0].mark.clone(),
         questions: Vec::new(),
-        fates: Vec::new(),
+        outcomes: Vec::new(),
     };
     assert_eq!(f.consumer.take(Some(&one)).await.unwrap().items.len(), 2);
     f.end().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::{Delivered, Fate, LeaseState, Taken};
+use mcp_courier::testing::backend::{Delivered, LeaseState, MessageOutcome, Taken};
 use mcp_courier::{ConfigBuilder, DiscardReason, NotificationId, Receipt};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::redis_server::RedisServer;
@@ -19,15 +19,15 @@ fn keeping() -> ConfigBuilder {
 
 /// What says that all are done with, by being discarded or delivered, for those who asked for receipts.
 fn done(taken: &Taken, discarded: Option<DiscardReason>) -> Delivered {
-    let fates = taken.items.iter().enumerate().map(|(position, item)| {
+    let outcomes = taken.items.iter().enumerate().map(|(position, item)| {
         let envelope = item.envelope.as_ref().unwrap();
-        Fate { position, discarded: discarded.clone(), receipt: envelope.receipt.then_some(envelope.id) }
+        MessageOutcome { position, discarded: discarded.clone(), receipt: envelope.receipt.then_some(envelope.id) }
     });
     Delivered {
         count: taken.items.len(),
         last: taken.items.last().unwrap().mark.clone(),
         questions: Vec::new(),
-        fates: fates.collect(),
+        outcomes: outcomes.collect(),
     }
 }
 
@@ -84,8 +84,8 @@ async fn all_of_it_goes_on_when_redis_has_forgotten_the_scripts() {
     let waiting = tokio::spawn(async move { publisher.until_settled(&session(), id, LONG).await.unwrap() });
     let again = f.take().await;
     forget(&mut f).await;
-    let fate = Fate { position: 0, discarded: Some(DiscardReason::Superseded), receipt: None };
-    f.queue.record(&session(), &fate, b"{}").await.unwrap();
+    let outcome = MessageOutcome { position: 0, discarded: Some(DiscardReason::Superseded), receipt: None };
+    f.queue.record(&session(), &outcome, b"{}").await.unwrap();
     assert_eq!(letters(&f).await, 1);
     f.consumer.take(Some(&done(&again, None))).await.unwrap();
     assert!(matches!(waiting.await.unwrap(), Receipt::Delivered { .. }));
@@ -115,8 +115,8 @@ async fn g2_out_of_memory_what_is_discarded_is_kept_and_receipts_are_settled() {
     let _: () = f.redis(&["SET", LEASE, &owner, "PX", "60000"]).await;
     let _: () = f.redis(&["CONFIG", "SET", "maxmemory", "1"]).await;
     // One that is in no queue any more is kept too; redriving is refused, and the letters stay.
-    let fate = Fate { position: 0, discarded: Some(DiscardReason::Superseded), receipt: Some(ids[2]) };
-    f.queue.record(&session(), &fate, b"{}").await.unwrap();
+    let outcome = MessageOutcome { position: 0, discarded: Some(DiscardReason::Superseded), receipt: Some(ids[2]) };
+    f.queue.record(&session(), &outcome, b"{}").await.unwrap();
     assert!(f.publisher.dead_letters().redrive(&session()).await.is_err());
     assert_eq!(letters(&f).await, 2);
     let _: () = f.redis(&["CONFIG", "SET", "maxmemory", "0"]).await;

@@ -70,7 +70,7 @@ impl Fixture {
     pub(crate) async fn take_after(&mut self, taken: &Taken) -> Taken {
         let last = taken.items.last().unwrap().mark.clone();
         self.consumer
-            .take(Some(&Delivered { count: taken.items.len(), last, questions: Vec::new(), fates: Vec::new() }))
+            .take(Some(&Delivered { count: taken.items.len(), last, questions: Vec::new(), outcomes: Vec::new() }))
             .await
             .unwrap()
     }

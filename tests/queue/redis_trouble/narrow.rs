@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::{Fate, LeaseState, OwnerToken, connect};
+use mcp_courier::testing::backend::{LeaseState, MessageOutcome, OwnerToken, connect};
 use mcp_courier::{Config, ConfigBuilder, Courier, DiscardReason, ListSubscribers, Notification, Publisher, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::forwarder::{Forwarder, Mode};
@@ -199,9 +199,10 @@ async fn dead_letters_and_open_questions_are_read_over_a_narrow_line() {
     let kept = Arc::new(waiting::config().dead_letters(10).build().unwrap());
     let near = connect(&redis.url(), Arc::clone(&kept)).await.unwrap();
     let far = connect(&forwarder.url(), kept).await.unwrap();
-    let fate = Fate { position: 0, discarded: Some(DiscardReason::Rejected("no".to_owned())), receipt: None };
+    let outcome =
+        MessageOutcome { position: 0, discarded: Some(DiscardReason::Rejected("no".to_owned())), receipt: None };
     for _ in 0..3 {
-        near.record(&session(), &fate, &[b'x'; 100_000]).await.unwrap();
+        near.record(&session(), &outcome, &[b'x'; 100_000]).await.unwrap();
     }
     let questions = "{mcp-courier:notifications:narrow}:questions";
     let mut raw = redis.connection().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{
-    Backend, Delivered, Fate, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect,
+    Backend, Delivered, MessageOutcome, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect,
 };
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, SubscriberState,
@@ -266,9 +266,9 @@ async fn a_receipt_that_is_awaited_is_settled_at_the_new_primary() {
     let mut owner = new.open(&session(), OwnerToken::new(), Arc::new(Permit::new())).await.unwrap();
     owner.claim().await.unwrap();
     let taken = owner.take(None).await.unwrap();
-    let fates = vec![Fate { position: 0, discarded: None, receipt: Some(id) }];
+    let outcomes = vec![MessageOutcome { position: 0, discarded: None, receipt: Some(id) }];
     let last = taken.items[0].mark.clone();
-    owner.take(Some(&Delivered { count: 1, last, questions: Vec::new(), fates })).await.unwrap();
+    owner.take(Some(&Delivered { count: 1, last, questions: Vec::new(), outcomes })).await.unwrap();
     let begun = Instant::now();
     let receipt = tokio::time::timeout(FOUND, waiting).await.expect("a receipt in time").unwrap();
     assert!(matches!(receipt, Ok(Receipt::Delivered { .. })), "{receipt:?}");
@@ -288,7 +288,7 @@ async fn who_listens_for_news_hears_those_of_the_new_primary() {
     .await;
     pair.fail_over().await;
     let begun = Instant::now();
-    assert_eq!(tokio::time::timeout(FOUND, news.recv()).await.expect("in time"), Some(News::Again));
+    assert_eq!(tokio::time::timeout(FOUND, news.recv()).await.expect("in time"), Some(News::Missed));
     println!("who listens for news: at the new primary after {:?}", begun.elapsed());
     let by = ProcessId::new();
     pair.queue_at_the_new_primary().await.forget(&session(), by, true).await.unwrap();

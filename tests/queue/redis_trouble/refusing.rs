@@ -20,10 +20,10 @@ fn assert_refused((refusal, took): (PushRefusal, Duration), text: &str) {
 async fn out_of_memory_what_is_queued_is_delivered_and_what_is_pushed_is_refused() {
     in_own_process!();
     let mut place = Place::new().await;
-    place.recorder().presence().away();
+    place.recorder().presence().disconnected();
     place.queue().await;
     let () = place.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    place.recorder().presence().ready(2);
+    place.recorder().presence().connected(2);
     place.recorder().until_taken(2).await;
     assert_refused(place.refusal().await, "OOM");
     // A wait that blocks is refused. A shared one reads, which needs no memory.

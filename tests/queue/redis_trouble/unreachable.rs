@@ -41,12 +41,12 @@ async fn g2_killed_and_restarted_with_its_data_redis_costs_nothing() {
     in_own_process!();
     let mut place = Place::new().await;
     for (_, recorder) in place.sessions() {
-        recorder.presence().away();
+        recorder.presence().disconnected();
     }
     place.queue().await;
     place.redis.kill();
     for (_, recorder) in place.sessions() {
-        recorder.presence().ready(2);
+        recorder.presence().connected(2);
     }
     place.until_all_say("the queue cannot be reached").await;
     let (refusal, took) = place.refusal().await;

@@ -122,7 +122,7 @@ async fn a_session_that_comes_back_gets_what_waited_for_it() {
     let mut place = Place::new(20, shared().heartbeat(NEVER)).await;
     place.flows_at_once().await;
     for (_, recorder) in &place.sessions {
-        recorder.presence().away();
+        recorder.presence().disconnected();
     }
     eventually("all are parked", PROMPT, async || {
         place.states().await.iter().all(|state| *state == SubscriberState::Parked)
@@ -131,7 +131,7 @@ async fn a_session_that_comes_back_gets_what_waited_for_it() {
     place.push().await;
     for (_, recorder) in &place.sessions {
         assert_eq!(recorder.taken(), [0]);
-        recorder.presence().ready(2);
+        recorder.presence().connected(2);
     }
     tokio::time::timeout(PROMPT, place.until_all_taken()).await.expect("at once");
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::backend::{LeaseState, Letter, OwnerToken};
+use crate::backend::{LeaseState, OwnerToken, StoredLetter};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::question::Question;
@@ -103,7 +103,7 @@ impl List {
 /// Dead letters of one session, the oldest first, each with the end of its time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Letters {
-    pub(super) all: VecDeque<(Letter, Timestamp)>,
+    pub(super) all: VecDeque<(StoredLetter, Timestamp)>,
     bytes: usize,
 }
 
@@ -115,7 +115,7 @@ impl Letters {
     }
 
     /// Adds a letter, and removes the oldest ones beyond the bounds. A letter above the bound in bytes is not kept.
-    pub(super) fn keep(&mut self, config: &Config, letter: Letter) {
+    pub(super) fn keep(&mut self, config: &Config, letter: StoredLetter) {
         let bytes = letter.raw.len();
         if bytes > config.queue_max_bytes() {
             tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");

@@ -8,8 +8,8 @@ use crate::backend::{
     Behind, Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, PushRefusal, QueueLimit, Queued, Replaced, Taken,
 };
 use crate::envelope::{Draft, Timestamp};
-use crate::fate::Receipt;
 use crate::notification::TIME_TO_LIVE_MAX;
+use crate::outcome::Receipt;
 use crate::session_id::{SessionId, SessionStatus};
 
 impl Moment<'_> {
@@ -59,7 +59,7 @@ impl Moment<'_> {
         list.expires = list.expires.max(Some(from.plus(self.config.expiry_grace())));
         if let Some(id) = draft.receipt {
             let until = expires_at.plus(self.config.expiry_grace()).plus(self.config.receipt_life());
-            self.tell(session, id, Receipt::Queued { expires_at: expires_at.to_system() }, until);
+            self.set_receipt(session, id, Receipt::Queued { expires_at: expires_at.to_system() }, until);
         }
         Ok(())
     }
@@ -146,13 +146,13 @@ impl Moment<'_> {
                 taken.lease = LeaseState::Reclaimed;
             }
             if let Some(delivered) = delivered {
-                taken.changed = moment.acknowledge(session, list, delivered, taken.lease.is_ours());
+                taken.changed = moment.acknowledge(session, list, delivered, taken.lease.is_held());
             }
             let is_there = |behind: &Behind| {
                 let last = behind.count.checked_sub(1).and_then(|last| list.messages.get(last));
                 last.is_some_and(|raw| behind.last.matches(raw))
             };
-            if taken.lease.is_ours() {
+            if taken.lease.is_held() {
                 let passed_over = behind.map_or(0, |behind| behind.count);
                 if behind.is_none_or(is_there) {
                     taken.items = moment.batch(&queue, list, passed_over);
@@ -171,7 +171,7 @@ impl Moment<'_> {
         &mut self,
         session: &SessionId,
         list: &mut List,
-        Delivered { count, last, questions, fates }: &Delivered,
+        Delivered { count, last, questions, outcomes }: &Delivered,
         is_owner: bool,
     ) -> bool {
         let is_there = |index| list.messages.get(index).is_some_and(|raw| last.matches(raw));
@@ -180,12 +180,12 @@ impl Moment<'_> {
         if is_owner && matches {
             removed.extend((0..*count).map_while(|_| list.remove_oldest()));
         }
-        for fate in fates {
+        for outcome in outcomes {
             // A delivery happened in any case. The receipt of a discarded message is settled only where the message is
             // removed.
-            if fate.discarded.is_none() || !removed.is_empty() {
-                let raw = removed.get_mut(fate.position).map(std::mem::take).unwrap_or_default();
-                self.settle(session, list, fate, raw);
+            if outcome.discarded.is_none() || !removed.is_empty() {
+                let raw = removed.get_mut(outcome.position).map(std::mem::take).unwrap_or_default();
+                self.settle(session, list, outcome, raw);
             }
         }
         if is_owner {
@@ -234,7 +234,7 @@ impl Moment<'_> {
     ) -> Replaced {
         self.with_list(session, |moment, list| {
             if list.state_for(owner) != LeaseState::Held {
-                return Replaced::NotOurs;
+                return Replaced::NotOwner;
             }
             match list.messages.front_mut() {
                 Some(front) if oldest.matches(front) => {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::list::List;
 use super::{Change, Moment};
-use crate::backend::{Fate, Letter, Mark};
+use crate::backend::{Mark, MessageOutcome, StoredLetter};
 use crate::envelope::Timestamp;
-use crate::fate::Receipt;
 use crate::notification::NotificationId;
+use crate::outcome::Receipt;
 use crate::session_id::SessionId;
 
 /// Receipts of all queues, each with the end of its time.
@@ -20,7 +20,7 @@ pub(super) struct Receipts {
 
 impl Moment<'_> {
     /// Writes a receipt. A receipt that says `Delivered` is never overwritten.
-    pub(super) fn tell(&mut self, session: &SessionId, id: NotificationId, receipt: Receipt, until: Timestamp) {
+    pub(super) fn set_receipt(&mut self, session: &SessionId, id: NotificationId, receipt: Receipt, until: Timestamp) {
         let Receipts { told, tidied } = &mut self.store.receipts;
         // The removal costs each receipt a bounded number of checks, however many receipts there are.
         if told.len() > 2 * *tidied + 64 {
@@ -37,24 +37,24 @@ impl Moment<'_> {
     }
 
     /// Records the outcome of a message that has already left its queue: its receipt, and its dead letter.
-    pub fn record(&mut self, session: &SessionId, fate: &Fate, raw: &[u8]) {
-        self.with_list(session, |moment, list| moment.settle(session, list, fate, raw.to_vec()));
+    pub fn record(&mut self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) {
+        self.with_list(session, |moment, list| moment.settle(session, list, outcome, raw.to_vec()));
     }
 
     /// Records the outcome of a message of this list, as [`record`](Self::record) does.
-    pub(super) fn settle(&mut self, session: &SessionId, list: &mut List, fate: &Fate, raw: Vec<u8>) {
+    pub(super) fn settle(&mut self, session: &SessionId, list: &mut List, outcome: &MessageOutcome, raw: Vec<u8>) {
         let at = self.now;
-        let reason = fate.discarded.as_ref().map(|reason| reason.bounded());
-        if let Some(id) = fate.receipt {
+        let reason = outcome.discarded.as_ref().map(|reason| reason.bounded());
+        if let Some(id) = outcome.receipt {
             let receipt = match &reason {
                 None => Receipt::Delivered { at: at.to_system() },
                 Some(reason) => Receipt::Discarded { reason: reason.clone(), at: at.to_system() },
             };
-            self.tell(session, id, receipt, at.plus(self.config.receipt_life()));
+            self.set_receipt(session, id, receipt, at.plus(self.config.receipt_life()));
         }
         if let (Some(reason), true) = (reason, self.config.dead_letters() > 0) {
             let mark = Mark::of(&raw);
-            list.letters.keep(self.config, Letter { at, reason, raw, mark });
+            list.letters.keep(self.config, StoredLetter { at, reason, raw, mark });
         }
     }
 

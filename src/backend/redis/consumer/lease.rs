@@ -4,8 +4,8 @@
 //! So each write by this owner is followed by a read. An announcement suspends the [`Permit`](crate::backend::Permit):
 //! the owner may have lost its lease, and delivers nothing until an answer says otherwise.
 //!
-//! The *mark* of a permit names the doubts that existed when a request was sent. Its answer settles only those. A doubt
-//! that was raised later may concern a later takeover, so it stays.
+//! The *mark* of a permit counts the suspensions up to the sending of a request. Its answer lifts only those. A
+//! suspension that was raised later may concern a later takeover, so it stays.
 //!
 //! *Late answers*. A batch may need longer than a heartbeat on a narrow line. A renewal is then sent beside the
 //! request. Redis performs it at once, and its answer comes behind the batch. Without that renewal every large batch
@@ -13,8 +13,8 @@
 //!
 //! *Order of the answers*. The state of a renewal and the owner that the tracking read found are judged together.
 //! Another owner in that read has claimed in between, while the tracking was off: the lease is lost, although the
-//! renewal succeeded. A doubt that remains is settled by the next read of the lease, and the tracking continues from
-//! there (`whoever_was_in_doubt_and_still_owns_learns_of_the_next_takeover`).
+//! renewal succeeded. A suspension that remains is lifted by the next read of the lease, and the tracking continues
+//! from there (`whoever_was_in_doubt_and_still_owns_learns_of_the_next_takeover`).
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::backend::redis::lua::{CLAIM, RENEW};
 use crate::backend::redis::reply;
 use crate::backend::{LeaseState, OwnerToken};
 use crate::failure::QueueErrorKind;
-use crate::subscription::DoubtMark;
+use crate::subscription::SuspensionMark;
 
 /// Answered renewal of a lease.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,8 @@ pub(super) struct Renewal {
     state: LeaseState,
     /// Moment of the sending, from which the permit counts. The lease began later, so the permit never outlives it.
     sent: Instant,
-    /// Doubts that existed at the sending. The renewal settles these, and no later ones.
-    mark: DoubtMark,
+    /// Suspensions up to the sending. The renewal lifts these, and no later ones.
+    mark: SuspensionMark,
 }
 
 impl RedisConsumer {
@@ -98,7 +98,7 @@ impl RedisConsumer {
             return Ok(LeaseState::Reclaimed);
         }
         // Redis before 6.2.6 announces this owner's own renewal too: it ignores NOLOOP within scripts.
-        if state.is_ours() && self.permit.is_in_doubt() {
+        if state.is_held() && self.permit.is_suspended() {
             let mark = self.permit.mark();
             if self.track_now().await? {
                 self.permit.confirmed(mark);
@@ -109,7 +109,7 @@ impl RedisConsumer {
                 return Ok(state);
             }
         }
-        if state.is_ours() {
+        if state.is_held() {
             self.announce(now).await?;
         }
         Ok(state)
@@ -167,7 +167,7 @@ impl RedisConsumer {
 
     /// Informs the permit of a renewal. Returns the state of the lease after the renewal.
     pub(super) fn settle(&mut self, before: LeaseState, renewal: &Renewal) -> LeaseState {
-        if !renewal.state.is_ours() {
+        if !renewal.state.is_held() {
             self.permit.revoke();
             return renewal.state;
         }
@@ -205,8 +205,8 @@ fn judge(owner: OwnerToken, renewed: Value, tracked: &Value) -> Result<(LeaseSta
     // only this read shows that claim.
     let state = match tracked {
         // The lease was deleted between the renewal and the read, and no other owner has it.
-        Value::Nil if state.is_ours() => LeaseState::Absent,
-        tracked if state.is_ours() && !is_owner(owner, tracked) => LeaseState::Lost,
+        Value::Nil if state.is_held() => LeaseState::Absent,
+        tracked if state.is_held() && !is_owner(owner, tracked) => LeaseState::Lost,
         _ => state,
     };
     Ok((state, now))

@@ -34,7 +34,7 @@ pub(super) async fn listen(link: Link, channels: [String; 2], sender: NewsSender
         match link.check().await {
             Ok(connection) => {
                 if connection != last {
-                    sender.send(News::Again);
+                    sender.send(News::Missed);
                 }
                 last = connection;
             }

@@ -57,26 +57,26 @@ impl Health {
         is_due
     }
 
-    /// Notes that a connection could not be made. `lot`, from 0.0 to 1.0, decides the length of the pause.
-    pub(super) fn failed(&mut self, now: Instant, lot: f64) {
-        self.count(now, lot);
+    /// Notes that a connection could not be made. `jitter`, from 0.0 to 1.0, decides the length of the pause.
+    pub(super) fn failed(&mut self, now: Instant, jitter: f64) {
+        self.count(now, jitter);
     }
 
     /// Decides what follows the answer of a server that is no primary. Returns the number of failures where the
     /// connection must be replaced now. Returns `None` where the connection serves until the pause is over.
     ///
     /// The first such connection is replaced at once, because it led to a primary until now.
-    pub(super) fn replace(&mut self, now: Instant, lot: f64) -> Option<u32> {
+    pub(super) fn replace(&mut self, now: Instant, jitter: f64) -> Option<u32> {
         self.checked = None;
-        self.count(now, lot)
+        self.count(now, jitter)
     }
 
     /// Counts a failure, unless the pause after the failure before lasts. Returns the count.
-    fn count(&mut self, now: Instant, lot: f64) -> Option<u32> {
+    fn count(&mut self, now: Instant, jitter: f64) -> Option<u32> {
         if !self.pause(now).is_zero() {
             return None;
         }
-        self.paused_until = Some(now + self.backoff.pause(self.failures, lot));
+        self.paused_until = Some(now + self.backoff.pause(self.failures, jitter));
         self.failures = self.failures.saturating_add(1);
         Some(self.failures)
     }

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use super::connection::{CONNECT_TIMEOUT, Connection, Push, Server};
 use super::error::{kind, no_answer};
 use super::health::Health;
-use super::line::Line;
+use super::line_capacity::LineCapacity;
 use super::primary;
 use super::pushes::Pushes;
 use super::watches::{LinkEvent, Watches};
@@ -42,7 +42,7 @@ pub(super) struct Inner {
     /// Write that changes nothing, sent beside a request when a check is due. Without it a replica would pass as a
     /// primary, as it answers reads and `PUBLISH` too.
     pub(super) probe: Pipeline,
-    pub(super) line: Line,
+    pub(super) line: LineCapacity,
     pub(super) watches: Arc<Watches>,
     state: Mutex<State>,
 }
@@ -71,7 +71,7 @@ impl Inner {
             is_shared: home.is_some(),
             is_tracking: AtomicBool::new(false),
             probe: primary::probe(&Keys::new(config.prefix())),
-            line: Line::new(limit),
+            line: LineCapacity::new(limit),
             watches: Arc::default(),
             state: Mutex::new(State { health: Health::new(config.backoff()), current: None, home }),
         }
@@ -145,9 +145,9 @@ impl Inner {
     /// Passes a push over the connection with this number on to those who registered.
     fn dispatch(&self, made: u64, push: &Push) {
         match push {
-            Push::Changed(keys) => keys.iter().for_each(|key| self.watches.tell(key, LinkEvent::Changed)),
-            Push::AllChanged => self.watches.tell_all(LinkEvent::Changed),
-            Push::Message { channel, text } => self.watches.tell(channel, LinkEvent::Message(text)),
+            Push::Changed(keys) => keys.iter().for_each(|key| self.watches.notify(key, LinkEvent::Changed)),
+            Push::AllChanged => self.watches.notify_all(LinkEvent::Changed),
+            Push::Message { channel, text } => self.watches.notify(channel, LinkEvent::Message(text)),
             Push::Disconnected => {
                 self.forget(made);
             }
@@ -158,7 +158,7 @@ impl Inner {
     pub(super) fn forget(&self, made: u64) -> bool {
         let over = self.take(made).is_some();
         if over {
-            self.watches.tell_all(LinkEvent::Lost);
+            self.watches.notify_all(LinkEvent::Lost);
         }
         over
     }

@@ -65,7 +65,7 @@ impl Watches {
     }
 
     /// Passes an event to those who registered for this key or channel.
-    pub(super) fn tell(&self, name: &[u8], event: LinkEvent<'_>) {
+    pub(super) fn notify(&self, name: &[u8], event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
             observer(Some(name));
         }
@@ -79,7 +79,7 @@ impl Watches {
     }
 
     /// Passes an event to all.
-    pub(super) fn tell_all(&self, event: LinkEvent<'_>) {
+    pub(super) fn notify_all(&self, event: LinkEvent<'_>) {
         if let Some(observer) = self.observer.get() {
             observer(None);
         }
@@ -122,14 +122,14 @@ mod tests {
             heard
         };
         let (_a, b, _c) = (watch("x", "a"), watch("x", "b"), watch("y", "c"));
-        watches.tell(b"x", LinkEvent::Changed);
+        watches.notify(b"x", LinkEvent::Changed);
         assert_eq!(take(), ["a: Changed", "b: Changed"]);
-        watches.tell(b"z", LinkEvent::Changed);
-        watches.tell(b"\xff", LinkEvent::Changed);
+        watches.notify(b"z", LinkEvent::Changed);
+        watches.notify(b"\xff", LinkEvent::Changed);
         drop(b);
-        watches.tell(b"x", LinkEvent::Message(b"1"));
+        watches.notify(b"x", LinkEvent::Message(b"1"));
         assert_eq!(take(), ["a: Message([49])"]);
-        watches.tell_all(LinkEvent::Lost);
+        watches.notify_all(LinkEvent::Lost);
         assert_eq!(take(), ["a: Lost", "c: Lost"]);
     }
 
@@ -142,7 +142,7 @@ mod tests {
             watches.register("x".to_owned(), move |_| drop(lock(&other).take()))
         };
         *lock(&other) = Some(watches.register("y".to_owned(), |_| ()));
-        watches.tell_all(LinkEvent::Lost);
+        watches.notify_all(LinkEvent::Lost);
         assert!(lock(&other).is_none());
         assert!(!lock(&watches.state).listeners.contains_key("y"), "no key is left");
     }

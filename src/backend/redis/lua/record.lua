@@ -22,6 +22,6 @@ if reason ~= '' then
 end
 if KEYS[2] then
   local what = reason == '' and 'delivered %.0f' or 'discarded %.0f '
-  tell(KEYS[2], string.format(what, now) .. reason, ARGV[4])
+  set_receipt(KEYS[2], string.format(what, now) .. reason, ARGV[4])
 end
 return trouble

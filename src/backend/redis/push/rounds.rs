@@ -24,7 +24,7 @@ use super::{Answer, Arguments, answer};
 use crate::backend::redis::RedisBackend;
 use crate::backend::redis::link::{self, Command, Request};
 use crate::backend::redis::lua::PUSH;
-use crate::backend::redis::standing::status;
+use crate::backend::redis::session_status::status;
 use crate::backend::{LineLimit, Outgoing, PushRefusal, Queued};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueErrorKind, SharedCause};
@@ -83,7 +83,7 @@ impl RedisBackend {
             }
         }
         if has_store {
-            self.settle_standing(&waiting, unowned, &mut results).await;
+            self.read_statuses(&waiting, unowned, &mut results).await;
         }
         results
     }
@@ -147,7 +147,7 @@ impl RedisBackend {
                 request.add(self.call_push(batch, waiting, call, sent));
             }
             if asks {
-                request.add(Command::read(self.asking_for(waiting.session(piece[0].group))));
+                request.add(Command::read(self.status_command(waiting.session(piece[0].group))));
             }
             let mut piece = Box::pin(maybe_done(async move { self.link.send(&request).await }));
             // A request leaves once its future was polled and the task of the connection has run. Therefore each is
@@ -205,7 +205,7 @@ impl RedisBackend {
 
     /// Writes the status of sessions without a lease into the results. Reads the session store for those whose status
     /// is not known yet.
-    async fn settle_standing(
+    async fn read_statuses(
         &self,
         waiting: &Grouped<'_>,
         unowned: Vec<(usize, Option<SessionStatus>)>,

@@ -30,7 +30,7 @@ pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id
     let touch = Command::call(&TOUCH, &[&keys.asker, &keys.response, &keys.request], &[request_id, &alive]);
     let waiting = watcher.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
     loop {
-        waiting.looked().await;
+        waiting.until_due().await;
         match collect(watcher, &keys, request_id).await {
             Ok(Some(answer)) => return answer,
             // The announcement was for another change.

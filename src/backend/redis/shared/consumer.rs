@@ -6,11 +6,11 @@
 //! absent, or a foreign producer may have cut the life of the queue.
 //!
 //! Redis does not announce to a connection what that connection wrote itself. Two owners of one session may share this
-//! line, so each write of a lease informs the others directly ([`Line::wrote_lease`]).
+//! line, so each write of a lease informs the others directly ([`Multiplexer::wrote_lease`]).
 //!
 //! *The plain read* checks nothing before it reads. Its answer counts only where the lease behind it is this owner's,
-//! and it settles only doubts from before its sending. Foreign messages make it insufficient: their producer may have
-//! cut the life of the queue, which only the script extends.
+//! and it lifts only suspensions from before its sending. Foreign messages make it insufficient: their producer may
+//! have cut the life of the queue, which only the script extends.
 //!
 //! *Waits without messages*. A change may bring no message, as an acknowledgement of another owner does. A full
 //! tracking table even announces changes that did not happen, and each read may evict a neighbour's key. Two sessions
@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use redis::Value;
 
-use super::line::{Line, Place};
+use super::multiplexer::Multiplexer;
+use super::registration::Registration;
 use super::round::Reply;
 use crate::backend::redis::consumer::member;
+use crate::backend::redis::dead_letters::not_kept;
 use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
-use crate::backend::redis::letters::not_kept;
 use crate::backend::redis::link::{Answer, Command, is_timeout};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
 use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
@@ -38,7 +39,7 @@ use crate::failure::{QueueError, QueueErrorKind};
 use crate::lock::lock;
 use crate::retry::Backoff;
 use crate::session_id::SessionId;
-use crate::subscription::DoubtMark;
+use crate::subscription::SuspensionMark;
 
 /// Pauses between reads that find nothing although Redis announced a change. The first pause follows the second such
 /// read.
@@ -46,9 +47,9 @@ const FRUITLESS: Backoff = Backoff { initial: Duration::from_millis(10), max: Du
 
 /// Consumer of one session's queue over a shared line.
 pub(super) struct SharedConsumer {
-    line: Arc<Line>,
+    mux: Arc<Multiplexer>,
     /// Registration on the line, with the permit.
-    place: Arc<Place>,
+    registration: Arc<Registration>,
     session: SessionId,
     owner: OwnerToken,
     reads: Reads,
@@ -59,14 +60,14 @@ pub(super) struct SharedConsumer {
 }
 
 impl SharedConsumer {
-    pub(super) fn new(line: Arc<Line>, session: &SessionId, owner: OwnerToken, permit: Arc<Permit>) -> Self {
-        let place = line.enter(line.keys.of(session).queue, permit);
-        let limit = Arc::new(Mutex::new(LineLimit::of_batches(&line.config)));
-        Self { line, place, session: session.clone(), owner, reads: Reads::new(), limit, life: Duration::ZERO }
+    pub(super) fn new(mux: Arc<Multiplexer>, session: &SessionId, owner: OwnerToken, permit: Arc<Permit>) -> Self {
+        let registration = mux.enter(mux.keys.of(session).queue, permit);
+        let limit = Arc::new(Mutex::new(LineLimit::of_batches(&mux.config)));
+        Self { mux, registration, session: session.clone(), owner, reads: Reads::new(), limit, life: Duration::ZERO }
     }
 
     fn permit(&self) -> &Permit {
-        &self.place.permit
+        &self.registration.permit
     }
 
     /// Returns the bounds of the next batch.
@@ -75,7 +76,7 @@ impl SharedConsumer {
     }
 
     /// Teaches the limit where the answer did not come in time.
-    fn taught(&self, reply: Reply) -> Reply {
+    fn learn_timeout(&self, reply: Reply) -> Reply {
         if reply.as_ref().is_err_and(is_timeout) {
             lock(&self.limit).timed_out();
         }
@@ -84,12 +85,12 @@ impl SharedConsumer {
 
     /// Sends commands whose last reads concern this queue and its lease.
     async fn read_by(&self, commands: Vec<Command>) -> Reply {
-        self.taught(self.line.read_by(&self.place, commands, self.limit().time()).await)
+        self.learn_timeout(self.mux.read_by(&self.registration, commands, self.limit().time()).await)
     }
 
     /// Returns the commands of the next read.
     fn read(&self, behind: Option<&Behind>) -> Vec<Command> {
-        self.line.commands_to_read(&self.place.queue, take::passed_over(behind), self.reads.count(self.limit()))
+        self.mux.commands_to_read(&self.registration.queue, take::passed_over(behind), self.reads.count(self.limit()))
     }
 
     /// Takes by a plain read where nothing must be acknowledged and no life extended. Otherwise, or where that read
@@ -104,7 +105,7 @@ impl SharedConsumer {
         if delivered.is_none() && self.life.is_zero() {
             let mark = self.permit().mark();
             let reply = self.read_by(self.read(behind)).await;
-            if let Some(taken) = self.looked(reply, behind, mark).await? {
+            if let Some(taken) = self.evaluate_read(reply, behind, mark).await? {
                 return Ok(taken);
             }
         }
@@ -112,29 +113,29 @@ impl SharedConsumer {
     }
 
     /// Evaluates the read that ended a wait. Returns `None` where the wait must continue until `end`.
-    async fn waited(
+    async fn evaluate_wait(
         &mut self,
         reply: Reply,
-        mark: DoubtMark,
+        mark: SuspensionMark,
         end: tokio::time::Instant,
     ) -> Result<Option<Taken>, QueueErrorKind> {
-        let taken = match self.looked(reply, None, mark).await? {
+        let taken = match self.evaluate_read(reply, None, mark).await? {
             Some(taken) => taken,
             // The call may run after its owner has gone, so it takes no absent lease.
             None => self.acknowledge((None, None), false).await?,
         };
         // A change may bring no message, as another owner's acknowledgement does.
-        let goes_on = taken.lease.is_ours() && taken.items.is_empty() && tokio::time::Instant::now() < end;
-        Ok((!goes_on).then_some(taken))
+        let continues = taken.lease.is_held() && taken.items.is_empty() && tokio::time::Instant::now() < end;
+        Ok((!continues).then_some(taken))
     }
 
     /// Evaluates a plain read. Returns `None` where the script must be called: the lease is absent, or a foreign
     /// producer may have cut the life of the queue.
-    async fn looked(
+    async fn evaluate_read(
         &mut self,
         reply: Reply,
         behind: Option<&Behind>,
-        mark: DoubtMark,
+        mark: SuspensionMark,
     ) -> Result<Option<Taken>, QueueErrorKind> {
         let answered = reply?;
         let (sent, now) = (answered.sent, answered.now());
@@ -144,7 +145,7 @@ impl SharedConsumer {
         }
         let acknowledged = Taken { lease: LeaseState::Held, ..nothing(now) };
         let taken = self.complete(acknowledged, behind, sent, messages, &lease?).await?;
-        if taken.lease.is_ours() {
+        if taken.lease.is_held() {
             self.permit().confirmed(mark);
         }
         // FastMCP sets a life of 300 s whatever else waits, and its retry can leave no life at all.
@@ -153,11 +154,11 @@ impl SharedConsumer {
     }
 
     fn acknowledgement(&self, delivered: Option<&Delivered>, reclaim: bool) -> Command {
-        let (config, queue) = (&self.line.config, &*self.place.queue);
+        let (config, queue) = (&self.mux.config, &*self.registration.queue);
         let acknowledgement = Acknowledgement {
             queue,
-            lease_key: &self.line.keys.lease_of(queue),
-            keys: &|| self.line.keys.of(&self.session),
+            lease_key: &self.mux.keys.lease_of(queue),
+            keys: &|| self.mux.keys.of(&self.session),
             lease: &lease_value(self.owner, config),
             delivered,
             reclaim,
@@ -181,7 +182,7 @@ impl SharedConsumer {
         let Acknowledged { lease, changed, at, trouble } = take::acknowledged(acknowledged?)?;
         let now = at.unwrap_or(read_at);
         not_kept(&self.session, &trouble);
-        if !lease.is_ours() {
+        if !lease.is_held() {
             self.permit().revoke();
             return Ok(Taken { lease, changed, ..nothing(now) });
         }
@@ -190,7 +191,7 @@ impl SharedConsumer {
         match taken.lease {
             LeaseState::Held => self.permit().confirmed(mark),
             LeaseState::Reclaimed => {
-                self.line.wrote_lease(&self.place.queue, Some(&self.place));
+                self.mux.wrote_lease(&self.registration.queue, Some(&self.registration));
                 if self.renewed(sent, mark).await? {
                     self.announce(now.0 / 1000).await;
                 }
@@ -214,7 +215,7 @@ impl SharedConsumer {
         let Taken { changed, now, .. } = acknowledged;
         let mut lease = lease_then(self.owner, acknowledged.lease, owner);
         let read = loop {
-            if !lease.is_ours() {
+            if !lease.is_held() {
                 self.permit().revoke();
                 return Ok(Taken { lease, ..acknowledged });
             }
@@ -224,7 +225,7 @@ impl SharedConsumer {
             let [again, owner] = self.read_by(self.read(behind)).await?.answers()?;
             (messages, lease) = (again, lease_then(self.owner, lease, &owner?));
         };
-        let (items, life) = take::items(&self.line.config, &self.place.queue, read.messages, now);
+        let (items, life) = take::items(&self.mux.config, &self.registration.queue, read.messages, now);
         // Messages that were passed over are still in the queue, so their life counts too.
         self.life = if behind.is_some() { life.max(self.life) } else { life };
         let bytes = items.iter().map(|item| item.mark.length).sum();
@@ -234,42 +235,42 @@ impl SharedConsumer {
 
     /// Reads the lease, so that Redis announces its next change. Returns whether the lease is this owner's.
     async fn track(&self) -> Result<bool, QueueErrorKind> {
-        let read = redis::cmd("GET").arg(self.line.keys.lease_of(&self.place.queue)).take();
-        Ok(is_owner(self.owner, &self.line.call(read.into()).await?))
+        let read = redis::cmd("GET").arg(self.mux.keys.lease_of(&self.registration.queue)).take();
+        Ok(is_owner(self.owner, &self.mux.call(read.into()).await?))
     }
 
     /// Calls a script that writes the lease and reads it last.
     async fn write_lease(&self, script: &'static Script) -> Result<Value, QueueErrorKind> {
-        let queue = &*self.place.queue;
-        let keys = [self.line.keys.lease_of(queue), queue.to_owned()];
-        self.place.set_stale();
-        let arguments = lease::arguments(&self.line.config, self.owner, true);
-        self.line.call(Command::call(script, &keys, &arguments)).await
+        let queue = &*self.registration.queue;
+        let keys = [self.mux.keys.lease_of(queue), queue.to_owned()];
+        self.registration.set_stale();
+        let arguments = lease::arguments(&self.mux.config, self.owner, true);
+        self.mux.call(Command::call(script, &keys, &arguments)).await
     }
 
     /// Informs the permit that the lease was written. Returns whether the lease is still this owner's.
-    async fn renewed(&self, sent: Instant, mark: DoubtMark) -> Result<bool, QueueErrorKind> {
-        self.permit().renewed(sent, self.line.config.lease(), mark);
-        if !self.permit().is_in_doubt() {
+    async fn renewed(&self, sent: Instant, mark: SuspensionMark) -> Result<bool, QueueErrorKind> {
+        self.permit().renewed(sent, self.mux.config.lease(), mark);
+        if !self.permit().is_suspended() {
             return Ok(true);
         }
-        // The doubt has one of two causes: a newer claim, or Redis before 6.2.6, which announces the writes of a
+        // The suspension has one of two causes: a newer claim, or Redis before 6.2.6, which announces the writes of a
         // connection's own scripts to it.
         let mark = self.permit().mark();
-        let is_ours = self.track().await?;
-        if is_ours {
+        let is_held = self.track().await?;
+        if is_held {
             self.permit().confirmed(mark);
         } else {
             // The next take says whether another owner has the lease, or nobody.
             self.permit().revoke();
         }
-        Ok(is_ours)
+        Ok(is_held)
     }
 
     async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit().mark());
         let claimed = self.write_lease(&CLAIM).await;
-        self.line.wrote_lease(&self.place.queue, Some(&self.place));
+        self.mux.wrote_lease(&self.registration.queue, Some(&self.registration));
         let now: i64 = reply::number(claimed?)?;
         if self.renewed(sent, mark).await? {
             self.announce(now).await;
@@ -281,9 +282,9 @@ impl SharedConsumer {
         let (sent, mark) = (Instant::now(), self.permit().mark());
         let (state, now) = lease::renewed(self.write_lease(&RENEW).await?)?;
         if state == LeaseState::Reclaimed {
-            self.line.wrote_lease(&self.place.queue, Some(&self.place));
+            self.mux.wrote_lease(&self.registration.queue, Some(&self.registration));
         }
-        if !state.is_ours() {
+        if !state.is_held() {
             self.permit().revoke();
         } else if self.renewed(sent, mark).await? {
             self.announce(now).await;
@@ -292,21 +293,21 @@ impl SharedConsumer {
     }
 
     async fn announce(&self, now_ms: i64) {
-        self.line.announce(member(&self.session, self.owner, &self.line.config), now_ms).await;
+        self.mux.announce(member(&self.session, self.owner, &self.mux.config), now_ms).await;
     }
 
     async fn do_replace(&self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueErrorKind> {
-        let (queue, lease) = (self.place.queue.to_string(), self.line.keys.lease_of(&self.place.queue));
-        let replace = take::replacement(&self.line.config, self.owner, [&queue, &lease], oldest, replacement);
-        self.place.set_stale();
-        Ok(take::replaced(self.line.call(replace).await?)?)
+        let (queue, lease) = (self.registration.queue.to_string(), self.mux.keys.lease_of(&self.registration.queue));
+        let replace = take::replacement(&self.mux.config, self.owner, [&queue, &lease], oldest, replacement);
+        self.registration.set_stale();
+        Ok(take::replaced(self.mux.call(replace).await?)?)
     }
 
     /// Makes the next wait read at once, unless this read found the queue empty and this owner's.
     fn note_emptiness(&self, behind: Option<&Behind>, taken: &Result<Taken, QueueErrorKind>) {
-        let found_nothing = taken.as_ref().is_ok_and(|taken| taken.lease.is_ours() && taken.items.is_empty());
+        let found_nothing = taken.as_ref().is_ok_and(|taken| taken.lease.is_held() && taken.items.is_empty());
         if behind.is_some() || !found_nothing {
-            self.place.set_stale();
+            self.registration.set_stale();
         }
     }
 
@@ -314,9 +315,9 @@ impl SharedConsumer {
         match result {
             Ok(done) => Ok(done),
             failed => {
-                let keys = self.line.keys.of(&self.session);
+                let keys = self.mux.keys.of(&self.session);
                 // Boxed to keep the futures of all waiting operations of all sessions small.
-                Box::pin(wrong_type::named(&self.line.link, &keys, &self.session, doing, failed)).await
+                Box::pin(wrong_type::named(&self.mux.link, &keys, &self.session, doing, failed)).await
             }
         }
     }
@@ -326,7 +327,7 @@ impl Drop for SharedConsumer {
     fn drop(&mut self) {
         // From here on no invalidation reaches the permit, so a takeover would go unnoticed.
         self.permit().suspend();
-        self.line.leave(&self.place);
+        self.mux.leave(&self.registration);
     }
 }
 
@@ -362,11 +363,11 @@ impl Consumer for SharedConsumer {
         loop {
             let mark = self.permit().mark();
             let limit = self.limit();
-            let reply = self.line.wait(&self.place, (self.reads.count(limit), limit.time()), end).await;
+            let reply = self.mux.wait(&self.registration, (self.reads.count(limit), limit.time()), end).await;
             // Boxed because this part of the future is large, and each idle session keeps a wait for as long as it is
             // idle.
             let ended = Box::pin(async {
-                let Some(waited) = self.waited(self.taught(reply), mark, end).await.transpose() else {
+                let Some(waited) = self.evaluate_wait(self.learn_timeout(reply), mark, end).await.transpose() else {
                     // A full tracking table announces changes that did not happen, and each read may evict another key
                     // from it. Without a pause two sessions would wake each other in a loop.
                     if fruitless > 0 {

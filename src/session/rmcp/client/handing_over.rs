@@ -62,7 +62,7 @@ impl ClientSession {
                 let no_stream = || HandOverError::NotReady("no stream is open".to_owned());
                 let newest = lines.streams.newest().ok_or_else(no_stream)?;
                 // With a newer stream the client may have said that it has this message.
-                if newest.number != notification.opened {
+                if newest.number != notification.generation {
                     return Err(self.not_ready(Break::Superseded));
                 }
                 // Without the layer the message goes through rmcp, which cannot hold every number.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::session::rmcp::detachable_stream::DetachableStream;
 use crate::session::rmcp::event_id::EventIds;
 use crate::session::rmcp::frames::Frames;
-use crate::session::rmcp::slot::Slot;
 
 /// Open streams of a client.
 #[derive(Default)]
@@ -23,19 +23,19 @@ pub(super) struct OpenStream {
     /// Set where the HTTP layer writes the messages, with their text unchanged.
     pub(super) is_layered: bool,
     /// rmcp's own stream. Kept here to be dropped when ours is cut, even while nobody polls it.
-    pub(super) slot: Slot,
+    pub(super) rmcp: DetachableStream,
 }
 
 impl Streams {
     /// Opens a stream, which becomes the newest. Drops the unread messages of the stream before: they come again down
     /// this one.
-    pub(super) fn open(&mut self, slot: Slot, ids: EventIds, is_layered: bool) -> &OpenStream {
+    pub(super) fn open(&mut self, rmcp: DetachableStream, ids: EventIds, is_layered: bool) -> &OpenStream {
         if let Some(superseded) = self.open.last() {
             superseded.frames.discard();
         }
         self.opened += 1;
         let (number, frames) = (self.opened, Arc::new(Frames::new(ids)));
-        self.open.push(OpenStream { number, frames, is_layered, slot });
+        self.open.push(OpenStream { number, frames, is_layered, rmcp });
         &self.open[self.open.len() - 1]
     }
 
@@ -65,6 +65,6 @@ impl OpenStream {
     pub(super) fn close(self) {
         self.frames.close();
         // rmcp's worker waits for the reader of its own stream. Dropping that stream frees the worker.
-        self.slot.clear();
+        self.rmcp.clear();
     }
 }

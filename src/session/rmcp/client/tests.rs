@@ -16,7 +16,7 @@ fn client(config: &Config) -> Arc<ClientSession> {
 }
 
 fn open(session: &Arc<ClientSession>) -> WholeStream {
-    let slot = Slot::new(stream::pending(), &Epoch::new());
+    let slot = DetachableStream::new(stream::pending(), &Epoch::new());
     let mut stream = WholeStream::new(Standalone::open(session, slot, None, false, Duration::from_secs(3)));
     let first = stream.next().now_or_never().unwrap().unwrap();
     assert!(first.message.is_none() && first.event_id.is_some());
@@ -29,12 +29,12 @@ async fn hand_over(session: &ClientSession) -> Result<(), HandOverError> {
 
 async fn hand_over_params(session: &ClientSession, params: &str) -> Result<(), HandOverError> {
     let id = NotificationId(Uuid::now_v7());
-    let opened = match session.presence().now() {
-        SessionState::Ready { opened, .. } => opened,
+    let generation = match session.presence().now() {
+        SessionState::Connected { generation, .. } => generation,
         _ => 0,
     };
     let mut outbound = Outbound::composed(id, "notifications/x", params);
-    outbound.opened = opened;
+    outbound.generation = generation;
     session.hand_over(&outbound).await
 }
 
@@ -276,7 +276,7 @@ async fn who_asks_a_second_time_keeps_its_place_when_the_first_leaves() {
 async fn neither_side_of_a_stream_starves_the_other_and_ids_follow_the_order_of_the_parts() {
     let session = client(&Config::default());
     let of_rmcp = stream::iter(0..).map(|n: usize| ServerSseMessage::priming(n.to_string(), Duration::ZERO));
-    let slot = Slot::new(of_rmcp, &Epoch::new());
+    let slot = DetachableStream::new(of_rmcp, &Epoch::new());
     let mut stream = Standalone::open(&session, slot, None, true, Duration::from_secs(3));
     let (mut ours, mut position, mut events) = (0, None, 0);
     for _ in 0..40 {

@@ -1,24 +1,24 @@
-//! Delivery at most once: fate of the notification that was removed and is not delivered yet.
+//! Delivery at most once: outcome of the notification that was removed and is not delivered yet.
 
 use super::*;
-use crate::subscription::Fate;
+use crate::subscription::MessageOutcome;
 
 /// Returns a subscriber that delivers message 1 and has read message 2. Message 1 asked for a receipt and brings a
 /// question.
-fn in_hand() -> Rig {
+fn removed() -> Rig {
     let mut rig = Rig::waiting(Delivery::AtMostOnce);
     let actions = rig.feed(taken(LeaseState::Held, vec![asking(1)]));
-    let Delivered { count, fates, questions, .. } = acknowledged(&actions).unwrap();
-    assert_eq!((count, fates.len(), questions.len()), (1, 0, 0), "its outcome is not known yet");
+    let Delivered { count, outcomes, questions, .. } = acknowledged(&actions).unwrap();
+    assert_eq!((count, outcomes.len(), questions.len()), (1, 0, 0), "its outcome is not known yet");
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[2])))), [1]);
     rig
 }
 
-fn recorded(actions: &[Action]) -> Option<Fate> {
+fn recorded(actions: &[Action]) -> Option<MessageOutcome> {
     actions.iter().find_map(|action| match action {
-        Action::Record { fate, raw } => {
+        Action::Record { outcome, raw } => {
             assert_eq!(*raw, asking_raw(1));
-            Some(fate.clone())
+            Some(outcome.clone())
         }
         _ => None,
     })
@@ -31,8 +31,8 @@ fn lost(actions: &[Action]) -> Option<&'static str> {
     })
 }
 
-fn fate(discarded: Option<DiscardReason>) -> Option<Fate> {
-    Some(Fate { position: 0, discarded, receipt: Some(id_of(1)) })
+fn outcome(discarded: Option<DiscardReason>) -> Option<MessageOutcome> {
+    Some(MessageOutcome { position: 0, discarded, receipt: Some(id_of(1)) })
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn a_notification_whose_removal_is_unknown_is_not_delivered() {
 
 #[test]
 fn an_accepted_one_has_its_receipt_recorded_and_its_question_asked() {
-    let mut rig = in_hand();
+    let mut rig = removed();
     let actions = rig.outcome(1, BatchEnd::AllAccepted);
-    assert_eq!(recorded(&actions), fate(None));
+    assert_eq!(recorded(&actions), outcome(None));
     assert_eq!(asked(&actions), ["q1"]);
     assert_eq!(acknowledged(&actions).unwrap().last, Mark::of(&raw(2)), "the next one is removed");
     rig.feed(taken(LeaseState::Held, Vec::new()));
@@ -71,14 +71,14 @@ fn an_accepted_one_has_its_receipt_recorded_and_its_question_asked() {
 #[test]
 fn a_discarded_one_is_recorded_with_the_reason() {
     let reason = DiscardReason::Rejected("no".to_owned());
-    let actions = in_hand().outcome(0, BatchEnd::Discarded(vec![reason.clone()]));
-    assert_eq!(recorded(&actions), fate(Some(reason.clone())));
+    let actions = removed().outcome(0, BatchEnd::Discarded(vec![reason.clone()]));
+    assert_eq!(recorded(&actions), outcome(Some(reason.clone())));
     assert_eq!(discarded(&actions), [(Some(id_of(1)), true, reason)]);
 }
 
 #[test]
 fn one_that_failed_is_delivered_again_after_the_pause_with_the_attempt_counted() {
-    let mut rig = in_hand();
+    let mut rig = removed();
     let (envelope, pause) = (Box::new(asking(1).envelope.unwrap()), Duration::from_secs(2));
     let actions = rig.outcome(0, BatchEnd::Failed { envelope, error: "not now".to_owned(), pause });
     assert!(notes(&actions).any(|note| matches!(note, Note::AttemptFailed { attempts: 1, .. })));
@@ -92,7 +92,7 @@ fn one_that_failed_is_delivered_again_after_the_pause_with_the_attempt_counted()
 
 #[test]
 fn one_that_the_session_could_not_take_is_delivered_later() {
-    let mut rig = in_hand();
+    let mut rig = removed();
     assert_eq!(delivered_ids(&rig.renewing_first(BatchEnd::NotPermitted)), [1]);
     let actions = rig.outcome(0, BatchEnd::NotReady("no stream".to_owned()));
     assert!(closes(&actions));
@@ -103,13 +103,13 @@ fn one_that_the_session_could_not_take_is_delivered_later() {
 }
 
 #[test]
-fn what_is_in_hand_at_the_end_is_lost_and_the_reason_told() {
-    let actions = in_hand().outcome(0, BatchEnd::Closed);
+fn a_removed_notification_is_lost_at_the_end_and_the_reason_is_noted() {
+    let actions = removed().outcome(0, BatchEnd::Closed);
     assert_eq!(begun(&actions), Operation::Release, "at most once no question is cancelled");
     for (end, why) in
         [(BatchEnd::Closed, "the session has closed"), (BatchEnd::NotPermitted, "the subscriber was stopped")]
     {
-        let mut rig = in_hand();
+        let mut rig = removed();
         if why != "the session has closed" {
             rig.feed(Event::Stop);
         }
@@ -121,8 +121,8 @@ fn what_is_in_hand_at_the_end_is_lost_and_the_reason_told() {
 }
 
 #[test]
-fn what_is_in_hand_without_a_session_actor_is_lost() {
-    let mut rig = in_hand();
+fn a_removed_notification_without_a_session_actor_is_lost() {
+    let mut rig = removed();
     assert_eq!(begun(&rig.feed(Event::Delivered(None))), Operation::Release);
     let actions = rig.feed(Event::Released);
     assert_eq!(lost(&actions), Some("the session actor is gone"));
@@ -130,10 +130,10 @@ fn what_is_in_hand_without_a_session_actor_is_lost() {
 }
 
 #[test]
-fn what_is_in_hand_of_a_parked_subscriber_expires_at_its_time() {
-    let mut rig = in_hand();
+fn a_removed_notification_of_a_parked_subscriber_expires_at_its_time() {
+    let mut rig = removed();
     let read = rig.now;
-    rig.feed(Event::Presence(SessionState::Away));
+    rig.feed(Event::Presence(SessionState::Disconnected));
     assert_eq!(begun(&rig.outcome(0, BatchEnd::NotReady("away".to_owned()))), Operation::Release);
     rig.feed(Event::Released);
     assert_eq!(exit(&rig.feed(Event::Settled)), Some(ExitReason::Parked));
@@ -141,7 +141,7 @@ fn what_is_in_hand_of_a_parked_subscriber_expires_at_its_time() {
     rig.now = read + TTL - Duration::from_millis(1);
     assert_eq!(rig.feed(Event::Timer).len(), 0, "too early");
     let actions = rig.timer();
-    assert_eq!(recorded(&actions), fate(Some(DiscardReason::Expired)));
+    assert_eq!(recorded(&actions), outcome(Some(DiscardReason::Expired)));
     assert_eq!(discarded(&actions), [(Some(id_of(1)), true, DiscardReason::Expired)]);
     assert_eq!(rig.machine.deadline(), None);
 }
@@ -152,7 +152,7 @@ fn an_unreadable_message_is_discarded_and_acknowledged() {
     let actions = rig.feed(taken(LeaseState::Held, vec![unreadable()]));
     assert_eq!(discarded(&actions).len(), 1);
     let delivered = acknowledged(&actions).unwrap();
-    assert_eq!((delivered.count, delivered.fates.len()), (1, 1));
+    assert_eq!((delivered.count, delivered.outcomes.len()), (1, 1));
     assert!(matches!(begun(&rig.feed(taken(LeaseState::Held, Vec::new()))), Operation::Wait(_)));
 }
 
@@ -180,7 +180,7 @@ impl Rig {
 }
 
 #[test]
-fn at_most_once_what_is_in_hand_expires_while_another_owner_serves() {
+fn a_removed_notification_expires_while_another_owner_serves() {
     let mut rig = Rig::waiting(Delivery::AtMostOnce);
     rig.feed(taken(LeaseState::Held, items(&[1])));
     rig.feed(taken(LeaseState::Held, Vec::new()));
@@ -197,5 +197,5 @@ fn at_most_once_what_is_in_hand_expires_while_another_owner_serves() {
             rig.feed(Event::Renewed(LeaseState::Lost));
         }
     }
-    assert!(rig.machine.in_hand.is_none());
+    assert!(rig.machine.removed.is_none());
 }

@@ -13,7 +13,7 @@ fn an_unreadable_message_is_discarded_in_its_turn() {
     let actions = rig.outcome(1, BatchEnd::AllAccepted);
     let delivered = acknowledged(&actions).unwrap();
     assert_eq!((delivered.count, discarded(&actions).len()), (3, 2));
-    assert_eq!(delivered.fates.iter().map(|fate| fate.position).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(delivered.outcomes.iter().map(|outcome| outcome.position).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, items(&[2])))), [2], "behind what is recorded");
 }
 
@@ -21,7 +21,7 @@ fn an_unreadable_message_is_discarded_in_its_turn() {
 /// `items`.
 fn resumed(received: Option<MessageId>, items: Vec<Item>) -> (Rig, Vec<Action>) {
     let mut rig = Rig::new(Delivery::AtLeastOnce);
-    rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
+    rig.feed(Event::Presence(SessionState::Connected { generation: 1, received }));
     rig.feed(Event::Opened);
     rig.feed(Event::Claimed);
     rig.feed(taken(LeaseState::Held, items));
@@ -60,7 +60,7 @@ fn a_letter_that_was_redriven_is_not_taken_for_the_message_that_the_client_has()
 fn what_the_client_said_holds_for_the_first_read_only_and_over_broken_connections() {
     let received = queued(&[1])[0].message_id();
     let mut rig = Rig::new(Delivery::AtLeastOnce);
-    rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
+    rig.feed(Event::Presence(SessionState::Connected { generation: 1, received }));
     rig.feed(Event::Opened);
     rig.feed(Event::Claimed);
     rig.feed(Event::Failed(failure()));
@@ -78,7 +78,7 @@ fn what_the_client_said_holds_for_the_first_read_only_and_over_broken_connection
 #[test]
 fn what_the_client_said_for_an_older_stream_holds_when_that_goes_on() {
     let received = queued(&[1])[0].message_id();
-    let older = || Event::Presence(SessionState::Ready { opened: 1, received });
+    let older = || Event::Presence(SessionState::Connected { generation: 1, received });
     let mut rig = Rig::new(Delivery::AtLeastOnce);
     rig.feed(older());
     // A newer stream, whose client names no message, claims the queue before the older one is served.
@@ -101,9 +101,9 @@ fn questions_and_receipts_of_what_the_client_has_are_settled() {
     (asking["ttl"], asking["at"]) = (json!(300_000_000), json!(NOW.0));
     let asking = Item::decode("q", asking.to_string().into_bytes(), TTL);
     let (_, actions) = resumed(queued(&[2])[0].message_id(), vec![asking, stamped(2, 20)]);
-    let Delivered { count, questions, fates, .. } = acknowledged(&actions).unwrap();
-    assert_eq!((count, questions.len(), fates.len()), (2, 1, 1));
-    assert_eq!((fates[0].receipt, &fates[0].discarded), (Some(id_of(1)), &None));
+    let Delivered { count, questions, outcomes, .. } = acknowledged(&actions).unwrap();
+    assert_eq!((count, questions.len(), outcomes.len()), (2, 1, 1));
+    assert_eq!((outcomes[0].receipt, &outcomes[0].discarded), (Some(id_of(1)), &None));
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn questions_and_receipts_go_with_the_acknowledgement_and_are_asked_after_it() {
     let actions = rig.feed(taken(LeaseState::Held, vec![asking(1)]));
     assert!(delivers(&actions) && asked(&actions).is_empty());
     let actions = rig.outcome(1, BatchEnd::AllAccepted);
-    let Delivered { questions, fates, .. } = acknowledged(&actions).unwrap();
-    assert_eq!((questions.len(), fates.len()), (1, 1));
-    assert_eq!(fates[0].receipt, Some(id_of(1)));
+    let Delivered { questions, outcomes, .. } = acknowledged(&actions).unwrap();
+    assert_eq!((questions.len(), outcomes.len()), (1, 1));
+    assert_eq!(outcomes[0].receipt, Some(id_of(1)));
     assert!(asked(&actions).is_empty(), "not before another process could ask them");
     assert_eq!(asked(&rig.feed(taken(LeaseState::Held, Vec::new()))), ["q1"]);
 }
@@ -147,7 +147,7 @@ fn a_repeat_brings_its_question_and_receipt_again() {
     rig.outcome(1, BatchEnd::AllAccepted);
     let actions = rig.feed(taken(LeaseState::Held, vec![asking(1)]));
     let delivered = acknowledged(&actions).unwrap();
-    assert_eq!((delivered.questions.len(), delivered.fates.len()), (1, 1));
+    assert_eq!((delivered.questions.len(), delivered.outcomes.len()), (1, 1));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_discard_tells_the_worker_of_its_question() {
     rig.feed(taken(LeaseState::Held, vec![asking(1)]));
     let actions = rig.outcome(0, BatchEnd::Discarded(vec![DiscardReason::Expired]));
     assert_eq!(discarded(&actions), [(Some(id_of(1)), true, DiscardReason::Expired)]);
-    assert_eq!(acknowledged(&actions).unwrap().fates[0].receipt, Some(id_of(1)));
+    assert_eq!(acknowledged(&actions).unwrap().outcomes[0].receipt, Some(id_of(1)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Rig {
     }
 
     fn handed_until(&mut self, accepted: usize, end: BatchEnd) -> Vec<Action> {
-        self.feed(Event::Delivered(Some(Outcome { accepted, end, confirmed: None })))
+        self.feed(Event::Delivered(Some(DeliveryOutcome { accepted, end, confirmed: None })))
     }
 
     fn confirmed(&mut self, delivery: u64) -> Vec<Action> {
@@ -108,18 +108,18 @@ fn what_is_pushed_while_a_confirmation_takes_long_goes_out_before_it() {
     rig.feed(taken(LeaseState::Held, queued(&[1])));
     rig.handed(1);
     let begun = rig.now;
-    let mut looks = Vec::new();
+    let mut reads_ahead = Vec::new();
     while rig.now < begun + Duration::from_secs(8) {
         let before = rig.now;
         assert_eq!(behind(&rig.timer()), (None, Some((1, mark(1)))));
-        looks.push(rig.now - before);
+        reads_ahead.push(rig.now - before);
         rig.feed(taken(LeaseState::Held, Vec::new()));
     }
-    assert!(looks.is_sorted() && looks[0] >= Duration::from_millis(37), "{looks:?}");
-    assert!((10..20).contains(&looks.len()), "less and less often: {looks:?}");
+    assert!(reads_ahead.is_sorted() && reads_ahead[0] >= Duration::from_millis(37), "{reads_ahead:?}");
+    assert!((10..20).contains(&reads_ahead.len()), "less and less often: {reads_ahead:?}");
     rig.timer();
     assert_eq!(delivered_ids(&rig.feed(taken(LeaseState::Held, queued(&[2])))), [2]);
-    assert_eq!(rig.machine.looks, 0);
+    assert_eq!(rig.machine.reads_ahead, 0);
     // No look happens beside a delivery, nor behind a full window.
     let renewal = rig.machine.deadline();
     rig.machine.config = Arc::new(Config::builder().window_messages(2).build().unwrap());
@@ -155,7 +155,7 @@ fn a_delivery_that_was_given_up_confirms_nothing_by_its_outcome() {
     rig.handed(1);
     rig.feed(more(queued(&[2])));
     rig.unconfirmed(1);
-    let outcome = Outcome { accepted: 1, end: BatchEnd::AllAccepted, confirmed: Some(Ok(())) };
+    let outcome = DeliveryOutcome { accepted: 1, end: BatchEnd::AllAccepted, confirmed: Some(Ok(())) };
     let actions = rig.feed(Event::Delivered(Some(outcome)));
     assert!(closes(&actions) && !notes(&actions).any(|note| matches!(note, Note::Delivered(_))));
     assert_eq!(rig.machine.state(), SubscriberState::BackingOff);
@@ -172,7 +172,7 @@ fn a_discard_waits_until_it_is_the_oldest() {
     let actions = rig.confirmed(2);
     assert_eq!(discarded(&actions).len(), 1);
     let delivered = acknowledged(&actions).unwrap();
-    assert_eq!((delivered.count, delivered.fates[0].position), (3, 2));
+    assert_eq!((delivered.count, delivered.outcomes[0].position), (3, 2));
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn what_the_client_has_is_looked_for_as_far_as_one_window_goes() {
         let mut rig = Rig::new(Delivery::AtLeastOnce);
         rig.machine.config = Arc::new(Config::builder().window_messages(4).build().unwrap());
         let received = queued(&[received])[0].message_id();
-        rig.feed(Event::Presence(SessionState::Ready { opened: 1, received }));
+        rig.feed(Event::Presence(SessionState::Connected { generation: 1, received }));
         rig.feed(Event::Opened);
         rig.feed(Event::Claimed);
         rig.feed(more(queued(&[1, 2])));

@@ -7,7 +7,7 @@ fn pauses(rig: &Rig) -> Duration {
     rig.machine.deadline().expect("a deadline").saturating_duration_since(rig.now)
 }
 
-/// Returns the pause after this number of failures, with the tests' lot.
+/// Returns the pause after this number of failures, with the tests' jitter.
 fn backoff(failures: u32) -> Duration {
     Config::default().backoff().pause(failures, 0.5)
 }
@@ -86,9 +86,9 @@ fn a_stop_during_a_read_ends_after_it() {
 fn a_client_that_goes_on_elsewhere_keeps_its_questions() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
     permit(&rig);
-    assert_eq!(begun(&rig.feed(Event::Presence(SessionState::Left))), Operation::Release);
+    assert_eq!(begun(&rig.feed(Event::Presence(SessionState::Detached))), Operation::Release);
     assert!(!rig.machine.permit().holds(rig.now));
-    assert_eq!(exit(&rig.feed(Event::Released)), Some(ExitReason::Left));
+    assert_eq!(exit(&rig.feed(Event::Released)), Some(ExitReason::Detached));
 }
 
 #[test]
@@ -106,12 +106,12 @@ fn a_newer_stream_is_claimed_over_a_new_connection() {
 #[test]
 fn a_client_that_comes_back_while_its_subscriber_parks_is_served_again() {
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
-    let actions = rig.feed(Event::Presence(SessionState::Away));
+    let actions = rig.feed(Event::Presence(SessionState::Disconnected));
     assert!(stops_asking(&actions));
     assert!(rig.feed(Event::Presence(SECOND)).is_empty(), "the release ends first");
     assert_eq!(begun(&rig.feed(Event::Released)), Operation::Open);
     let mut rig = Rig::waiting(Delivery::AtLeastOnce);
-    rig.feed(Event::Presence(SessionState::Away));
+    rig.feed(Event::Presence(SessionState::Disconnected));
     rig.feed(Event::Released);
     let actions = rig.feed(Event::Presence(SECOND));
     assert!(closes(&actions), "it settles no longer");
@@ -194,17 +194,17 @@ fn renewals_that_take_a_heartbeat_alternate_with_reads() {
 }
 
 #[test]
-fn a_long_wait_before_a_doubt_ends_the_backoff() {
+fn a_long_wait_before_a_suspension_ends_the_backoff() {
     let longest = Config::default().backoff_max();
     for (waited, is_over) in [(longest, false), (longest + Duration::from_millis(1), true)] {
         let mut rig = Rig::waiting(Delivery::AtLeastOnce);
-        rig.feed(Event::Doubted);
+        rig.feed(Event::PermitSuspended);
         rig.feed(Event::Opened);
         rig.feed(Event::Renewed(LeaseState::Held));
         rig.feed(taken(LeaseState::Held, Vec::new()));
         rig.feed(Event::Questions(Vec::new()));
         rig.pass(waited);
-        let actions = rig.feed(Event::Doubted);
+        let actions = rig.feed(Event::PermitSuspended);
         assert!(closes(&actions));
         assert_eq!(notes(&actions).any(|note| matches!(note, Note::Recovered(1))), is_over);
         if !is_over {
@@ -242,7 +242,7 @@ fn a_lease_lost_during_a_delivery_is_not_renewed_and_receipts_tell_the_truth() {
     assert_eq!(rig.machine.deadline(), None);
     assert_eq!(begun(&rig.outcome(1, BatchEnd::NotPermitted)), Operation::Renew);
     let actions = rig.feed(Event::Renewed(LeaseState::Lost));
-    assert_eq!(acknowledged(&actions).unwrap().fates.len(), 1);
+    assert_eq!(acknowledged(&actions).unwrap().outcomes.len(), 1);
     rig.feed(taken(LeaseState::Lost, Vec::new()));
     assert_eq!(rig.machine.state(), SubscriberState::StandingBy);
     let mut rig = Rig::delivering(&[1]);

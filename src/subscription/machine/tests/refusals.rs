@@ -20,7 +20,7 @@ fn each_operation_is_answered_by_its_own_event_only() {
     rig.feed(taken(LeaseState::Held, Vec::new()));
     assert_eq!(legal(&rig), ["Questions", "Failed"]);
     rig.feed(Event::Questions(Vec::new()));
-    assert_eq!(legal(&rig), ["Doubted", "Taken", "Failed"]);
+    assert_eq!(legal(&rig), ["PermitSuspended", "Taken", "Failed"]);
     rig.feed(taken(LeaseState::Held, items(&[1])));
     assert_eq!(legal(&rig), ["Timer", "Delivered"]);
     rig.timer();

@@ -45,7 +45,7 @@ local function enqueue(last, lease_life)
   if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
   for i = 3, #KEYS do
     if tonumber(ARGV[3 * i - 4]) <= count then
-      tell(KEYS[i], string.format('queued %.0f', at + ARGV[3 * i - 3]), ARGV[3 * i - 2])
+      set_receipt(KEYS[i], string.format('queued %.0f', at + ARGV[3 * i - 3]), ARGV[3 * i - 2])
     end
   end
   return count, length, stopped, at

@@ -1,13 +1,13 @@
 //! Operations on dead letters: the kept copies of discarded notifications.
 
 use super::Moment;
-use crate::backend::{Letter, Mark, Redrove};
+use crate::backend::{Mark, Redrove, StoredLetter};
 use crate::envelope::Draft;
 use crate::session_id::SessionId;
 
 impl Moment<'_> {
     /// Returns dead letters of a session, the oldest first: `limit` at most, after the `skip` oldest.
-    pub fn dead_letters(&mut self, session: &SessionId, skip: usize, limit: usize) -> Vec<Letter> {
+    pub fn dead_letters(&mut self, session: &SessionId, skip: usize, limit: usize) -> Vec<StoredLetter> {
         self.with_list(session, |_, list| {
             list.letters.all.iter().skip(skip).take(limit).map(|(letter, _)| letter.clone()).collect()
         })

@@ -1,4 +1,4 @@
-//! [`Neighbours`]: knowledge whether this server is one of several, which decides how soon a client may come back.
+//! [`OtherServers`]: knowledge whether this server is one of several, which decides how soon a client may come back.
 //!
 //! A balancer sends a client whose server died to another server at once. A server that runs alone must be started
 //! again first, and clients give up after two attempts.
@@ -17,34 +17,34 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Knowledge about the other servers of the fleet.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours {
+pub(super) struct OtherServers {
     /// Last answer of Redis and its time: set where there was another server. Locked while Redis is asked, so that all
     /// who come meanwhile get the same answer.
     last: Mutex<Option<(bool, Instant)>>,
 }
 
-impl Neighbours {
+impl OtherServers {
     /// Returns whether there is another server. Where Redis does not answer, its last answer counts, or else "none".
     ///
     /// # Cancellation
     /// The last answer stays.
-    pub(super) async fn any(&self, queue: &dyn Backend) -> bool {
+    pub(super) async fn exist(&self, queue: &dyn Backend) -> bool {
         let mut last = self.last.lock().await;
-        if let Some((any, asked)) = *last
+        if let Some((exist, asked)) = *last
             && asked.elapsed() < FRESH
         {
-            return any;
+            return exist;
         }
-        let before = last.is_some_and(|(any, _)| any);
-        let any = match tokio::time::timeout(PATIENCE, queue.has_others()).await {
-            Ok(Ok(any)) => any,
+        let before = last.is_some_and(|(exist, _)| exist);
+        let exist = match tokio::time::timeout(PATIENCE, queue.has_others()).await {
+            Ok(Ok(exist)) => exist,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "counting the servers of the fleet failed; their number is taken to be as before");
                 before
             }
             Err(_) => before,
         };
-        *last = Some((any, Instant::now()));
-        any
+        *last = Some((exist, Instant::now()));
+        exist
     }
 }

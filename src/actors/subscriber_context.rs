@@ -1,5 +1,5 @@
-//! Context of one subscriber ([`Post`]), its state while its client is away ([`Memory`]), and the message at its end
-//! ([`Ended`]).
+//! Context of one subscriber ([`SubscriberContext`]), its state while its client is away ([`RetainedState`]), and the
+//! message at its end ([`Ended`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use actix::prelude::*;
 use tokio::sync::Notify;
 
 use super::Placement;
-use super::guarded::Guarded;
+use super::isolated_session::IsolatedSession;
 use super::log_gate::{LogGate, LogGates, log_through};
 use super::stats::Stats;
 use super::stop::StopSignal;
@@ -29,9 +29,9 @@ const RELEASE: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Context of one subscriber. The subscriber, its session's actor and their tasks share the context.
-pub(super) struct Post {
+pub(super) struct SubscriberContext {
     pub(super) session_id: SessionId,
-    pub(super) session: Guarded,
+    pub(super) session: IsolatedSession,
     /// State that this subscriber shares with all others of its supervisor.
     pub(super) common: Arc<Common>,
     pub(super) placement: Placement,
@@ -58,7 +58,7 @@ pub(super) struct Common {
     pub(super) gates: LogGates,
 }
 
-impl Post {
+impl SubscriberContext {
     /// Returns whether a line about trouble may be logged at its own level. A dedicated subscriber always may, a shared
     /// one only where the gate lets the line pass.
     pub(super) fn passes(&self, gate: impl FnOnce(&LogGates) -> &LogGate) -> bool {
@@ -90,7 +90,7 @@ impl Post {
     pub(super) async fn cancel_open_questions(&self) {
         let Self { session_id, owner, .. } = self;
         let queue = &self.common.queue;
-        if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_ours) {
+        if !queue.claim_if_absent(session_id, *owner).await.is_ok_and(LeaseState::is_held) {
             return;
         }
         if let Err(error) = cancel_open(&**queue, session_id, "the session has ended").await {
@@ -103,7 +103,7 @@ impl Post {
         // The task of an answer counts the answer when it first runs. Yielding once lets such a task run before the
         // count is read.
         tokio::task::yield_now().await;
-        self.settling.none().await;
+        self.settling.until_none().await;
     }
 
     /// Waits as [`settled`](Self::settled) does, for a short time only.
@@ -125,17 +125,17 @@ pub(super) struct Settling {
 }
 
 /// Guard of one answer or one cancellation on its way to a worker. Dropping the guard ends the count of it.
-pub(super) struct Counted(Arc<Post>);
+pub(super) struct SettlingGuard(Arc<SubscriberContext>);
 
 impl Settling {
     /// Counts one answer or cancellation of a subscriber until the returned guard is dropped.
-    pub(super) fn count(post: &Arc<Post>) -> Counted {
-        post.settling.count.fetch_add(1, Ordering::AcqRel);
-        Counted(Arc::clone(post))
+    pub(super) fn count(context: &Arc<SubscriberContext>) -> SettlingGuard {
+        context.settling.count.fetch_add(1, Ordering::AcqRel);
+        SettlingGuard(Arc::clone(context))
     }
 
     /// Waits until no answer and no cancellation is counted.
-    pub(super) async fn none(&self) {
+    pub(super) async fn until_none(&self) {
         loop {
             let none = self.none.notified();
             if self.count.load(Ordering::Acquire) == 0 {
@@ -146,7 +146,7 @@ impl Settling {
     }
 }
 
-impl Drop for Counted {
+impl Drop for SettlingGuard {
     fn drop(&mut self) {
         let settling = &self.0.settling;
         if settling.count.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -156,7 +156,7 @@ impl Drop for Counted {
 }
 
 /// Parts of a subscriber that outlive its arbiter while its client is away.
-pub(super) struct Memory {
+pub(super) struct RetainedState {
     /// Machine of the subscriber. It remembers the ids of delivered notifications, also while the client is away.
     pub(super) machine: Subscription,
     /// Client's presence, as this subscriber saw it last.
@@ -170,15 +170,15 @@ pub(super) struct Memory {
     pub(super) ended_tasks: Arc<EndedTasks>,
 }
 
-impl Memory {
+impl RetainedState {
     /// Creates the memory of a subscriber that starts for the first time. Calls the session's `presence`, which is a
     /// user's code.
-    pub(super) fn new(post: &Post) -> Self {
-        let config = &post.common.config;
+    pub(super) fn new(context: &SubscriberContext) -> Self {
+        let config = &context.common.config;
         Self {
             machine: Subscription::new(Arc::clone(config)),
-            presence: post.session.presence(),
-            owner: post.owner,
+            presence: context.session.presence(),
+            owner: context.owner,
             limit: Arc::new(Mutex::new(LineLimit::of_batches(config))),
             ended_tasks: Arc::default(),
         }
@@ -192,32 +192,32 @@ pub(super) struct Ended {
     pub(super) session: SessionId,
     pub(super) epoch: u64,
     pub(super) reason: ExitReason,
-    /// Memory of a parked subscriber, with which the supervisor starts the subscriber again.
-    pub(super) memory: Option<Box<Memory>>,
+    /// Retained state of a parked subscriber, with which the supervisor starts the subscriber again.
+    pub(super) retained: Option<Box<RetainedState>>,
 }
 
 /// Guard that sends [`Ended`] to the supervisor when it is dropped. The supervisor thereby hears of every end: a
 /// return, a panic, or the drop of the subscriber with its arbiter.
 pub(super) struct EndNotice {
-    pub(super) post: Arc<Post>,
+    pub(super) context: Arc<SubscriberContext>,
     /// Reason to report. The reason is [`ExitReason::Dropped`] until the subscriber sets another.
     pub(super) reason: ExitReason,
-    pub(super) memory: Option<Box<Memory>>,
+    pub(super) retained: Option<Box<RetainedState>>,
 }
 
 impl EndNotice {
-    pub(super) fn new(post: Arc<Post>) -> Self {
-        Self { post, reason: ExitReason::Dropped, memory: None }
+    pub(super) fn new(context: Arc<SubscriberContext>) -> Self {
+        Self { context, reason: ExitReason::Dropped, retained: None }
     }
 }
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
-        self.post.common.supervisor.do_send(Ended {
-            session: self.post.session_id.clone(),
-            epoch: self.post.epoch,
+        self.context.common.supervisor.do_send(Ended {
+            session: self.context.session_id.clone(),
+            epoch: self.context.epoch,
             reason: self.reason.clone(),
-            memory: self.memory.take(),
+            retained: self.retained.take(),
         });
     }
 }

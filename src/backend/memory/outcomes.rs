@@ -5,20 +5,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Change, MemoryBackend};
-use crate::backend::{Fate, Fates, Letter, Mark, Redrove};
+use crate::backend::{Mark, MessageOutcome, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
-use crate::fate::Receipt;
 use crate::notification::NotificationId;
+use crate::outcome::Receipt;
 use crate::session_id::SessionId;
 
 /// Shortest pause between two reads of a receipt that does not change.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[async_trait]
-impl Fates for MemoryBackend {
-    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError> {
-        self.step(|moment| moment.record(session, fate, raw));
+impl Outcomes for MemoryBackend {
+    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
+        self.step(|moment| moment.record(session, outcome, raw));
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl Fates for MemoryBackend {
         session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
+    ) -> Result<(Vec<StoredLetter>, Timestamp), QueueError> {
         Ok(self.step(|moment| (moment.dead_letters(session, skip, limit), moment.now())))
     }
 

@@ -1,4 +1,4 @@
-//! [`Guarded`]: a user's session, whose panics stay contained.
+//! [`IsolatedSession`]: a user's session, whose panics stay contained.
 //!
 //! A session is a user's code, and may panic in a call or when it is dropped. Such a panic must not end an actor. The
 //! supervisor's panic would be the worst: all sessions of the process depend on that actor.
@@ -14,9 +14,9 @@ use crate::session::{HandOverError, McpSession, Outbound};
 
 /// Session of a user. Dropping the last reference catches a panic of the session's own `drop`.
 #[derive(Clone)]
-pub(super) struct Guarded(Arc<dyn McpSession>);
+pub(super) struct IsolatedSession(Arc<dyn McpSession>);
 
-impl Guarded {
+impl IsolatedSession {
     pub(super) fn new(session: Arc<dyn McpSession>) -> Self {
         Self(session)
     }
@@ -28,7 +28,7 @@ impl Guarded {
     }
 }
 
-impl Deref for Guarded {
+impl Deref for IsolatedSession {
     type Target = dyn McpSession;
 
     fn deref(&self) -> &Self::Target {
@@ -36,10 +36,10 @@ impl Deref for Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for IsolatedSession {
     fn drop(&mut self) {
         let session = std::mem::replace(&mut self.0, Arc::new(Nobody));
-        drop_guarded(session);
+        drop_isolated(session);
     }
 }
 
@@ -53,13 +53,13 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Drops a value that holds a user's code, and logs a panic of its `drop`.
-pub(super) fn drop_guarded<T>(theirs: T) {
+pub(super) fn drop_isolated<T>(theirs: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(theirs))) {
         tracing::error!(panic = text_of(&*panic), "a session panicked when it, or what it did, was dropped");
     }
 }
 
-/// Placeholder for a session that was moved out of its [`Guarded`].
+/// Placeholder for a session that was moved out of its [`IsolatedSession`].
 struct Nobody;
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! [`Newcomers`]: sessions that came from other servers, and the part of their arrival that can wait until their
+//! [`DeferredArrivals`]: sessions that came from other servers, and the part of their arrival that can wait until their
 //! streams are open.
 //!
 //! Thousands may come at once after a server has died, and each of their clients wants its next message first.
@@ -22,7 +22,7 @@ use super::client::ClientSession;
 use crate::lock::lock;
 
 /// Time without a further session after which these steps begin.
-const CALM: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Longest time for which these steps wait for such a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,21 +32,21 @@ const BATCH: usize = 256;
 
 /// Sessions that came from other servers.
 #[derive(Default)]
-pub(super) struct Newcomers {
+pub(super) struct DeferredArrivals {
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    added: Notify,
 }
 
-/// Newcomers whose steps have not begun, the oldest first.
+/// Sessions whose steps have not begun, the oldest first.
 #[derive(Default)]
 struct Waiting {
-    sessions: VecDeque<Newcomer>,
+    sessions: VecDeque<Arrival>,
     /// Time at which the newest of them came.
     last: Option<Instant>,
 }
 
 /// Session that came from another server, since its arrival.
-struct Newcomer {
+struct Arrival {
     id: RmcpSessionId,
     /// Client of the session. Weak, so that a session that has left is not kept alive here.
     client: Weak<ClientSession>,
@@ -56,54 +56,54 @@ struct Newcomer {
     since: Instant,
 }
 
-/// Newcomer whose two steps are due.
-pub(super) struct Next {
+/// Arrival whose two steps are due.
+pub(super) struct DueArrival {
     pub(super) id: RmcpSessionId,
     pub(super) client: Arc<ClientSession>,
     pub(super) runtime: Handle,
 }
 
-impl Newcomer {
-    fn next(self) -> Option<Next> {
+impl Arrival {
+    fn into_due(self) -> Option<DueArrival> {
         let Self { id, client, runtime, .. } = self;
         let client = client.upgrade()?;
         // Reset first, so that a stream that is opened from now on is noted again.
-        client.is_newcomer.store(false, Ordering::SeqCst);
-        Some(Next { id, client, runtime })
+        client.is_arrival_deferred.store(false, Ordering::SeqCst);
+        Some(DueArrival { id, client, runtime })
     }
 }
 
-impl Newcomers {
+impl DeferredArrivals {
     /// Notes that a session was loaded, or that a session without a handler got a stream.
-    pub(super) fn arrived(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
-        if client.is_newcomer.swap(true, Ordering::SeqCst) {
+    pub(super) fn add(&self, id: &RmcpSessionId, client: &Arc<ClientSession>) {
+        if client.is_arrival_deferred.swap(true, Ordering::SeqCst) {
             return;
         }
         let (runtime, since) = (Handle::current(), Instant::now());
-        let newcomer = Newcomer { id: Arc::clone(id), client: Arc::downgrade(client), runtime, since };
+        let arrival = Arrival { id: Arc::clone(id), client: Arc::downgrade(client), runtime, since };
         let mut waiting = lock(&self.waiting);
         waiting.last = Some(since);
-        waiting.sessions.push_back(newcomer);
+        waiting.sessions.push_back(arrival);
         if waiting.sessions.len() == 1 {
-            self.arrived.notify_one();
+            self.added.notify_one();
         }
     }
 
-    /// Waits for a moment of calm. Takes the newcomers that have waited longest and are still here.
+    /// Waits for a moment of calm. Takes the sessions that have waited longest and are still here.
     ///
     /// # Cancellation
-    /// No newcomer is lost.
-    pub(super) async fn next(&self) -> Vec<Next> {
+    /// No session is lost.
+    pub(super) async fn next_due(&self) -> Vec<DueArrival> {
         loop {
             let pause = {
                 let mut waiting = lock(&self.waiting);
                 match (waiting.sessions.front(), waiting.last) {
                     (Some(first), Some(last)) => {
-                        let due = (last + CALM).min(first.since + PATIENCE);
+                        let due = (last + QUIET).min(first.since + PATIENCE);
                         let pause = due.saturating_duration_since(Instant::now());
                         if pause.is_zero() {
                             let count = waiting.sessions.len().min(BATCH);
-                            return waiting.sessions.drain(..count).filter_map(Newcomer::next).collect();
+                            return waiting.sessions.drain(..count).filter_map(Arrival::into_due).collect();
                         }
                         Some(pause)
                     }
@@ -116,7 +116,7 @@ impl Newcomers {
             };
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => self.arrived.notified().await,
+                None => self.added.notified().await,
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Outcomes of notifications in Redis: a string for each receipt, a list of dead letters for each session.
 //!
-//! *Dead letters* are written by the step that removes the message (`acknowledge_fates.lua`), so none is lost or kept
-//! twice. [`record`](Fates::record) serves deliveries at most once only: their messages have left the queue before.
+//! *Dead letters* are written by the step that removes the message (`acknowledge_outcomes.lua`), so none is lost or
+//! kept twice. [`record`](Fates::record) serves deliveries at most once only: their messages have left the queue
+//! before.
 //!
 //! *Receipts* are strings: `queued`, `delivered` or `discarded`, with a time. `delivered` never changes again. A wait
 //! for a receipt ends at a change of its key, or when the notification's time is over: it is `Expired` where no owner
@@ -17,17 +18,17 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
-use super::letters::{not_kept, reason, settings};
+use super::dead_letters::{not_kept, reason, settings};
 use super::link::{Answer, Command, Request, is_timeout};
 use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, RECORD, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
-use crate::backend::{Fate, Fates, Letter, Mark, Redrove};
+use crate::backend::{Mark, MessageOutcome, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
-use crate::fate::{DiscardReason, Receipt};
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
+use crate::outcome::{DiscardReason, Receipt};
 use crate::session_id::SessionId;
 
 /// Number of dead letters per read. Each may be as large as the largest message.
@@ -68,7 +69,7 @@ impl RedisBackend {
         session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
+    ) -> Result<(Vec<StoredLetter>, Timestamp), QueueError> {
         const DOING: &str = "reading dead letters";
         let dead = self.keys.of(session).dead;
         // The second setting is the life of a letter.
@@ -105,7 +106,7 @@ impl RedisBackend {
 }
 
 /// Reads a dead letter in the form in which the scripts keep it.
-fn decode(kept: Vec<u8>) -> Letter {
+fn decode(kept: Vec<u8>) -> StoredLetter {
     /// First line of a dead letter, before the message itself.
     #[derive(serde::Deserialize)]
     struct Header {
@@ -116,27 +117,27 @@ fn decode(kept: Vec<u8>) -> Letter {
     let end = kept.iter().position(|byte| *byte == b'\n').unwrap_or(kept.len());
     match serde_json::from_slice::<Header>(&kept[..end]) {
         Ok(Header { at, reason }) => {
-            Letter { at: Timestamp(at), reason, raw: kept.get(end + 1..).unwrap_or_default().to_vec(), mark }
+            StoredLetter { at: Timestamp(at), reason, raw: kept.get(end + 1..).unwrap_or_default().to_vec(), mark }
         }
         // Another program wrote this entry. It is shown as it is, so that an operator can see and purge it.
         Err(error) => {
             let reason = DiscardReason::Undecodable(format!("what is written on the letter: {error}"));
-            Letter { at: Timestamp(0), reason, raw: kept, mark }
+            StoredLetter { at: Timestamp(0), reason, raw: kept, mark }
         }
     }
 }
 
 #[async_trait]
-impl Fates for RedisBackend {
-    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError> {
+impl Outcomes for RedisBackend {
+    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
         const DOING: &str = "writing down what became of a notification";
 
         let keys = self.keys.of(session);
-        let receipt = fate.receipt.map(|id| keys.receipt(id));
+        let receipt = outcome.receipt.map(|id| keys.receipt(id));
         let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
         let mut arguments = settings(&self.config).to_vec();
-        arguments.push(reason(fate));
-        arguments.push(if fate.discarded.is_some() { raw.to_vec() } else { Vec::new() });
+        arguments.push(reason(outcome));
+        arguments.push(if outcome.discarded.is_some() { raw.to_vec() } else { Vec::new() });
         let answer = self.call(DOING, &RECORD, &keys, &arguments).await?;
         not_kept(session, &reply::bytes(answer).map_err(|e| self.failed(DOING, e))?);
         Ok(())
@@ -168,7 +169,7 @@ impl Fates for RedisBackend {
                     LOOK
                 }
             };
-            if tokio::time::timeout(pause, waiting.looked()).await.is_ok() {
+            if tokio::time::timeout(pause, waiting.until_due()).await.is_ok() {
                 waiting.touch_soon();
             }
         }
@@ -179,7 +180,7 @@ impl Fates for RedisBackend {
         session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<Letter>, Timestamp), QueueError> {
+    ) -> Result<(Vec<StoredLetter>, Timestamp), QueueError> {
         self.letters(session, skip, limit).await
     }
 

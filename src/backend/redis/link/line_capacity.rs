@@ -1,4 +1,4 @@
-//! [`Line`]: knowledge of a shared link about its line, and the time that an answer may therefore take.
+//! [`LineCapacity`]: knowledge of a shared link about its line, and the time that an answer may therefore take.
 //!
 //! *Why a link learns*. A fixed timeout either cuts a large answer on a narrow line again and again, or finds a dead
 //! connection late. Therefore small requests always have the shortest time, and large ones get more after each timeout,
@@ -18,8 +18,8 @@ use crate::lock::lock;
 /// an answer.
 pub(super) const LARGE: usize = 16 * 1024;
 
-/// Line of a shared link. Large requests and answers get the time that the line needs for them.
-pub(super) struct Line {
+/// Capacity of a shared link's line. Large requests and answers get the time that the line needs for them.
+pub(super) struct LineCapacity {
     /// Bounds of large requests and answers. Small ones have [`LineLimit::SHORTEST`].
     limit: Mutex<LineLimit>,
     /// Number of large requests without an answer. A request that is sent behind one of them gets its time too.
@@ -29,14 +29,14 @@ pub(super) struct Line {
 }
 
 /// Request without an answer, until the guard is dropped.
-pub(in crate::backend::redis) struct UnderWay<'a> {
-    line: &'a Line,
+pub(in crate::backend::redis) struct PendingRequest<'a> {
+    line: &'a LineCapacity,
     is_large: bool,
     /// Set where a large request was sent earlier and has no answer yet, or where this request is large.
     is_behind_large: bool,
 }
 
-impl Line {
+impl LineCapacity {
     pub(super) fn new(limit: LineLimit) -> Self {
         Self { limit: Mutex::new(limit), large: AtomicUsize::new(0), timed_out: Mutex::default() }
     }
@@ -75,15 +75,15 @@ impl Line {
     }
 
     /// Begins a request.
-    pub(super) fn begin(&self, is_large: bool) -> UnderWay<'_> {
+    pub(super) fn begin(&self, is_large: bool) -> PendingRequest<'_> {
         if is_large {
             self.large.fetch_add(1, Ordering::Relaxed);
         }
-        UnderWay { line: self, is_large, is_behind_large: self.large.load(Ordering::Relaxed) > 0 }
+        PendingRequest { line: self, is_large, is_behind_large: self.large.load(Ordering::Relaxed) > 0 }
     }
 }
 
-impl UnderWay<'_> {
+impl PendingRequest<'_> {
     /// Returns the time that the answer may take.
     pub(super) fn time(&self) -> Duration {
         if self.is_behind_large { self.line.limit().time() } else { LineLimit::SHORTEST }
@@ -98,7 +98,7 @@ impl UnderWay<'_> {
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
         if self.is_large {
             self.line.large.fetch_sub(1, Ordering::Relaxed);

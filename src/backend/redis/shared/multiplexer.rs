@@ -1,4 +1,5 @@
-//! [`Line`]: sessions that share a connection, their jobs and waits, and the rounds in which everything goes to Redis.
+//! [`Multiplexer`]: sessions that share a connection, their jobs and waits, and the rounds in which everything goes to
+//! Redis.
 //!
 //! A *job* is the commands of one operation of one session. Jobs queue up in the order in which they came. A *round* is
 //! one pipeline of jobs; the next round leaves when the answers of the last are there. A *wait* becomes a job at one of
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::registration::{End, Reading, Registration, Wait};
 use super::round::{Announcement, Done, Job, Reply, Round};
 use crate::backend::Permit;
 use crate::backend::redis::link::{ANSWER_TIMEOUT, CHECK_EVERY, Command, Link, same};
@@ -34,7 +36,7 @@ const NARROWEST: usize = 1;
 const LARGE: usize = 1024 * 1024;
 
 /// Number of bytes of answers from which the time of a round says something about the line.
-const TELLING: usize = 16 * 1024;
+const MEASURABLE: usize = 16 * 1024;
 
 /// Shortest time between two reads of a queue whose changes Redis does not announce, and the share of each session in
 /// that time.
@@ -42,7 +44,7 @@ const POLL: Duration = Duration::from_millis(250);
 const POLL_EACH: Duration = Duration::from_micros(50);
 
 /// Sessions over one link.
-pub(super) struct Line {
+pub(super) struct Multiplexer {
     pub(super) link: Link,
     pub(super) config: Arc<Config>,
     pub(super) keys: Keys,
@@ -53,13 +55,13 @@ pub(super) struct Line {
 
 struct State {
     /// Consumers by the queues that they have opened. A queue has two for a while when a subscriber is replaced.
-    places: HashMap<Arc<str>, Vec<Arc<Place>>>,
+    registrations: HashMap<Arc<str>, Vec<Arc<Registration>>>,
     /// Jobs of the next rounds, the oldest first. Each session has one job at a time, so no session overtakes its
     /// neighbours.
-    jobs: VecDeque<(Job, Option<Arc<Place>>)>,
+    jobs: VecDeque<(Job, Option<Arc<Registration>>)>,
     announcements: Vec<Announcement>,
     /// Waits by their ends.
-    ends: BTreeMap<End, Arc<Place>>,
+    ends: BTreeMap<End, Arc<Registration>>,
     /// Number of waits so far, which makes each end unique.
     waits: u64,
     /// Largest number of jobs in the next round.
@@ -70,42 +72,11 @@ struct State {
     check: Instant,
 }
 
-type End = (Instant, u64);
-
-/// Registration of one consumer on the line.
-pub(super) struct Place {
-    pub(super) queue: Arc<str>,
-    pub(super) permit: Arc<Permit>,
-    reading: Mutex<Reading>,
-}
-
-struct Reading {
-    /// Cleared while the queue was empty at its last read and Redis will announce its next change.
-    is_stale: bool,
-    wait: Option<Wait>,
-}
-
-/// Open wait: a read of the queue that is sent when the queue changes, or at the end of the wait.
-struct Wait {
-    end: End,
-    most: usize,
-    time: Duration,
-    answer: oneshot::Sender<Reply>,
-}
-
-impl Place {
-    /// Makes the next wait read the queue at once. Needed where the queue has a message, or where Redis will not
-    /// announce the next change, as after a write over this line.
-    pub(super) fn set_stale(&self) {
-        lock(&self.reading).is_stale = true;
-    }
-}
-
-impl Line {
+impl Multiplexer {
     /// Starts a line. Its rounds run on the runtime of the caller until the line is dropped.
     pub(super) fn start(link: Link, config: Arc<Config>) -> Arc<Self> {
         let state = State {
-            places: HashMap::new(),
+            registrations: HashMap::new(),
             jobs: VecDeque::new(),
             announcements: Vec::new(),
             ends: BTreeMap::new(),
@@ -114,42 +85,46 @@ impl Line {
             unannounced: 0,
             check: Instant::now(),
         };
-        let line = Arc::new(Self {
+        let mux = Arc::new(Self {
             keys: Keys::new(config.prefix()),
             link,
             config,
             state: Mutex::new(state),
             work: Arc::default(),
         });
-        let told = Arc::downgrade(&line);
-        line.link.observe(move |key| {
-            if let Some(line) = told.upgrade() {
-                line.tell(key);
+        let weak = Arc::downgrade(&mux);
+        mux.link.observe(move |key| {
+            if let Some(mux) = weak.upgrade() {
+                mux.handle_invalidation(key);
             }
         });
-        tokio::spawn(run(Arc::downgrade(&line), line.link.for_large_answers(), Arc::clone(&line.work)));
-        line
+        tokio::spawn(run(Arc::downgrade(&mux), mux.link.for_large_answers(), Arc::clone(&mux.work)));
+        mux
     }
 
     /// Registers a consumer.
-    pub(super) fn enter(&self, queue: String, permit: Arc<Permit>) -> Arc<Place> {
-        let place = Arc::new(Place {
+    pub(super) fn enter(&self, queue: String, permit: Arc<Permit>) -> Arc<Registration> {
+        let registration = Arc::new(Registration {
             queue: queue.into(),
             permit,
             reading: Mutex::new(Reading { is_stale: true, wait: None }),
         });
         let mut state = lock(&self.state);
-        state.places.entry(Arc::clone(&place.queue)).or_insert_with(|| Vec::with_capacity(1)).push(Arc::clone(&place));
-        place
+        state
+            .registrations
+            .entry(Arc::clone(&registration.queue))
+            .or_insert_with(|| Vec::with_capacity(1))
+            .push(Arc::clone(&registration));
+        registration
     }
 
     /// Removes a consumer.
-    pub(super) fn leave(&self, place: &Arc<Place>) {
+    pub(super) fn leave(&self, registration: &Arc<Registration>) {
         let mut state = lock(&self.state);
-        if let Some(places) = state.places.get_mut(&place.queue) {
-            places.retain(|other| !Arc::ptr_eq(other, place));
-            if places.is_empty() {
-                state.places.remove(&place.queue);
+        if let Some(registrations) = state.registrations.get_mut(&registration.queue) {
+            registrations.retain(|other| !Arc::ptr_eq(other, registration));
+            if registrations.is_empty() {
+                state.registrations.remove(&registration.queue);
             }
         }
     }
@@ -172,15 +147,20 @@ impl Line {
     }
 
     /// Sends commands whose last reads concern the queue of this place. Their answers may take `time`.
-    pub(super) async fn read_by(&self, place: &Arc<Place>, commands: Vec<Command>, time: Duration) -> Reply {
-        self.queue(commands, time, Some(Arc::clone(place))).await
+    pub(super) async fn read_by(
+        &self,
+        registration: &Arc<Registration>,
+        commands: Vec<Command>,
+        time: Duration,
+    ) -> Reply {
+        self.queue(commands, time, Some(Arc::clone(registration))).await
     }
 
-    /// Puts the lease of a queue in doubt for all on this line except its writer: Redis does not announce a
+    /// Suspends the permits of all on this connection except the writer of the lease: Redis does not announce a
     /// connection's own writes. Must be called before the answer to the write is used.
-    pub(super) fn wrote_lease(&self, queue: &str, writer: Option<&Arc<Place>>) {
+    pub(super) fn wrote_lease(&self, queue: &str, writer: Option<&Arc<Registration>>) {
         let state = lock(&self.state);
-        let others = state.places.get(queue).into_iter().flatten();
+        let others = state.registrations.get(queue).into_iter().flatten();
         others
             .filter(|other| writer.is_none_or(|writer| !Arc::ptr_eq(other, writer)))
             .for_each(|other| other.permit.suspend());
@@ -191,20 +171,25 @@ impl Line {
     ///
     /// # Cancellation
     /// Nothing is lost.
-    pub(super) async fn wait(&self, place: &Arc<Place>, (most, time): (usize, Duration), end: Instant) -> Reply {
+    pub(super) async fn wait(
+        &self,
+        registration: &Arc<Registration>,
+        (most, time): (usize, Duration),
+        end: Instant,
+    ) -> Reply {
         let reply = {
             let (answer, reply) = oneshot::channel();
             let mut state = lock(&self.state);
-            let untold = (!self.link.is_tracking()).then(|| Instant::now() + polling(state.places.len()));
+            let poll_at = (!self.link.is_tracking()).then(|| Instant::now() + polling(state.registrations.len()));
             state.waits += 1;
-            let end = (untold.map_or(end, |untold| untold.min(end)), state.waits);
-            let mut reading = lock(&place.reading);
+            let end = (poll_at.map_or(end, |poll_at| poll_at.min(end)), state.waits);
+            let mut reading = lock(&registration.reading);
             reading.wait = Some(Wait { end, most, time, answer });
             let is_stale = reading.is_stale;
             drop(reading);
-            state.ends.insert(end, Arc::clone(place));
+            state.ends.insert(end, Arc::clone(registration));
             if is_stale {
-                self.end_wait(&mut state, place);
+                self.end_wait(&mut state, registration);
                 self.work.notify_one();
             } else if state.ends.first_key_value().is_some_and(|(first, _)| *first == end) {
                 // The rounds sleep until the earliest end that they know, and this end is earlier.
@@ -212,7 +197,7 @@ impl Line {
             }
             reply
         };
-        let _waiting = Waiting { line: self, place };
+        let _waiting = Waiting { mux: self, registration };
         answered(reply.await)
     }
 
@@ -226,9 +211,9 @@ impl Line {
         let _ = announced.await;
     }
 
-    async fn queue(&self, commands: Vec<Command>, time: Duration, place: Option<Arc<Place>>) -> Reply {
+    async fn queue(&self, commands: Vec<Command>, time: Duration, registration: Option<Arc<Registration>>) -> Reply {
         let (answer, reply) = oneshot::channel();
-        lock(&self.state).jobs.push_back((Job { commands, time, answer }, place));
+        lock(&self.state).jobs.push_back((Job { commands, time, answer }, registration));
         self.work.notify_one();
         answered(reply.await)
     }
@@ -241,35 +226,35 @@ impl Line {
     }
 
     /// Ends the wait of a place, if it has one, with a read of its queue.
-    fn end_wait(&self, state: &mut State, place: &Arc<Place>) {
-        let Some(Wait { end, most, time, answer }) = lock(&place.reading).wait.take() else { return };
+    fn end_wait(&self, state: &mut State, registration: &Arc<Registration>) {
+        let Some(Wait { end, most, time, answer }) = lock(&registration.reading).wait.take() else { return };
         state.ends.remove(&end);
-        let commands = self.commands_to_read(&place.queue, 0, most);
-        state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(place))));
+        let commands = self.commands_to_read(&registration.queue, 0, most);
+        state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(registration))));
     }
 
     /// Evaluates an invalidation in the task that reads the connection, before any answer that came behind it.
-    fn tell(&self, key: Option<&[u8]>) {
+    fn handle_invalidation(&self, key: Option<&[u8]>) {
         let mut state = lock(&self.state);
-        let changed = |state: &mut State, places: &[Arc<Place>]| {
-            for place in places {
-                place.set_stale();
-                self.end_wait(state, place);
+        let changed = |state: &mut State, registrations: &[Arc<Registration>]| {
+            for registration in registrations {
+                registration.set_stale();
+                self.end_wait(state, registration);
             }
         };
         let Some(key) = key else {
             // After a flush, or on a lost connection, nothing is known of any lease or queue.
-            let all: Vec<Arc<Place>> = state.places.values().flatten().cloned().collect();
-            all.iter().for_each(|place| place.permit.suspend());
+            let all: Vec<Arc<Registration>> = state.registrations.values().flatten().cloned().collect();
+            all.iter().for_each(|registration| registration.permit.suspend());
             changed(&mut state, &all);
             self.work.notify_one();
             return;
         };
         let Ok(key) = std::str::from_utf8(key) else { return };
         if let Some(queue) = self.keys.queue_of_lease(key) {
-            state.places.get(queue).into_iter().flatten().for_each(|place| place.permit.suspend());
-        } else if let Some(places) = state.places.get(key).cloned() {
-            changed(&mut state, &places);
+            state.registrations.get(queue).into_iter().flatten().for_each(|registration| registration.permit.suspend());
+        } else if let Some(registrations) = state.registrations.get(key).cloned() {
+            changed(&mut state, &registrations);
             self.work.notify_one();
         }
     }
@@ -277,25 +262,25 @@ impl Line {
     /// Returns the next round, or the time until which none is due.
     fn next_round(&self) -> Result<Round, Instant> {
         let (now, mut state) = (Instant::now(), lock(&self.state));
-        while let Some((&(end, _), place)) = state.ends.first_key_value() {
+        while let Some((&(end, _), registration)) = state.ends.first_key_value() {
             if end > now {
                 break;
             }
-            let place = Arc::clone(place);
-            self.end_wait(&mut state, &place);
+            let registration = Arc::clone(registration);
+            self.end_wait(&mut state, &registration);
         }
-        let State { jobs, announcements, places, width, check, ends, .. } = &mut *state;
+        let State { jobs, announcements, registrations, width, check, ends, .. } = &mut *state;
         let mut round = Round::new();
         while round.jobs() < *width {
-            let Some((job, place)) = jobs.pop_front() else { break };
+            let Some((job, registration)) = jobs.pop_front() else { break };
             // Nobody waits for this answer any more, so the abandoned job is not done.
             if job.answer.is_closed() {
                 continue;
             }
-            if let Some(place) = place {
+            if let Some(registration) = registration {
                 // Cleared before the read is sent: a change from now on may not be in the answer, and sets the flag
                 // again.
-                lock(&place.reading).is_stale = false;
+                lock(&registration.reading).is_stale = false;
             }
             round.add(job);
         }
@@ -303,8 +288,8 @@ impl Line {
         if !announcements.is_empty() {
             round.announce(&self.config, &self.keys.sessions(), announcements);
         }
-        if round.is_empty() && (*check > now || places.is_empty()) {
-            let check = if places.is_empty() { now + CHECK_EVERY } else { *check };
+        if round.is_empty() && (*check > now || registrations.is_empty()) {
+            let check = if registrations.is_empty() { now + CHECK_EVERY } else { *check };
             return Err(ends.first_key_value().map_or(check, |(end, _)| end.0.min(check)));
         }
         *check = now + CHECK_EVERY;
@@ -322,7 +307,7 @@ impl Line {
         }
         let width = &mut state.width;
         // Fewer bytes pass any line in time, so a slow answer of so few says nothing about the line.
-        let slower_than = |time: Duration| bytes >= TELLING && took > time;
+        let slower_than = |time: Duration| bytes >= MEASURABLE && took > time;
         if bytes > LARGE || slower_than(ANSWER_TIMEOUT / 2) {
             *width = (jobs / 2).max(NARROWEST);
         } else if jobs >= *width && bytes < LARGE / 2 && !slower_than(ANSWER_TIMEOUT / 4) {
@@ -346,7 +331,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Multiplexer {
     fn drop(&mut self) {
         self.work.notify_one();
     }
@@ -354,32 +339,32 @@ impl Drop for Line {
 
 /// Open wait, until it is dropped.
 struct Waiting<'a> {
-    line: &'a Line,
-    place: &'a Arc<Place>,
+    mux: &'a Multiplexer,
+    registration: &'a Arc<Registration>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.line.state);
-        if let Some(wait) = lock(&self.place.reading).wait.take() {
+        let mut state = lock(&self.mux.state);
+        if let Some(wait) = lock(&self.registration.reading).wait.take() {
             state.ends.remove(&wait.end);
         }
     }
 }
 
 /// Sends round after round, one at a time, until the line is dropped.
-async fn run(line: Weak<Line>, link: Link, work: Arc<Notify>) {
+async fn run(mux: Weak<Multiplexer>, link: Link, work: Arc<Notify>) {
     loop {
         // No reference is held while the rounds sleep, so the line ends with its last user.
-        let Some(next) = line.upgrade().map(|line| line.next_round()) else { return };
+        let Some(next) = mux.upgrade().map(|mux| mux.next_round()) else { return };
         match next {
             Ok(round) => {
                 let jobs = round.jobs();
                 let done = round.send(&link).await;
-                let Some(line) = line.upgrade() else { return };
+                let Some(mux) = mux.upgrade() else { return };
                 match done {
-                    Ok(done) => line.learn(jobs, done),
-                    Err(error) => line.failed(&error),
+                    Ok(done) => mux.learn(jobs, done),
+                    Err(error) => mux.failed(&error),
                 }
             }
             Err(until) => {

@@ -1,11 +1,11 @@
-//! [`Slot`]: stream of rmcp that can be dropped from outside.
+//! [`DetachableStream`]: stream of rmcp that can be dropped from outside.
 //!
-//! *Why a slot*. rmcp's worker waits for the reader of its stream within its only loop. A reader that stalls therefore
-//! blocks the whole session: its calls, its DELETE and its idle timeout (rmcp 3.11.0, `local.rs:322`). Dropping the
-//! stream frees the worker. The HTTP body owns the reader's side, so the session needs a way to drop the stream:
-//! `clear` (`a_stalled_session_can_still_be_deleted`).
+//! *Why detachable*. rmcp's worker waits for the reader of its stream within its only loop. A reader that stalls
+//! therefore blocks the whole session: its calls, its DELETE and its idle timeout (rmcp 3.11.0, `local.rs:322`).
+//! Dropping the stream frees the worker. The HTTP body owns the reader's side, so the session needs a way to drop the
+//! stream: `clear` (`a_stalled_session_can_still_be_deleted`).
 //!
-//! *An empty slot* lets a stream open before rmcp serves its session. Whoever claims the slot brings rmcp's stream
+//! *An empty one* lets the client's stream open before rmcp serves its session. Whoever claims it brings rmcp's stream
 //! later. The claim prevents a second stream, which rmcp would make a silent shadow of the first (`local.rs:708-751`).
 
 use std::pin::Pin;
@@ -20,15 +20,15 @@ use crate::lock::lock;
 
 type BoxStream = Pin<Box<dyn Stream<Item = ServerSseMessage> + Send + Sync>>;
 
-/// Stream of rmcp that others can drop, or fill in later, while its reader keeps the slot.
+/// Stream of rmcp that others can drop, or fill in later, while its reader keeps this value.
 #[derive(Clone)]
-pub(super) struct Slot {
+pub(super) struct DetachableStream {
     state: Arc<Mutex<State>>,
     /// Mark for the ids of the stream's events.
     epoch: Epoch,
 }
 
-/// State of a slot. A cleared slot stays cleared.
+/// State of the stream. A cleared stream stays cleared.
 enum State {
     /// The stream comes later. Contains the waker of the reader, and whether somebody has undertaken to bring the
     /// stream.
@@ -47,12 +47,12 @@ struct Open {
     named: Option<String>,
 }
 
-impl Slot {
+impl DetachableStream {
     pub(super) fn new(stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, epoch: &Epoch) -> Self {
         Self::behind(None, stream, epoch)
     }
 
-    /// Makes a slot of a stream that is resumed behind an event. `named` is rmcp's own id of that event.
+    /// Makes a stream that is resumed behind an event. `named` is rmcp's own id of that event.
     pub(super) fn behind(
         named: Option<&str>,
         stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static,
@@ -62,7 +62,7 @@ impl Slot {
         Self::of(State::Open(open), epoch)
     }
 
-    /// Makes an empty slot, whose reader waits until a stream is filled in.
+    /// Makes an empty stream, whose reader waits until it is filled.
     pub(super) fn empty(epoch: &Epoch) -> Self {
         Self::of(State::Empty { reader: None, is_claimed: false }, epoch)
     }
@@ -71,7 +71,7 @@ impl Slot {
         Self { state: Arc::new(Mutex::new(state)), epoch: epoch.clone() }
     }
 
-    /// Returns whether the caller must [fill](Self::fill) the slot. True once, for the first call on an empty slot.
+    /// Returns whether the caller must [fill](Self::fill) the stream. True once, for the first call on an empty stream.
     pub(super) fn claim(&self) -> bool {
         match &mut *lock(&self.state) {
             State::Empty { is_claimed, .. } => !std::mem::replace(is_claimed, true),
@@ -79,7 +79,7 @@ impl Slot {
         }
     }
 
-    /// Fills in the stream, unless the slot was cleared meanwhile.
+    /// Fills in the stream, unless it was cleared meanwhile.
     pub(super) fn fill(&self, stream: impl Stream<Item = ServerSseMessage> + Send + Sync + 'static) {
         let mut state = lock(&self.state);
         if let State::Empty { reader, .. } = &mut *state {

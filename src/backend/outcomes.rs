@@ -1,20 +1,20 @@
 //! Part of the queue port for the outcomes of notifications: receipts and dead letters.
 //!
-//! The step that acknowledges writes both, from [`Delivered::fates`](super::Delivered::fates).
+//! The step that acknowledges writes both, from [`Delivered::outcomes`](super::Delivered::outcomes).
 
 use async_trait::async_trait;
 
-use super::{Fate, Mark};
+use super::{Mark, MessageOutcome};
 use crate::backend::QueueLimit;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
-use crate::fate::{DiscardReason, Receipt};
 use crate::notification::NotificationId;
+use crate::outcome::{DiscardReason, Receipt};
 use crate::session_id::SessionId;
 
 /// Dead letter as the backend keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct StoredLetter {
     /// Time of the discard.
     pub at: Timestamp,
     /// Reason of the discard.
@@ -25,7 +25,7 @@ pub struct Letter {
     pub mark: Mark,
 }
 
-/// Outcome of [`Fates::redrive`].
+/// Outcome of [`Outcomes::redrive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redrove {
     /// The letter is queued, and is no dead letter any more.
@@ -38,9 +38,9 @@ pub enum Redrove {
 
 /// Outcomes of notifications, kept for producers and operators.
 #[async_trait]
-pub trait Fates {
-    /// Records the fate of a message that has already left its queue ([`Delivery::AtMostOnce`](crate::Delivery)).
-    async fn record(&self, session: &SessionId, fate: &Fate, raw: &[u8]) -> Result<(), QueueError>;
+pub trait Outcomes {
+    /// Records the outcome of a message that has already left its queue ([`Delivery::AtMostOnce`](crate::Delivery)).
+    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError>;
 
     /// Returns a receipt, and the time at which it was read.
     async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError>;
@@ -55,7 +55,7 @@ pub trait Fates {
         session: &SessionId,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<Letter>, Timestamp), QueueError>;
+    ) -> Result<(Vec<StoredLetter>, Timestamp), QueueError>;
 
     /// Queues `draft` and removes the letter from which it is made, in one step. Does so only while that letter stands
     /// behind `skip` older ones.

@@ -15,7 +15,7 @@ use super::principal::session_of;
 
 /// Decision of the layer about a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Early {
+pub(crate) enum EarlyCloseDecision {
     /// The stream is closed early. The text is the whole stream.
     Close(String),
     /// The stream is not closed early.
@@ -26,20 +26,22 @@ pub(crate) enum Early {
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// Decides whether a stream behind an id is closed early, for a client of version 2025-11-25.
-    pub(crate) fn early_close(&self, session: &str, last_event_id: &str) -> Early {
+    pub(crate) fn early_close(&self, session: &str, last_event_id: &str) -> EarlyCloseDecision {
         let named = EventId::parse(last_event_id);
-        let Some(session) = session_of(session).ok().filter(|_| named.is_typed()) else { return Early::Undecided };
+        let Some(session) = session_of(session).ok().filter(|_| named.is_typed()) else {
+            return EarlyCloseDecision::Undecided;
+        };
         // The session has ended, here or elsewhere, and its client must learn that at once.
         if self.shared.has_ended(&session) {
-            return Early::Undecided;
+            return EarlyCloseDecision::Undecided;
         }
         if let Some(client) = self.shared.client_of(&session) {
             client.touch();
         }
         if self.shared.early_closes.decide(session.as_str(), &named, last_event_id, Instant::now()) {
-            Early::Close(early_close::text(&named))
+            EarlyCloseDecision::Close(early_close::text(&named))
         } else {
-            Early::No
+            EarlyCloseDecision::No
         }
     }
 

@@ -1,6 +1,6 @@
 //! Storage of dead letters in Redis: arguments of every script that discards, and the trouble that it may report.
 
-use crate::backend::Fate;
+use crate::backend::MessageOutcome;
 use crate::config::Config;
 use crate::session_id::SessionId;
 
@@ -17,8 +17,8 @@ pub(super) fn settings(config: &Config) -> [Vec<u8>; 4] {
 }
 
 /// Returns the reason of a discard in the form that a dead letter carries; empty where the message was delivered.
-pub(super) fn reason(fate: &Fate) -> Vec<u8> {
-    fate.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
+pub(super) fn reason(outcome: &MessageOutcome) -> Vec<u8> {
+    outcome.discarded.as_ref().map(|reason| reason.to_wire().into_bytes()).unwrap_or_default()
 }
 
 /// Logs that discarded notifications were not kept, where the script reported such trouble.

@@ -1,4 +1,4 @@
-//! [`Recent`]: a set that remembers its newest elements up to a capacity.
+//! [`RecentSet`]: a set that remembers its newest elements up to a capacity.
 //!
 //! Its users are the ids that a subscriber has delivered, the tasks whose end was delivered, and the sessions whose end
 //! was announced.
@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 /// Set of the newest elements. An insertion beyond the capacity removes the oldest element.
 #[derive(Debug)]
-pub(crate) struct Recent<T> {
+pub(crate) struct RecentSet<T> {
     /// Number of elements to remember.
     capacity: usize,
     /// Elements in the order of their insertion, the oldest first.
@@ -21,7 +21,7 @@ pub(crate) struct Recent<T> {
     known: HashSet<T, RandomState>,
 }
 
-impl<T: Clone + Eq + Hash> Recent<T> {
+impl<T: Clone + Eq + Hash> RecentSet<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self { capacity, order: VecDeque::new(), known: HashSet::default() }
     }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_known_and_no_more() {
-        let mut recent = Recent::new(3);
+        let mut recent = RecentSet::new(3);
         for one in [0, 1, 2, 3, 4, 2, 3, 4] {
             recent.insert(one);
         }

@@ -34,15 +34,15 @@ local state = 'held'
 
 -- A delivery is recorded in any case, also by an owner that lost its lease: the delivery did happen. A discarded
 -- message is recorded only where this call removes it. Otherwise the new owner may still deliver it.
-local fates, trouble = 10 + ARGV[10], ''
+local outcomes, trouble = 10 + ARGV[10], ''
 local function settle_receipts(removed)
   local next_receipt = 5
-  for i = fates + 5, #ARGV, 3 do
+  for i = outcomes + 5, #ARGV, 3 do
     if ARGV[i + 2] == '1' then
       if ARGV[i + 1] == '' then
-        tell(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[fates + 4])
+        set_receipt(KEYS[next_receipt], string.format('delivered %.0f', now), ARGV[outcomes + 4])
       elseif removed then
-        tell(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[fates + 4])
+        set_receipt(KEYS[next_receipt], string.format('discarded %.0f ', now) .. ARGV[i + 1], ARGV[outcomes + 4])
       end
       next_receipt = next_receipt + 1
     end
@@ -62,25 +62,25 @@ end
 
 -- Read before anything is removed: where another type lies under this key, the script fails here, and has done nothing
 -- yet.
-if fates > 10 then call('HLEN', KEYS[3]) end
+if outcomes > 10 then call('HLEN', KEYS[3]) end
 
 local last = call('LINDEX', queue, ARGV[5])
 local is_there = last and #last == tonumber(ARGV[7]) and string.sub(last, -256) == ARGV[8]
 if is_there then
   local letters = {}
-  for i = fates + 5, #ARGV, 3 do
-    if ARGV[i + 1] ~= '' and ARGV[fates + 1] ~= '0' then
+  for i = outcomes + 5, #ARGV, 3 do
+    if ARGV[i + 1] ~= '' and ARGV[outcomes + 1] ~= '0' then
       letters[#letters + 1] = letter(now, ARGV[i + 1], call('LINDEX', queue, -ARGV[i]))
     end
   end
   call('LTRIM', queue, '0', ARGV[6])
-  trouble = keep(KEYS[4], letters, now, ARGV[fates + 1], ARGV[fates + 2], ARGV[fates + 3])
+  trouble = keep(KEYS[4], letters, now, ARGV[outcomes + 1], ARGV[outcomes + 2], ARGV[outcomes + 3])
 else
   state = state .. ' changed'
 end
 settle_receipts(is_there)
-if fates > 10 then
-  call('HSET', KEYS[3], unpack(ARGV, 11, fates))
+if outcomes > 10 then
+  call('HSET', KEYS[3], unpack(ARGV, 11, outcomes))
   -- A question may have any deadline, but its key is kept for at most 366 days, which are 31,622,400 s. At least 1 ms,
   -- as PEXPIRE with 0 would delete the other questions.
   local rest = math.max(1, math.min(ARGV[9] - math.floor(now / 1000), 31622400000))

@@ -20,7 +20,7 @@ impl RedisBackend {
         for some in sessions.chunks(PIPELINE) {
             let mut request = Request::new();
             for session in some {
-                request.add(self.asking_for(session));
+                request.add(self.status_command(session));
             }
             let answers = self.link.send(&request).await.unwrap_or_default();
             let mut statuses = answers.into_iter().map(status);
@@ -32,7 +32,7 @@ impl RedisBackend {
     /// Returns the command whose answer [`status`] reads.
     ///
     /// The key of a stored session lies in another slot than its queue, so the script that pushes cannot read it.
-    pub(super) fn asking_for(&self, session: &SessionId) -> Cmd {
+    pub(super) fn status_command(&self, session: &SessionId) -> Cmd {
         redis::cmd("STRLEN").arg(self.keys.session(session)).take()
     }
 }

@@ -14,51 +14,51 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::child::{Child, Runs};
-use super::parked::{Parked, Returned};
+use super::child::{Child, RunState};
+use super::parked::{ClientReturned, Parked};
 use super::{Identity, SupervisorActor};
-use crate::actors::post::Memory;
+use crate::actors::subscriber_context::RetainedState;
 use crate::session::{EnsureError, SessionState};
 use crate::session_id::SessionId;
 
 impl SupervisorActor {
     /// Parks a subscriber whose client is away: frees its arbiter and its place.
-    pub(super) fn park(&mut self, session_id: &SessionId, memory: Box<Memory>, ctx: &mut Context<Self>) {
+    pub(super) fn park(&mut self, session_id: &SessionId, retained: Box<RetainedState>, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
-        let parked = Parked::new(Arc::clone(&child.post), memory, ctx.address().recipient());
-        let ran = std::mem::replace(&mut child.runs, Runs::Parked(parked));
+        let parked = Parked::new(Arc::clone(&child.context), retained, ctx.address().recipient());
+        let ran = std::mem::replace(&mut child.run_state, RunState::Parked(parked));
         child.place = None;
         ran.end_then(|| {});
         // The parked subscriber itself comes before those that wait. Its client may be back already, and was promised a
         // subscriber.
         self.start_returned(session_id, ctx);
-        self.give_places(ctx);
+        self.start_waiting(ctx);
     }
 
     /// Starts a parked subscriber whose client is back. Without a free place or a thread the subscriber stays parked,
     /// reports the error in its statistics, and waits.
     fn start_returned(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) {
         let Err(error) = self.start_parked(session_id, ctx) else { return };
-        let Some(Child { post, .. }) = self.children.get(session_id) else { return };
-        post.stats.set_error(&error);
-        let epoch = post.epoch;
+        let Some(Child { context, .. }) = self.children.get(session_id) else { return };
+        context.stats.set_error(&error);
+        let epoch = context.epoch;
         // The subscriber is queued once, although its client may come and go many times before a place is free.
         if self.waiting.iter().all(|(_, waits)| *waits != epoch) {
             tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits");
             self.waiting.push_back((session_id.clone(), epoch));
         }
-        self.try_again_after(&error, ctx);
+        self.retry_waiting_after(&error, ctx);
     }
 
     /// Sets a timer that starts waiting subscribers again, where an arbiter could not be started. Nothing reports when
     /// the process can start threads again.
-    fn try_again_after(&mut self, error: &EnsureError, ctx: &mut Context<Self>) {
+    fn retry_waiting_after(&mut self, error: &EnsureError, ctx: &mut Context<Self>) {
         if !matches!(error, EnsureError::NoArbiter(_)) || std::mem::replace(&mut self.retrying, true) {
             return;
         }
         ctx.run_later(self.config.backoff_max(), |supervisor, ctx| {
             supervisor.retrying = false;
-            supervisor.give_places(ctx);
+            supervisor.start_waiting(ctx);
         });
     }
 
@@ -67,28 +67,32 @@ impl SupervisorActor {
     /// # Errors
     /// [`EnsureError`] where no place or no thread is free for the subscriber, which then stays parked.
     pub(super) fn start_parked(&mut self, session_id: &SessionId, ctx: &mut Context<Self>) -> Result<(), EnsureError> {
-        let Some(Runs::Parked(parked)) = self.children.get(session_id).map(|child| &child.runs) else { return Ok(()) };
-        if !matches!(parked.presence.now(), SessionState::Ready { .. }) {
+        let Some(RunState::Parked(parked)) = self.children.get(session_id).map(|child| &child.run_state) else {
+            return Ok(());
+        };
+        if !matches!(parked.presence.now(), SessionState::Connected { .. }) {
             return Ok(());
         }
-        let memory = Rc::clone(&parked.memory);
-        let room = self.room(None)?;
-        let memory = memory.borrow_mut().take();
-        if let Some(Child { post, restarts, .. }) = self.children.remove(session_id) {
-            self.start_child(room, Identity::of(&post), restarts, memory, ctx);
+        let retained = Rc::clone(&parked.retained);
+        let allocation = self.allocate(None)?;
+        let retained = retained.borrow_mut().take();
+        if let Some(Child { context, restarts, .. }) = self.children.remove(session_id) {
+            self.start_child(allocation, Identity::of(&context), restarts, retained, ctx);
         }
         Ok(())
     }
 
     /// Starts waiting subscribers, the longest waiting first, until a place or a thread is lacking.
-    pub(super) fn give_places(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn start_waiting(&mut self, ctx: &mut Context<Self>) {
         while let Some((session_id, epoch)) = self.waiting.front().cloned() {
-            if let Some(Child { post, .. }) = self.children.get(&session_id).filter(|child| child.post.epoch == epoch) {
-                let stats = Arc::clone(&post.stats);
+            if let Some(Child { context, .. }) =
+                self.children.get(&session_id).filter(|child| child.context.epoch == epoch)
+            {
+                let stats = Arc::clone(&context.stats);
                 if let Err(error) = self.start_parked(&session_id, ctx) {
                     tracing::debug!(session = ?session_id, %error, "starting a parked subscriber failed; it still waits");
                     stats.set_error(&error);
-                    return self.try_again_after(&error, ctx);
+                    return self.retry_waiting_after(&error, ctx);
                 }
             }
             self.waiting.pop_front();
@@ -96,12 +100,12 @@ impl SupervisorActor {
     }
 }
 
-impl Handler<Returned> for SupervisorActor {
+impl Handler<ClientReturned> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, Returned { session, epoch }: Returned, ctx: &mut Context<Self>) {
+    fn handle(&mut self, ClientReturned { session, epoch }: ClientReturned, ctx: &mut Context<Self>) {
         // Meanwhile the subscriber may have been started, stopped or replaced.
-        if self.children.get(&session).is_some_and(|child| child.post.epoch == epoch) {
+        if self.children.get(&session).is_some_and(|child| child.context.epoch == epoch) {
             self.start_returned(&session, ctx);
         }
     }
