@@ -1,4 +1,8 @@
 //! Parts of a request body that the layer must know: its protocol version, and the id of an answer.
+//!
+//! The body of an answer that cannot be read may be broken JSON, or may be cut because it is too large. The id of its
+//! question is therefore searched in the text: workers must learn of the refusal
+//! (`the_id_of_an_unreadable_answer_is_found`).
 
 use std::borrow::Cow;
 

@@ -1,4 +1,11 @@
 //! Writers of a machine's notes: to the log, to the statistics, and to workers whose questions nobody will answer.
+//!
+//! *What is logged*. The machine reports facts and decides nothing about the log. This file chooses level and wording.
+//! A shared subscriber's lines pass a gate (`log_gate`), because a fault of Redis concerns all of them at once
+//! (`a_fault_of_many_shared_subscribers_is_logged_a_few_times`, `a_long_trouble_fills_no_log`).
+//!
+//! *Tasks*. Cancellations of questions and records of outcomes run beside the deliveries, and are counted (`Settling`):
+//! the end of the subscriber waits for them, or a worker would wait until its timeout.
 
 use std::sync::Arc;
 

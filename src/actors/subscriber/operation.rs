@@ -1,5 +1,9 @@
 //! Operations on the queue, as futures. One operation runs for each idle subscriber, so each future holds no more than
 //! it needs.
+//!
+//! *Who has the connection*. An operation takes it, and returns it only where it may be used further. A failed or
+//! dropped operation keeps it, and thereby closes it: the state of the connection is unknown then. The next operation
+//! without a connection fails at once, which the machine answers by opening another.
 
 use std::future::{Future, ready};
 use std::pin::Pin;

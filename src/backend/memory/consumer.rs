@@ -1,4 +1,8 @@
 //! Queue of one session in memory, opened for one owner.
+//!
+//! An operation and the news of it to the permit are one step under the lock of the store. No claim can come between an
+//! answer and its permit. So the doubts about a lease that Redis needs, and their marks, have no counterpart here: each
+//! answer settles all doubts so far.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,9 @@
 //!   id: …
 //!   data: {…}
 //! ```
+//!
+//! A message never contains a line break, as JSON escapes it, so one `data` line holds it.
+//! [`Escaper`](super::escape::Escaper) escapes the separators that some readers take for line breaks.
 
 use std::fmt::Write;
 
