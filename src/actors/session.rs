@@ -5,7 +5,7 @@
 //! `g2_a_hand_over_that_panics_as_it_is_dropped_is_a_failed_attempt_and_no_more`).
 //!
 //! *The permit* is checked before each notification, on the thread that hands over. A session that never waits would
-//! keep the task that hears of a takeover from running; so the delivery yields at least every [`TURN`]
+//! keep the task that learns of a takeover from running. So the delivery yields at least every millisecond
 //! (`g4_a_displaced_owner_hands_over_at_most_what_is_under_way`).
 
 use std::any::Any;

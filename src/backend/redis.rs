@@ -8,8 +8,8 @@
 //! - `lua` has the scripts and the rules that all of them follow.
 //! - `consumer` reads one queue over a link of its own, `shared` reads many queues over one link. Both build their
 //!   commands and read their answers by `take` and `lease`, so the two differ only in how they wait.
-//! - `push`, `outcomes`, `questions` and `fleet` each have one part of the port. `session_status` tells known sessions
-//!   from unknown ones.
+//! - `push`, `outcomes`, `questions` and `fleet` each have one part of the port. `session_status` distinguishes
+//!   known sessions from unknown ones.
 //! - `key_watcher` waits for answers and receipts.
 //!
 //! *Slots*. A script may use keys of one slot of Redis Cluster only. A queue and its companions share a slot; the

@@ -148,3 +148,41 @@ fn each_test_that_a_document_names_exists_in_the_file_that_it_names() {
     assert!(names("fn a_b_c() {}", "a_b", false) && !names("fn a_b_c() {}", "a_b", true));
     assert!(!names("fn a_b_c() {}", "b_c", false));
 }
+
+/// Returns the lines of a source that are doc comments, with their numbers.
+fn doc_lines(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_doc = |line: &str| ["///", "//!"].iter().any(|mark| line.trim_start().starts_with(mark));
+    source.lines().zip(1..).filter(move |(line, _)| is_doc(line)).map(|(line, number)| (number, line))
+}
+
+#[test]
+fn each_test_and_each_file_that_a_doc_comment_names_exists() {
+    let sources: Vec<(PathBuf, String)> = ["src", "tests", "testing/src"]
+        .iter()
+        .flat_map(|dir| files_below(&root().join(dir)))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    // The comments themselves do not count: a name must stand in the code.
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let code: Vec<String> =
+        sources.iter().map(|(_, source)| source.lines().filter(is_code).collect::<Vec<_>>().join("\n")).collect();
+    let (mut tests, mut paths) = (0, 0);
+    for (path, source) in sources.iter().filter(|(path, _)| path.starts_with(root().join("src"))) {
+        for (number, line) in doc_lines(source) {
+            for (_, span) in spans(line) {
+                let place = format!("{}:{number}", path.display());
+                if is_path(span) {
+                    paths += 1;
+                    assert!(exists(span), "{place} names {span}, which does not exist");
+                } else if let Some(begin) = test_name(span) {
+                    tests += 1;
+                    let is_there = code.iter().any(|code| names(code, begin, span == begin));
+                    assert!(is_there, "{place} names the test {span}, which is not there");
+                }
+            }
+        }
+    }
+    assert!(tests > 100 && paths > 2, "only {tests} tests and {paths} paths were found");
+    assert_eq!(doc_lines("a\n/// b\n// c\n    //! d").collect::<Vec<_>>(), [(2, "/// b"), (4, "    //! d")]);
+}

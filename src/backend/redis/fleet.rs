@@ -1,9 +1,9 @@
 //! Sessions in Redis: one string each, empty after the end of the session, and channels for the news.
 //!
 //! *Sessions* are remembered as a string under a key of their own. An empty string marks a session that has ended, so
-//! it is told from one that never existed (`a_session_that_never_was_is_not_remembered_as_ended`).
+//! it is distinguished from one that never existed (`a_session_that_never_was_is_not_remembered_as_ended`).
 //!
-//! *News* travel by `PUBLISH` and may be lost. They save time only: a server that hears of an end asks Redis, and a
+//! *News* travel by `PUBLISH` and may be lost. They save time only: a server that receives the news of an end asks Redis, and a
 //! server that lost news looks all its sessions up (`News::Again`).
 
 use async_trait::async_trait;

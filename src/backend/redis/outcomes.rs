@@ -1,7 +1,7 @@
 //! Outcomes of notifications in Redis: a string for each receipt, a list of dead letters for each session.
 //!
 //! *Dead letters* are written by the step that removes the message (`acknowledge_outcomes.lua`), so none is lost or
-//! kept twice. [`record`](Fates::record) serves deliveries at most once only: their messages have left the queue
+//! kept twice. `record` serves deliveries at most once only: their messages have left the queue
 //! before.
 //!
 //! *Receipts* are strings: `queued`, `delivered` or `discarded`, with a time. `delivered` never changes again. A wait

@@ -8,7 +8,7 @@
 //! Each session takes one step at a time, in a task of its own. The first request begins the step, and all others wait
 //! for its outcome. None of them can disturb the step by hanging up.
 //!
-//! *Callers*. `manager` begins both steps for requests, `newcomers` begins the second one for streams.
+//! *Callers*. `manager` begins both steps for requests, `deferred_arrivals` begins the second one for streams.
 //!
 //! # Rules
 //! - *An end during a step is not lost*. An end is noted first, and closes the session only then. A session that

@@ -8,6 +8,12 @@
 //! A queue is *stale* unless its last read found it empty and is tracked. The flag is cleared when a read is put into a
 //! round, before it is sent. So a change that Redis announces while the read is on its way sets the flag again, and no
 //! change is lost.
+//!
+//! *Width of a round*. All sessions of a round wait for its slowest answer. After an answer that was large or slow a
+//! round has half as many jobs, after a failure one job, and after a quick full round twice as many.
+//!
+//! *Order of the handling*. An invalidation is handled in the task that reads the connection, before any answer behind
+//! it. So a permit is suspended before the answer of a read that the new owner may contradict.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
@@ -43,7 +49,7 @@ const MEASURABLE: usize = 16 * 1024;
 const POLL: Duration = Duration::from_millis(250);
 const POLL_EACH: Duration = Duration::from_micros(50);
 
-/// Sessions over one link.
+/// Multiplexer of one arbiter: its sessions share one link.
 pub(super) struct Multiplexer {
     pub(super) link: Link,
     pub(super) config: Arc<Config>,
@@ -53,12 +59,14 @@ pub(super) struct Multiplexer {
     work: Arc<Notify>,
 }
 
+/// State of the multiplexer. One lock holds it, so that a wait, a change and a round see each other whole.
 struct State {
     /// Consumers by the queues that they have opened. A queue has two for a while when a subscriber is replaced.
     registrations: HashMap<Arc<str>, Vec<Arc<Registration>>>,
     /// Jobs of the next rounds, the oldest first. Each session has one job at a time, so no session overtakes its
     /// neighbours.
     jobs: VecDeque<(Job, Option<Arc<Registration>>)>,
+    /// Sessions to announce as live, with the next round.
     announcements: Vec<Announcement>,
     /// Waits by their ends.
     ends: BTreeMap<End, Arc<Registration>>,

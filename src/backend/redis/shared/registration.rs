@@ -1,4 +1,7 @@
 //! [`Registration`]: one consumer at a [`Multiplexer`](super::multiplexer::Multiplexer), with the state of its reads.
+//!
+//! A registration outlives each operation of its consumer and ends with the consumer. Two consumers of one queue may be
+//! registered for a moment, while one subscriber replaces another; each has its own permit, reads and wait.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,8 +18,11 @@ pub(super) type End = (Instant, u64);
 
 /// Registration of one consumer on the line.
 pub(super) struct Registration {
+    /// Key of the queue, by which invalidations find the registration.
     pub(super) queue: Arc<str>,
+    /// Permit of the owner, suspended where its lease may have changed.
     pub(super) permit: Arc<Permit>,
+    /// State of the reads. A lock of its own, because an invalidation sets it while a round is composed.
     pub(super) reading: Mutex<Reading>,
 }
 
@@ -30,9 +36,13 @@ pub(super) struct Reading {
 
 /// Open wait: a read of the queue that is sent when the queue changes, or at the end of the wait.
 pub(super) struct Wait {
+    /// Moment at which the queue is read although Redis has announced no change.
     pub(super) end: End,
+    /// Number of messages that the read asks for.
     pub(super) most: usize,
+    /// Time that the answer to the read may take.
     pub(super) time: Duration,
+    /// Sender of the answer to the waiting consumer.
     pub(super) answer: oneshot::Sender<Reply>,
 }
 
