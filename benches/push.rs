@@ -34,7 +34,7 @@ static BARE: LazyLock<redis::Script> = LazyLock::new(|| {
     )
 });
 
-/// One way of pushing.
+/// Way of pushing.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     /// By so many tasks at once, each of which awaits one push before the next.
@@ -43,7 +43,7 @@ enum Way {
     Together { sessions: usize, each: usize },
 }
 
-/// What the rounds of one row push to.
+/// Redis server to which the rounds of one row push.
 struct Place {
     publisher: Publisher,
     connection: MultiplexedConnection,

@@ -118,7 +118,7 @@ impl Running {
     }
 }
 
-/// Process of a side that goes on until it is killed.
+/// Process of a side that runs until it is killed.
 #[derive(Debug)]
 pub(crate) struct Served(Child);
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Field of a message that says when it was made, in 19 digits.
 const MADE: &str = "\"made\":";
 
-/// One notification and one ping, each as the whole event that a courier wrote, with the empty line at its end.
+/// Notification and ping, each as the whole event that a courier wrote, with the empty line at its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Frames {
     pub(crate) notification: String,

@@ -25,7 +25,7 @@ const WINDOW: usize = 4;
 const PRIMING: &str =
     "data: \nid: resumed-0123456789abcdef0123456789abcdef-0123456789abcdef0123456789abcdef-0\nretry: 3000\n\n";
 
-/// What the server sends.
+/// Content of the server's streams.
 #[derive(Debug)]
 pub(super) struct Null {
     frames: Frames,
@@ -38,11 +38,11 @@ pub(super) struct Null {
 struct Session {
     /// Has a permit for each batch that may be sent.
     window: Semaphore,
-    /// Where pushed messages go: the newest stream.
+    /// Sender to the newest stream, which gets the pushed messages.
     pushes: Mutex<Option<mpsc::UnboundedSender<String>>>,
 }
 
-/// One stream.
+/// Stream of one client.
 struct Stream {
     null: Arc<Null>,
     session: Arc<Session>,

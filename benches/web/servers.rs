@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     },
     /// A null courier.
     Null {
-        /// What it sends, as JSON.
+        /// Frames that the server sends, as JSON.
         frames: String,
         /// Number of messages that each stream begins with.
         count: usize,

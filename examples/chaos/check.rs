@@ -10,7 +10,7 @@ use crate::faults::Done;
 use crate::schedule::Part;
 use crate::{Chaos, WINDOW};
 
-/// What became of a push, as its worker knows.
+/// Outcome of a push, as its worker knows it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outcome {
     Ok(Uuid),
@@ -38,7 +38,7 @@ struct Client {
     got: Vec<Got>,
     /// When it opened a stream.
     opened: Vec<u64>,
-    /// How often it was told that there is no such session.
+    /// Number of answers that the session does not exist.
     sessions_lost: usize,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Checked {
     pub(crate) reordered: usize,
     pub(crate) streams: usize,
     pub(crate) discarded: BTreeMap<String, usize>,
-    /// How long clients went without, by what was done.
+    /// Times for which clients got no notification, by the kind of the fault before.
     pub(crate) gaps: BTreeMap<String, Vec<u64>>,
     pub(crate) violations: Vec<String>,
 }

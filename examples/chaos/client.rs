@@ -19,13 +19,13 @@ use crate::roles::{orders, say};
 
 const VERSION: &str = "2025-11-25";
 
-/// How long an answer may take.
+/// Longest time that an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// How long a stream may be silent. Servers of this fleet say something each second.
+/// Longest silence of a stream. Servers of this fleet send something each second.
 const SILENCE: Duration = Duration::from_millis(2500);
 
-/// How long it waits before it tries again what failed.
+/// Pause before a failed request is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Args)]
@@ -34,7 +34,7 @@ pub(crate) struct ClientArgs {
     url: String,
     #[arg(long)]
     record: PathBuf,
-    /// The session to go on with.
+    /// Session to continue with.
     #[arg(long)]
     session: Option<String>,
     /// Takes no event ids, and sends none.
@@ -148,7 +148,7 @@ impl Client {
             if let Some(id) = &newest {
                 writeln!(got, "I {id}")?;
             }
-            // Before the answer, and in one step with the id: what is confirmed does not come again.
+            // Before the answer, and in one step with the id: a confirmed message is not repeated.
             record.write(&got)?;
             self.last_event_id = newest.or(self.last_event_id.take());
             for id in pings {

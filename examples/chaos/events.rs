@@ -9,11 +9,11 @@ pub(crate) struct Events {
     rest: Vec<u8>,
 }
 
-/// One complete event.
+/// Complete event.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Event {
     pub(crate) id: Option<String>,
-    /// Its data, which servers of this fleet write on one line.
+    /// Data of the event, which servers of this fleet write on one line.
     pub(crate) data: String,
 }
 

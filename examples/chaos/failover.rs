@@ -14,7 +14,7 @@ use crate::record::Clock;
 use crate::run::unless_interrupted;
 use crate::{Chaos, Waiting};
 
-/// How long a client may go without.
+/// Longest time for which a client may get no notification.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn measure(rounds: u32) -> Result<(), Cause> {

@@ -14,7 +14,7 @@ use crate::forwarder::Flow;
 use crate::record::Clock;
 use crate::schedule::{Fault, Kind, Part};
 
-/// How late each piece on a slow line is.
+/// Delay of each piece on a slow line.
 const LATE: Duration = Duration::from_millis(50);
 
 /// A fault that was done.

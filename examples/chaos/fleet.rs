@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::forwarder::{Forwarder, Route};
 use crate::{Chaos, LeftOut};
 
-/// How long a process may take to start or to end.
+/// Longest time that a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
@@ -37,7 +37,7 @@ pub(crate) struct Fleet {
     pub(crate) dir: PathBuf,
     chaos: Chaos,
     pub(crate) redis: Redis,
-    /// Where each server listens, if connections are to go to it.
+    /// Address of each server, if connections are to go to that server.
     pub(crate) addresses: Shared<Vec<Option<SocketAddr>>>,
     pub(crate) servers: Vec<Slot>,
     pub(crate) workers: Vec<Slot>,
@@ -50,9 +50,9 @@ pub(crate) struct Fleet {
     /// At which server each client is.
     pub(crate) homes: Arc<Vec<AtomicUsize>>,
     sessions: Shared<BTreeMap<usize, String>>,
-    /// How often each worker was started: its successors count anew, under another name.
+    /// Number of starts of each worker. A successor counts from the beginning, under another name.
     generations: Vec<AtomicUsize>,
-    /// What ended by itself.
+    /// Processes that ended by themselves.
     pub(crate) surprises: Shared<Vec<String>>,
 }
 
@@ -223,7 +223,7 @@ impl Fleet {
 }
 
 impl Slot {
-    /// Its process id, while it runs.
+    /// Returns the process id, while the process runs.
     pub(crate) async fn pid(&self) -> Option<u32> {
         self.0.lock().await.as_ref()?.child.id()
     }

@@ -10,10 +10,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Where a connection goes: whether it begins with a GET, which opens a stream, and how many targets have failed already.
+/// Function that returns the target of a connection. Arguments: whether the connection begins with a GET, which opens a
+/// stream, and the number of targets that have failed already.
 pub(crate) type Route = Arc<dyn Fn(bool, usize) -> Option<SocketAddr> + Send + Sync>;
 
-/// How bytes pass.
+/// Treatment of the bytes of a connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Flow {
     /// At once.

@@ -44,34 +44,34 @@ struct Cli {
 
 #[derive(Debug, Clone, Args)]
 struct Chaos {
-    /// How long faults go on. Healing and draining follow.
+    /// Time with faults, in seconds. Healing and draining follow.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// The same seed makes the same schedule of faults. A new one each time if there is none.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many servers.
+    /// Number of servers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     servers: u16,
-    /// How many workers.
+    /// Number of workers.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     workers: u16,
-    /// How many clients.
+    /// Number of clients.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1000))]
     clients: u16,
-    /// How many notifications a worker pushes in a second.
+    /// Number of notifications that a worker pushes in a second.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// How many milliseconds pass from one fault to the next, on average.
+    /// Mean time from one fault to the next, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 700, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// How many seconds all that was pushed may take to arrive once all is healed.
+    /// Longest time until everything that was pushed has arrived, once all faults are healed, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain: u64,
-    /// How the servers' sessions wait for notifications.
+    /// Way in which the servers' sessions wait for notifications.
     #[arg(long, value_enum, default_value_t = Waiting::Dedicated)]
     waiting: Waiting,
-    /// How many of a hundred clients send no `Last-Event-ID`. To the others nothing may come twice.
+    /// Percentage of the clients that send no `Last-Event-ID`. The others must get nothing twice.
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u16).range(..=100))]
     without_last_event_id: u16,
     /// Leaves the event ids out, from the header or from the events: to see that the checker finds what comes twice.
@@ -88,7 +88,7 @@ struct Chaos {
     keep: Option<PathBuf>,
 }
 
-/// How the sessions of the fleet's servers wait for notifications.
+/// Way in which the sessions of the fleet's servers wait for notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Waiting {
     /// Each over a connection of its own.
@@ -127,7 +127,7 @@ enum LeftOut {
 enum Role {
     /// Measures the time from the death of a server to the next delivery at another one.
     FailoverTimes {
-        /// How many rounds for each way to die.
+        /// Number of rounds for each way to die.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
@@ -165,7 +165,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What all keys begin with.
+/// Prefix of all keys.
 const PREFIX: &str = "chaos";
 
 /// Number of notifications that are taken at once.
@@ -174,7 +174,7 @@ const BATCH: usize = 100;
 /// Number of notifications that may await their confirmation, and so be repeated by a fault.
 const WINDOW: usize = 4 * BATCH;
 
-/// How long a lease lasts without its owner.
+/// Life of a lease without its owner.
 const LEASE: Duration = Duration::from_secs(2);
 
 /// The settings of all: short, so that a minute sees what else takes an hour, and with a time to live that nothing outlives.

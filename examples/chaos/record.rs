@@ -1,4 +1,4 @@
-//! What a process writes down. A line is in its file once it is written, so whoever is killed leaves what it had done.
+//! Records of a process. A line is in its file once it is written, so a killed process leaves everything that it did.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What is printed at the end.
+//! Report at the end of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::check::Checked;
 use crate::faults::Done;
 
-/// How many violations are named.
+/// Largest number of violations that the report names.
 const NAMED: usize = 20;
 
 pub(crate) fn print(checked: &Checked, faults: &[Done], pushing: Duration, drained: Option<Duration>) {

@@ -1,4 +1,5 @@
-//! What the roles share: they end when whoever started them has, however that ended, and hear from it by lines.
+//! Rules that the roles share: a role ends when its parent process has ended, for whatever reason, and gets commands
+//! from it as lines.
 
 use std::io::{BufRead, Write};
 

@@ -1,4 +1,4 @@
-//! One run: start, inflict, heal, drain, check.
+//! Run: start, inflict, heal, drain, check.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::schedule::schedule;
 use crate::{Chaos, PREFIX};
 use crate::{check, faults, report};
 
-/// Whether all was well.
+/// Runs the schedule. Returns whether the checker found no violation.
 pub(crate) fn chaos(chaos: Chaos) -> Result<bool, Cause> {
     crate::block_on(true, unless_interrupted(run(chaos)))
 }
 
-/// What is dropped half-way ends its processes by that.
+/// Runs a future until a signal comes. A future that is dropped half-way ends its processes.
 pub(crate) async fn unless_interrupted<T>(what: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -84,7 +84,7 @@ async fn drain(fleet: &Arc<Fleet>, limit: Duration) -> Result<Option<Duration>, 
             let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut connection).await?;
             left += usize::from(kind == "list");
         }
-        // A worker's last push may be under way when it is told to stop, so once is not enough.
+        // A worker's last push may be open when the worker is asked to stop, so once is not enough.
         empty = if left == 0 { empty + 1 } else { 0 };
         if empty == 5 {
             return Ok(Some(begun.elapsed()));

@@ -26,7 +26,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// What is done.
+/// Kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// SIGKILL, and a new one later. A client goes on with its session, a worker's successor begins anew, and Redis has what
@@ -36,13 +36,13 @@ pub(crate) enum Kind {
     Terminate,
     /// SIGSTOP and SIGCONT, a server's past its lease. Its clients' new connections go elsewhere.
     Stop,
-    /// Its connections end: a client's to its server; a server's or worker's to Redis.
+    /// The connections of the target end: a client's to its server, a server's or worker's to Redis.
     Cut,
     /// Nothing passes on its connections; nothing ends.
     Silence,
     /// Each piece on its connections comes later.
     Slow,
-    /// A client's connections end, and it goes on at the next server.
+    /// Ends a client's connections. The client continues at the next server.
     Move,
     /// CLIENT KILL of all.
     KillClients,
@@ -74,7 +74,7 @@ pub(crate) struct Fault {
     pub(crate) at: Duration,
     pub(crate) part: Part,
     pub(crate) kind: Kind,
-    /// How long until it is healed.
+    /// Time until the fault is healed.
     pub(crate) lasts: Duration,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How often each comes, and how long it lasts at least and at most, in milliseconds.
+/// Weight of each kind of fault, and its shortest and longest duration, in milliseconds.
 const SERVER: &[(Kind, u32, u64, u64)] = &[
     (Kind::Kill, 4, 100, 1500),
     (Kind::Terminate, 3, 100, 1500),

@@ -17,7 +17,7 @@ use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use serde_json::{Value, json};
 
-/// What a shutdown may take beyond its drain: two seconds for leases, two for threads.
+/// Time that a shutdown may take beyond its drain: two seconds for leases, two for threads.
 const REST: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,7 +104,7 @@ impl Troubled {
         self.freed.notify_all();
     }
 
-    /// Whether a stop has to be enforced: what panics is over by itself.
+    /// Returns whether a stop must be enforced. A session that panics ends by itself.
     fn is_stuck(&self) -> bool {
         self.trouble != Panics && (self.method != Elicit || self.trouble == BlocksItsThread)
     }
@@ -228,7 +228,7 @@ impl Scene {
         if self.troubled.is_stuck() { Duration::from_millis(100) } else { SOON }
     }
 
-    /// What the troubled one has not delivered, and so another must.
+    /// Returns the notifications that the troubled session has not delivered, so that another one must.
     fn owed(&self) -> &'static [i64] {
         if self.troubled.method == Elicit && self.troubled.trouble != BlocksItsThread { &[] } else { &[1, 2, 3] }
     }
@@ -451,7 +451,7 @@ async fn two_shutdowns_at_once_both_tell_the_truth() {
 #[actix::test]
 async fn a_question_whose_sessions_presence_panics_is_cancelled_at_once() {
     in_own_process!();
-    /// It panics each time but the first, which is the subscriber's own.
+    /// Session whose presence panics at each call except the first, which is the subscriber's own.
     struct Once(AtomicUsize);
     #[async_trait]
     impl McpSession for Once {

@@ -1,4 +1,4 @@
-//! Where subscribers run: dedicated up to a limit, shared beyond. On the queue in memory.
+//! Placement of subscribers: dedicated up to a limit, shared beyond. The queue is in memory.
 
 use std::sync::Arc;
 use std::time::Duration;

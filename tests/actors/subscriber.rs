@@ -1,5 +1,5 @@
-//! What a subscriber does with what is queued: order, attempts, discards, presence, ownership. On the queue in memory;
-//! `redis_subscriber.rs` has what needs a real Redis.
+//! Deliveries of a subscriber: order, attempts, discards, presence, ownership. The queue is in memory; `redis_queue`
+//! has the tests that need a real Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,7 +138,7 @@ async fn g7_a_session_that_never_answers_delays_no_other() {
     courier.ensure_subscriber(&other_id, other.clone()).await.unwrap();
     courier.publisher().push(&other_id, numbered(7)).await.unwrap();
     other.until_taken(1).await;
-    // The stuck one has its three attempts, and what follows goes on.
+    // The stuck one has its three attempts, and the later ones are delivered.
     stuck.until_offered(2).await;
     stuck.always(None);
     stuck.until_taken(1).await;
@@ -317,14 +317,14 @@ async fn g4_the_newest_claim_owns_and_the_displaced_one_stands_by_until_nobody_d
     ensure(&old_server, &old).await;
     push(&old_server, 1..=1).await;
     old.until_taken(1).await;
-    // Acknowledged too: what is not when its owner changes comes again.
+    // Acknowledged too: unacknowledged messages are repeated when their owner changes.
     until_info(&old_server, |i| i.delivered == 1 && i.state == SubscriberState::Waiting).await;
     ensure(&new_server, &new).await;
     until_info(&old_server, |i| i.state == SubscriberState::StandingBy).await;
     push(&old_server, 2..=5).await;
     new.until_taken(4).await;
     assert_eq!((old.taken(), new.taken()), (vec![1], vec![2, 3, 4, 5]));
-    // The new owner goes: the one that stands by goes on.
+    // The new owner leaves: the one that stands by takes over.
     new_server.stop_subscriber(&id(), None).await;
     push(&old_server, 6..=6).await;
     old.until_taken(2).await;

@@ -1,5 +1,5 @@
-//! What a supervisor does when subscribers are stopped, replaced and restarted at awkward moments, and when the machine
-//! has no thread left for one. On the queue in memory.
+//! Supervision of subscribers that are stopped, replaced and restarted at awkward moments, also where the machine has
+//! no thread left. The queue is in memory.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ async fn a_session_that_is_never_ready_is_asked_ever_less_often() {
     session.until_taken(1).await;
 }
 
-/// A session whose subscriber panics for as long as it is told to.
+/// Session whose subscriber panics while a flag is set.
 struct Broken(Arc<Recorder>, AtomicBool);
 
 #[async_trait]
@@ -203,7 +203,7 @@ async fn a_fault_of_many_shared_subscribers_is_logged_a_few_times() {
     .await;
 }
 
-/// A session that blocks its thread for as long as it is told to.
+/// Session that blocks its thread for a given time.
 struct Blocking(Arc<AtomicBool>);
 
 #[async_trait]

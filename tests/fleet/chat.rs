@@ -242,7 +242,7 @@ async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
     .await;
 }
 
-/// rmcp's own client, which says what it is told.
+/// rmcp's own client, which reports the notifications that it gets.
 struct Told(mpsc::UnboundedSender<Value>);
 
 impl ClientHandler for Told {

@@ -96,7 +96,7 @@ async fn g2_a_client_whose_server_is_killed_while_it_drains_gets_the_rest_in_ord
     assert_eq!(got, (1..=3000).collect::<Vec<_>>());
 }
 
-/// An rmcp client that passes on what it is told.
+/// rmcp client that passes on the notifications that it gets.
 struct Told(mpsc::UnboundedSender<Value>);
 
 impl ClientHandler for Told {

@@ -1,4 +1,4 @@
-//! Real processes that die and a real Redis that dies, while notifications are under way.
+//! Real processes that die, and a real Redis that dies, during deliveries.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -148,8 +148,8 @@ async fn g2_g3_a_server_killed_while_it_drains_loses_nothing_and_repeats_at_most
     redis.assert_no_key_without_expiry().await;
 }
 
-/// Pauses an owner with ninety of a hundred still in hand, has another process take the session over, and counts what the
-/// old one hands over when it wakes.
+/// Pauses an owner that has ninety of a hundred notifications still to hand over, and lets another process take the session
+/// over. Returns the number of notifications that the old owner hands over after the pause.
 async fn handed_over_after_a_pause(heartbeat: Duration, pause: Duration) -> usize {
     let redis = RedisServer::start();
     let publisher = Publisher::connect(&redis.url(), config().build().unwrap()).await.unwrap();
@@ -166,7 +166,7 @@ async fn handed_over_after_a_pause(heartbeat: Duration, pause: Duration) -> usiz
     paused.signal("-CONT");
     push(&publisher, [BATCH]).await;
     assert_eq!(new.next().0, BATCH);
-    // Time enough to hand over all that it had in hand.
+    // Time enough to hand over everything that it had read.
     tokio::time::sleep(Duration::from_millis(20) * BATCH as u32).await;
     paused.kill().len()
 }
@@ -201,7 +201,7 @@ async fn g2_redis_killed_and_started_again_while_draining_loses_nothing() {
         redis.start_again();
     }
     session.until_taken(5000).await;
-    // The one subscriber lived through it all and recognises what comes again.
+    // The one subscriber lived through it all, and recognises repeats.
     assert_eq!(session.taken(), (0..5000).collect::<Vec<_>>());
     // The last batch is counted once the session has confirmed it.
     let info = async || courier.supervisor().send(ListSubscribers).await.unwrap().pop().unwrap();

@@ -76,7 +76,7 @@ async fn all_members_are_asked_at_whatever_server_and_all_hear_the_result() {
         assert_eq!(said(stream).await, json!({"room": "r", "from": "poll", "text": text, "seq": 1}));
     }
     assert!(began.elapsed() >= Duration::from_secs(3));
-    // The numbers go on.
+    // The numbers continue.
     let next = members[0].0.call_tool("say", json!({"room": "r", "text": "so"})).await;
     assert_eq!(next["structuredContent"]["seq"], 2);
     redis.assert_no_key_without_expiry().await;

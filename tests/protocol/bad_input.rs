@@ -1,10 +1,11 @@
-//! Bad input: what anyone can write into a queue, and what a worker can push, never panics, never blocks a queue, and
-//! never makes what a client gets anything but JSON-RPC.
+//! Bad input: messages that anyone can write into a queue, and notifications that a worker can push.
 //!
-//! Each property runs 256 cases. For longer: `PROPTEST_CASES=1000000 cargo test --release bad_input::`, and the same
-//! with `--lib` for what is private. What is found shrinks, is printed, and belongs into `tests/corpus/envelope` as a
-//! file: each is read at every run. What must come of it stands beside it in `NAME.expected`; where that is missing it is
-//! written, to be looked at and kept.
+//! No such input causes a panic or blocks a queue, and a client gets nothing but JSON-RPC.
+//!
+//! Each property runs 256 cases. For longer: `PROPTEST_CASES=1000000 cargo test --release bad_input::`, and the same with
+//! `--lib` for private code. A counterexample is shrunk and printed. Store it in `tests/corpus/envelope`: each file there
+//! is read at every run. `NAME.expected` beside a file has the outcome. Where that is missing the test writes it, so that
+//! you can check and keep it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use serde_json::{Map, Value, json};
 const TTL: Duration = Duration::from_secs(300);
 const RELATED: &str = "io.modelcontextprotocol/related-task";
 
-/// What came of a message of the queue, and what must hold for any.
+/// Returns the outcome of a message of the queue, and asserts what must hold for every message.
 fn judge(raw: &[u8]) -> String {
     let read = match Envelope::decode("q", raw.to_vec(), TTL) {
         Ok(read) => read,
@@ -74,7 +75,7 @@ fn judge(raw: &[u8]) -> String {
     format!("read as {id}, attempt {}, expires {expires}{question}\n{delivered}\n", read.attempt)
 }
 
-/// What a failure must not touch.
+/// Returns the fields that a failed attempt must not change.
 fn unknown(raw: &[u8]) -> BTreeMap<String, String> {
     let mut fields = texts(std::str::from_utf8(raw).unwrap());
     for ours in ["attempt", "last_error", "id"] {

@@ -32,7 +32,7 @@ async fn every_script_compiles() {
     }
 }
 
-/// What may lie under the key of a request besides a request: the command that puts it there.
+/// Commands that store something else than a request under the key of a request.
 const GARBAGE: [&[&str]; 14] = [
     &["SET", "request", "7"],
     &["SET", "request", "-1.5e3"],
@@ -50,7 +50,7 @@ const GARBAGE: [&[&str]; 14] = [
     &["RPUSH", "request", "{\"request_id\": \"id\"}"],
 ];
 
-/// The scripts that ask whether a question is still the one under way, with their answers where another one is.
+/// Scripts that check whether a question is still its task's, with their answers where it is another one.
 async fn answers(connection: &mut MultiplexedConnection) -> Vec<(&'static str, RedisResult<Value>)> {
     let [request, response, status, asker] = KEYS;
     vec![

@@ -23,7 +23,7 @@ use serde_json::json;
 const HOUR: i64 = 3600;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// A lease is two heartbeats, and looked at once in each: five are enough, on a busy machine some more.
+/// A lease is two heartbeats, and is read once in each: five are enough, on a busy machine some more.
 const SOON: Duration = Duration::from_secs(10);
 
 fn config() -> Config {

@@ -1,4 +1,4 @@
-//! What becomes of notifications, seen from both ends: dead letters, redriven or not, and receipts.
+//! Outcomes of notifications, as both ends see them: dead letters, redriven or not, and receipts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

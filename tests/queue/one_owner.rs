@@ -1,8 +1,7 @@
 //! G4 under all orders of events: real server processes that take one session from each other.
 //!
-//! Every hand-over is written into Redis together with the token that the lease holds at that very moment, in one script.
-//! So there is one order of all that was handed over by anybody, and no doubt whose the session was. `MONITOR` puts the
-//! claims into the same order.
+//! One script records each hand-over in Redis, together with the token of the lease at that moment. So all hand-overs of
+//! all processes have one order, and each has the owner of its moment. `MONITOR` adds the claims to the same order.
 
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
@@ -40,14 +39,14 @@ fn id() -> SessionId {
     SessionId::new("the-session").unwrap()
 }
 
-/// One hand-over.
+/// Record of one hand-over.
 #[derive(Debug, Serialize, Deserialize)]
 struct Handed {
     /// By which server.
     by: usize,
     n: usize,
     id: String,
-    /// What the lease said.
+    /// Value of the lease at the hand-over.
     #[serde(default)]
     owner: Option<String>,
 }
@@ -81,8 +80,8 @@ impl McpSession for Session {
             .invoke_async(&mut record)
             .await
             .expect("the record is never in trouble");
-        // Redis writes the answer to the record and the news of a claim before it in any order, and this machine may take its
-        // time between the two. The answer to what is sent afterwards comes when both are written.
+        // Redis writes the answer to the record and the announcement of an earlier claim in any order. A busy machine may take
+        // its time between the two. The answer to a later command comes when both are written.
         let () = redis::cmd("PING").query_async(&mut record).await.expect("the record is never in trouble");
         tokio::time::sleep(PACE).await;
         Ok(())
@@ -140,7 +139,7 @@ impl Drop for Server {
     }
 }
 
-/// What a `MONITOR` connection saw, in the order in which Redis did it.
+/// Event that a `MONITOR` connection saw, in the order in which Redis performed the commands.
 enum Seen {
     /// A claim of the lease, with the token of who made it.
     Claim(String),
@@ -168,11 +167,11 @@ struct Fleet {
     pushed: usize,
 }
 
-/// What became of it all.
+/// Result of a run.
 #[derive(Debug)]
 struct Verdict {
     repeated: usize,
-    /// How many were handed over while the lease was another's, or nobody's.
+    /// Number of notifications that were handed over while the lease was another owner's, or nobody's.
     stale: usize,
     /// The most of them that one server handed over for one loss of its lease, by the order in which Redis saw all.
     most_stale: u64,
@@ -358,7 +357,7 @@ async fn g4_of_two_servers_that_claim_at_once_one_owns() {
         for server in &mut fleet.servers {
             server.open();
         }
-        // The other has been told by then, or is about to be.
+        // The other one has got the news by then, or is about to get it.
         a_while(PACE * 30).await;
     }
     let verdict = fleet.verdict().await;
@@ -452,7 +451,7 @@ async fn g4_an_owner_stopped_with_half_a_batch_in_hand_hands_over_one_more_at_mo
         fleet.servers[0].signal("-CONT");
         fleet.push(BATCH).await;
         let verdict = fleet.verdict().await;
-        // Time enough to hand over all that it had in hand.
+        // Time enough to hand over everything that it had read.
         tokio::time::sleep(PACE * BATCH as u32 * 2).await;
         let after = fleet.verdict().await;
         println!("stopped and woken, with a heartbeat of {heartbeat:?}: {verdict:?}, {after:?}");

@@ -1,5 +1,5 @@
-//! What only Redis can do to a queue: forget scripts, die, run out of memory, hold something else under the key, be
-//! written to by FastMCP.
+//! Faults that only Redis has: it forgets scripts, dies, runs out of memory, or stores another type under a key.
+//! FastMCP also writes to it.
 
 mod fixture;
 

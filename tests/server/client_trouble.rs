@@ -19,8 +19,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// How long a client may take to confirm. Whoever had to wait for a troubled one would wait that long. The clients of a test
-/// share its thread, which on a busy machine may be held up for a second and more.
+/// Longest time that a client may take to confirm. A session that had to wait for a troubled client would wait that
+/// long. The clients of a test share its thread, which on a busy machine may be delayed for a second and more.
 const LIMIT: Duration = Duration::from_secs(4);
 
 /// A server with a neighbour that does well.
@@ -143,7 +143,7 @@ fn number(notification: &Value) -> usize {
     usize::try_from(notification["params"]["n"].as_u64().unwrap()).unwrap()
 }
 
-/// What a client got, without what came again.
+/// Notifications that a client got, without repeats.
 #[derive(Default)]
 struct Got(Vec<(usize, Value)>);
 
@@ -178,7 +178,7 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// What this process, clients included, has in memory, in KiB.
+/// Returns the resident memory of this process, clients included, in KiB.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -384,7 +384,7 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
             assert_eq!(client.send(&answer(&id)).await, StatusCode::ACCEPTED);
         }
     }
-    // Neither of them is confirmed by it: both streams are cut, and everything comes again.
+    // The answer confirms neither of them: both streams are cut, and everything is repeated.
     for (client, mut stream) in [(&client, stream), (&victim, victims)] {
         stream.ended().await;
         let (mut stream, mut got) = (client.open_stream().await, Got::default());
@@ -421,7 +421,7 @@ async fn g6_g7_a_client_that_answers_with_enormous_bodies_and_ids() {
     }
     let too_large = json!({"jsonrpc": "2.0", "id": 1, "result": {"a": "x".repeat(6_000_000)}});
     assert_eq!(client.send(&too_large).await, StatusCode::PAYLOAD_TOO_LARGE);
-    // One that is asked for real: its answer is bounded as a message is, and its worker is told.
+    // A question that is really asked: its answer is bounded as a message is, and its worker learns of the bound.
     let session = SessionId::new(client.session_id()).unwrap();
     let elicitor = scene.server.courier.publisher().elicitor();
     let form = Elicitation::form("?", json!({"type": "object", "properties": {"a": {"type": "string"}}})).unwrap();

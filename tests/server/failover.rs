@@ -1,4 +1,4 @@
-//! Sessions that go on at another server of the fleet: real servers over one Redis, real HTTP.
+//! Sessions that continue at another server of the fleet: real servers over one Redis, real HTTP.
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -255,7 +255,7 @@ async fn the_older_stream_at_another_server_goes_on_when_the_newer_ends() {
     let (a, b) = (member().await, member().await);
     let client = RawClient::connect(&a.url).await;
     let mut older = client.open_stream().await;
-    // Of two claims under way the one that Redis sees last wins, and this is about what follows.
+    // Of two open claims the one that Redis sees last wins. This test is about the steps after that.
     eventually("an owner at the first server", SOON, async || {
         let infos = a.courier.supervisor().send(ListSubscribers).await.unwrap();
         infos.iter().any(|info| info.state == SubscriberState::Waiting)

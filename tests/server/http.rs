@@ -1,4 +1,4 @@
-//! What goes over the wire: framing, hosts, origins, versions, connections, unreadable answers and the shutdown.
+//! Wire of the HTTP server: framing, hosts, origins, versions, connections, unreadable answers and the shutdown.
 mod answers;
 mod ending;
 mod framing;

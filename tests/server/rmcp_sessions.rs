@@ -53,7 +53,7 @@ fn range(numbers: std::ops::Range<usize>) -> Vec<usize> {
     numbers.collect()
 }
 
-/// Reads until `last` has come, without what comes again.
+/// Reads until `last` has arrived. Leaves out repeats.
 async fn without_repeats(stream: &mut EventStream, seen: &mut Vec<(usize, Value)>, last: usize) {
     while seen.last().is_none_or(|(n, _)| *n < last) {
         let notification = stream.next_notification().await.expect("the stream goes on");
@@ -95,7 +95,7 @@ async fn g1_g2_what_is_pushed_while_no_stream_is_open_arrives_whole_on_the_next_
     let mut stream = client.open_stream().await;
     push(&server, &client, 0..1, 0).await;
     assert_eq!(numbers(&mut stream, 1).await, [0]);
-    // The confirmation is under way; what it confirms must not come again.
+    // The confirmation is awaited; the messages that it confirms must not be repeated.
     until_state(&server, Some(SubscriberState::Waiting)).await;
     drop(stream);
     until_state(&server, Some(SubscriberState::Parked)).await;

@@ -15,8 +15,8 @@
 //! is revoked, so the running delivery hands nothing more over, and all messages are read again. Without the revocation
 //! a later message would overtake the earlier ones (`what_is_not_confirmed_comes_again_with_all_behind_it`).
 //!
-//! *Late answers*. Deliveries are numbered. `abandoned` is the newest that was abandoned, and an answer about that one or
-//! an earlier one is ignored. Its messages count only when they are delivered anew
+//! *Late answers*. Deliveries are numbered. `abandoned` is the newest that was abandoned, and an answer about that one
+//! or an earlier one is ignored. Its messages count only when they are delivered anew
 //! (`a_delivery_that_was_given_up_confirms_nothing_by_its_outcome`).
 //!
 //! *Reads behind*. Such a read passes over the unconfirmed messages by their number, and checks the mark of the newest

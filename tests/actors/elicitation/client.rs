@@ -12,17 +12,17 @@ use tokio::sync::{mpsc, oneshot};
 
 type Reply = Result<Answer, AskError>;
 type Took = Result<(), HandOverError>;
-/// What a user who answers by itself answers; `None` asks the test.
+/// Answers of a user that answers by itself; `None` passes the question to the test.
 type Answers = Box<dyn Fn(&Question) -> Option<Reply> + Send + Sync>;
 
-/// What the client was asked. Unanswered when dropped.
+/// Question that the client was asked. A dropped question stays unanswered.
 pub(crate) struct Asked {
     pub(crate) question: Question,
     reply: oneshot::Sender<Reply>,
 }
 
 impl Asked {
-    /// Whether it was still wanted here.
+    /// Gives the answer. Returns whether the question was still open here.
     pub(crate) fn answer(self, answer: Answer) -> bool {
         self.reply.send(Ok(answer)).is_ok()
     }
@@ -90,7 +90,7 @@ impl Client {
         &self.session.presence
     }
 
-    /// How many questions were asked at the same time, at most.
+    /// Returns the largest number of questions that were open at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.session.most_at_once.load(Ordering::SeqCst)
     }

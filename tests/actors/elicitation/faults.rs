@@ -18,7 +18,7 @@ use serde_json::json;
 use super::client::{client, client_who_answers};
 use super::place::{PATIENCE, Place, accept, config, content, form, id, outcome, reason, task};
 
-/// How often a worker says that it lives.
+/// Time between two signs of life of a worker.
 const A_ROUND: Duration = Duration::from_secs(5);
 
 /// A server process with one bare session; its client answers, or never does.
@@ -206,7 +206,7 @@ async fn a_worker_whose_place_was_taken_while_it_could_not_hear_is_told_in_the_n
     let worker = place.ask(&task("t"), form("?"));
     client.asked().await;
     let () = command(&mut raw, &["DEL", "mcp-courier:task:anon:t:elicit:asker"]).await;
-    // The answer key is not touched: that is what it would be told of.
+    // The answer key is not touched: its change would be announced to the worker.
     let request = json!({"request_id": "other", "message": "?"}).to_string();
     let () = command(&mut raw, &["SET", "mcp-courier:task:anon:t:elicit:request", &request, "EX", "60"]).await;
     assert_eq!(reason(outcome(worker).await), "another question of the same task took its place");

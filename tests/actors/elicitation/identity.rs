@@ -124,7 +124,7 @@ pub(crate) async fn a_dropped_question_is_withdrawn(place: Place) {
     asked.until_unwanted().await;
     assert_eq!(place.courier.answer(&id(), &request_id, accept(1)).await.unwrap(), Settled::NotWaiting);
     place.until_nothing_is_left(&task("dropped")).await;
-    // Before anybody was asked, nobody is told: what comes next is the next question.
+    // Before anybody was asked, nobody gets a cancellation: the next message is the next question.
     client.presence().disconnected();
     place.ask(&task("dropped"), form("?")).abort();
     client.presence().connected(2);

@@ -1,4 +1,4 @@
-//! What a worker is told, and how soon; what a client sees of it.
+//! Outcomes of questions: the answer that a worker gets, how soon it gets that answer, and what the client sees.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, client, client_that, client_who_answers};
 use super::place::{PATIENCE, Place, accept, config, content, form, id, outcome, reason, task};
 
-/// Longer than a worker that is told at once needs, on a busy machine.
+/// Longer than a worker needs that gets its answer at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// Its name, a client, and whether the worker was told what is true of it.
+/// Case: its name, a client, and the check of the answer that the worker got.
 type Case = (&'static str, fn() -> Client, fn(Answer) -> bool);
 
 pub(crate) async fn each_outcome_reaches_the_worker_at_once(place: Place) {
@@ -232,7 +232,7 @@ pub(crate) async fn a_task_that_has_ended_goes_on_for_nobody(place: Place) {
         told.push([params["taskId"].clone(), params["status"].clone()]);
     }
     assert_eq!(json!(told), json!([["a", "working"], ["a", "failed"], ["b", "working"]]));
-    // Whoever asks for an ended task is told at once.
+    // A request for an ended task gets its answer at once.
     assert_eq!(reason(outcome(place.ask(&task("a"), form("?"))).await), "its task has ended");
     let discarded = || async {
         let info = place.courier.supervisor().send(ListSubscribers).await.unwrap().pop().unwrap();

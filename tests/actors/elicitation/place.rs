@@ -1,4 +1,4 @@
-//! Where a claim is tested: a queue, a server of its fleet, and a worker.
+//! Places of the tests: a queue, a server of its fleet, and a worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +73,7 @@ impl Place {
         tokio::spawn(async move { elicitor.elicit(&id(), &task, question, timeout).await })
     }
 
-    /// Until no question of the task is under way, and none of the session is open.
+    /// Waits until the task has no question, and the session has no open one.
     pub(crate) async fn until_nothing_is_left(&self, task: &TaskKey) {
         eventually("no open question", SOON, || async { self.queue.open_questions(&id()).await.unwrap().is_empty() })
             .await;

@@ -134,7 +134,7 @@ pub(crate) async fn a_question_before_a_failing_notification_is_asked_at_once(pl
     assert_eq!(outcome(worker).await, accept(1));
 }
 
-/// Whether anything is queued. Looks as an owner, while there is no other.
+/// Returns whether anything is queued. Reads the queue as an owner, while there is no other.
 async fn is_queued(place: &Place) -> bool {
     let (owner, permit) = (OwnerToken::new(), Arc::new(Permit::new()));
     let mut consumer = place.queue.open(&id(), owner, permit).await.unwrap();

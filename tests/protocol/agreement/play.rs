@@ -67,7 +67,7 @@ pub(crate) async fn agree(kind: Kind, runs: u64) {
         let steps = Steps::new(kind, *seed).schedule(STEPS);
         let all = chosen(steps.len());
         let Err(story) = play(&server, &steps, &all).await else { continue };
-        // A step that a busy machine makes late is no disagreement, and does not come again.
+        // A step that a busy machine makes late is no disagreement, and does not recur.
         if play(&server, &steps, &all).await.is_ok() {
             println!("a disagreement that did not come again, seed {seed}:\n{story}");
         } else {

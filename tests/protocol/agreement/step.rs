@@ -32,7 +32,7 @@ pub(crate) struct Message {
     pub(crate) number: u32,
     pub(crate) size: Size,
     pub(crate) has_receipt: bool,
-    /// One of the times to live that the configuration of the kind knows.
+    /// Index of the time to live, among those that the configuration of the kind has.
     pub(crate) life: usize,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Raw {
     Empty,
 }
 
-/// What is wrong with a mark or a count, if anything.
+/// Fault of a mark or a count, if it has any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -65,11 +65,11 @@ pub(crate) enum Fault {
 /// Acknowledgement of the oldest messages of a batch that the owner has read.
 #[derive(Debug, Clone)]
 pub(crate) struct Ack {
-    /// Whether the batch before the last one is meant.
+    /// Set where the step is about the batch before the last one.
     pub(crate) is_stale: bool,
     pub(crate) count: usize,
     pub(crate) fault: Fault,
-    /// One bit for each message that is discarded.
+    /// Bits of the messages: a set bit marks a discarded one.
     pub(crate) discarded: u8,
     pub(crate) questions: Vec<u32>,
 }

@@ -23,7 +23,7 @@ use super::step::{Ack, At, Fault, Message, OWNERS, PassedOver, Raw, SESSIONS, Si
 /// Long enough for a busy machine; whoever is right ends much sooner.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-/// What both worlds of a schedule have in common.
+/// Settings that both worlds of a schedule share.
 pub(crate) struct Setting {
     pub(crate) config: Arc<Config>,
     /// Times to live of messages.
@@ -96,7 +96,7 @@ enum Hands {
     Redis(MultiplexedConnection),
 }
 
-/// One who opened the queue of a session.
+/// Owner that has opened the queue of a session.
 struct Open {
     permit: Arc<Permit>,
     consumer: Box<dyn Consumer>,

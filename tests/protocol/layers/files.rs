@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Names that a file takes from another, by the paths of both files relative to `src`.
 pub(crate) type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// One module, in a file of its own or within the file of another.
+/// Module, in a file of its own or within the file of another module.
 #[derive(Default)]
 struct Module {
     file: String,

@@ -42,7 +42,7 @@ enum Known {
     Confirmed,
 }
 
-/// One notification, from its push on.
+/// Notification, from its push on.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) session: usize,
@@ -61,7 +61,7 @@ pub(crate) struct Message {
     pub(crate) received: u32,
     /// The session took it once, and said that the attempt failed.
     pub(crate) failed_late: bool,
-    /// What was wrong with it is no more: it is redriven.
+    /// Set once the letter was redriven: the reason of its discard no longer holds.
     pub(crate) is_cured: bool,
     failures: u32,
     pub(crate) discarded: Option<DiscardReason>,
@@ -79,11 +79,11 @@ struct Tenure {
     displaced: Option<Time>,
     /// Moment at which its process heard that it is displaced.
     told: Option<Time>,
-    /// What it sent and the queue still has.
+    /// Messages that the owner has sent and that are still in the queue.
     outstanding: BTreeSet<Queued>,
 }
 
-/// What is known of a hand-over when its message goes out.
+/// Times of a hand-over, which are known when its message goes out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handing {
     /// Moment at which the delivery decided to hand it over, and the queue's clock then.
@@ -95,7 +95,7 @@ pub(crate) struct Handing {
 /// Certainty with which an owner hears that another has taken its lease.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hears {
-    /// Its connection may lose the news.
+    /// The connection of the owner may lose the news of the takeover.
     Perhaps,
     /// Within this time, where that happened after this moment.
     Within(Duration, Time),
@@ -381,8 +381,8 @@ impl Checker {
         *received += 1;
         let is_first = *received == 1;
         self.repeats += u64::from(*received > 1);
-        // A failover may bring back what was lost before later ones were delivered.
-        // And a process that was paused in the middle of a hand-over ends it, whatever became of the message meanwhile.
+        // A failover may bring back messages that were lost before later ones were delivered.
+        // A process that was paused during a hand-over ends that hand-over, whatever has happened to the message meanwhile.
         let is_older = queued.at.unwrap_or_default() != *pushed_at;
         let is_excused = discarded.is_some() || *forgotten > 0 || *ran_out || is_older;
         let session = *session;

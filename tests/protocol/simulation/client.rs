@@ -12,7 +12,7 @@ use super::settings::{about, up_to};
 use super::trace::trace;
 use super::world::{Event, OwnerId, Phase, ServerId, StreamId, World};
 
-/// One client and the streams that it has open, the newest last.
+/// Client and its open streams, the newest last.
 pub(crate) struct Client {
     pub(crate) habit: Habit,
     /// Names of the messages that it has received, in the order of their arrivals.
@@ -193,7 +193,7 @@ impl World {
                     }
                 }
             }
-            // Closes the newest, so that an older one goes on.
+            // Closes the newest, so that an older one receives.
             (4..7, Some(newest)) => self.close_stream(session, newest),
             (7, _) if is_faulty => {
                 let most = self.settings.config.lease() * 4;

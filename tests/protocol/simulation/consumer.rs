@@ -1,4 +1,5 @@
-//! What the Redis backend does with each answer: it moves the permit, and reads the lease behind whatever has written it.
+//! Evaluation of answers as in the Redis backend: it moves the permit, and reads the lease behind each write of the
+//! lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ impl World {
             _ => false,
         };
         if tracks {
-            // The lease is read behind the answer, so that its next change is told of.
+            // The lease is read behind the answer, so that Redis announces its next change.
             if !matches!(under_way.operation, Operation::Claim) {
                 under_way.mark = permit.mark();
             }

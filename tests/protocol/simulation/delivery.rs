@@ -20,7 +20,7 @@ const PINGS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Du
 /// Longest time in which news travel where nothing is slow.
 const SOON: Duration = Duration::from_millis(10);
 
-/// Delivery under way.
+/// Running delivery.
 pub(crate) struct Handover {
     pub(crate) number: u64,
     /// Number by which the machine knows it.
@@ -33,7 +33,7 @@ pub(crate) struct Handover {
     read: (Time, Time),
 }
 
-/// Confirmation under way.
+/// Awaited confirmation.
 pub(crate) struct Confirming {
     owner: OwnerId,
     number: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Confirming {
     sent: Vec<usize>,
 }
 
-/// What a session says to a hand-over.
+/// Answer of a session to a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
     Accept,

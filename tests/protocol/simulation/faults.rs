@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Ends a session at one server, as an idle timeout does. It may go on at another.
+    /// Ends a session at one server, as an idle timeout does. The session may continue at another one.
     fn leave_session(&mut self, server: ServerId) {
         let session = self.rng.usize(..self.clients.len());
         trace!(self, Some(session), "fault: server {} lets session {session} go", server.0);

@@ -69,8 +69,8 @@ impl World {
         }
     }
 
-    /// Where that guard is removed, answers the acknowledgement of a discarded message without doing it. The next command of its
-    /// owner does it, if there is one. Changes the request to what is done now.
+    /// Answers the acknowledgement of a discarded message without performing it, where that guard is removed. The next
+    /// command of its owner performs it, if there is one. Changes the request to the part that is performed now.
     pub(crate) fn put_off(&mut self, request: &mut Request, clock: Timestamp) -> Option<usize> {
         if self.settings.without != Some(Guard::DiscardFirst) {
             return None;

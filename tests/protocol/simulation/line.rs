@@ -21,7 +21,7 @@ pub(crate) struct Line {
     pub(crate) connection: Option<ConnectionId>,
     /// Commands of the next round.
     next: Vec<Request>,
-    /// Number of the round under way, and its operations: there is one at a time.
+    /// Number of the open round, and its operations. There is one round at a time.
     round: Option<u64>,
     sent: Vec<(OwnerId, u64)>,
 }
@@ -33,7 +33,7 @@ impl Line {
     }
 }
 
-/// What comes to a process over its line, in the order in which the queue sent it.
+/// Events that reach a process over its line, in the order in which the queue sent them.
 #[derive(Debug)]
 pub(crate) enum Wire {
     Changed(Key),
@@ -65,7 +65,7 @@ impl World {
         connection
     }
 
-    /// Sends what has gathered, unless a round is under way.
+    /// Sends the operations that have gathered, unless a round is open.
     pub(crate) fn round_begins(&mut self, server: ServerId) {
         let line = &mut self.servers[server.0].line;
         if line.round.is_some() || line.next.is_empty() {

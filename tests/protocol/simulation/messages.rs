@@ -93,7 +93,8 @@ pub(crate) fn any_id(rng: &mut Rng) -> NotificationId {
     Envelope::decode("any", message.into_bytes(), Duration::from_secs(1)).expect("an envelope").id
 }
 
-/// One message of a queue: the number of its notification, and the queue's time of its push, where that stands in the message.
+/// Message of a queue: the number of its notification, and the queue's time of its push, where the message contains
+/// that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Queued {
     pub(crate) n: usize,

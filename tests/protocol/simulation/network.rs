@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Open,
     Claim,
     Renew,
-    /// Reads the lease, to be told of its next change.
+    /// Reads the lease, so that its next change is announced.
     Track,
     Take(Option<Delivered>, Option<Behind>),
     /// Reads the oldest messages, or those behind others, and the lease behind them.
@@ -65,14 +65,14 @@ pub(crate) struct Request {
     pub(crate) command: Command,
     /// Time that the answer needs; `None` where the answer is lost.
     pub(crate) back: Option<Duration>,
-    /// Whether the owner has dropped the operation.
+    /// Set once the owner has dropped the operation.
     pub(crate) is_abandoned: bool,
 }
 
 /// Connection of one owner, or of all owners of a process.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Its owner, and the owner's session; `None` where a process shares it.
+    /// Owner of the connection, and the owner's session; `None` where a process shares the connection.
     pub(crate) owner: Option<(OwnerId, usize)>,
     pub(crate) server: ServerId,
     pub(crate) opened: Time,
@@ -97,7 +97,8 @@ impl World {
         id
     }
 
-    /// Closes an owner's end of a connection. The queue may notice at once, or go on with what was sent.
+    /// Closes an owner's end of a connection. The queue may notice at once, or still perform the commands that were
+    /// sent.
     pub(crate) fn disconnect(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.remove(&id) else { return };
         let notices = !connection.is_silent && self.rng.bool();

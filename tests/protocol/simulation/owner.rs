@@ -43,13 +43,13 @@ pub(crate) struct Owner {
     pub(crate) stopped: Option<Time>,
 }
 
-/// Operation of a machine under way.
+/// Running operation of a machine.
 pub(crate) struct UnderWay {
     pub(crate) number: u64,
     pub(crate) operation: Operation,
     pub(crate) sent: Instant,
     pub(crate) mark: SuspensionMark,
-    /// What was answered, while the lease is read behind it.
+    /// Answer that is kept while the lease is read behind it.
     pub(crate) answered: Option<Reply>,
     /// Shared: the read that ends a wait is sent.
     pub(crate) is_read: bool,
@@ -58,7 +58,7 @@ pub(crate) struct UnderWay {
 }
 
 impl Owner {
-    /// Returns the wait under way of an owner that shares a line, while no read of the queue is sent.
+    /// Returns the open wait of an owner that shares a line, while no read of the queue is sent.
     pub(crate) fn awaits_change(&self) -> Option<u64> {
         let waits = |under_way: &&UnderWay| matches!(under_way.operation, Operation::Wait(_)) && !under_way.is_read;
         self.under_way.as_ref().filter(waits).map(|under_way| under_way.number)
@@ -216,7 +216,7 @@ impl World {
             Command::Take(None, behind) if is_shared => self.read(id, number, Command::Read(behind)),
             Command::Take(..) if is_shared => self.read(id, number, command),
             _ => {
-                // What it writes is not told of, and ends the tracking.
+                // Redis does not announce a connection's own writes, and each of them ends the tracking.
                 self.owner(id).is_stale |= matches!(command, Command::Claim | Command::Renew | Command::Rewrite { .. });
                 self.send_for(id, number, command);
             }
@@ -284,7 +284,7 @@ impl World {
         }
     }
 
-    /// Tells an owner that its connection broke: by the doubt, and by the failure of what is under way.
+    /// Informs an owner that its connection broke: by the doubt, and by the failure of the running operation.
     pub(crate) fn broken(&mut self, id: OwnerId, connection: ConnectionId) {
         let failure_first = self.rng.bool();
         if !failure_first {

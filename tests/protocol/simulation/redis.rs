@@ -1,4 +1,4 @@
-//! The queue as all processes reach it: the pure store, its clock, who is told of a lease, and who waits.
+//! Queue as all processes reach it: the pure store, its clock, the listeners to leases, and the waiters.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -35,9 +35,9 @@ pub(crate) struct Redis {
     seen: Vec<Vec<(Vec<u8>, Queued)>>,
     /// Waits that are blocked.
     waiting: Vec<Request>,
-    /// Connections that are told of the next change of a key, and of that alone.
+    /// Connections to which the queue announces the next change of a key, and no later one.
     pub(crate) tracking: Vec<(Key, ConnectionId)>,
-    /// Moments at which leases are looked at next, by session.
+    /// Moments at which leases are checked next, by session.
     looks: Vec<Option<Time>>,
     /// Acknowledgements that are answered and not done, where the guard against that is removed.
     pub(crate) put_off: HashMap<OwnerToken, Delivered>,
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// Sees to it that each lease is looked at when it runs out: the queue tells of that by itself.
+    /// Plans a check of each lease for the moment of its end: the queue announces that end by itself.
     fn look_at_leases(&mut self) {
         let now = self.scheduler.now();
         let clock = self.redis.clock(now);

@@ -1,4 +1,4 @@
-//! Clients that come back: what each says that it has, and what must not come again by that.
+//! Clients that return: the message that each of them names, and the messages that must not be repeated then.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,16 +10,16 @@ use super::messages::{Letter, Queued};
 use super::settings::Guard;
 use super::world::{StreamId, World};
 
-/// What a client says of the messages that it has, when it opens a stream.
+/// Name that a client gives of the messages that it has, when it opens a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// It names the one that came last.
+    /// The client names the message that it got last.
     Last,
-    /// It says nothing.
+    /// The client names nothing.
     Never,
-    /// It names any that it has, the last one, or none.
+    /// The client names any message that it has, the last one, or none.
     Any,
-    /// It also names messages that it does not have, and such as there are none.
+    /// The client also names messages that it does not have, and messages that do not exist.
     Forges,
 }
 
@@ -40,7 +40,7 @@ struct Opened {
     brought: HashSet<Queued>,
 }
 
-/// What clients have received, and what they have said of that.
+/// Messages that clients have received, and the names that they have given of them.
 #[derive(Default)]
 pub(crate) struct Resuming {
     /// Place of each message in the order of all pushes.
@@ -133,7 +133,7 @@ impl Resuming {
         if first < opened.arrivals && order.is_some() && order <= opened.named {
             return Some("its client had it, and said so when it opened the stream");
         }
-        // An older stream that goes on begins anew with what a newer one did not confirm.
+        // An older stream that receives again begins with the messages that the newer one did not confirm.
         let is_newest = self.newest.get(&opened.session) == Some(&stream);
         (!is_new && is_newest && !may_repeat).then_some("the same stream brought it before")
     }

@@ -16,7 +16,7 @@ use super::world::{Event, OwnerId, ServerId, StreamId, World};
 /// Longest time that a process which stops waits for its owners.
 const DRAIN: Duration = Duration::from_secs(60);
 
-/// One server process.
+/// Server process.
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) seats: Vec<Seat>,
@@ -25,7 +25,7 @@ pub(crate) struct Server {
     pub(crate) line: Line,
     /// Moment at which the process went on after its last pause.
     pub(crate) resumed: Time,
-    /// What came while the process was paused, by its source.
+    /// Events that arrived while the process was paused, by their source.
     deferred: BTreeMap<u64, Vec<Event>>,
     /// Number of starts of the process.
     pub(crate) epoch: u64,
@@ -47,7 +47,7 @@ pub(crate) enum Running {
     Down,
 }
 
-/// One session at one server.
+/// Session at one server.
 #[derive(Default)]
 pub(crate) struct Seat {
     /// Number of streams that were opened here.
@@ -283,7 +283,8 @@ impl World {
         }
     }
 
-    /// Lets a paused process go on. It takes in what has come, in any order of the sources, each in its own order.
+    /// Continues a paused process. It handles the events that have arrived: the sources in any order, each source in
+    /// its own order.
     pub(crate) fn resume(&mut self, server: ServerId, epoch: u64) {
         if self.servers[server.0].epoch != epoch || self.servers[server.0].state != Running::Paused {
             return;

@@ -56,11 +56,11 @@ pub(crate) enum Guard {
     LeaseBehindRead,
     /// Shared: an answer lifts also the suspensions that came up while it was on its way.
     SuspensionsSinceSending,
-    /// Shared: a change that is told of while a read is under way asks for no other read.
+    /// Shared: a change that is announced during a read causes no other read.
     ReadAfterChange,
     /// Shared: an acknowledgement reads the queue before it removes messages, so that the queue is not tracked behind it.
     ReadLast,
-    /// Shared: no change of a lease is told of.
+    /// Shared: no change of a lease is announced.
     LeaseTracked,
     /// Shared: a wait has no end but a change.
     Sweep,
@@ -93,7 +93,7 @@ pub(crate) struct Scene {
     pub(crate) waiting: Waiting,
     /// Guard whose need the scene is to show, if it is one's.
     pub(crate) of: Option<Guard>,
-    /// That guard is removed.
+    /// Set where that guard is removed.
     pub(crate) is_removed: bool,
 }
 

@@ -12,7 +12,7 @@ use super::world::{Event, OwnerId, World};
 pub(crate) const POLL: Duration = Duration::from_millis(250);
 
 impl World {
-    /// Begins to wait: until a change is told of, or until the time is over, when the queue is read in any case.
+    /// Begins to wait until a change is announced, or until the time is over. The queue is read then in any case.
     pub(crate) fn wait_for_change(&mut self, id: OwnerId, operation: u64, block: Duration) {
         let (now, server) = (self.scheduler.now(), self.owner(id).server);
         if self.owner(id).is_stale {

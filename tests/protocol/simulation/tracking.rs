@@ -48,7 +48,7 @@ impl World {
         while self.redis.tracking.len() > self.settings.most_tracked {
             let at = self.rng.usize(..self.redis.tracking.len());
             let (key, told) = self.redis.tracking.swap_remove(at);
-            // Whose own command made it one too many is not told.
+            // The session whose own command exceeded the limit gets no announcement.
             if told != connection {
                 self.tell_line(told, Wire::Changed(key));
             }
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// Forgets everything. Shared lines are told of that in one.
+    /// Forgets everything. The queue announces that to a shared line once.
     pub(crate) fn flush(&mut self) {
         let lines: Vec<_> =
             self.connections.iter().filter(|(_, line)| line.owner.is_none()).map(|(id, _)| *id).collect();

@@ -321,7 +321,7 @@ impl World {
             let time_to_live =
                 if foreign { time_to_live } else { time_to_live.mul_f64(pick(&mut self.rng, &[1.0, 1.0, 0.5, 3.0])) };
             let n = self.checker.made(session, kind);
-            // FastMCP's messages are told apart by their times, if their last bytes are alike.
+            // FastMCP's messages are distinguished by their times, if their last bytes are alike.
             let said = Timestamp(self.redis.clock(now).0 + i);
             let letter = letter(n, kind, time_to_live, said, &mut self.rng);
             if let Letter::Draft { id, .. } = &letter {

@@ -127,7 +127,7 @@ pub(crate) async fn a_lease_that_ran_out_can_be_claimed_again_by_its_owner(place
     assert!(owner.is_permitted(), "what ran out is no doubt of the new claim");
 }
 
-/// That a takeover is noticed although nothing is asked.
+/// Asserts that an owner notices a takeover although it sends nothing.
 async fn assert_learns(place: &Place, owner: &Owner) {
     assert!(owner.is_permitted());
     let queue = place.queue(config()).await;

@@ -18,7 +18,7 @@ fn rejected(position: usize) -> MessageOutcome {
     MessageOutcome { position, discarded: Some(DiscardReason::Rejected(format!("no {position}"))), receipt: None }
 }
 
-/// What says that the `count` oldest are done with, those at `positions` by being discarded.
+/// Returns the acknowledgement of the `count` oldest messages, of which those at `positions` were discarded.
 fn discarded(taken: &Taken, count: usize, positions: impl IntoIterator<Item = usize>) -> Delivered {
     Delivered { outcomes: positions.into_iter().map(rejected).collect(), ..delivered(taken, count) }
 }

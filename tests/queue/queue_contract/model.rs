@@ -29,11 +29,11 @@ struct State {
     /// The oldest first.
     queue: Vec<Message>,
     lease: Option<usize>,
-    /// What was abandoned and may still be done.
+    /// Operations that were abandoned and may still be performed.
     pending: Vec<Act>,
 }
 
-/// What an owner does, with what it names.
+/// Operation of an owner, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Act {
     Claim { by: usize },
@@ -45,7 +45,7 @@ enum Act {
     Replace { by: usize, oldest: Message },
 }
 
-/// What it is told.
+/// Answer to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Nothing,
@@ -140,7 +140,7 @@ struct Owner {
     token: OwnerToken,
     permit: Arc<Permit>,
     consumer: Box<dyn Consumer>,
-    /// What it saw last.
+    /// Answer to the owner's last take.
     seen: Option<Taken>,
 }
 
@@ -194,7 +194,8 @@ impl Owner {
         if taken.lease.is_held() {
             self.seen = Some(taken);
         }
-        // Where it is not, it keeps what it has in hand, and tries with that what it may no longer do.
+        // Without the lease the owner keeps the messages that it has read, and tries operations that it may no longer
+        // perform.
         answer
     }
 }
@@ -206,7 +207,7 @@ fn messages(taken: &Taken) -> Vec<Message> {
         .collect()
 }
 
-/// What an owner might do next.
+/// Returns a random next operation of an owner.
 fn any_act(by: usize, owner: &Owner, rng: &mut Rng) -> Act {
     let seen = owner.messages();
     match rng.usize(..12) {
@@ -252,7 +253,7 @@ async fn one_run(place: &Place, session: &SessionId, seed: u64) -> (usize, usize
     }
     let mut states = HashSet::from([State::default()]);
     let (mut pushed, mut abandoned, mut most, mut story) = (0, 0, 0, Vec::new());
-    // When what was abandoned is waited for: before there is more of it than can be told apart.
+    // Step before which all abandoned operations are awaited, so that they stay few enough to be distinguished.
     let mut settle_at = None;
     for step in 0..STEPS {
         if settle_at == Some(step) {

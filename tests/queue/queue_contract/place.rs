@@ -1,4 +1,4 @@
-//! Where a claim is tested, and who acts there.
+//! Places of the tests, and the owners that act there.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -139,7 +139,7 @@ pub(crate) async fn push(publisher: &Publisher, numbers: impl IntoIterator<Item 
     }
 }
 
-/// One who owns the queue of [`session`], or would.
+/// Owner of the queue of [`session`], or one that would own it.
 pub(crate) struct Owner {
     pub(crate) token: OwnerToken,
     pub(crate) permit: Arc<Permit>,
@@ -189,7 +189,7 @@ impl Owner {
     }
 }
 
-/// What says that the `count` oldest of a batch were delivered.
+/// Returns the acknowledgement of the `count` oldest messages of a batch, all of them delivered.
 pub(crate) fn delivered(taken: &Taken, count: usize) -> Delivered {
     Delivered { count, last: taken.items[count - 1].mark.clone(), questions: Vec::new(), outcomes: Vec::new() }
 }

@@ -16,7 +16,7 @@ async fn receipt(publisher: &Publisher, id: NotificationId) -> Receipt {
     publisher.receipt(&session(), id).await.unwrap()
 }
 
-/// What says that the oldest is done with, and how, for its receipt.
+/// Returns the acknowledgement of the oldest message, with its outcome for the receipt.
 fn settled(taken: &Taken, discarded: Option<DiscardReason>) -> Delivered {
     let receipt = Some(envelopes(taken)[0].id);
     Delivered { outcomes: vec![MessageOutcome { position: 0, discarded, receipt }], ..delivered(taken, 1) }

@@ -1,4 +1,4 @@
-//! What waiting costs.
+//! Cost of waiting subscribers.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How long a queue lives in Redis, and the times in it.
+//! Life of a queue in Redis, and the times in its messages.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ async fn what_fastmcp_pushed_is_taken_in_order_with_ours() {
     let taken = f.take().await;
     assert_eq!(numbers(&taken), [0, 1, 2]);
     let first = taken.items[0].envelope.as_ref().unwrap();
-    // MCP: a task's status should not say besides whose it is.
+    // MCP: the `_meta` of a task's status does not name the task, because its params do.
     let meta = first.parse_params::<Value>().unwrap()["_meta"].clone();
     assert_eq!(meta, json!({"mcp-courier/id": first.id.to_string()}));
     assert_eq!(first.expires_at.unwrap().since(first.enqueued_at.unwrap()), Duration::from_secs(300));

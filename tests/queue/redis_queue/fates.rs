@@ -17,7 +17,7 @@ fn keeping() -> ConfigBuilder {
     waiting::config().dead_letters(100)
 }
 
-/// What says that all are done with, by being discarded or delivered, for those who asked for receipts.
+/// Returns the acknowledgement of all messages, discarded or delivered, with the outcomes for their receipts.
 fn done(taken: &Taken, discarded: Option<DiscardReason>) -> Delivered {
     let outcomes = taken.items.iter().enumerate().map(|(position, item)| {
         let envelope = item.envelope.as_ref().unwrap();
@@ -102,7 +102,7 @@ async fn g2_out_of_memory_what_is_discarded_is_kept_and_receipts_are_settled() {
     let mut taken = f.consumer.take(Some(&done(&second, Some(DiscardReason::Expired)))).await.unwrap();
     assert!(matches!(receipt(&f, ids[0]).await, Receipt::Discarded { .. }));
     assert_eq!(letters(&f).await, 1);
-    // Not removed, as the queue is another's; what was delivered is told all the same.
+    // Not removed, because the queue is another owner's. The delivery is recorded all the same.
     drop(rest);
     taken.items.truncate(1);
     let owner: String = f.redis(&["GET", LEASE]).await;
@@ -245,7 +245,7 @@ async fn many_who_wait_for_receipts_share_one_connection() {
         let (id, publisher) = (push_with_receipt(&f, n).await, f.publisher.clone());
         waiting.push(tokio::spawn(async move { publisher.until_settled(&session(), id, LONG).await.unwrap() }));
     }
-    // Each has been read over the connection that is told of changes.
+    // Each key was read over the connection to which Redis announces changes.
     eventually("tracked keys", SOON, async || {
         let info: String = redis::cmd("INFO").arg("stats").query_async(&mut f.raw.clone()).await.unwrap();
         let keys = info.lines().find_map(|line| line.strip_prefix("tracking_total_keys:")).unwrap();

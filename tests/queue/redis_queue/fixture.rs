@@ -10,7 +10,7 @@ use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
-/// Where the queue of [`session`] lies, and its lease: workers in other languages rely on it.
+/// Key of the queue of [`session`]. Workers in other languages rely on this key and on that of the lease.
 pub(crate) const QUEUE: &str = "mcp-courier:notifications:s-1";
 pub(crate) const LEASE: &str = "{mcp-courier:notifications:s-1}:lease";
 
@@ -80,7 +80,7 @@ impl Fixture {
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut self.raw).await.unwrap()
     }
 
-    /// How long the queue will live.
+    /// Returns the remaining life of the queue.
     pub(crate) async fn life(&mut self) -> Duration {
         let life: i64 = self.redis(&["PTTL", QUEUE]).await;
         Duration::from_millis(life.try_into().expect("the queue is there and has an expiry"))

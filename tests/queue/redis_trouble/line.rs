@@ -105,7 +105,7 @@ async fn a_wait_on_a_dead_connection_is_no_lesson_and_an_idle_queue_takes_the_ti
     assert_eq!(time(), LineLimit::SHORTEST);
 }
 
-/// How often a script failed.
+/// Returns the number of failed script calls.
 async fn failed_scripts(redis: &RedisServer) -> u64 {
     let mut raw = redis.connection().await;
     let all: String = redis::cmd("INFO").arg("commandstats").query_async(&mut raw).await.unwrap();

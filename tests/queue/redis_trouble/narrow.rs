@@ -124,7 +124,7 @@ async fn g2_what_expires_under_an_owner_that_is_held_up_is_counted_though_its_ke
     let publisher = Publisher::connect(&redis.url(), config).await.unwrap();
     let recorder = Recorder::scripted([Act::Hang]);
     courier.ensure_subscriber(&session(), recorder.clone()).await.unwrap();
-    // The first is under way for 3 s; all of them expire meanwhile, and so would the key.
+    // The first one takes 3 s; all of them expire meanwhile, and so would the key.
     for n in 0..5 {
         publisher.push(&session(), note(n, 10).with_time_to_live(Duration::from_secs(1)).unwrap()).await.unwrap();
     }
@@ -213,7 +213,7 @@ async fn dead_letters_and_open_questions_are_read_over_a_narrow_line() {
     // 6 s at once: three times 2 s are asked for instead.
     assert_eq!(far.dead_letters(&session(), 0, 10).await.unwrap().0.len(), 3);
     println!("3 dead letters of 100 KB at 50 KB/s: {:?}, of which the line needs 6 s", begun.elapsed());
-    // Whoever reads open questions comes again, and has more time then.
+    // The read of open questions is repeated, and has more time then.
     let begun = Instant::now();
     let mut attempts = 1;
     while far.open_questions(&session()).await.is_err() {

@@ -1,4 +1,4 @@
-//! One subscriber, for what does not need twenty.
+//! Troubles that one subscriber suffices to show.
 
 use std::time::Duration;
 

@@ -17,16 +17,16 @@ use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-/// How many subscribers are troubled at once.
+/// Number of subscribers that are in trouble at the same time.
 const SUBSCRIBERS: usize = 20;
 
 /// The longest pause between two attempts. The default is five times as long.
 pub(crate) const BACKOFF: Duration = Duration::from_secs(1);
 
-/// How often a lease is renewed, and so the longest wait. By default a wait lasts ten times as long.
+/// Time between two renewals of a lease, and so the longest wait. By default a wait lasts ten times as long.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long an answer or a connection may take.
+/// Longest time that an answer or a connection may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// More than any recovery takes: a silent connection has to be found out, and another one may fail for lack of an answer.
@@ -43,9 +43,9 @@ pub(crate) struct Place {
     /// Past the forwarder.
     pub(crate) raw: MultiplexedConnection,
     sessions: Vec<(SessionId, Arc<Recorder>)>,
-    /// How many each has taken.
+    /// Number of notifications that each session has got.
     delivered: usize,
-    /// What this process costs with nothing to do, in processors.
+    /// Processor time of this process without work, in processors.
     idle: f64,
 }
 
@@ -63,7 +63,7 @@ impl Place {
         let publisher = Publisher::connect(&url, config.clone()).await.unwrap();
         let courier = Courier::start(&url, config).await.unwrap();
         let mut sessions = Vec::new();
-        // None like another's, so that lines of the log can be told apart: they show the first eight characters.
+        // No two ids begin alike, because lines of the log show only the first eight characters.
         static PLACES: AtomicUsize = AtomicUsize::new(0);
         let place = PLACES.fetch_add(1, Ordering::Relaxed);
         for n in 0..SUBSCRIBERS {
@@ -80,7 +80,7 @@ impl Place {
         place
     }
 
-    /// One of the sessions.
+    /// Returns the id of one of the sessions.
     pub(crate) fn id(&self) -> &SessionId {
         &self.sessions[0].0
     }
@@ -192,7 +192,7 @@ impl Place {
         .await;
     }
 
-    /// What the processor does in this trouble, and Redis where it still counts.
+    /// Asserts that this process, and Redis where it still counts, have little work in this trouble.
     pub(crate) async fn assert_calm(&mut self, trouble: &str, span: Duration) {
         let (before, begun) = (self.commands().await, Instant::now());
         let share = share_during(span).await;
@@ -212,7 +212,7 @@ impl Place {
         assert!(share < SHARE + self.idle, "{share} of a processor: {trouble}");
     }
 
-    /// How many commands Redis has had, if it answers.
+    /// Returns the number of commands that Redis has performed, if it answers.
     async fn commands(&mut self) -> Option<u64> {
         let mut command = redis::cmd("INFO");
         let info = command.arg("stats").query_async::<String>(&mut self.raw);

@@ -45,7 +45,7 @@ impl Pair {
         connect(&self.forwarder.url(), Arc::new(config.build().unwrap())).await.unwrap()
     }
 
-    /// What another process sees, which came after the failover.
+    /// Returns the queue as another process sees it, which connects after the failover.
     async fn queue_at_the_new_primary(&self) -> Arc<dyn Backend> {
         connect(&self.new.url(), Arc::new(Config::default())).await.unwrap()
     }

@@ -90,7 +90,8 @@ async fn connections_that_are_killed_are_made_anew_at_once() {
     assert!(errors.iter().all(|error| error.ends_with(broke)), "{errors:?}");
 }
 
-/// It is there and does nothing: as a paused server, a stopped process and a silent network look alike.
+/// Asserts the effects of a server that is there and answers nothing. A paused server, a stopped process and a silent
+/// network look alike.
 async fn silent(place: &mut Place, what: &str) {
     let (refusal, took) = place.refusal().await;
     assert!(matches!(refusal, PushRefusal::Uncertain(_)), "an answer was outstanding: {refusal:?}");

@@ -1,4 +1,4 @@
-//! What shared sessions cost: connections, threads and descriptors of the arbiters, whatever the number of sessions.
+//! Cost of shared sessions: connections, threads and descriptors of the arbiters, whatever the number of sessions.
 
 use std::thread::available_parallelism;
 

@@ -16,7 +16,7 @@ use serde_json::json;
 /// More than any recovery takes: a silent connection has to be found out, and a lease to run out.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(30);
 
-/// A heartbeat that no test waits for: whatever comes sooner was told, and not swept.
+/// Heartbeat that no test waits for: a change that is noticed sooner was announced, and not found by a sweep.
 pub(crate) const NEVER: Duration = Duration::from_secs(600);
 
 /// Much less than [`NEVER`], and more than a busy machine takes.
@@ -129,7 +129,7 @@ impl Place {
         self.until_all_taken().await;
     }
 
-    /// As [`flows`](Self::flows), and each is told of its notification: no sweep finds it.
+    /// Asserts as [`flows`](Self::flows) does, and that each notification is announced: no sweep finds it.
     pub(crate) async fn flows_at_once(&mut self) {
         self.push().await;
         tokio::time::timeout(PROMPT, self.until_all_taken()).await.expect("at once");

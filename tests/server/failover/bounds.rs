@@ -1,4 +1,5 @@
-//! What clients, and whoever may publish in Redis, can make a fleet hold or do: bounded, also where they mean harm (G6).
+//! Bounds of what clients, and anybody who may publish in Redis, can make a fleet store or do, even with bad intent
+//! (G6).
 
 use mcp_courier::testing::backend::ProcessId;
 use mcp_courier_testing::in_own_process;
@@ -43,7 +44,7 @@ async fn g6_what_a_client_says_of_itself_is_kept_within_a_bound_or_refused() {
     let session = session.unwrap();
     let kept: usize = redis_says(&redis, &["STRLEN", &format!("mcp-courier:session:{session}")]).await;
     assert!((1..1000).contains(&kept), "{kept} bytes are kept");
-    // Without its icon the client goes on at any server.
+    // Without its icon the client continues at any server.
     assert!(ping(&RawClient::attach(&b.url, &session)).await["error"].is_null());
     let (status, session, body) = introduce(&a.url, json!({"name": large, "version": "1"})).await;
     assert_eq!((status, session), (StatusCode::INTERNAL_SERVER_ERROR, None));

@@ -4,7 +4,7 @@ use super::*;
 
 /// A client that comes back to one server after the other, whose streams are all cut.
 struct Wanderer {
-    /// Whether the client takes the ids of events without data, as Python's does.
+    /// Set where the client takes the ids of events without data, as Python's does.
     takes_ids_without_data: bool,
     last_event_id: Option<String>,
     cuts: usize,

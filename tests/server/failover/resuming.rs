@@ -124,7 +124,7 @@ async fn g3_an_id_of_rmcps_own_event_names_the_messages_before_it() {
     assert_eq!(read(&mut stream, 2).await.0, [3, 4]);
     let last = stream.last_event_id().unwrap().to_owned();
     drop(stream);
-    // At its server rmcp's own position is known still, carried on by the other: its event does not come again either.
+    // Its own server still knows rmcp's position, which the other server carried on: its event is not repeated either.
     let (mut stream, _) = come_back(&client, &last).await;
     changed(&client).await;
     let next = stream.next_event().await.unwrap();

@@ -1,4 +1,4 @@
-//! How events are written.
+//! Framing of the events of a stream.
 
 use mcp_courier::{Notification, SessionId};
 use mcp_courier_testing::mcp_server::McpServer;

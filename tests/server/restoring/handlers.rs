@@ -1,4 +1,4 @@
-//! What the handler of a restored session sees, and what its faults do.
+//! Handlers of restored sessions: their view of the request, and the effects of their faults.
 
 use mcp_courier::McpService;
 use rmcp::ServerHandler;
@@ -9,7 +9,8 @@ use rmcp::{ErrorData, RoleServer};
 
 use super::*;
 
-/// What handlers saw in `initialize`: the session, the id that rmcp's marker of a restore names, and a header of the request.
+/// Values that handlers saw in `initialize`: the session, the id in rmcp's marker of a restore, and a header of the
+/// request.
 type Seen = Arc<Mutex<Vec<(SessionId, Option<String>, Option<String>)>>>;
 
 #[derive(Clone)]

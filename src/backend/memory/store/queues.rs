@@ -1,8 +1,8 @@
 //! Operations on queues and leases.
 //!
 //! Each public method answers as one script does: `push`, `claim`, `renew`, `acknowledge` with the read behind it,
-//! `replace`, `release`. `tests/protocol/agreement.rs` plays random calls against both and compares every answer, so the
-//! simulation, which runs on this store, proves what the scripts do.
+//! `replace`, `release`. `tests/protocol/agreement.rs` plays random calls against both and compares every answer, so
+//! the simulation, which runs on this store, proves what the scripts do.
 
 use std::collections::{HashSet, VecDeque};
 
