@@ -7,6 +7,7 @@ mod chat;
 mod chat_fleet;
 mod chat_trouble;
 mod faults;
+mod fleet_example;
 mod poll;
 mod secrets;
 mod worker;
