@@ -245,7 +245,7 @@ impl PendingElicitation<'_> {
             // the question at once.
             let was_open = is_open().await;
             if let Err(error) = queue.withdraw(&task, &request_id).await {
-                tracing::warn!(?session, %error, "a question was not withdrawn; it ends by itself");
+                tracing::warn!(?session, %error, "withdrawing a question failed; it expires by itself");
             }
             // Only a client that was asked gets the cancellation. A question that is still queued is never asked,
             // because nobody waits for its answer.
@@ -253,7 +253,7 @@ impl PendingElicitation<'_> {
                 let cancelled = Notification::cancelled(Question::json_rpc_id(&request_id), Some("withdrawn"));
                 let cancelled = cancelled.related_to(task.id());
                 if let Err(error) = publisher.push(&session, cancelled).await {
-                    tracing::debug!(?session, %error, "a client was not told that its question is withdrawn");
+                    tracing::debug!(?session, %error, "pushing the withdrawal of a question failed; its client still shows the question");
                 }
                 let _ = queue.close_question(&session, &request_id).await;
             }

@@ -55,7 +55,10 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
 /// Drops a value that holds a user's code, and logs a panic of its `drop`.
 pub(super) fn drop_isolated<T>(theirs: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(theirs))) {
-        tracing::error!(panic = text_of(&*panic), "a session panicked when it, or what it did, was dropped");
+        tracing::error!(
+            panic = text_of(&*panic),
+            "dropping a session, or a future of it, panicked; the panic is ignored"
+        );
     }
 }
 

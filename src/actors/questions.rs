@@ -124,7 +124,7 @@ impl QuestionContext {
         let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
         // The user has answered once and is not asked again, so the answer is sent until it is of no more use.
         if tokio::time::timeout(patience, self.record_answer(question, &answer)).await.is_err() {
-            tracing::warn!(session = ?self.context.session_id, "an answer was not given to its worker in time");
+            tracing::warn!(session = ?self.context.session_id, "recording an answer failed until its worker's time was over; the answer is lost");
         }
     }
 
@@ -159,7 +159,7 @@ impl QuestionContext {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(session = ?self.context.session_id, %error, "a question waits for the queue")
+                    tracing::warn!(session = ?self.context.session_id, %error, "reading whether a worker waits failed; the question is asked later")
                 }
             }
             drop(slot);
@@ -195,7 +195,7 @@ impl QuestionContext {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(session = ?self.context.session_id, %error, "an answer waits for the queue");
+                    tracing::warn!(session = ?self.context.session_id, %error, "recording an answer failed; trying again");
                     tokio::time::sleep(BACKOFF.pause(failures, fastrand::f64())).await;
                 }
             }

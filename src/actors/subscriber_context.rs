@@ -73,11 +73,11 @@ impl SubscriberContext {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let passes = self.passes(|gates| &gates.not_released);
-                log_through!(passes, warn, session = ?session_id, %error, "the lease was not released; it runs out by itself");
+                log_through!(passes, warn, session = ?session_id, %error, "releasing the lease failed; it expires by itself");
             }
             Err(_) => {
                 let passes = self.passes(|gates| &gates.not_released);
-                log_through!(passes, warn, session = ?session_id, "the lease was not released in time; it runs out by itself");
+                log_through!(passes, warn, session = ?session_id, "releasing the lease took too long; it expires by itself");
             }
         }
     }
@@ -94,7 +94,7 @@ impl SubscriberContext {
             return;
         }
         if let Err(error) = cancel_open(&**queue, session_id, "the session has ended").await {
-            tracing::warn!(session = ?session_id, %error, "questions were not cancelled; their workers wait out their time");
+            tracing::warn!(session = ?session_id, %error, "cancelling open questions failed; their workers wait until their timeouts");
         }
     }
 
@@ -111,7 +111,7 @@ impl SubscriberContext {
         if tokio::time::timeout(SETTLE, self.settled()).await.is_err() {
             let passes = self.passes(|gates| &gates.not_settled);
             log_through!(passes, warn, session = ?self.session_id,
-                "settling questions took too long at the end of a subscriber; their workers wait out their time");
+                "settling questions took too long at the end of a subscriber; their workers wait until their timeouts");
         }
     }
 }

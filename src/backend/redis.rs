@@ -165,7 +165,7 @@ impl Queues for RedisBackend {
     }
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
-        const DOING: &str = "looking at a lease";
+        const DOING: &str = "reading a lease";
         let QueueKeys { lease, queue, .. } = self.keys.of(session);
         let answer: Value =
             self.call(DOING, &RENEW, &[lease, queue], &lease::arguments(&self.config, owner, true)).await?;

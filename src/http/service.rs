@@ -184,7 +184,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         if let Some(before) = &self.before_shutdown
             && tokio::time::timeout(timeout, before()).await.is_err()
         {
-            tracing::warn!(?timeout, "before_shutdown did not end in time; it is dropped, and the shutdown goes on");
+            tracing::warn!(?timeout, "before_shutdown did not end in time; it is dropped, and the shutdown continues");
         }
         let report = self.courier.shutdown(timeout).await;
         tracing::info!(?report, "the courier has stopped; ending the streams");

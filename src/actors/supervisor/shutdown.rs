@@ -95,13 +95,13 @@ impl Handler<Shutdown> for SupervisorActor {
                         if let Err(error) = release.await {
                             let passes = stopping.context.passes(|gates| &gates.not_released);
                             log_through!(passes, warn, session = ?stopping.context.session_id, %error,
-                                "its lease was not released; it run_state out by itself");
+                                "releasing the lease of a dropped subscriber failed; it expires by itself");
                         }
                     }
                 });
                 let released = tokio::time::timeout(RELEASE, futures_util::future::join_all(releases)).await;
                 if released.is_err() {
-                    tracing::warn!("not all leases were released in time; they run out by themselves");
+                    tracing::warn!("releasing all leases took too long; the rest expire by themselves");
                 }
                 let ends = left.into_iter().map(|stopping| {
                     // Another shutdown with a longer limit may wait for the same subscriber.

@@ -160,7 +160,7 @@ async fn force_end(context: Arc<SubscriberContext>, run_state: RunState, waiters
     // The session is dropped now: a release can take long, and needs the session's id only.
     drop(context);
     if let Err(error) = common.queue.release(&session, owner).await {
-        tracing::warn!(?session, %error, "its lease was not released; it run_state out by itself");
+        tracing::warn!(?session, %error, "releasing the lease of a dropped subscriber failed; it expires by itself");
     }
     // The waiters are answered before the thread has ended, because a thread that never reaches an await point would
     // block them for ever.

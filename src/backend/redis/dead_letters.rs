@@ -25,6 +25,6 @@ pub(super) fn reason(outcome: &MessageOutcome) -> Vec<u8> {
 pub(super) fn not_kept(session: &SessionId, trouble: &[u8]) {
     if !trouble.is_empty() {
         let error = String::from_utf8_lossy(trouble);
-        tracing::error!(?session, %error, "discarded notifications could not be kept as dead letters: they are gone");
+        tracing::error!(?session, %error, "keeping dead letters failed; the discarded notifications are lost");
     }
 }

@@ -130,7 +130,7 @@ fn decode(kept: Vec<u8>) -> StoredLetter {
 #[async_trait]
 impl Outcomes for RedisBackend {
     async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
-        const DOING: &str = "writing down what became of a notification";
+        const DOING: &str = "recording the outcome of a notification";
 
         let keys = self.keys.of(session);
         let receipt = outcome.receipt.map(|id| keys.receipt(id));

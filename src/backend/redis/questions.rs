@@ -65,7 +65,8 @@ impl Questions for RedisBackend {
 
     async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError> {
         let ElicitKeys { request, status, .. } = self.keys.elicit(task);
-        let answer: Value = self.call("looking at a question", &WAITING, &[request, status], &[request_id]).await?;
+        let answer: Value =
+            self.call("reading the status of a question", &WAITING, &[request, status], &[request_id]).await?;
         Ok(answer == Value::Int(1))
     }
 

@@ -86,7 +86,7 @@ impl Queues for SharedQueues {
     }
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
-        const DOING: &str = "looking at a lease";
+        const DOING: &str = "reading a lease";
         let QueueKeys { lease, queue, .. } = self.mux.keys.of(session);
         let arguments = lease::arguments(&self.mux.config, owner, true);
         let renew = Command::call(&RENEW, &[&lease, &queue], &arguments);

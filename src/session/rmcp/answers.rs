@@ -64,7 +64,7 @@ impl<M: SessionManager> CourierSessionManager<M> {
                 tracing::warn!(
                     ?session,
                     %error,
-                    "cancelling a question with an unreadable answer failed; its worker waits out its time"
+                    "cancelling a question with an unreadable answer failed; its worker waits until its timeout"
                 );
             }
         };

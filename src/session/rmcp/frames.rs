@@ -131,7 +131,7 @@ impl Frames {
         self.moved.notify_waiters();
     }
 
-    /// Ends the stream at once. Unconfirmed messages come again down a later stream.
+    /// Ends the stream at once. Unconfirmed messages are repeated on a later stream.
     pub(super) fn close(&self) {
         let mut buffer = self.buffer();
         (buffer.text, buffer.is_closed) = (String::new(), true);

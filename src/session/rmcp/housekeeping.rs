@@ -121,7 +121,7 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
         None => true,
         Some(error) => {
             let concerns_all = !matches!(error.kind, QueueErrorKind::Refused(_));
-            tracing::warn!(failures, %error, "storing sessions failed; until it succeeds they cannot go on at other servers");
+            tracing::warn!(failures, %error, "storing sessions failed; until it succeeds they cannot continue at other servers");
             !concerns_all
         }
     }

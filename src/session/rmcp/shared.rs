@@ -231,7 +231,10 @@ impl<M> Shared<M> {
         if let Some(on_end) = &self.settings.on_end
             && catch_unwind(AssertUnwindSafe(|| on_end(session))).is_err()
         {
-            tracing::error!(?session, "what is called at the end of a session has panicked");
+            tracing::error!(
+                ?session,
+                "the callback for the end of a session panicked; the session has ended all the same"
+            );
         }
     }
 

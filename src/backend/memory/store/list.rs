@@ -118,7 +118,10 @@ impl Letters {
     pub(super) fn keep(&mut self, config: &Config, letter: StoredLetter) {
         let bytes = letter.raw.len();
         if bytes > config.queue_max_bytes() {
-            tracing::error!(bytes, "a discarded notification is larger than all dead letters may be: it is gone");
+            tracing::error!(
+                bytes,
+                "keeping a dead letter failed, as it is larger than all may be together; it is lost"
+            );
             return;
         }
         let until = letter.at.plus(config.dead_letter_life());

@@ -88,7 +88,7 @@ impl ClientSession {
         let (kept, is_whole) = within(&mut initialize.params, self.state_max_bytes)?;
         if !is_whole {
             tracing::warn!(session = ?self.session_id, limit = self.state_max_bytes,
-                "a client says too much of itself; its icons, descriptions and experimental capabilities are dropped");
+                "the params of initialize exceed the limit; icons, descriptions and experimental capabilities are dropped");
         }
         let mut introduction = lock(&self.introduction);
         introduction.state = Some(kept);

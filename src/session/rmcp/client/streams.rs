@@ -27,7 +27,7 @@ pub(super) struct OpenStream {
 }
 
 impl Streams {
-    /// Opens a stream, which becomes the newest. Drops the unread messages of the stream before: they come again down
+    /// Opens a stream, which becomes the newest. Drops the unread messages of the stream before: they are repeated on
     /// this one.
     pub(super) fn open(&mut self, rmcp: DetachableStream, ids: EventIds, is_layered: bool) -> &OpenStream {
         if let Some(superseded) = self.open.last() {
