@@ -18,6 +18,10 @@
 //! *Suspension*. A sign of another owner, as the invalidation of the lease's key, suspends the permit at once. Only an
 //! answer to a request that was sent after the sign lifts the suspension. An answer to an earlier request may be older
 //! than the sign.
+//!
+//! *Without the check before each notification* a displaced owner would hand over the rest of its batch, and not one
+//! notification at most. With a time that counts from the answer, a process that was paused would trust a lease that
+//! has ended (`a_permit_that_is_asked_once_a_batch_breaks_g4`, `a_permit_that_counts_from_the_answer_breaks_g4`).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

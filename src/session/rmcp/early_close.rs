@@ -17,6 +17,9 @@
 //!
 //! The HTTP layer answers by an early close itself, where the request contains everything needed. Neither rmcp nor
 //! Redis is asked then, because all clients of a server that died need an early close at the same time.
+//!
+//! Tests: `each_cut_stream_is_followed_by_one_early_close_at_any_server`, and `tests/server/failover/early_close.rs`
+//! with clients that alternate between servers.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

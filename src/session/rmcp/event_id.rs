@@ -18,6 +18,9 @@
 //!
 //! Any other id is read as a position alone. Such ids are those of streams that answer requests, those of earlier
 //! versions, and forged ones.
+//!
+//! Tests: `any_cut_of_an_id_names_no_other_message`, `ids_are_unique_across_streams_and_carry_on_what_came_before`, and
+//! over HTTP `g2_old_forged_and_foreign_ids_lose_nothing`.
 
 use std::fmt;
 use std::sync::Arc;

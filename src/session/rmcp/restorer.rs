@@ -22,6 +22,9 @@
 //! [`SessionRestoreMarker`](rmcp::transport::streamable_http_server::SessionRestoreMarker), and serves the session
 //! until its end. The GET reaches [`create_standalone_stream`](SessionManager::create_standalone_stream) only after all
 //! of that has succeeded.
+//!
+//! Tests: `a_restore_is_right_wherever_its_thread_stalls`,
+//! `what_rmcp_closes_late_is_not_the_session_that_was_restored_since`, `a_restore_goes_on_when_its_client_hangs_up`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};

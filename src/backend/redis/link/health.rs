@@ -1,5 +1,13 @@
 //! Decisions about the connections of a link, without I/O and clock: when to check a connection, and when to make the
 //! next.
+//!
+//! *Why a generation counter*. Requests, pushes and attempts of several connections may end at the same time. Each
+//! names the number of its connection, and an earlier number changes nothing. Without it a late failure of a dead
+//! connection would end its successor, and the link would never settle
+//! (`failures_in_a_row_make_the_pause_grow_and_a_primary_ends_it`).
+//!
+//! *Why checks*. A connection that only reads, publishes or listens gets no refusal from a replica
+//! (`a_connection_is_checked_when_it_is_new_then_every_five_seconds_and_after_a_refusal`).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,11 @@
 //! Registrations at a link, for its keys and channels.
+//!
+//! *Order*. A listener runs in the task that reads the connection. Whoever reads a later answer therefore knows the
+//! change already. This order makes plain reads of a queue safe: a takeover suspends the permit before the answer that
+//! it concerns is used.
+//!
+//! *No lock is held* while a listener runs, because it may register or drop a registration itself
+//! (`a_listener_may_drop_registrations`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
