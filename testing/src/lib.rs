@@ -1,14 +1,15 @@
 //! Fixtures of this repository's tests and benchmarks. The package is not published.
 //!
-//! - Servers: [`redis_server`] starts a real `redis-server`, [`mcp_server`] an MCP server in this process, [`examples`]
-//!   the
-//!   examples as processes of their own.
-//! - Clients: [`raw_client`] shows events and can misbehave, [`wire`] shows bytes.
-//! - Sessions: [`recorder`] records notifications and fails by a script, [`staged_manager`] holds a session at any
-//!   step.
+//! - Servers: [`redis_server`] starts a real `redis-server`, [`mcp_server`] an MCP server in this process.
+//! - Processes: [`child`] is a process that talks in lines, [`examples`] has those of the repository, [`process`] counts
+//!   the threads and memory of one, and [`own_process`] gives a test a process.
+//! - Clients: [`raw_client`] shows events and can misbehave, [`wire`] shows bytes, and [`sse`] parses events.
+//! - Judges: [`received`] says whether all came, in order and once.
+//! - Sessions: [`recorder`] records notifications and fails by a script. [`staged_manager`] holds a session at any step.
 //! - Faults: [`forwarder`] is a network between two processes that delays, cuts and narrows.
 //! - Time and observation: [`eventually`], [`paused`], [`waiting`], [`log`], [`readme`].
 
+pub mod child;
 pub mod eventually;
 pub mod examples;
 pub mod forwarder;
@@ -17,10 +18,13 @@ pub mod log;
 pub mod mcp_server;
 pub mod own_process;
 pub mod paused;
+pub mod process;
 pub mod raw_client;
 pub mod readme;
+pub mod received;
 pub mod recorder;
 pub mod redis_server;
+pub mod sse;
 pub mod staged_manager;
 pub mod waiting;
 pub mod wire;

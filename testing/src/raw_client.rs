@@ -1,7 +1,6 @@
 //! Raw MCP client: shows the events of a stream in the order of their bytes, and can misbehave.
 //!
 //! rmcp's own client handles each notification in a task of its own, so it cannot show their order.
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,6 +10,8 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::sse::{self, Parser};
 
 const VERSION: &str = "2025-11-25";
 
@@ -184,10 +185,10 @@ async fn answer(response: Response, id: &Value) -> Value {
     if let Ok(answer) = serde_json::from_str::<Value>(&body) {
         return answer;
     }
-    let mut parser = SseParser::default();
+    let mut parser = Parser::default();
     parser.feed(body.as_bytes());
-    let messages = std::iter::from_fn(|| parser.next()).filter_map(|event| event.message);
-    messages.into_iter().find(|message| message["id"] == *id).unwrap_or_else(|| panic!("no answer in {body:?}"))
+    let mut messages = parser.filter_map(|event| Event::from(event).message);
+    messages.find(|message| message["id"] == *id).unwrap_or_else(|| panic!("no answer in {body:?}"))
 }
 
 /// Event of a stream.
@@ -199,6 +200,13 @@ pub struct Event {
     pub retry: Option<u64>,
     /// JSON-RPC message; priming events have none.
     pub message: Option<Value>,
+}
+
+impl From<sse::Event> for Event {
+    fn from(sse::Event { id, retry, data }: sse::Event) -> Self {
+        let message = (!data.is_empty()).then(|| serde_json::from_str(&data).unwrap());
+        Self { id, retry, message }
+    }
 }
 
 /// Standalone stream. Dropping this closes the connection.
@@ -328,7 +336,7 @@ struct Reader {
 
 impl Reader {
     async fn run(mut self, mut response: Response) {
-        let mut parser = SseParser::default();
+        let mut parser = Parser::default();
         loop {
             // The sender lives as long as this task.
             if self.is_reading.wait_for(|reading| *reading).await.is_err() {
@@ -341,7 +349,7 @@ impl Reader {
             // An end that is not clean is an end.
             let Ok(Some(chunk)) = chunk else { return };
             parser.feed(&chunk);
-            while let Some(event) = parser.next() {
+            while let Some(event) = parser.next().map(Event::from) {
                 match event.message {
                     Some(ref message) if message["method"] == "ping" => self.pinged(&message["id"]).await,
                     _ => drop(self.sender.send(event)),
@@ -356,56 +364,5 @@ impl Reader {
         if *self.is_answering.borrow() {
             self.client.send(&json!({"jsonrpc": "2.0", "id": id, "result": {}})).await;
         }
-    }
-}
-
-#[derive(Default)]
-struct SseParser {
-    rest: Vec<u8>,
-    id: Option<String>,
-    retry: Option<u64>,
-    data: Vec<String>,
-    fields: bool,
-    events: VecDeque<Event>,
-}
-
-impl SseParser {
-    fn next(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    fn feed(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
-        let mut lines = std::mem::take(&mut self.rest);
-        let Some(end) = lines.iter().rposition(|byte| *byte == b'\n') else {
-            self.rest = lines;
-            return;
-        };
-        self.rest = lines.split_off(end + 1);
-        for line in lines[..end].split(|byte| *byte == b'\n') {
-            self.line(std::str::from_utf8(line).unwrap().trim_end_matches('\r'));
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        if line.is_empty() {
-            let data = std::mem::take(&mut self.data).join("\n");
-            let (id, retry) = (self.id.take(), self.retry.take());
-            if std::mem::take(&mut self.fields) {
-                let message = (!data.is_empty()).then(|| serde_json::from_str(&data).unwrap());
-                self.events.push_back(Event { id, retry, message });
-            }
-            return;
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "id" => self.id = Some(value.to_owned()),
-            "retry" => self.retry = Some(value.parse().unwrap()),
-            "data" => self.data.push(value.to_owned()),
-            // A comment keeps the connection alive; `event` says nothing here.
-            _ => return,
-        }
-        self.fields = true;
     }
 }

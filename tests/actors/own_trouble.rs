@@ -12,6 +12,7 @@ use mcp_courier::{
 };
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::in_own_process;
+use mcp_courier_testing::process::Process;
 use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
@@ -155,11 +156,11 @@ async fn push(courier: &Courier, id: &SessionId, numbers: impl IntoIterator<Item
     }
 }
 
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
+fn threads() -> u64 {
+    Process::this().threads()
 }
 
-async fn until_threads(at_most: usize) {
+async fn until_threads(at_most: u64) {
     // Threads that served others end by themselves after a while of idleness.
     let patience = Duration::from_secs(20);
     eventually(&format!("{at_most} threads"), patience, || async { threads() <= at_most }).await;

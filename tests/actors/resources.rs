@@ -6,22 +6,18 @@ use std::time::Duration;
 use mcp_courier::{Config, Courier, GetSubscriberCount, Notification, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::in_own_process;
-
+use mcp_courier_testing::process::Process;
 use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::json;
 
-fn entries(of: &str) -> usize {
-    std::fs::read_dir(of).unwrap().count()
-}
-
-fn threads_and_descriptors() -> (usize, usize) {
-    (entries("/proc/self/task"), entries("/proc/self/fd"))
+fn threads_and_descriptors() -> (u64, u64) {
+    (Process::this().threads(), Process::this().descriptors())
 }
 
 /// Until no more threads and descriptors are open than before. The threads that waited for the ends of others end by
 /// themselves, after a while of idleness.
-async fn until_given_back(before: (usize, usize)) {
+async fn until_given_back(before: (u64, u64)) {
     let mut after = threads_and_descriptors();
     for _ in 0..600 {
         if after.0 <= before.0 && after.1 <= before.1 {
@@ -97,7 +93,7 @@ async fn shared_subscribers_hold_a_thread_per_core_and_give_everything_back() {
         session.until_taken(1).await;
     }
     let during = threads_and_descriptors();
-    assert!(during.0 <= before.0 + cores, "before {before:?}, during {during:?}");
+    assert!(during.0 <= before.0 + cores as u64, "before {before:?}, during {during:?}");
     let opened = redis.connected_clients().await - connections;
     // Two for each arbiter, and those of the process for pushes and the rest.
     assert!(opened <= 2 * cores + 2, "{opened} connections");

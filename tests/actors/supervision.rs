@@ -10,6 +10,7 @@ use mcp_courier::{
     ConfigBuilder, Courier, EnsureError, GetSubscriberCount, HandOverError, ListSubscribers, McpSession, Notification,
     Outbound, Presence, SessionId, SubscriberState, async_trait,
 };
+use mcp_courier_testing::child;
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::in_own_process;
 use mcp_courier_testing::log;
@@ -306,10 +307,11 @@ fn a_client_that_returns_many_times_where_no_thread_can_be_had_is_tried_once_a_p
 }
 
 fn succeeds_with_few_descriptors(program: &str) {
+    let program = child::program(module_path!(), program);
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", &format!("supervision::{program}")])
+        .arg(program.get_program())
+        .args(program.get_args())
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&output.stdout);

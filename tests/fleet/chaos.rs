@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use mcp_courier_testing::examples::example;
+use mcp_courier_testing::examples;
 
 /// The schedule is the same each time, unless another is asked for.
 const SEED: &str = "7";
 
 fn chaos(args: &[&str]) -> Output {
-    let output = Command::new(example("chaos")).args(args).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(examples::chaos()).args(args).stdin(Stdio::null()).output().unwrap();
     // Past the capture of `cargo test`: its seed and figures are to be seen. (For nextest see .config/nextest.toml.)
     std::io::stdout().write_all(&[&output.stdout[..], &output.stderr].concat()).unwrap();
     output

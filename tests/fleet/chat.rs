@@ -225,7 +225,7 @@ async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
         assert_eq!(members(&a).await, json!(["a", "b"]));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    other.kill().await;
+    other.kill();
     let told = stream.next_notification().await.unwrap();
     assert_eq!(told["method"], "notifications/resources/updated");
     assert_eq!(members(&a).await, json!(["a"]));

@@ -87,7 +87,7 @@ async fn g2_a_client_whose_server_is_killed_while_it_drains_gets_the_rest_in_ord
     for _ in 0..1234 {
         take(stream.next_notification().await.unwrap());
     }
-    one.kill().await;
+    one.kill();
     while let Some(notification) = stream.next_notification().await {
         take(notification);
     }
@@ -139,7 +139,7 @@ async fn g3_nothing_comes_twice_to_an_rmcp_client_whose_servers_are_killed() {
         // The client comes back at once.
         if let Some(next) = ports.get(n + 1) {
             way.lead_to(*next);
-            server.kill().await;
+            server.kill();
         }
         take(BURST / 2).await;
     }

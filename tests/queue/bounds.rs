@@ -9,6 +9,7 @@ use mcp_courier::{
 };
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::in_own_process;
+use mcp_courier_testing::process::Process;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use serde_json::json;
@@ -34,13 +35,6 @@ impl McpSession for Counter {
     }
 }
 
-/// Memory of this process, in MB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
-}
-
 /// A task's status as FastMCP pushes it.
 fn status(task_id: &str, status: &str) -> String {
     json!({"notification": {"method": "notifications/tasks/status",
@@ -60,12 +54,12 @@ async fn g6_ended_tasks_are_remembered_in_little_memory_however_long_their_ids_a
         let _: i64 = redis::cmd("LPUSH").arg(QUEUE).arg(text).query_async(&mut raw).await.unwrap();
     };
     let long = |n: usize| format!("{n:08}").repeat(64 * 1024);
-    let before = resident();
+    let before = Process::this().resident();
     for n in 0..TASKS {
         push(status(&long(n), "completed")).await;
         eventually("it is delivered", SOON, async || session.0.load(Ordering::Relaxed) > n).await;
     }
-    let grown = resident().saturating_sub(before);
+    let grown = Process::this().resident().saturating_sub(before) / (1 << 20);
     println!("{TASKS} ended tasks with ids of 512 KB took {grown} MB");
     assert!(grown < 40, "{grown} MB for {TASKS} ended tasks");
     // They are remembered all the same, by their whole ids.

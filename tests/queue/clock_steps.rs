@@ -3,7 +3,6 @@
 //! Whatever Redis keeps for a time then lives an hour longer, or is gone at once. Nobody may wait for a dead process for that
 //! long. Only the server has the other clock, by libfaketime: clients measure by clocks that are never set.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Elicitation, ListSubscribers, Notification, Publisher, Receipt, SessionId,
     SessionStatus, SubscriberState, TaskKey,
 };
+use mcp_courier_testing::child::{Child, program};
 use mcp_courier_testing::eventually::eventually;
 use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
@@ -50,10 +50,7 @@ async fn lease(raw: &MultiplexedConnection, session: &str) -> (Option<String>, i
     pipe.query_async(&mut raw.clone()).await.unwrap()
 }
 
-/// A server process that owns two sessions, until it is killed.
-struct Server(Child);
-
-/// Not a test: what a [`Server`] runs.
+/// Not a test: a server process that owns two sessions, until it is killed.
 #[actix::test]
 #[ignore = "the program of a child process"]
 async fn server_process() {
@@ -65,23 +62,8 @@ async fn server_process() {
     std::future::pending::<()>().await;
 }
 
-impl Server {
-    fn start(redis: &RedisServer) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "clock_steps::server_process"]).env("CLOCK_STEPS_REDIS", redis.url());
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn server(redis: &RedisServer) -> Child {
+    Child::start(program(module_path!(), "server_process").env("CLOCK_STEPS_REDIS", redis.url())).unwrap()
 }
 
 #[actix::test]
@@ -97,7 +79,7 @@ async fn g4_g8_who_stands_by_follows_a_killed_owner_and_deliveries_go_on_though_
     push(1).await;
     recorder.until_taken(1).await;
 
-    let mut killed = Server::start(&redis);
+    let mut killed = server(&redis);
     eventually("the newer server owns both", 3 * SOON, async || {
         state().await == SubscriberState::StandingBy && lease(&raw, "alone").await.0.is_some()
     })

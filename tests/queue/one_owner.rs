@@ -3,9 +3,7 @@
 //! One script records each hand-over in Redis, together with the token of the lease at that moment. So all hand-overs of
 //! all processes have one order, and each has the owner of its moment. `MONITOR` adds the claims to the same order.
 
-use std::collections::HashSet;
-use std::io::{BufRead, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::BufRead;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,9 +12,11 @@ use mcp_courier::{
     ConfigBuilder, Courier, HandOverError, McpSession, Notification, Outbound, Presence, PresenceSender, Publisher,
     SessionId, async_trait,
 };
+use mcp_courier_testing::child::{Child, program};
 use mcp_courier_testing::eventually::eventually;
 use mcp_courier_testing::forwarder;
 use mcp_courier_testing::forwarder::Forwarder;
+use mcp_courier_testing::received::Received;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use redis::aio::MultiplexedConnection;
@@ -122,20 +122,9 @@ struct Server {
 }
 
 impl Server {
+    /// Has the client open a further stream.
     fn open(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"open\n").unwrap();
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.write_line("open").unwrap();
     }
 }
 
@@ -195,19 +184,13 @@ impl Fleet {
     /// A further server, which takes the session.
     async fn start(&mut self, url: &str, heartbeat: Duration) {
         let before = self.owner().await;
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "one_owner::server_process", "--nocapture"])
-            .env("ONE_OWNER_REDIS", url)
-            .env("ONE_OWNER_RECORD", self.redis.url())
-            .env("ONE_OWNER_NUMBER", self.servers.len().to_string())
-            .env("ONE_OWNER_HEARTBEAT", heartbeat.as_millis().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.as_mut().unwrap().write_all(b"open\n").unwrap();
-        let mut server = Server { child, token: String::new() };
+        let mut program = program(module_path!(), "server_process");
+        program.env("ONE_OWNER_REDIS", url);
+        program.env("ONE_OWNER_RECORD", self.redis.url());
+        program.env("ONE_OWNER_NUMBER", self.servers.len().to_string());
+        program.env("ONE_OWNER_HEARTBEAT", heartbeat.as_millis().to_string());
+        let mut server = Server { child: Child::start(&mut program).unwrap(), token: String::new() };
+        server.open();
         eventually("a claim", LONG, async || {
             let mut raw = self.raw.clone();
             let owner: Option<String> = redis::cmd("GET").arg(LEASE).query_async(&mut raw).await.unwrap();
@@ -278,9 +261,9 @@ impl Fleet {
         })
         .await;
         let handed = self.handed().await;
-        let mut seen = HashSet::new();
-        let first: Vec<usize> = handed.iter().filter(|handed| seen.insert(&handed.id)).map(|handed| handed.n).collect();
-        assert_eq!(first, (0..self.pushed).collect::<Vec<_>>());
+        let mut received = Received::default();
+        received.extend(handed.iter().map(|handed| (handed.n, &handed.id)));
+        received.assert_is(0..self.pushed);
         let is_stale = |handed: &&Handed| handed.owner.as_ref() != Some(&self.servers[handed.by].token);
         eventually("that all is seen", LONG, async || {
             self.seen.lock().unwrap().iter().filter(|seen| matches!(seen, Seen::HandOver)).count() == handed.len()
@@ -311,7 +294,7 @@ impl Fleet {
                 }
             }
         }
-        Verdict { repeated: handed.len() - first.len(), stale: handed.iter().filter(is_stale).count(), most_stale }
+        Verdict { repeated: received.repeats(), stale: handed.iter().filter(is_stale).count(), most_stale }
     }
 }
 
@@ -441,14 +424,14 @@ async fn g4_an_owner_stopped_with_half_a_batch_in_hand_hands_over_one_more_at_mo
         fleet.start(&fleet.redis.url(), heartbeat).await;
         fleet.push(BATCH).await;
         fleet.until_handed(BATCH / 2).await;
-        fleet.servers[0].signal("-STOP");
+        fleet.servers[0].child.signal("-STOP");
         fleet.start(&fleet.redis.url(), heartbeat).await;
         fleet.until_handed(BATCH).await;
         if heartbeat < Duration::from_secs(1) {
             // Past its lease.
             tokio::time::sleep(heartbeat * 3).await;
         }
-        fleet.servers[0].signal("-CONT");
+        fleet.servers[0].child.signal("-CONT");
         fleet.push(BATCH).await;
         let verdict = fleet.verdict().await;
         // Time enough to hand over everything that it had read.

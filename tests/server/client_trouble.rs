@@ -12,7 +12,9 @@ use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::forwarder::{Forwarder, Mode};
 use mcp_courier_testing::in_own_process;
 use mcp_courier_testing::mcp_server::McpServer;
-use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::process::Process;
+use mcp_courier_testing::raw_client::RawClient;
+use mcp_courier_testing::received::Received;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
@@ -27,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(4);
 struct Scene {
     server: McpServer,
     neighbour: Neighbour,
-    before: (Duration, usize, usize),
+    before: (Duration, u64, u64),
     _redis: RedisServer,
 }
 
@@ -47,15 +49,16 @@ impl Scene {
         let worst = quiet.end().await;
         // What it left is gone: the next neighbour is measured amid the trouble.
         let neighbour = Neighbour::watch(&server).await;
-        let before = (worst, threads(), resident());
+        let before = (worst, Process::this().threads(), Process::this().resident());
         Self { server, neighbour, before, _redis: redis }
     }
 
     /// The trouble is over: nobody else had a part in it, and what it took is bounded.
     /// Whoever waited for the troubled one waited for its whole limit.
-    async fn judge(self, trouble: &str, threads_at_most: usize) {
+    async fn judge(self, trouble: &str, threads_at_most: u64) {
         let (worst, threads_before, resident_before) = self.before;
-        let (threads, grown) = (threads(), resident().saturating_sub(resident_before));
+        let process = Process::this();
+        let (threads, grown) = (process.threads(), process.resident().saturating_sub(resident_before) / 1024);
         let amid = self.neighbour.end().await;
         println!(
             "{trouble}: the neighbour waited at most {amid:?}, and {worst:?} before; threads {threads_before} and \
@@ -143,53 +146,11 @@ fn number(notification: &Value) -> usize {
     usize::try_from(notification["params"]["n"].as_u64().unwrap()).unwrap()
 }
 
-/// Notifications that a client got, without repeats.
-#[derive(Default)]
-struct Got(Vec<(usize, Value)>);
-
-impl Got {
-    fn take(&mut self, notification: &Value) {
-        let id = notification["params"]["_meta"]["mcp-courier/id"].clone();
-        if !self.0.iter().rev().any(|(_, known)| *known == id) {
-            self.0.push((number(notification), id));
-        }
-    }
-
-    /// Whatever came down a stream that is over.
-    async fn rest_of(&mut self, mut stream: EventStream) {
-        stream.close();
-        while let Some(notification) = stream.next_notification().await {
-            self.take(&notification);
-        }
-    }
-
-    async fn until(&mut self, stream: &mut EventStream, last: usize) {
-        while self.0.last().is_none_or(|(n, _)| *n < last) {
-            self.take(&stream.next_notification().await.expect("the stream goes on"));
-        }
-    }
-
-    fn assert_is(&self, numbers: std::ops::Range<usize>) {
-        assert_eq!(self.0.iter().map(|(n, _)| *n).collect::<Vec<_>>(), numbers.collect::<Vec<_>>());
-    }
-}
-
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-/// Returns the resident memory of this process, clients included, in KiB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[actix::test]
 async fn g1_g2_g7_a_client_that_stops_reading_or_answering_and_comes_back() {
     in_own_process!();
     let scene = Scene::set().await;
-    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Got::default());
+    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Received::default());
     scene.push(&client, 0..1000, 16 * 1024).await;
     let stalled = client.open_stream().await;
     stalled.read(false);
@@ -217,7 +178,7 @@ async fn g2_g6_clients_that_never_open_a_stream_cost_no_subscriber() {
         clients.push(client);
     }
     assert_eq!(scene.server.courier.supervisor().send(ListSubscribers).await.unwrap().len(), 1, "the neighbour's");
-    let (mut stream, mut got) = (clients[49].open_stream().await, Got::default());
+    let (mut stream, mut got) = (clients[49].open_stream().await, Received::default());
     got.until(&mut stream, 19).await;
     got.assert_is(0..20);
     scene.judge("never opens a stream", 1).await;
@@ -227,7 +188,7 @@ async fn g2_g6_clients_that_never_open_a_stream_cost_no_subscriber() {
 async fn g1_g2_a_client_that_reconnects_a_hundred_times_while_notifications_flow() {
     in_own_process!();
     let scene = Scene::set().await;
-    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Got::default());
+    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Received::default());
     let (publisher, pushing) = (scene.server.courier.publisher(), client.clone());
     let pushed = actix::spawn(async move {
         for n in 0..200 {
@@ -256,7 +217,7 @@ async fn g1_g2_a_client_that_reconnects_a_hundred_times_while_notifications_flow
 async fn g1_g2_g6_a_client_that_opens_a_hundred_streams_and_leaves_them() {
     in_own_process!();
     let scene = Scene::set().await;
-    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Got::default());
+    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Received::default());
     let mut streams = Vec::new();
     for n in 0..100 {
         streams.push(client.open_stream().await);
@@ -283,7 +244,7 @@ async fn g1_g2_g7_a_client_that_vanishes_without_a_fin() {
     let scene = Scene::set().await;
     let forwarder = Forwarder::to(scene.address().port());
     let near = RawClient::connect(&format!("http://127.0.0.1:{}/mcp", forwarder.port())).await;
-    let mut got = Got::default();
+    let mut got = Received::default();
     let mut stream = near.open_stream().await;
     scene.push(&near, 0..10, 100).await;
     got.until(&mut stream, 9).await;
@@ -306,7 +267,7 @@ async fn g1_g2_g7_a_client_that_vanishes_without_a_fin() {
 async fn g2_a_client_that_forges_its_last_event_id() {
     in_own_process!();
     let scene = Scene::set().await;
-    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Got::default());
+    let (client, mut got) = (RawClient::connect(&scene.server.url).await, Received::default());
     let victim = RawClient::connect(&scene.server.url).await;
     // rmcp itself sends something down the victim's stream, under an id of this process.
     let mut stream = victim.open_stream().await;
@@ -351,7 +312,7 @@ async fn g2_a_client_that_forges_its_last_event_id() {
     }
     got.assert_is(0..forged.len());
     scene.push(&victim, 0..5, 0).await;
-    let mut of_victim = Got::default();
+    let mut of_victim = Received::default();
     of_victim.until(&mut stream, 4).await;
     of_victim.assert_is(0..5);
     scene.judge("forges its Last-Event-ID", 2).await;
@@ -387,7 +348,7 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
     // The answer confirms neither of them: both streams are cut, and everything is repeated.
     for (client, mut stream) in [(&client, stream), (&victim, victims)] {
         stream.ended().await;
-        let (mut stream, mut got) = (client.open_stream().await, Got::default());
+        let (mut stream, mut got) = (client.open_stream().await, Received::default());
         got.until(&mut stream, 9).await;
         got.assert_is(0..10);
         scene.until(client, SubscriberState::Waiting).await;
@@ -399,7 +360,7 @@ async fn g2_g7_a_client_that_answers_pings_that_were_never_sent() {
         assert_eq!(client.send(&answer(&ping)).await, StatusCode::ACCEPTED);
         stream.ended().await;
         let mut stream = client.open_stream().await;
-        let mut again = Got::default();
+        let mut again = Received::default();
         again.until(&mut stream, 19).await;
         again.assert_is(10..20);
     }
@@ -432,7 +393,7 @@ async fn g6_g7_a_client_that_answers_with_enormous_bodies_and_ids() {
     let Answer::Cancel { reason: Some(reason) } = asked.await.unwrap() else { panic!("it was taken") };
     assert!(reason.contains("bytes, and at most 1048576 are allowed"), "{reason}");
     scene.push(&client, 0..5, 0).await;
-    let mut got = Got::default();
+    let mut got = Received::default();
     got.until(&mut stream, 4).await;
     got.assert_is(0..5);
     scene.judge("answers enormously", 1).await;

@@ -10,6 +10,7 @@ use mcp_courier::{
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::mcp_server::McpServer;
 use mcp_courier_testing::raw_client::{EventStream, RawClient};
+use mcp_courier_testing::received::Received;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use reqwest::StatusCode;
@@ -89,20 +90,6 @@ async fn numbers(stream: &mut EventStream, count: usize) -> Vec<usize> {
     stream.notifications(count).await.iter().map(number).collect()
 }
 
-/// All up to the last one, or to the stream's end, repeated ids left out.
-async fn whole(stream: &mut EventStream, seen: &mut Vec<(Value, usize)>, last: Option<usize>) {
-    while last.is_none() || seen.last().is_none_or(|(_, n)| Some(*n) != last) {
-        let Some(next) = stream.next_notification().await else {
-            assert_eq!(last, None, "the stream has ended");
-            return;
-        };
-        let id = next["params"]["_meta"]["mcp-courier/id"].clone();
-        if !seen.iter().any(|(known, _)| *known == id) {
-            seen.push((id, number(&next)));
-        }
-    }
-}
-
 async fn ping(client: &RawClient) -> Value {
     client.request("ping", json!({})).await
 }
@@ -115,24 +102,22 @@ async fn g2_a_client_goes_on_at_another_server_with_its_session_and_what_it_had_
     let mut stream = at_a.open_stream().await;
     let publisher = a.courier.publisher();
     push(&publisher, &id(&at_a), 0..1000).await;
-    let mut seen = Vec::new();
-    whole(&mut stream, &mut seen, Some(150)).await;
-    stream.close();
+    let mut got = Received::default();
+    got.until(&mut stream, 150).await;
     // What it had read, and perhaps confirmed.
-    whole(&mut stream, &mut seen, None).await;
+    got.rest_of(stream).await;
     // Without a word it goes to B: no initialise, not even a request before the stream.
     let mut stream = at_a.at(&b.url).open_stream().await;
     push(&publisher, &id(&at_a), 1000..1500).await;
-    whole(&mut stream, &mut seen, Some(1499)).await;
-    let got: Vec<usize> = seen.iter().map(|(_, n)| *n).collect();
-    assert_eq!(got, (0..1500).collect::<Vec<_>>());
+    got.until(&mut stream, 1499).await;
+    got.assert_is(0..1500);
     eventually("rmcp serves the session at B too", SOON, async || b.initialized() == 1).await;
     assert_eq!(a.initialized(), 1);
     // And back again, where its session still is.
     drop(stream);
     let mut stream = at_a.open_stream().await;
     push(&publisher, &id(&at_a), 1500..1501).await;
-    whole(&mut stream, &mut seen, Some(1500)).await;
+    got.until(&mut stream, 1500).await;
     redis.assert_no_key_without_expiry().await;
 }
 

@@ -1,15 +1,14 @@
 //! Processes and connections that die while a question is open.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{Posed, Settled};
 use mcp_courier::{
     Answer, AskError, Courier, HandOverError, ListSubscribers, McpSession, Outbound, Publisher, Question, async_trait,
 };
+use mcp_courier_testing::child::{self, Child};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::redis_server::RedisServer;
 use redis::aio::MultiplexedConnection;
@@ -22,10 +21,7 @@ use super::place::{PATIENCE, Place, accept, config, content, form, id, outcome, 
 const A_ROUND: Duration = Duration::from_secs(5);
 
 /// A server process with one bare session; its client answers, or never does.
-struct Server {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
+struct Server(Child);
 
 /// Not a test: what a [`Server`] runs.
 #[actix::test]
@@ -73,53 +69,17 @@ fn say(what: &str, of: &str) {
 
 impl Server {
     fn start(redis: &RedisServer, program: &str, answers: bool) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut program = child::program(module_path!(), program);
+        program.env("ELICITATION_REDIS", redis.url());
         if answers {
-            command.env("ELICITATION_ANSWERS", "yes");
+            program.env("ELICITATION_ANSWERS", "yes");
         }
-        let mut child = command
-            .args(["--ignored", "--exact", &format!("elicitation::faults::{program}"), "--nocapture"])
-            .env("ELICITATION_REDIS", redis.url())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if let Some(id) = line.strip_prefix("ASKED ") {
-                    let _ = sender.send(id.to_owned());
-                }
-            }
-        });
-        Self { child, lines }
+        Self(Child::start(&mut program).unwrap())
     }
 
-    /// The next question that its client is asked.
-    async fn asked(&self) -> String {
-        let begun = Instant::now();
-        loop {
-            match self.lines.try_recv() {
-                Ok(id) => return id,
-                Err(_) => assert!(begun.elapsed() < SOON * 4, "nobody was asked"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Returns the next question that its client is asked.
+    async fn asked(&mut self) -> String {
+        self.0.said("ASKED ").await
     }
 }
 
@@ -134,9 +94,9 @@ async fn a_server_killed_while_it_asks_is_followed_by_another_and_the_worker_get
     let mut killed = Server::start(redis, "server_process", false);
     let worker = place.ask(&task("t"), form("?"));
     let first = killed.asked().await;
-    killed.kill();
+    killed.0.kill();
     let begun = Instant::now();
-    let next = Server::start(redis, "server_process", true);
+    let mut next = Server::start(redis, "server_process", true);
     assert_eq!(next.asked().await, first);
     assert_eq!(outcome(worker).await, accept(7));
     println!(
@@ -154,7 +114,7 @@ async fn a_worker_that_was_killed_holds_its_task_up_for_seconds_only() {
     place.serve(client.session.clone()).await;
     let mut killed = Server::start(redis, "worker_process", false);
     let asked = client.asked().await;
-    killed.kill();
+    killed.0.kill();
     let worker = place.ask(&task("t"), form("next"));
     // Fifteen seconds, which this need not wait for: then the key by which it was known to live is gone.
     let mut raw = redis.connection().await;

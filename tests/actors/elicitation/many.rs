@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::client::client_that;
-use super::place::{PATIENCE, Place, accept, content, form, task};
 use mcp_courier::{Answer, Courier, SessionId};
 use mcp_courier_testing::eventually::eventually;
 use serde_json::json;
+
+use super::client::client_that;
+use super::place::{PATIENCE, Place, accept, content, form, task};
 
 const SESSIONS: usize = 100;
 const TASKS: usize = 1000;

@@ -7,7 +7,6 @@ use mcp_courier::testing::backend::connect;
 use mcp_courier::{Config, ConnectError, Publisher, QueueErrorKind};
 use mcp_courier_testing::eventually::SOON;
 use mcp_courier_testing::redis_server::RedisServer;
-
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 

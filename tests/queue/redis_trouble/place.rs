@@ -11,6 +11,7 @@ use mcp_courier::{
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::forwarder::Forwarder;
 use mcp_courier_testing::log;
+use mcp_courier_testing::process::Process;
 use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
@@ -244,15 +245,8 @@ fn numbered(n: usize) -> Notification {
 }
 
 async fn share_during(span: Duration) -> f64 {
-    let (before, begun) = (cpu_time(), Instant::now());
+    let (process, begun) = (Process::this(), Instant::now());
+    let before = process.processor_time();
     tokio::time::sleep(span).await;
-    (cpu_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64()
-}
-
-/// Processor time of this process.
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    (process.processor_time() - before) / begun.elapsed().as_secs_f64()
 }

@@ -3,12 +3,9 @@
 use std::thread::available_parallelism;
 
 use mcp_courier_testing::in_own_process;
+use mcp_courier_testing::process::Process;
 
 use super::place::{NEVER, Place, shared};
-
-fn entries(of: &str) -> usize {
-    std::fs::read_dir(of).unwrap().count()
-}
 
 #[actix::test]
 async fn g6_connections_threads_and_descriptors_do_not_grow_with_the_sessions() {
@@ -17,7 +14,7 @@ async fn g6_connections_threads_and_descriptors_do_not_grow_with_the_sessions() 
     let mut place = Place::new(0, shared()).await;
     let without = place.redis.connected_clients().await;
     let count = async |place: &Place| {
-        (place.redis.connected_clients().await, entries("/proc/self/task"), entries("/proc/self/fd"))
+        (place.redis.connected_clients().await, Process::this().threads(), Process::this().descriptors())
     };
     place.add(4 * arbiters).await;
     place.flows().await;

@@ -29,8 +29,8 @@ impl fmt::Display for Part {
 /// Kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// SIGKILL, and a new one later. A client goes on with its session, a worker's successor begins anew, and Redis has what
-    /// it had written to its disk.
+    /// SIGKILL, and a new one later. A client goes on with its session, a worker's successor begins anew, and Redis has
+    /// what it had written to its disk.
     Kill,
     /// SIGTERM, and a new one later.
     Terminate,

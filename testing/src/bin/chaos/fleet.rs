@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mcp_courier::Cause;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use mcp_courier_testing::child::{Child, PATIENCE};
+use mcp_courier_testing::forwarder::{Forwarder, Route};
 
-use crate::forwarder::{Forwarder, Route};
 use crate::{Chaos, LeftOut};
-
-/// Longest time that a process may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
 
@@ -24,14 +20,9 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process, if it runs, and how to speak to it.
+/// Process of one part of the fleet, while it runs.
 #[derive(Default)]
-pub(crate) struct Slot(tokio::sync::Mutex<Option<Process>>);
-
-struct Process {
-    child: Child,
-    orders: ChildStdin,
-}
+pub(crate) struct Slot(tokio::sync::Mutex<Option<Child>>);
 
 pub(crate) struct Fleet {
     pub(crate) dir: PathBuf,
@@ -47,7 +38,7 @@ pub(crate) struct Fleet {
     pub(crate) worker_lines: Vec<Forwarder>,
     /// Of each client, to a server.
     pub(crate) client_lines: Vec<Forwarder>,
-    /// At which server each client is.
+    /// Server of each client.
     pub(crate) homes: Arc<Vec<AtomicUsize>>,
     sessions: Shared<BTreeMap<usize, String>>,
     /// Number of starts of each worker. A successor counts from the beginning, under another name.
@@ -57,7 +48,7 @@ pub(crate) struct Fleet {
 }
 
 pub(crate) struct Redis {
-    keeper: tokio::sync::Mutex<(Process, Lines<BufReader<ChildStdout>>)>,
+    keeper: tokio::sync::Mutex<Child>,
     pub(crate) port: Arc<AtomicU16>,
     pid: AtomicUsize,
 }
@@ -72,36 +63,37 @@ impl Fleet {
         let homes: Arc<Vec<AtomicUsize>> = Arc::new((0..clients).map(|n| AtomicUsize::new(n % servers)).collect());
         let to_redis: Route = {
             let port = Arc::clone(&redis.port);
-            Arc::new(move |_, failed| {
+            Arc::new(move |opening| {
                 let port = port.load(Ordering::Relaxed);
-                (failed == 0).then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+                (opening.refused == 0).then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             })
         };
         let (mut server_lines, mut worker_lines, mut client_lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..servers {
-            server_lines.push(Forwarder::start(Arc::clone(&to_redis), false).await?);
+            server_lines.push(Forwarder::by(Arc::clone(&to_redis)));
         }
         for _ in 0..workers {
-            worker_lines.push(Forwarder::start(Arc::clone(&to_redis), false).await?);
+            worker_lines.push(Forwarder::by(Arc::clone(&to_redis)));
         }
         let without_ids = chaos.leave_out_ids == Some(LeftOut::Events);
         for client in 0..clients {
             let (addresses, homes) = (Arc::clone(&addresses), Arc::clone(&homes));
-            let route: Route = Arc::new(move |is_stream, failed| {
+            let route: Route = Arc::new(move |opening| {
                 let addresses = lock(&addresses);
                 let home = homes[client].load(Ordering::Relaxed);
                 // Its stream stays at home, and each of its POSTs goes to any server.
-                let first = if is_stream { home } else { fastrand::usize(..addresses.len()) };
+                let first = if opening.is_stream { home } else { fastrand::usize(..addresses.len()) };
                 let mut up = (0..addresses.len())
                     .map(|n| (first + n) % addresses.len())
                     .filter_map(|n| Some((n, addresses[n]?)));
-                let (server, address) = up.nth(failed)?;
-                if is_stream {
+                let (server, address) = up.nth(opening.refused)?;
+                if opening.is_stream {
                     homes[client].store(server, Ordering::Relaxed);
                 }
                 Some(address)
             });
-            client_lines.push(Forwarder::start(route, without_ids).await?);
+            let line = if without_ids { Forwarder::by_without_event_ids(route) } else { Forwarder::by(route) };
+            client_lines.push(line);
         }
         let slots = |n| (0..n).map(|_| Slot::default()).collect();
         let fleet = Arc::new(Self {
@@ -139,7 +131,7 @@ impl Fleet {
     }
 
     pub(crate) async fn start_server(&self, server: usize) -> Result<(), Cause> {
-        let redis = format!("redis://{}/", self.server_lines[server].address);
+        let redis = self.server_lines[server].url();
         let mut args = vec!["server", "--redis", &redis];
         if self.chaos.at_most_once {
             args.push("--at-most-once");
@@ -147,9 +139,9 @@ impl Fleet {
         if self.chaos.waiting.is_shared(server) {
             args.push("--shared");
         }
-        let (process, mut says) = self.spawn(&format!("server-{server}"), &args)?;
+        let mut process = self.spawn(&format!("server-{server}"), &args)?;
+        let line = process.line().await.ok_or("a server ended at its start")?;
         *self.servers[server].0.lock().await = Some(process);
-        let line = tokio::time::timeout(PATIENCE, says.next_line()).await??.ok_or("a server ended at its start")?;
         lock(&self.addresses)[server] = Some(line.parse()?);
         Ok(())
     }
@@ -157,25 +149,22 @@ impl Fleet {
     pub(crate) async fn start_worker(&self, worker: usize, seed: u64) -> Result<(), Cause> {
         let generation = self.generations[worker].fetch_add(1, Ordering::Relaxed);
         let name = format!("worker-{worker}.{generation}");
-        let redis = format!("redis://{}/", self.worker_lines[worker].address);
+        let redis = self.worker_lines[worker].url();
         let record = self.dir.join(format!("{name}.record")).display().to_string();
         let seed = seed.wrapping_mul(31).wrapping_add((worker * 1000 + generation) as u64).to_string();
         let rate = self.chaos.rate.to_string();
         let args =
             ["worker", "--redis", &redis, "--name", &name, "--record", &record, "--rate", &rate, "--seed", &seed];
-        let (mut process, says) = self.spawn(&name, &args)?;
-        let mut orders = String::new();
+        let mut process = self.spawn(&name, &args)?;
         for (client, session) in &*lock(&self.sessions) {
-            orders.push_str(&format!("session client-{client} {session}\n"));
+            process.write_line(&format!("session client-{client} {session}"))?;
         }
-        process.orders.write_all(orders.as_bytes()).await?;
         *self.workers[worker].0.lock().await = Some(process);
-        drain(says);
         Ok(())
     }
 
     pub(crate) async fn start_client(self: &Arc<Self>, client: usize) -> Result<(), Cause> {
-        let url = format!("http://{}/mcp", self.client_lines[client].address);
+        let url = format!("http://{}/mcp", self.client_lines[client].address());
         let record = self.dir.join(format!("client-{client}.record")).display().to_string();
         let mut args = vec!["client", "--url", &url, "--record", &record];
         let session = lock(&self.sessions).get(&client).cloned();
@@ -185,11 +174,12 @@ impl Fleet {
         if !self.chaos.resumes(client) || self.chaos.leave_out_ids == Some(LeftOut::Header) {
             args.push("--without-last-event-id");
         }
-        let (process, mut says) = self.spawn(&format!("client-{client}"), &args)?;
+        let mut process = self.spawn(&format!("client-{client}"), &args)?;
+        let mut lines = process.take_lines();
         *self.clients[client].0.lock().await = Some(process);
         let fleet = Arc::clone(self);
         tokio::spawn(async move {
-            while let Ok(Some(line)) = says.next_line().await {
+            while let Some(line) = lines.recv().await {
                 let Some(session) = line.strip_prefix("session ") else { continue };
                 lock(&fleet.sessions).insert(client, session.to_owned());
                 for worker in &fleet.workers {
@@ -200,10 +190,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// A process of this program. What it logs goes to a file.
-    fn spawn(&self, name: &str, args: &[&str]) -> Result<(Process, Lines<BufReader<ChildStdout>>), Cause> {
+    /// Starts a process of this program, whose log goes to a file.
+    fn spawn(&self, name: &str, args: &[&str]) -> Result<Child, Cause> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
-        spawn(args, Stdio::from(log), true)
+        spawn(args, Stdio::from(log))
     }
 
     /// Has all workers stop pushing.
@@ -216,7 +206,7 @@ impl Fleet {
     /// Ends all, in order: nothing is pushed any more, and nobody looks for a server that is gone.
     pub(crate) async fn end(&self) -> Result<(), Cause> {
         for slot in self.workers.iter().chain(&self.clients).chain(&self.servers) {
-            slot.end().await?;
+            slot.end().await;
         }
         Ok(())
     }
@@ -225,72 +215,65 @@ impl Fleet {
 impl Slot {
     /// Returns the process id, while the process runs.
     pub(crate) async fn pid(&self) -> Option<u32> {
-        self.0.lock().await.as_ref()?.child.id()
+        self.0.lock().await.as_ref().map(Child::id)
     }
 
     async fn order(&self, order: &str) {
         if let Some(process) = &mut *self.0.lock().await {
-            // One that was just killed hears it from its successor's start.
-            let _ = process.orders.write_all(format!("{order}\n").as_bytes()).await;
+            // The successor of a process that was just killed gets the order at its start.
+            let _ = process.write_line(order);
         }
     }
 
-    /// SIGKILL. Whether it had ended by itself before.
+    /// Kills the process. Returns whether it had ended by itself before.
     pub(crate) async fn kill(&self) -> Result<bool, Cause> {
         let Some(mut process) = self.0.lock().await.take() else { return Ok(true) };
-        let surprise = process.child.try_wait()?.is_some();
-        process.child.kill().await?;
+        let surprise = process.has_ended();
+        process.kill();
         Ok(surprise)
     }
 
-    /// SIGTERM, and how it ends.
+    /// Sends SIGTERM. Returns whether the process had ended by itself before, or ends badly.
     pub(crate) async fn terminate(&self) -> Result<bool, Cause> {
         let Some(mut process) = self.0.lock().await.take() else { return Ok(true) };
-        if process.child.try_wait()?.is_some() {
-            return Ok(true);
-        }
-        signal("TERM", process.child.id().ok_or("it has no id")?).await?;
-        match tokio::time::timeout(PATIENCE, process.child.wait()).await {
-            Ok(status) => Ok(!status?.success()),
-            Err(_) => Ok(true),
-        }
+        Ok(process.has_ended() || !process.terminate().await.success())
     }
 
-    /// Ends it by the end of its orders.
-    async fn end(&self) -> Result<(), Cause> {
-        let Some(Process { mut child, orders }) = self.0.lock().await.take() else { return Ok(()) };
-        drop(orders);
-        tokio::time::timeout(PATIENCE, child.wait()).await??;
-        Ok(())
+    /// Ends the process by the end of its orders.
+    async fn end(&self) {
+        if let Some(mut process) = self.0.lock().await.take() {
+            process.close_input();
+            process.ended().await;
+        }
     }
 }
 
 impl Redis {
     async fn start() -> Result<Self, Cause> {
-        // Not killed when dropped: it ends by the end of its orders, and its `redis-server` with it.
-        let (process, mut says) = spawn(&["redis"], Stdio::inherit(), false)?;
-        let (port, pid) = Self::here(&mut says).await?;
-        let keeper = tokio::sync::Mutex::new((process, says));
+        // Not killed when dropped: the process ends by the end of its orders, and its `redis-server` with it.
+        let mut keeper = spawn(&["redis"], Stdio::inherit())?.ending_with_its_input();
+        let (port, pid) = Self::place(&mut keeper).await?;
+        let keeper = tokio::sync::Mutex::new(keeper);
         Ok(Self { keeper, port: Arc::new(AtomicU16::new(port)), pid: AtomicUsize::new(pid) })
     }
 
-    async fn here(says: &mut Lines<BufReader<ChildStdout>>) -> Result<(u16, usize), Cause> {
-        let line = tokio::time::timeout(PATIENCE, says.next_line()).await??.ok_or("Redis did not start")?;
+    async fn place(keeper: &mut Child) -> Result<(u16, usize), Cause> {
+        let line = keeper.line().await.ok_or("Redis did not start")?;
         let (port, pid) = line.split_once(' ').ok_or("it says where it is")?;
         Ok((port.parse()?, pid.parse()?))
     }
 
     pub(crate) async fn kill(&self) -> Result<(), Cause> {
-        let (process, says) = &mut *self.keeper.lock().await;
-        process.orders.write_all(b"kill\n").await?;
-        tokio::time::timeout(PATIENCE, says.next_line()).await??;
+        let mut keeper = self.keeper.lock().await;
+        keeper.write_line("kill")?;
+        keeper.said("killed").await;
         Ok(())
     }
 
     pub(crate) async fn start_again(&self) -> Result<(), Cause> {
-        let (process, says) = &mut *self.keeper.lock().await;
-        process.orders.write_all(b"start\n").await?;
-        let (port, pid) = Self::here(says).await?;
+        let mut keeper = self.keeper.lock().await;
+        keeper.write_line("start")?;
+        let (port, pid) = Self::place(&mut keeper).await?;
         self.port.store(port, Ordering::Relaxed);
         self.pid.store(pid, Ordering::Relaxed);
         Ok(())
@@ -308,35 +291,17 @@ impl Redis {
     }
 }
 
-fn spawn(args: &[&str], log: Stdio, kill_on_drop: bool) -> Result<(Process, Lines<BufReader<ChildStdout>>), Cause> {
-    // On Linux this is what runs, also when its file has been built anew meanwhile.
+fn spawn(args: &[&str], log: Stdio) -> Result<Child, Cause> {
+    // On Linux this is the program that runs, also when its file has been built anew meanwhile.
     let this = Path::new("/proc/self/exe");
     let this = if this.exists() { this.to_owned() } else { std::env::current_exe()? };
-    let mut child = Command::new(this)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .kill_on_drop(kill_on_drop)
-        .spawn()?;
-    let orders = child.stdin.take().ok_or("it takes no orders")?;
-    let says = BufReader::new(child.stdout.take().ok_or("it says nothing")?).lines();
-    Ok((Process { child, orders }, says))
-}
-
-fn drain(mut says: Lines<BufReader<ChildStdout>>) {
-    tokio::spawn(async move { while let Ok(Some(_)) = says.next_line().await {} });
-}
-
-async fn signal(name: &str, pid: u32) -> Result<(), Cause> {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().await?;
-    status.success().then_some(()).ok_or_else(|| format!("no {name} for {pid}").into())
+    Ok(Child::start(Command::new(this).args(args).stderr(log))?)
 }
 
 /// SIGSTOP, and SIGCONT later, by a process that goes on when this one is killed: what is stopped could not end.
 pub(crate) async fn stop_for(pid: u32, lasts: Duration) -> Result<(), Cause> {
     let script = r#"kill -STOP "$0" && sleep "$1"; kill -CONT "$0""#;
-    let mut shell = Command::new("sh");
+    let mut shell = tokio::process::Command::new("sh");
     shell.args(["-c", script, &pid.to_string(), &lasts.as_secs_f64().to_string()]).kill_on_drop(false);
     shell.status().await?.success().then_some(()).ok_or_else(|| format!("{pid} cannot be stopped").into())
 }

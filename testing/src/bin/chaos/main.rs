@@ -1,10 +1,10 @@
-//! Chaos: `cargo run --release --example chaos -- --seconds 60 --seed 7`.
+//! Chaos: `cargo run --release -p mcp-courier-testing --bin chaos -- --seconds 60 --seed 7`.
 //!
 //! Several servers, workers and clients as processes of their own, and a Redis that writes to its disk whatever it
-//! answers. A schedule of faults, the same for the same seed, kills, stops, pauses and cuts them. At last all is healed,
-//! and a checker says whether every notification that was pushed with `Ok` got to its client's handler, in the order of its
-//! worker's pushes, and once where the client sends `Last-Event-ID`. It ends with 1, and names what is wrong, if one is lost, out
-//! of order, or came to such a client twice.
+//! answers. A schedule of faults, the same for the same seed, kills, stops, pauses and cuts them. At last all is
+//! healed, and a checker judges: every notification that was pushed with `Ok` reached its client's handler, in the
+//! order of its worker's pushes. It came once where the client sends `Last-Event-ID`. The program ends with 1, and
+//! names each that is lost, out of order, or came to such a client twice.
 //!
 //! `chaos failover-times` measures how long a client goes without when its server dies.
 
@@ -17,11 +17,9 @@ use mcp_courier::{Cause, Config, ConfigBuilder};
 
 mod check;
 mod client;
-mod events;
 mod failover;
 mod faults;
 mod fleet;
-mod forwarder;
 mod record;
 mod report;
 mod roles;
@@ -177,7 +175,8 @@ const WINDOW: usize = 4 * BATCH;
 /// Life of a lease without its owner.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// The settings of all: short, so that a minute sees what else takes an hour, and with a time to live that nothing outlives.
+/// The settings of all: short, so that a minute sees what else takes an hour, and with a time to live that nothing
+/// outlives.
 fn config() -> ConfigBuilder {
     Config::builder()
         .prefix(PREFIX)

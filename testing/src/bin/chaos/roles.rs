@@ -4,9 +4,8 @@
 use std::io::{BufRead, Write};
 
 use mcp_courier::Cause;
-use tokio::sync::mpsc;
-
 use mcp_courier_testing::redis_server::RedisServer;
+use tokio::sync::mpsc;
 
 /// The lines of standard input. At its end the process ends, at once.
 pub(crate) fn orders() -> mpsc::UnboundedReceiver<String> {

@@ -1,4 +1,4 @@
-//! The checker: what the workers wrote down against what the clients did.
+//! Checker: compares the records of the workers with those of the clients.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -130,8 +130,8 @@ impl Checked {
         }
     }
 
-    /// Checks the repeats at a client: a client that sends `Last-Event-ID` gets none, whatever is done; another one no more
-    /// than a window for each stream and fault.
+    /// Checks the repeats at a client: a client that sends `Last-Event-ID` gets none, whatever is done; another one no
+    /// more than a window for each stream and fault.
     fn repeats(&mut self, client: usize, record: &Client, resumes: bool, again: &[String], felt: &[&Done]) {
         self.duplicates[usize::from(!resumes)] += again.len();
         self.streams += record.opened.len();

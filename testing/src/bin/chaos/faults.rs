@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mcp_courier::Cause;
+use mcp_courier_testing::forwarder::Mode;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fleet::{Fleet, Shared, lock, stop_for};
-use crate::forwarder::Flow;
 use crate::record::Clock;
 use crate::schedule::{Fault, Kind, Part};
 
@@ -148,12 +148,12 @@ async fn inflict_one(fleet: &Arc<Fleet>, seed: u64, fault: Fault) -> Result<(), 
                 Part::Redis => return Err("it has no line".into()),
             };
             match kind {
-                Kind::Silence => line.flow(Flow::Silent),
-                Kind::Slow => line.flow(Flow::Slow(LATE)),
+                Kind::Silence => line.set(Mode::Silent),
+                Kind::Slow => line.set(Mode::Slow(LATE)),
                 _ => line.cut(),
             }
             sleep(lasts).await;
-            line.flow(Flow::Open);
+            line.set(Mode::Pass);
         }
     }
     Ok(())

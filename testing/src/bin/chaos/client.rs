@@ -1,6 +1,6 @@
-//! A client: MCP over HTTP. It keeps a stream open, at whatever server, and goes on with its session id when that ends. What
-//! its handler gets is recorded before the ping behind it is answered, and together with the event id that says so: the
-//! client sends that id as `Last-Event-ID` with its next stream, also where it was killed meanwhile.
+//! A client: MCP over HTTP. It keeps a stream open, at whatever server, and goes on with its session id when that ends.
+//! What its handler gets is recorded before the ping behind it is answered, and together with the event id that says
+//! so: the client sends that id as `Last-Event-ID` with its next stream, also where it was killed meanwhile.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use mcp_courier::{Cause, Outbound};
+use mcp_courier_testing::sse::Parser;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::events::Events;
 use crate::record::{Record, last_event_id};
 use crate::roles::{orders, say};
 
@@ -120,7 +120,7 @@ impl Client {
 
     /// Reads a stream to its end, and says what that was.
     async fn read(&mut self, mut stream: Response, record: &Record) -> Result<&'static str, Cause> {
-        let mut events = Events::default();
+        let mut events = Parser::default();
         loop {
             let chunk = match timeout(SILENCE, stream.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
@@ -130,7 +130,8 @@ impl Client {
             };
             let (mut got, mut pings, mut newest) = (String::new(), Vec::new(), None);
             let now = record.clock.now();
-            for event in events.push(&chunk)? {
+            events.feed(&chunk);
+            for event in events.by_ref() {
                 newest = event.id.or(newest);
                 let Ok(message) = serde_json::from_str::<Value>(&event.data) else { continue };
                 let params = &message["params"];
