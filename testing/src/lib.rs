@@ -1,4 +1,4 @@
-//! Fixtures of this repository's tests and benchmarks. The package is not published.
+//! Fixtures of this repository's tests and measurements. The package is not published.
 //!
 //! - Servers: [`redis_server`] starts a real `redis-server`, [`mcp_server`] an MCP server in this process.
 //! - Processes: [`child`] is a process that talks in lines, [`examples`] has those of the repository, [`process`] counts

@@ -69,7 +69,7 @@ fn spans(line: &str) -> Vec<(&str, &str)> {
     parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
-const DIRECTORIES: [&str; 7] = ["benches/", "docs/", "examples/", "scripts/", "src/", "testing/", "tests/"];
+const DIRECTORIES: [&str; 6] = ["docs/", "examples/", "scripts/", "src/", "testing/", "tests/"];
 
 /// Returns whether a code span is the path of a file or directory of this repository, or a pattern of such paths.
 fn is_path(span: &str) -> bool {

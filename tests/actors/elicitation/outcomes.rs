@@ -138,7 +138,7 @@ struct Approval {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Nested {
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its schema counts")]
     inner: Approval,
 }
 
