@@ -57,7 +57,7 @@ pub(crate) mod questions;
 pub(crate) mod redis;
 mod refusal;
 
-pub use self::fleet::{Fleet, ProcessId, Remembered};
+pub use self::fleet::{Fleet, ProcessId, SessionRecord};
 #[cfg(any(feature = "rmcp", feature = "testing"))]
 pub use self::fleet::{News, NewsReceiver};
 pub use self::line_limit::LineLimit;

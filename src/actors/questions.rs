@@ -153,7 +153,8 @@ impl QuestionContext {
                         Ok(Ok(answer)) => return Some(answer),
                         Ok(Err(AskError::Impossible(why))) => return Some(Answer::cancelled(why)),
                         Ok(Err(AskError::NotReady(why))) => {
-                            tracing::debug!(session = ?self.context.session_id, why, "a question waits for its client");
+                            tracing::debug!(session = ?self.context.session_id, why,
+                                "asking a client failed; the question waits for the client");
                         }
                         Err(panic) => return Some(panicked(&*panic)),
                     }

@@ -70,11 +70,11 @@ impl Stats {
     }
 
     pub(super) fn set_state(&self, state: SubscriberState) {
-        self.rest().0 = state;
+        self.state_and_error().0 = state;
     }
 
     pub(super) fn set_error(&self, error: &impl ToString) {
-        self.rest().1 = Some(error.to_string());
+        self.state_and_error().1 = Some(error.to_string());
     }
 
     pub(super) fn counts(&self) -> (u64, u64) {
@@ -83,11 +83,11 @@ impl Stats {
 
     pub(super) fn info(&self, session: SessionId, placement: Option<Placement>) -> SubscriberInfo {
         let (delivered, discarded) = self.counts();
-        let (state, last_error) = self.rest().clone();
+        let (state, last_error) = self.state_and_error().clone();
         SubscriberInfo { session, since: self.since, placement, state, delivered, discarded, last_error }
     }
 
-    fn rest(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {
+    fn state_and_error(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {
         lock(&self.rest)
     }
 }

@@ -20,28 +20,34 @@ pub trait Fleet {
     /// Remembers the state with which a session began, for
     /// [`Config::session_time_to_live`](crate::Config::session_time_to_live). Returns whether the session is
     /// remembered: an ended session is not remembered again.
-    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError>;
+    async fn store_session(&self, session: &SessionId, state: &str) -> Result<bool, QueueError>;
 
     /// Returns the state with which a session began, if the backend remembers the session. Its time to live begins
     /// anew.
-    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError>;
+    async fn load_session(&self, session: &SessionId) -> Result<Option<String>, QueueError>;
 
     /// Begins the time to live of sessions that are in use anew. Returns the knowledge about each, in the order given.
-    async fn keep(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
+    async fn refresh_sessions(&self, sessions: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError>;
 
     /// Returns the knowledge about each session, in the order given. Changes nothing.
-    async fn look_up(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError>;
+    async fn look_up_sessions(&self, sessions: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError>;
 
-    /// Returns whether the backend knows of every one of these sessions. Much cheaper than [`look_up`](Self::look_up).
+    /// Returns whether the backend knows of every one of these sessions. Much cheaper than
+    /// [`look_up_sessions`](Self::look_up_sessions).
     async fn knows_all(&self, sessions: &[SessionId]) -> Result<bool, QueueError>;
 
     /// Ends a session for all, and announces the end to all other processes. Returns whether the session has ended.
     /// Does nothing to a session that neither the backend nor the caller knows, and does not remember such a session as
     /// ended.
-    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError>;
+    async fn end_session(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError>;
 
     /// Announces to another process that a client has answered one of its pings. The nonce names the ping.
-    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError>;
+    async fn announce_confirmation(
+        &self,
+        process: ProcessId,
+        session: &SessionId,
+        ping: u128,
+    ) -> Result<(), QueueError>;
 
     /// Returns whether more than one process listens to the news of the fleet.
     async fn has_others(&self) -> Result<bool, QueueError>;
@@ -55,7 +61,7 @@ pub trait Fleet {
 
 /// Knowledge of the backend about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remembered {
+pub enum SessionRecord {
     /// The backend has the state with which the session began.
     Known,
     /// The backend knows nothing: the session's time to live is over, or the queue lost the session.

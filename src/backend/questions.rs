@@ -118,6 +118,6 @@ pub(crate) async fn cancel_open(queue: &dyn Backend, session: &SessionId, why: &
 /// finds that no worker waits.
 pub(crate) async fn close(queue: &dyn Backend, session: &SessionId, question: &Question) {
     if let Err(error) = queue.close_question(session, &question.request_id).await {
-        tracing::debug!(?session, %error, "an answered question stays open");
+        tracing::debug!(?session, %error, "closing an answered question failed; it stays open until it expires");
     }
 }

@@ -130,7 +130,7 @@ impl Layer {
                 if is_for_courier { self.decide_early_close(request.headers()) } else { EarlyCloseDecision::Undecided };
             let is_decided = match early {
                 EarlyCloseDecision::Close(events) => return Ok(request.into_response(closed_early(events))),
-                EarlyCloseDecision::No => true,
+                EarlyCloseDecision::Serve => true,
                 EarlyCloseDecision::Undecided => false,
             };
             let mut response = self.respond(request, next, Demand { is_for_courier, is_decided }).await?;

@@ -134,7 +134,12 @@ impl Access {
         }
         if let Some(so_far) = count(&self.refused[0]) {
             let (host, port) = (shown(&host.name), host.port);
-            tracing::warn!(so_far, host, port, "a request names a Host that is not allowed; refused with 403");
+            tracing::warn!(
+                so_far,
+                host,
+                port,
+                "a request names a Host that is not allowed; the request is refused with 403"
+            );
         }
         Err((StatusCode::FORBIDDEN, "Forbidden: the Host header is not allowed by this server's allow_host"))
     }
@@ -161,7 +166,7 @@ impl Access {
                     tracing::warn!(
                         so_far,
                         ?origin,
-                        "a request comes from an Origin that is not allowed; refused with 403"
+                        "a request comes from an Origin that is not allowed; the request is refused with 403"
                     );
                 }
                 let why = "Forbidden: the Origin header is not allowed by this server's allow_origin";

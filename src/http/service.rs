@@ -115,8 +115,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
             max_body_bytes: settings.max_body_bytes,
             question_prefix: JSON_RPC_ID,
             cancel_question: Box::new(cancel),
-            early_close: Box::new(move |session, last| closing.early_close(session, last)),
-            pong: Box::new(move |session, id| answering.pong(session, id)),
+            early_close: Box::new(move |session, last| closing.decide_early_close(session, last)),
+            pong: Box::new(move |session, id| answering.take_pong(session, id)),
         };
         let limit = StreamLimit::new(settings.http.stream_limit, settings.courier.config().session_limit());
         Self {

@@ -68,7 +68,7 @@ impl Arrivals {
         let not_before = self.empty_at.map(|at| at.min(now));
         self.empty_at = if items.is_empty() { Some(now) } else { not_before };
         // Most batches lack nothing.
-        if items.iter().filter_map(|item| item.envelope.as_ref().ok()).all(lacks_nothing) {
+        if items.iter().filter_map(|item| item.envelope.as_ref().ok()).all(is_complete) {
             if let Some(foreign) = &mut self.foreign {
                 foreign.ahead.clear();
             }
@@ -77,7 +77,7 @@ impl Arrivals {
         let mut envelopes: Vec<_> = items.iter_mut().filter_map(|item| item.envelope.as_mut().ok()).collect();
         let time_to_live = self.time_to_live;
         let foreign = self.foreign();
-        foreign.tell_apart(&mut envelopes);
+        foreign.distinguish(&mut envelopes);
         let seen_before = std::mem::take(&mut foreign.ahead);
         let mut worst = Duration::ZERO;
         for envelope in envelopes {
@@ -126,13 +126,13 @@ impl Arrivals {
 }
 
 /// Returns whether a message has an id and the queue's time.
-fn lacks_nothing(envelope: &Envelope) -> bool {
+fn is_complete(envelope: &Envelope) -> bool {
     envelope.is_stamped() && !envelope.has_derived_id()
 }
 
 impl Foreign {
     /// Gives each of several equal messages an id of its own.
-    fn tell_apart(&self, envelopes: &mut [&mut Envelope]) {
+    fn distinguish(&self, envelopes: &mut [&mut Envelope]) {
         if envelopes.iter().all(|envelope| !envelope.has_derived_id()) {
             return;
         }

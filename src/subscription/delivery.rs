@@ -80,7 +80,7 @@ impl EndedTasks {
 #[non_exhaustive]
 pub enum HandOverError {
     /// The session has ended. The notifications stay queued, and the subscriber stops.
-    #[error("the session is over")]
+    #[error("the session has ended")]
     Closed,
     /// The session has no open stream, or cannot take a notification now. The notifications stay queued and are
     /// delivered when [`Presence`](crate::Presence) reports that the session is ready. The refusal does not count as a

@@ -268,7 +268,7 @@ pub enum Note {
 
 /// Defect of the driver: an event came in a state that does not allow the event. The machine has not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} is under way")]
+#[error("the event {event} is illegal in the state {state:?} while the operation {operation:?} runs")]
 pub struct IllegalTransition {
     /// State of the machine.
     pub state: SubscriberState,

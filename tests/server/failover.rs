@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_courier::testing::backend::Remembered;
+use mcp_courier::testing::backend::SessionRecord;
 use mcp_courier::{
     Answer, ConfigBuilder, Courier, Elicitation, Notification, Principal, Publisher, SessionId, TaskKey,
 };
@@ -431,9 +431,9 @@ async fn another_type_under_one_sessions_key_is_that_sessions_trouble_alone() {
     let queue =
         mcp_courier::testing::backend::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
     let sessions = ["odd", "known", "unknown"].map(|id| SessionId::new(id).unwrap());
-    queue.remember(&sessions[1], "{}").await.unwrap();
+    queue.store_session(&sessions[1], "{}").await.unwrap();
     redis_says::<usize>(&redis, &["RPUSH", "mcp-courier:session:odd", "x"]).await;
-    let known = queue.keep(&sessions).await.unwrap();
-    assert_eq!(known, [Remembered::Known, Remembered::Known, Remembered::Unknown]);
-    queue.remember(&sessions[0], "{}").await.unwrap_err();
+    let known = queue.refresh_sessions(&sessions).await.unwrap();
+    assert_eq!(known, [SessionRecord::Known, SessionRecord::Known, SessionRecord::Unknown]);
+    queue.store_session(&sessions[0], "{}").await.unwrap_err();
 }

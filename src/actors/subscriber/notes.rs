@@ -49,7 +49,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
         }
         Note::NotReady(why) => {
             stats.set_error(&why);
-            tracing::debug!(?session, why, "the session is not ready; notifications stay queued");
+            tracing::debug!(?session, why, "a session is not ready; its notifications stay queued");
         }
         Note::QueueFailed { error, failures, pause } => {
             stats.set_error(&error);
@@ -76,14 +76,15 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
         }
         Note::TakenOver => {
             let passes = context.passes(|gates| &gates.taken_over);
-            log_through!(passes, info, ?session, "another subscriber has taken the session over");
+            log_through!(passes, info, ?session, "another subscriber has taken the session over; this one stands by");
         }
         Note::WrongClock(off) => {
             let consequence = "its notifications expire by the times at which their owner read the queue";
             tracing::warn!(?session, ?off, consequence, "a producer's clock is wrong");
         }
         Note::Lost { envelope, why } => {
-            tracing::warn!(?session, id = %envelope.id, why, "a notification that is in no queue any more is lost");
+            tracing::warn!(?session, id = %envelope.id, why,
+                "a notification is lost, because it was removed from its queue before its delivery");
             if let Some(question) = envelope.question {
                 cancel(context, *question, why.to_owned());
             }
@@ -115,7 +116,8 @@ pub(in crate::actors) fn record(context: &Arc<SubscriberContext>, outcome: Messa
     actix_rt::spawn(async move {
         if let Err(error) = context.common.queue.record(&context.session_id, &outcome, &raw).await {
             let consequence = "its receipt and its dead letter are lost";
-            tracing::error!(session = ?context.session_id, %error, consequence, "recording an outcome failed");
+            tracing::error!(session = ?context.session_id, %error, consequence,
+                "recording the outcome of a notification failed");
         }
         drop(settling);
     });

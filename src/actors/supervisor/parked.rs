@@ -116,7 +116,8 @@ async fn watch(
 /// Lets a parked machine act on the time. The machine discards a notification whose time to live is over.
 fn pass_time(context: &Arc<SubscriberContext>, machine: &mut Subscription) {
     if let Err(defect) = machine.handle(Event::Timer, clock::now(), 0.0) {
-        tracing::error!(session = ?context.session_id, %defect, "passing time to a parked subscriber failed; it stays parked");
+        tracing::error!(session = ?context.session_id, %defect,
+            "a parked subscriber refused to act on the time; it stays parked");
     }
     while let Some(action) = machine.next_action() {
         match action {

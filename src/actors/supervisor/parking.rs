@@ -44,7 +44,7 @@ impl SupervisorActor {
         let epoch = context.epoch;
         // The subscriber is queued once, although its client may come and go many times before a place is free.
         if self.waiting.iter().all(|(_, waits)| *waits != epoch) {
-            tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits");
+            tracing::warn!(session = ?session_id, %error, "starting a parked subscriber failed; it waits for a place");
             self.waiting.push_back((session_id.clone(), epoch));
         }
         self.retry_waiting_after(&error, ctx);
@@ -90,7 +90,8 @@ impl SupervisorActor {
             {
                 let stats = Arc::clone(&context.stats);
                 if let Err(error) = self.start_parked(&session_id, ctx) {
-                    tracing::debug!(session = ?session_id, %error, "starting a parked subscriber failed; it still waits");
+                    tracing::debug!(session = ?session_id, %error,
+                        "starting a parked subscriber failed again; it waits for a place");
                     stats.set_error(&error);
                     return self.retry_waiting_after(&error, ctx);
                 }

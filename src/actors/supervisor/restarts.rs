@@ -41,7 +41,8 @@ impl SupervisorActor {
         std::mem::replace(&mut child.run_state, RunState::Pausing).end_then(|| {});
         let Some(earlier) = child.restarts.spend(clock::now()) else {
             let passes = context.passes(|gates| &gates.given_up);
-            log_through!(passes, error, session = ?session_id, reason, "a subscriber failed too often; it is given up");
+            log_through!(passes, error, session = ?session_id, reason,
+                "a subscriber failed too often; it is removed until the session is ensured again");
             self.children.remove(session_id);
             self.start_waiting(ctx);
             return;

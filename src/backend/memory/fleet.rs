@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{MemoryBackend, State};
-use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
+use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord, news_channel};
 use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::session_id::SessionId;
@@ -22,28 +22,28 @@ impl State {
 
 #[async_trait]
 impl Fleet for MemoryBackend {
-    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
-        Ok(self.step(|moment| moment.remember(session, state)))
+    async fn store_session(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
+        Ok(self.step(|moment| moment.store_session(session, state)))
     }
 
-    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
-        Ok(self.step(|moment| moment.recall(session)))
+    async fn load_session(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
+        Ok(self.step(|moment| moment.load_session(session)))
     }
 
-    async fn keep(&self, all: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
-        Ok(self.step(|moment| moment.keep(all)))
+    async fn refresh_sessions(&self, all: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError> {
+        Ok(self.step(|moment| moment.refresh_sessions(all)))
     }
 
-    async fn look_up(&self, all: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
-        Ok(self.step(|moment| moment.look_up(all)))
+    async fn look_up_sessions(&self, all: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError> {
+        Ok(self.step(|moment| moment.look_up_sessions(all)))
     }
 
     async fn knows_all(&self, all: &[SessionId]) -> Result<bool, QueueError> {
-        Ok(self.step(|moment| !moment.look_up(all).contains(&Remembered::Unknown)))
+        Ok(self.step(|moment| !moment.look_up_sessions(all).contains(&SessionRecord::Unknown)))
     }
 
-    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
-        let has_ended = self.step(|moment| moment.forget(session, is_known));
+    async fn end_session(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
+        let has_ended = self.step(|moment| moment.end_session(session, is_known));
         if has_ended {
             lock(&self.shared.state).publish(None, &News::Ended(session.clone(), by));
         }
@@ -55,7 +55,12 @@ impl Fleet for MemoryBackend {
         Ok(false)
     }
 
-    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError> {
+    async fn announce_confirmation(
+        &self,
+        process: ProcessId,
+        session: &SessionId,
+        ping: u128,
+    ) -> Result<(), QueueError> {
         lock(&self.shared.state).publish(Some(process), &News::Confirmed(session.clone(), ping));
         Ok(())
     }

@@ -11,8 +11,8 @@ use redis::Cmd;
 
 use super::RedisBackend;
 use super::link::{Link, Pushes, Request, read};
-use super::lua::{FORGET, REMEMBER};
-use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, Remembered, news_channel};
+use super::lua::{END_SESSION, STORE_SESSION};
+use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord, news_channel};
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::session_id::SessionId;
 
@@ -33,7 +33,7 @@ impl RedisBackend {
         sessions: &[SessionId],
         doing: &'static str,
         exists: impl Fn(&str) -> Cmd + Send + Sync,
-    ) -> Result<Vec<Remembered>, QueueError> {
+    ) -> Result<Vec<SessionRecord>, QueueError> {
         let mut known = Vec::with_capacity(sessions.len());
         for some in sessions.chunks(PIPELINE) {
             let mut request = Request::new();
@@ -45,12 +45,12 @@ impl RedisBackend {
             let mut answers = answers.into_iter().map(|answer| answer.and_then(read::<i64>));
             while let (Some(exists), Some(length)) = (answers.next(), answers.next()) {
                 known.push(match (exists, length) {
-                    (Ok(0), _) => Remembered::Unknown,
-                    (Ok(_), Ok(0)) => Remembered::Ended,
+                    (Ok(0), _) => SessionRecord::Unknown,
+                    (Ok(_), Ok(0)) => SessionRecord::Ended,
                     // Another type lies under this session's key. The other sessions must not suffer for it.
-                    (Ok(_), Err(QueueErrorKind::Refused(why))) if why.starts_with("WRONGTYPE") => Remembered::Known,
+                    (Ok(_), Err(QueueErrorKind::Refused(why))) if why.starts_with("WRONGTYPE") => SessionRecord::Known,
                     (Err(error), _) | (_, Err(error)) => return Err(self.failed(doing, error)),
-                    _ => Remembered::Known,
+                    _ => SessionRecord::Known,
                 });
             }
         }
@@ -60,25 +60,25 @@ impl RedisBackend {
 
 #[async_trait]
 impl Fleet for RedisBackend {
-    async fn remember(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
+    async fn store_session(&self, session: &SessionId, state: &str) -> Result<bool, QueueError> {
         let (key, life) = (self.keys.session(session), self.session_life());
-        self.call("remembering a session", &REMEMBER, &[key], &[state, &life]).await
+        self.call("storing a session", &STORE_SESSION, &[key], &[state, &life]).await
     }
 
-    async fn recall(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
+    async fn load_session(&self, session: &SessionId) -> Result<Option<String>, QueueError> {
         let mut get = redis::cmd("GETEX");
         get.arg(self.keys.session(session)).arg("PX").arg(self.session_life());
-        let state: Option<String> = self.query_large("recalling a session", get).await?;
+        let state: Option<String> = self.query_large("loading a session", get).await?;
         Ok(state.filter(|state| !state.is_empty()))
     }
 
-    async fn keep(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+    async fn refresh_sessions(&self, sessions: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError> {
         let life = self.session_life();
         let expire = |key: &str| redis::cmd("PEXPIRE").arg(key).arg(&life).take();
         self.known(sessions, "refreshing sessions", expire).await
     }
 
-    async fn look_up(&self, sessions: &[SessionId]) -> Result<Vec<Remembered>, QueueError> {
+    async fn look_up_sessions(&self, sessions: &[SessionId]) -> Result<Vec<SessionRecord>, QueueError> {
         self.known(sessions, "looking up sessions", |key| redis::cmd("EXISTS").arg(key).take()).await
     }
 
@@ -96,13 +96,18 @@ impl Fleet for RedisBackend {
         Ok(true)
     }
 
-    async fn forget(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
+    async fn end_session(&self, session: &SessionId, by: ProcessId, is_known: bool) -> Result<bool, QueueError> {
         let news = News::Ended(session.clone(), by).encode();
         let arguments = [self.session_life(), self.keys.news(), news, u8::from(is_known).to_string()];
-        self.call("forgetting a session", &FORGET, &[self.keys.session(session)], &arguments).await
+        self.call("ending a session", &END_SESSION, &[self.keys.session(session)], &arguments).await
     }
 
-    async fn confirmed(&self, process: ProcessId, session: &SessionId, ping: u128) -> Result<(), QueueError> {
+    async fn announce_confirmation(
+        &self,
+        process: ProcessId,
+        session: &SessionId,
+        ping: u128,
+    ) -> Result<(), QueueError> {
         let news = News::Confirmed(session.clone(), ping).encode();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(self.keys.news_for(process)).arg(news);

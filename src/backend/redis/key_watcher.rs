@@ -260,7 +260,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else { return };
         if self.has_ended {
-            shared.link.rest();
+            shared.link.disconnect();
             return;
         }
         // The task was dropped half-way because its runtime ended. A waiter in another runtime starts the task again

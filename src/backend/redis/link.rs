@@ -231,7 +231,7 @@ impl Link {
     }
 
     /// Drops the connection of a shared link. The next request makes another.
-    pub(super) fn rest(&self) {
+    pub(super) fn disconnect(&self) {
         let generation = self.inner.state().health.generation();
         self.inner.forget(generation);
     }

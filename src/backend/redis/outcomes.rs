@@ -121,7 +121,7 @@ fn decode(kept: Vec<u8>) -> StoredLetter {
         }
         // Another program wrote this entry. It is shown as it is, so that an operator can see and purge it.
         Err(error) => {
-            let reason = DiscardReason::Undecodable(format!("what is written on the letter: {error}"));
+            let reason = DiscardReason::Undecodable(format!("the header of the dead letter cannot be read: {error}"));
             StoredLetter { at: Timestamp(0), reason, raw: kept, mark }
         }
     }
@@ -165,7 +165,7 @@ impl Outcomes for RedisBackend {
                 }
                 Ok((settled, _)) => return settled,
                 Err(error) => {
-                    tracing::debug!(?session, %error, "a receipt cannot be read; trying again");
+                    tracing::debug!(?session, %error, "reading a receipt failed; trying again");
                     LOOK
                 }
             };

@@ -21,13 +21,13 @@ use crate::question::{Answer, Question};
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// Passes the answer to a ping on to the process that sent the ping.
-    pub(super) async fn confirmed(
+    pub(super) async fn forward_confirmation(
         &self,
         process: ProcessId,
         client: &ClientSession,
         ping: u128,
     ) -> Result<(), ManagerError<M::Error>> {
-        Ok(self.shared.queue.confirmed(process, client.session_id(), ping).await?)
+        Ok(self.shared.queue.announce_confirmation(process, client.session_id(), ping).await?)
     }
 
     /// Gives an answer to its worker, whichever process asked. The client gets its response only afterwards: its

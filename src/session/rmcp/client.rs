@@ -1,10 +1,10 @@
 //! [`ClientSession`]: one client as the decorated manager sees it: its introduction, its open streams, and its
 //! confirmations.
 //!
-//! *One lock*. [`Lines`] has streams, deliveries and questions. A newer stream breaks the deliveries and questions on
-//! older ones in the same moment in which it becomes the newest. With separate locks a message could go down the newer
-//! stream too early: before the caller of an unconfirmed message learns of the break. It would overtake that message
-//! (`nothing_goes_down_another_stream_before_each_caller_knows_of_the_break`).
+//! *One lock*. [`ClientState`] has streams, deliveries and questions. A newer stream breaks the deliveries and
+//! questions on older ones in the same moment in which it becomes the newest. With separate locks a message could go
+//! down the newer stream too early: before the caller of an unconfirmed message learns of the break. It would overtake
+//! that message (`nothing_goes_down_another_stream_before_each_caller_knows_of_the_break`).
 //!
 //! *Presence* is sent under the same lock, so the subscriber sees the openings of streams in their order. An opening
 //! carries the message that the client has named.
@@ -57,18 +57,18 @@ pub(super) struct ClientSession {
     introduction: Mutex<Introduction>,
     /// Set while the session is among the [`DeferredArrivals`](super::deferred_arrivals::DeferredArrivals).
     pub(super) is_arrival_deferred: AtomicBool,
-    lines: Mutex<Lines>,
+    state: Mutex<ClientState>,
 }
 
 /// Streams, deliveries and questions of a client. One lock holds them, because they change together: a newer stream, or
 /// the end of a stream, ends deliveries and questions on the others.
-struct Lines {
+struct ClientState {
     streams: Streams,
     delivery: Delivery<oneshot::Sender<Result<(), Break>>>,
     questions: Questions,
 }
 
-impl Lines {
+impl ClientState {
     /// Ends the waits for answers on a stream, or on any stream where `stream` is `None`: no answer will count any
     /// more.
     fn break_off(&mut self, stream: Option<u64>, why: Break) {
@@ -94,7 +94,7 @@ impl ClientSession {
             activity: Activity::new(),
             introduction: Mutex::default(),
             is_arrival_deferred: AtomicBool::new(false),
-            lines: Mutex::new(Lines {
+            state: Mutex::new(ClientState {
                 streams: Streams::default(),
                 delivery: Delivery::Idle,
                 questions: Questions::default(),
@@ -115,9 +115,9 @@ impl ClientSession {
         resumed: Option<EventId<'_>>,
         is_layered: bool,
     ) -> (u64, Arc<Frames>) {
-        let mut lines = self.lines();
-        lines.break_off(None, Break::Superseded);
-        let opened = lines.streams.open(rmcp, EventIds::behind(resumed), is_layered);
+        let mut state = self.locked();
+        state.break_off(None, Break::Superseded);
+        let opened = state.streams.open(rmcp, EventIds::behind(resumed), is_layered);
         let (number, frames) = (opened.number, Arc::clone(&opened.frames));
         self.presence.resumed(number, resumed.and_then(|id| id.received));
         (number, frames)
@@ -125,12 +125,12 @@ impl ClientSession {
 
     /// Returns rmcp's part of the newest stream, if that is empty and nobody else fills it.
     pub(super) fn stream_to_fill(&self) -> Option<DetachableStream> {
-        self.lines().streams.newest().map(|newest| newest.rmcp.clone()).filter(DetachableStream::claim)
+        self.locked().streams.newest().map(|newest| newest.rmcp.clone()).filter(DetachableStream::claim)
     }
 
     /// Returns whether the client has an open stream.
     pub(super) fn has_stream(&self) -> bool {
-        !self.lines().streams.is_empty()
+        !self.locked().streams.is_empty()
     }
 
     /// Closes a stream that has ended, or must end. The newest of the others then receives.
@@ -141,14 +141,14 @@ impl ClientSession {
     /// Closes a stream for a reason, which those who wait on it get. The newest of the others then receives.
     fn close_for(&self, number: u64, why: Break) {
         self.activity.touch();
-        let mut lines = self.lines();
-        let Some(closed) = lines.streams.remove(number) else { return };
-        lines.break_off(Some(number), why);
-        match lines.streams.newest() {
+        let mut state = self.locked();
+        let Some(closed) = state.streams.remove(number) else { return };
+        state.break_off(Some(number), why);
+        match state.streams.newest() {
             Some(newest) => self.presence.connected(newest.number),
             None => self.presence.disconnected(),
         }
-        drop(lines);
+        drop(state);
         closed.close();
     }
 
@@ -159,10 +159,10 @@ impl ClientSession {
         } else {
             self.presence.ended();
         }
-        let mut lines = self.lines();
-        let streams = lines.streams.take();
-        lines.break_off(None, Break::Ended);
-        drop(lines);
+        let mut state = self.locked();
+        let streams = state.streams.take();
+        state.break_off(None, Break::Ended);
+        drop(state);
         streams.into_iter().for_each(OpenStream::close);
     }
 
@@ -184,8 +184,8 @@ impl ClientSession {
         if self.has_stream() { None } else { self.activity.idle_since() }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        lock(&self.lines)
+    fn locked(&self) -> MutexGuard<'_, ClientState> {
+        lock(&self.state)
     }
 }
 

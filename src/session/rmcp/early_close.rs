@@ -155,7 +155,7 @@ mod tests {
         let decide = |session: &str, after| closes.decide(session, &EventId::parse("x"), "x", now + after);
         assert!(decide("a", Duration::ZERO) && decide("b", Duration::ZERO));
         assert!(!decide("a", MEMORY / 2), "it is remembered");
-        assert!(decide("b", MEMORY), "it is forgotten");
+        assert!(decide("b", MEMORY), "it is ended");
         for n in 0..3 * CAPACITY {
             closes.decide(&n.to_string(), &EventId::parse("x"), "x", now + 3 * MEMORY);
         }

@@ -111,12 +111,12 @@ impl Frames {
     }
 
     /// Waits until there is room, or the stream must end.
-    pub(super) async fn room(&self) {
+    pub(super) async fn until_room(&self) {
         self.until(|buffer| buffer.is_closed || buffer.text.len() < CAPACITY).await;
     }
 
     /// Waits until the reader has taken everything before a place, or the stream must end.
-    pub(super) async fn taken(&self, place: u64) {
+    pub(super) async fn until_taken(&self, place: u64) {
         self.until(|buffer| buffer.is_closed || buffer.written - buffer.text.len() as u64 >= place).await;
     }
 

@@ -3,12 +3,12 @@
 //! Each round ends idle sessions, and stores sessions that Redis does not know. It begins the time to live of sessions
 //! in use anew, and repeats the announcement of ends.
 //!
-//! *Doubt* starts a round early: news were lost, or too many came. All sessions are then looked up, so an end that was
-//! announced meanwhile is found (`news_that_were_lost_are_made_up_for_as_soon_as_news_come_again`). Anyone who may
-//! publish can cause doubt; therefore its rounds are at least [`AGAIN`] apart.
+//! *A recheck* starts a round early: news were lost, or too many came. All sessions are then looked up, so an end that
+//! was announced meanwhile is found (`news_that_were_lost_are_made_up_for_as_soon_as_news_come_again`). Anyone who may
+//! publish can cause rechecks; therefore their rounds are at least [`AGAIN`] apart.
 //!
 //! *Cost*. Most rounds ask with one request for many sessions whether any is missing. Only a round for the time to
-//! live, or after doubt, writes to each session's key
+//! live, or at a recheck, writes to each session's key
 //! (`a_session_in_use_that_redis_forgot_is_stored_again_within_a_round`).
 
 use std::sync::{Arc, Weak};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::client::ClientSession;
 use super::shared::Shared;
 use super::{news, restore};
-use crate::backend::Remembered;
+use crate::backend::SessionRecord;
 use crate::failure::{QueueError, QueueErrorKind};
 
 /// Longest time between two rounds. State that Redis lost or refused is stored again within this time.
@@ -73,7 +73,7 @@ async fn run<M: SessionManager>(shared: Weak<Shared<M>>, mut alive: watch::Recei
         end_idle(&shared);
         if shared.is_stored() {
             is_due |= refreshed.elapsed() >= shared.config.session_time_to_live() / 4;
-            if remember(&shared, is_due).await && std::mem::take(&mut is_due) {
+            if store_sessions(&shared, is_due).await && std::mem::take(&mut is_due) {
                 refreshed = Instant::now();
             }
             announce_ends(&shared).await;
@@ -94,7 +94,7 @@ fn end_idle<M: SessionManager>(shared: &Arc<Shared<M>>) {
 
 /// Stores the sessions of this process that Redis does not know, or no longer knows. With `all` set, the time to live
 /// of each session begins anew too. Returns whether Redis did all of that.
-async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool {
+async fn store_sessions<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool {
     let sessions = shared.sessions();
     if let Err(error) = refresh(shared, &sessions, all).await {
         tracing::warn!(%error, "refreshing the sessions in use failed; retrying");
@@ -102,7 +102,7 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
     }
     let (mut failures, mut last) = (0, None);
     for (id, client) in &sessions {
-        match shared.remember(client).await {
+        match shared.store_session(client).await {
             Ok(true) => {}
             // The news of this session's end were lost.
             Ok(false) => shared.close_ended_elsewhere(id, client),
@@ -130,19 +130,19 @@ async fn remember<M: SessionManager>(shared: &Arc<Shared<M>>, all: bool) -> bool
 /// Finds the sessions that Redis should remember and does not. With `all` set each session is looked up. Otherwise one
 /// request asks for many at once whether any is missing, which costs Redis next to nothing.
 async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions, all: bool) -> Result<(), QueueError> {
-    let remembered: Vec<_> = sessions.iter().filter(|(_, client)| all || client.is_remembered()).collect();
-    for some in remembered.chunks(CHUNK) {
+    let looked_up: Vec<_> = sessions.iter().filter(|(_, client)| all || client.is_stored()).collect();
+    for some in looked_up.chunks(CHUNK) {
         let ids: Vec<_> = some.iter().map(|(_, client)| client.session_id().clone()).collect();
         if !all && shared.queue.knows_all(&ids).await? {
             continue;
         }
-        for ((id, client), known) in some.iter().zip(shared.queue.keep(&ids).await?) {
+        for ((id, client), known) in some.iter().zip(shared.queue.refresh_sessions(&ids).await?) {
             match known {
-                Remembered::Known => {}
+                SessionRecord::Known => {}
                 // Redis has lost the session.
-                Remembered::Unknown => client.set_remembered(false),
+                SessionRecord::Unknown => client.set_stored(false),
                 // The news of this session's end were lost.
-                Remembered::Ended => shared.close_ended_elsewhere(id, client),
+                SessionRecord::Ended => shared.close_ended_elsewhere(id, client),
             }
         }
     }
@@ -153,7 +153,7 @@ async fn refresh<M: SessionManager>(shared: &Arc<Shared<M>>, sessions: &Sessions
 async fn announce_ends<M: SessionManager>(shared: &Arc<Shared<M>>) {
     let mut pending = shared.take_pending_ends().into_iter();
     while let Some((session, is_known)) = pending.next() {
-        if let Err(error) = shared.forget(&session, is_known).await {
+        if let Err(error) = shared.end_everywhere(&session, is_known).await {
             tracing::warn!(?session, %error, "publishing the end of a session failed; retrying");
             // The others return to the pending ends, where this one is already.
             pending.by_ref().for_each(|end| shared.add_pending_end(end));

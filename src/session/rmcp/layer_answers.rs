@@ -19,14 +19,14 @@ pub(crate) enum EarlyCloseDecision {
     /// The stream is closed early. The text is the whole stream.
     Close(String),
     /// The stream is not closed early.
-    No,
+    Serve,
     /// The session manager must decide.
     Undecided,
 }
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// Decides whether a stream behind an id is closed early, for a client of version 2025-11-25.
-    pub(crate) fn early_close(&self, session: &str, last_event_id: &str) -> EarlyCloseDecision {
+    pub(crate) fn decide_early_close(&self, session: &str, last_event_id: &str) -> EarlyCloseDecision {
         let named = EventId::parse(last_event_id);
         let Some(session) = session_of(session).ok().filter(|_| named.is_typed()) else {
             return EarlyCloseDecision::Undecided;
@@ -41,16 +41,16 @@ impl<M: SessionManager> CourierSessionManager<M> {
         if self.shared.early_closes.decide(session.as_str(), &named, last_event_id, Instant::now()) {
             EarlyCloseDecision::Close(early_close::text(&named))
         } else {
-            EarlyCloseDecision::No
+            EarlyCloseDecision::Serve
         }
     }
 
     /// Takes the answer to a ping, by its JSON-RPC id, if this process sent the ping to the acting user's session.
-    pub(crate) fn pong(&self, session: &str, json_rpc_id: &str) -> bool {
+    pub(crate) fn take_pong(&self, session: &str, json_rpc_id: &str) -> bool {
         let client = session_of(session).ok().and_then(|session| self.shared.client_of(&session));
         client.is_some_and(|client| {
             client.touch();
-            client.pong(json_rpc_id)
+            client.take_pong(json_rpc_id)
         })
     }
 }

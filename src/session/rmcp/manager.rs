@@ -290,7 +290,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         match client.answered(&message) {
             Answered::Other => {}
             Answered::Ping => return Ok(()),
-            Answered::PingOf(process, ping) => return self.confirmed(process, &client, ping).await,
+            Answered::PingOf(process, ping) => return self.forward_confirmation(process, &client, ping).await,
             Answered::Question(request_id, answer) => return self.answer(client, request_id, answer).await,
         }
         // The answer belongs to no request of this process, as no handler is here.
@@ -334,7 +334,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                     let rmcp = DetachableStream::behind(Some(ours), rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?));
                 }
-                Err(error) => tracing::debug!(%error, "a stream cannot be resumed; a fresh one is opened"),
+                Err(error) => tracing::debug!(%error, "resuming a stream failed; a fresh one is opened"),
             }
         }
         let rmcp = self.rmcp_stream(id, &client).await?;

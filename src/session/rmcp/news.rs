@@ -14,7 +14,7 @@ use rmcp::transport::streamable_http_server::session::SessionManager;
 use tokio::sync::{mpsc, watch};
 
 use super::shared::Shared;
-use crate::backend::{News, NewsReceiver, Remembered};
+use crate::backend::{News, NewsReceiver, SessionRecord};
 use crate::session_id::SessionId;
 
 /// Largest number of ends that wait for Redis's confirmation. Further ones cause a lookup of all sessions.
@@ -65,9 +65,9 @@ async fn confirm_ends<M: SessionManager>(shared: Weak<Shared<M>>, mut unconfirme
         let Some(shared) = shared.upgrade() else { return };
         let mut seen = HashSet::new();
         batch.retain(|session: &SessionId| seen.insert(session.clone()));
-        match shared.queue.look_up(&batch).await {
+        match shared.queue.look_up_sessions(&batch).await {
             Ok(known) => {
-                let ended = batch.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
+                let ended = batch.iter().zip(known).filter(|(_, known)| *known == SessionRecord::Ended);
                 ended.for_each(|(session, _)| end(&shared, session));
             }
             Err(error) => {

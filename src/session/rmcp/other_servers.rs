@@ -39,7 +39,7 @@ impl OtherServers {
         let exist = match tokio::time::timeout(PATIENCE, queue.has_others()).await {
             Ok(Ok(exist)) => exist,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "counting the servers of the fleet failed; their number is taken to be as before");
+                tracing::debug!(%error, "counting the servers of the fleet failed; the last count is used");
                 before
             }
             Err(_) => before,

@@ -38,7 +38,7 @@ use super::deferred_arrivals::DueArrival;
 use super::restorer::Restoring;
 use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
-use crate::backend::Remembered;
+use crate::backend::SessionRecord;
 use crate::session_id::SessionId;
 
 /// Longest time for which the next session waits for a handler of user code, which may hang.
@@ -55,13 +55,13 @@ pub(super) fn load<M: SessionManager>(
     let outcome = loading.outcome();
     let (shared, id) = (Arc::clone(shared), Arc::clone(id));
     tokio::spawn(async move {
-        let client = match loaded(&shared, &session).await {
+        let client = match load_client(&shared, &session).await {
             Ok(client) => client,
             Err(moved) => return loading.end(moved),
         };
         let Some(place) = shared.make_room() else { return loading.end(Moved::NoPlace) };
         client.set_head(head);
-        loading.arrive(&id, Arc::clone(&client), place);
+        loading.end_loaded(&id, Arc::clone(&client), place);
         // An end before the arrival found no session here to close.
         if shared.has_ended(&session) {
             shared.close(&id, &client);
@@ -73,8 +73,11 @@ pub(super) fn load<M: SessionManager>(
 }
 
 /// Reads the stored state of a session, and makes its client.
-async fn loaded<M: SessionManager>(shared: &Arc<Shared<M>>, session: &SessionId) -> Result<Arc<ClientSession>, Moved> {
-    let client = match shared.queue.recall(session).await {
+async fn load_client<M: SessionManager>(
+    shared: &Arc<Shared<M>>,
+    session: &SessionId,
+) -> Result<Arc<ClientSession>, Moved> {
+    let client = match shared.queue.load_session(session).await {
         Ok(Some(stored)) => {
             let client = shared.client(session.clone());
             client.loaded(stored).map(|()| client).map_err(|error| error.to_string())
@@ -101,10 +104,10 @@ pub(super) fn serve<M: SessionManager>(
     let shared = Arc::clone(shared);
     runtime.spawn(async move {
         let id = client.session_id().as_str().into();
-        match served(&shared, &id, &client, head).await {
+        match restore_handler(&shared, &id, &client, head).await {
             None => serving.end(Moved::Failed),
             Some(restoring) => {
-                serving.served(&client);
+                serving.end_served(&client);
                 // An end of the handler before this point did not end the session, which had no handler yet.
                 if restoring.has_ended() {
                     shared.close(&id, &client);
@@ -117,7 +120,7 @@ pub(super) fn serve<M: SessionManager>(
 }
 
 /// Makes rmcp serve a session. Returns `None` where that fails.
-async fn served<M: SessionManager>(
+async fn restore_handler<M: SessionManager>(
     shared: &Arc<Shared<M>>,
     id: &RmcpSessionId,
     client: &Arc<ClientSession>,
@@ -189,9 +192,9 @@ pub(super) async fn complete_arrivals<M: SessionManager>(shared: Weak<Shared<M>>
 /// Closes the sessions that have ended since their state was read, where the news of the end were lost.
 async fn check_ends<M: SessionManager>(shared: &Arc<Shared<M>>, arrivals: &[DueArrival]) {
     let sessions: Vec<_> = arrivals.iter().map(|arrival| arrival.client.session_id().clone()).collect();
-    match shared.queue.look_up(&sessions).await {
+    match shared.queue.look_up_sessions(&sessions).await {
         Ok(known) => {
-            let ended = arrivals.iter().zip(known).filter(|(_, known)| *known == Remembered::Ended);
+            let ended = arrivals.iter().zip(known).filter(|(_, known)| *known == SessionRecord::Ended);
             ended.for_each(|(arrival, _)| shared.close_ended_elsewhere(&arrival.id, &arrival.client));
         }
         Err(_) => shared.recheck.notify_one(),

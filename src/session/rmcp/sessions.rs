@@ -105,7 +105,7 @@ impl Sessions {
     }
 
     /// Returns the permit to hold one more session, if there is room.
-    pub(super) fn place(&self) -> Option<SessionPermit> {
+    pub(super) fn try_permit(&self) -> Option<SessionPermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
@@ -174,7 +174,7 @@ impl Sessions {
     }
 
     /// Begins to close a session. `None` where the session with this id is no longer this one.
-    pub(super) fn leave(self: &Arc<Self>, id: &str, client: &Arc<ClientSession>) -> Option<Move> {
+    pub(super) fn begin_close(self: &Arc<Self>, id: &str, client: &Arc<ClientSession>) -> Option<Move> {
         let mut state = self.state();
         state.here.get(id).filter(|entry| Arc::ptr_eq(&entry.client, client))?;
         state.here.remove(id);
@@ -206,14 +206,14 @@ impl Move {
     }
 
     /// Ends the move: the session was loaded, and is here without a handler. From now on its streams are served.
-    pub(super) fn arrive(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
+    pub(super) fn end_loaded(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
         let entry = Entry { client, is_restored: true, has_handler: false, _place: place };
         self.end_with(Moved::Done, |state| drop(state.here.insert(Arc::clone(id), entry)));
     }
 
     /// Ends the move: rmcp serves the session. From now on all its requests are served. A session that was closed
     /// meanwhile stays closed.
-    pub(super) fn served(self, client: &Arc<ClientSession>) {
+    pub(super) fn end_served(self, client: &Arc<ClientSession>) {
         self.end_with(Moved::Done, |state| {
             let entry = state.here.get_mut(client.session_id().as_str());
             if let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.client, client)) {
@@ -297,13 +297,13 @@ mod tests {
         let moving = restoring(&sessions);
         let (first, second) = (moving.outcome(), waiting(&sessions));
         assert_eq!(result_of(first.clone()).now_or_never(), None);
-        moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        moving.end_loaded(&"s".into(), Arc::clone(&client), sessions.try_permit().unwrap());
         assert!(is_here(&sessions, &client));
         for outcome in [first, second] {
             assert_eq!(result_of(outcome).now_or_never(), Some(Moved::Done));
         }
-        let leaving = sessions.leave("s", &client).unwrap();
-        assert!(sessions.place().is_some(), "its place is free at once");
+        let leaving = sessions.begin_close("s", &client).unwrap();
+        assert!(sessions.try_permit().is_some(), "its place is free at once");
         let third = waiting(&sessions);
         assert!(matches!(sessions.find("s", &session(), true, false), Found::Moving(_)));
         assert_eq!(result_of(third.clone()).now_or_never(), None);
@@ -317,8 +317,8 @@ mod tests {
         let (sessions, client) = (Sessions::new(1), client());
         let moving = restoring(&sessions);
         let waited = moving.outcome();
-        moving.arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
-        let leaving = sessions.leave("s", &client).unwrap();
+        moving.end_loaded(&"s".into(), Arc::clone(&client), sessions.try_permit().unwrap());
+        let leaving = sessions.begin_close("s", &client).unwrap();
         assert_eq!(result_of(waited).now_or_never(), Some(Moved::Done));
         assert_eq!(result_of(waiting(&sessions)).now_or_never(), None, "it waits for the close now");
         leaving.end(Moved::Done);
@@ -334,13 +334,13 @@ mod tests {
     #[test]
     fn a_session_that_was_loaded_serves_streams_and_one_request_has_it_served() {
         let (sessions, client) = (Sessions::new(1), client());
-        restoring(&sessions).arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        restoring(&sessions).end_loaded(&"s".into(), Arc::clone(&client), sessions.try_permit().unwrap());
         assert!(is_here(&sessions, &client) && !sessions.has_handler(&client));
         unserved(&sessions).end(Moved::Failed);
         let serving = unserved(&sessions);
         let waited = waiting(&sessions);
         assert!(is_here(&sessions, &client), "streams do not wait");
-        serving.served(&client);
+        serving.end_served(&client);
         assert_eq!(result_of(waited).now_or_never(), Some(Moved::Done));
         assert!(sessions.has_handler(&client));
         assert!(matches!(sessions.find("s", &session(), true, true), Found::Here(_, true)));
@@ -349,12 +349,12 @@ mod tests {
     #[test]
     fn a_session_that_is_closed_while_it_is_served_stays_closed_and_its_close_comes_last() {
         let (sessions, client) = (Sessions::new(1), client());
-        restoring(&sessions).arrive(&"s".into(), Arc::clone(&client), sessions.place().unwrap());
+        restoring(&sessions).end_loaded(&"s".into(), Arc::clone(&client), sessions.try_permit().unwrap());
         let serving = unserved(&sessions);
-        let mut leaving = sessions.leave("s", &client).unwrap();
+        let mut leaving = sessions.begin_close("s", &client).unwrap();
         let waited = waiting(&sessions);
         assert_eq!(leaving.predecessor().now_or_never(), None);
-        serving.served(&client);
+        serving.end_served(&client);
         assert!(!sessions.has_handler(&client));
         assert_eq!(result_of(waited.clone()).now_or_never(), None, "it waits for the close");
         assert_eq!(result_of(waiting(&sessions)).now_or_never(), None);
@@ -366,12 +366,12 @@ mod tests {
     #[test]
     fn a_session_is_closed_by_its_identity_and_rmcp_closes_only_what_it_created() {
         let (sessions, first, second) = (Sessions::new(2), client(), client());
-        sessions.add(&"s".into(), Arc::clone(&first), sessions.place().unwrap());
+        sessions.add(&"s".into(), Arc::clone(&first), sessions.try_permit().unwrap());
         assert!(sessions.created("s").is_some_and(|created| Arc::ptr_eq(&created, &first)));
-        sessions.leave("s", &first).unwrap().end(Moved::Done);
-        restoring(&sessions).arrive(&"s".into(), Arc::clone(&second), sessions.place().unwrap());
+        sessions.begin_close("s", &first).unwrap().end(Moved::Done);
+        restoring(&sessions).end_loaded(&"s".into(), Arc::clone(&second), sessions.try_permit().unwrap());
         assert!(sessions.created("s").is_none());
-        assert!(sessions.leave("s", &first).is_none());
+        assert!(sessions.begin_close("s", &first).is_none());
         assert!(is_here(&sessions, &second));
     }
 
@@ -392,7 +392,7 @@ mod tests {
         let of_another = session().bound_to(Principal::new("mallory").unwrap());
         let moving = restoring(&sessions);
         assert!(matches!(sessions.find("s", &of_another, true, true), Found::Absent(Some(_))));
-        moving.arrive(&"s".into(), client, sessions.place().unwrap());
+        moving.end_loaded(&"s".into(), client, sessions.try_permit().unwrap());
         assert!(matches!(sessions.find("s", &of_another, true, true), Found::Another));
         assert!(matches!(sessions.find("t", &session(), false, true), Found::Absent(None)));
     }

@@ -106,7 +106,7 @@ impl<M: SessionManager> Shared<M> {
     pub(super) fn close(self: &Arc<Self>, id: &RmcpSessionId, client: &Arc<ClientSession>) -> Option<JoinHandle<()>> {
         // Noted first, so that at each moment the session is here or among the closed ones.
         lock(&self.closed).insert(client.session_id().clone());
-        let mut leaving = self.sessions.leave(id, client)?;
+        let mut leaving = self.sessions.begin_close(id, client)?;
         client.end(self.is_stored());
         let (shared, id, session) = (Arc::clone(self), Arc::clone(id), client.session_id().clone());
         // Runs in a task of its own: a stuck worker must not delay other sessions.
@@ -121,8 +121,15 @@ impl<M: SessionManager> Shared<M> {
     pub(super) async fn close_inner(&self, id: &RmcpSessionId, session: &SessionId) {
         match tokio::time::timeout(STEP, self.inner.close_session(id)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(?session, %error, "the session manager failed to close a session"),
-            Err(_) => tracing::warn!(?session, limit = ?STEP, "the session manager did not close a session in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(?session, %error,
+                    "closing a session in rmcp's session manager failed; the session is closed here all the same")
+            }
+            Err(_) => {
+                tracing::warn!(?session, limit = ?STEP,
+                    "closing a session in rmcp's session manager took too long; the session is closed here all the \
+                     same")
+            }
         }
     }
 
@@ -143,7 +150,7 @@ impl<M: SessionManager> Shared<M> {
     /// is closed here, as after an idle timeout. `None` where no session is idle.
     pub(super) fn make_room(self: &Arc<Self>) -> Option<SessionPermit> {
         loop {
-            if let Some(place) = self.sessions.place() {
+            if let Some(place) = self.sessions.try_permit() {
                 return Some(place);
             }
             let (id, client) = self.sessions.longest_idle()?;
@@ -157,9 +164,13 @@ impl<M: SessionManager> Shared<M> {
     }
 
     /// Ends a session for all servers. Where Redis cannot store the end, housekeeping tries again.
-    pub(super) async fn forget(self: &Arc<Self>, session: &SessionId, is_known: bool) -> Result<(), QueueError> {
-        let forgotten = async {
-            if self.queue.forget(session, self.process, is_known).await? {
+    pub(super) async fn end_everywhere(
+        self: &Arc<Self>,
+        session: &SessionId,
+        is_known: bool,
+    ) -> Result<(), QueueError> {
+        let ended = async {
+            if self.queue.end_session(session, self.process, is_known).await? {
                 self.call_on_end(session);
                 // A request may have restored the session before Redis stored its end.
                 self.close_if_here(session);
@@ -167,11 +178,11 @@ impl<M: SessionManager> Shared<M> {
             }
             Ok(())
         };
-        let forgotten = forgotten.await;
-        if forgotten.is_err() {
+        let ended = ended.await;
+        if ended.is_err() {
             self.add_pending_end((session.clone(), is_known));
         }
-        forgotten
+        ended
     }
 }
 
@@ -259,10 +270,10 @@ impl<M> Shared<M> {
     }
 
     /// Stores a session in Redis, if that is not done yet. Returns `false` where the session has ended meanwhile.
-    pub(super) async fn remember(&self, client: &ClientSession) -> Result<bool, QueueError> {
-        let Some(state) = client.state_to_remember() else { return Ok(true) };
-        let is_remembered = self.queue.remember(client.session_id(), &state).await?;
-        client.set_remembered(is_remembered);
-        Ok(is_remembered)
+    pub(super) async fn store_session(&self, client: &ClientSession) -> Result<bool, QueueError> {
+        let Some(state) = client.state_to_store() else { return Ok(true) };
+        let is_stored = self.queue.store_session(client.session_id(), &state).await?;
+        client.set_stored(is_stored);
+        Ok(is_stored)
     }
 }

@@ -29,7 +29,7 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
     async fn store(&self, id: &str, _state: &SessionState) -> Result<(), SessionStoreError> {
         // The state was noted when the session was initialised. After a failure housekeeping tries again.
         if let Some(client) = self.0.known(id) {
-            self.0.remember(&client).await?;
+            self.0.store_session(&client).await?;
         }
         Ok(())
     }
@@ -41,7 +41,7 @@ impl<M: SessionManager> SessionStore for CourierSessionStore<M> {
         // Closes a session that was restored here. The manager closes the sessions that rmcp's main service serves.
         shared.close_if_here(&session);
         // Runs in a task of its own: a client that hangs up after its DELETE has ended its session nevertheless.
-        tokio::spawn(async move { shared.forget(&session, is_known).await }).await??;
+        tokio::spawn(async move { shared.end_everywhere(&session, is_known).await }).await??;
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ fn manager(name: &str, idle: Duration) -> (Arc<MemoryBackend>, CourierSessionMan
 async fn store(queue: &MemoryBackend, id: &str) {
     let state = r#"{"initialize_params":{"protocolVersion":"2025-11-25","capabilities":{},
         "clientInfo":{"name":"c","version":"0"}}}"#;
-    assert!(queue.remember(&SessionId::new(id).unwrap(), state).await.unwrap());
+    assert!(queue.store_session(&SessionId::new(id).unwrap(), state).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,7 +88,7 @@ impl Subscription {
             }
             BatchEnd::NotReady(why) => {
                 self.removed = Some(removed);
-                return self.not_ready(why, jitter);
+                return self.pause_until_ready(why, jitter);
             }
             BatchEnd::Closed => {
                 self.removed = Some(removed);

@@ -159,7 +159,7 @@ impl Subscription {
                 // is read again.
                 None => NextStep::Serve,
             },
-            BatchEnd::NotReady(why) => self.not_ready(why, jitter),
+            BatchEnd::NotReady(why) => self.pause_until_ready(why, jitter),
             BatchEnd::Closed => NextStep::Exit(ExitReason::Closed),
             BatchEnd::NotPermitted => {
                 // The permit is suspended or has run out, so the lease is renewed before anything else.
@@ -178,7 +178,7 @@ impl Subscription {
     }
 
     /// Notes that the session is not ready, and returns the pause to make.
-    pub(super) fn not_ready(&mut self, why: String, jitter: f64) -> NextStep {
+    pub(super) fn pause_until_ready(&mut self, why: String, jitter: f64) -> NextStep {
         self.note(Note::NotReady(why));
         NextStep::AwaitReady(self.next_pause(jitter))
     }

@@ -96,7 +96,7 @@ impl Subscription {
                     BatchEnd::NotReady(_) if matches!(self.after_window, Some(NextStep::AwaitReady(_))) => {
                         return self.continue_delivery(now, jitter);
                     }
-                    BatchEnd::NotReady(why) => self.not_ready(why, jitter),
+                    BatchEnd::NotReady(why) => self.pause_until_ready(why, jitter),
                     _ => NextStep::Exit(ExitReason::Closed),
                 };
                 if !matches!(self.after_window, Some(NextStep::Exit(_))) {

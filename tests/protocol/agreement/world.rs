@@ -276,14 +276,14 @@ impl<'a> World<'a> {
                 format!("{:?}", backend.close_question(&session(*at), &question.to_string()).await)
             }
             Step::Remember { session: at, state } => {
-                format!("{:?}", backend.remember(&session(*at), &format!("state {state}")).await)
+                format!("{:?}", backend.store_session(&session(*at), &format!("state {state}")).await)
             }
-            Step::Recall { session: at } => format!("{:?}", backend.recall(&session(*at)).await),
-            Step::Keep => format!("{:?}", backend.keep(&sessions()).await),
-            Step::LookUp => format!("{:?}", backend.look_up(&sessions()).await),
+            Step::Recall { session: at } => format!("{:?}", backend.load_session(&session(*at)).await),
+            Step::Keep => format!("{:?}", backend.refresh_sessions(&sessions()).await),
+            Step::LookUp => format!("{:?}", backend.look_up_sessions(&sessions()).await),
             Step::KnowsAll { sessions: count } => format!("{:?}", backend.knows_all(&sessions()[..*count]).await),
             Step::Forget { session: at, is_known } => {
-                format!("{:?}", backend.forget(&session(*at), setting.process, *is_known).await)
+                format!("{:?}", backend.end_session(&session(*at), setting.process, *is_known).await)
             }
             Step::Hear => self.hear().await,
             Step::Sleep => {
@@ -360,7 +360,7 @@ impl<'a> World<'a> {
         let mut heard = Vec::new();
         // What was published before the ping comes before it; a ping before the subscription is lost.
         loop {
-            backend.confirmed(process, &session(0), self.heard).await.unwrap();
+            backend.announce_confirmation(process, &session(0), self.heard).await.unwrap();
             while let Ok(Some(news)) = tokio::time::timeout(Duration::from_millis(20), news.recv()).await {
                 match news {
                     News::Confirmed(_, ping) if ping == self.heard => return format!("{heard:?}"),

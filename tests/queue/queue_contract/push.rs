@@ -192,9 +192,9 @@ pub(crate) async fn a_push_says_whether_its_session_is_owned_known_or_unknown(pl
     let (publisher, queue, owner) = place.pair(config()).await;
     let [parked, ended, never] = ["parked", "ended", "never"].map(|id| SessionId::new(id).unwrap());
     for session in [&parked, &ended] {
-        queue.remember(session, "{}").await.unwrap();
+        queue.store_session(session, "{}").await.unwrap();
     }
-    queue.forget(&ended, ProcessId::new(), true).await.unwrap();
+    queue.end_session(&ended, ProcessId::new(), true).await.unwrap();
     let anothers = session().bound_to(Principal::new("mallory").unwrap());
     let expected = [
         (session(), SessionStatus::Owned),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_courier::testing::backend::{
-    Backend, Delivered, MessageOutcome, News, OwnerToken, Permit, Posed, ProcessId, Remembered, connect,
+    Backend, Delivered, MessageOutcome, News, OwnerToken, Permit, Posed, ProcessId, SessionRecord, connect,
 };
 use mcp_courier::{
     Answer, Config, ConfigBuilder, Courier, Delivery, Notification, Publisher, Receipt, SessionId, SubscriberState,
@@ -99,16 +99,19 @@ async fn sessions_begin_and_end_over_the_shared_connection_as_if_nothing_had_bee
     in_own_process!();
     let pair = Pair::new().await;
     let queue = pair.queue(waiting::config()).await;
-    assert!(queue.remember(&session(), "{}").await.unwrap());
+    assert!(queue.store_session(&session(), "{}").await.unwrap());
     pair.fail_over().await;
     // Each begins with the connection as it was left: single commands, scripts and pipelines.
     let another = SessionId::new("another").unwrap();
-    assert!(queue.remember(&another, "{}").await.unwrap());
+    assert!(queue.store_session(&another, "{}").await.unwrap());
     let new = pair.queue_at_the_new_primary().await;
-    assert_eq!(new.recall(&another).await.unwrap().as_deref(), Some("{}"));
-    queue.forget(&session(), ProcessId::new(), true).await.unwrap();
-    assert_eq!(new.recall(&session()).await.unwrap(), None);
-    assert_eq!(queue.keep(&[session(), another]).await.unwrap(), [Remembered::Ended, Remembered::Known]);
+    assert_eq!(new.load_session(&another).await.unwrap().as_deref(), Some("{}"));
+    queue.end_session(&session(), ProcessId::new(), true).await.unwrap();
+    assert_eq!(new.load_session(&session()).await.unwrap(), None);
+    assert_eq!(
+        queue.refresh_sessions(&[session(), another]).await.unwrap(),
+        [SessionRecord::Ended, SessionRecord::Known]
+    );
 }
 
 #[actix::test]
@@ -119,7 +122,7 @@ async fn each_kind_of_request_over_the_shared_connection_notices_by_itself() {
         let queue = pair.queue(waiting::config()).await;
         let publisher = pair.publisher().await;
         let process = ProcessId::new();
-        assert!(queue.remember(&session(), "{}").await.unwrap());
+        assert!(queue.store_session(&session(), "{}").await.unwrap());
         publisher.push(&session(), note(0)).await.unwrap();
         let new_process = {
             pair.fail_over().await;
@@ -129,7 +132,7 @@ async fn each_kind_of_request_over_the_shared_connection_notices_by_itself() {
         let made = pair.forwarder.made();
         let begun = Instant::now();
         match kind {
-            "a write" => assert_eq!(queue.recall(&session()).await.unwrap().as_deref(), Some("{}")),
+            "a write" => assert_eq!(queue.load_session(&session()).await.unwrap().as_deref(), Some("{}")),
             "a pipeline" => drop(publisher.push(&session(), note(1)).await.unwrap()),
             "a script that neither server knows" => assert_eq!(queue.purge(&session()).await.unwrap(), 0),
             "a read" => {
@@ -140,7 +143,7 @@ async fn each_kind_of_request_over_the_shared_connection_notices_by_itself() {
                 .await;
             }
             _ => loop {
-                queue.confirmed(process, &session(), 7).await.unwrap();
+                queue.announce_confirmation(process, &session(), 7).await.unwrap();
                 let news = tokio::time::timeout(Duration::from_millis(10), heard.recv()).await;
                 if news == Ok(Some(News::Confirmed(session(), 7))) {
                     break;
@@ -161,7 +164,7 @@ async fn where_no_primary_can_be_had_connections_are_made_with_pauses_and_not_fo
     pair.demote().await;
     let (made, begun, mut tries) = (pair.forwarder.made(), Instant::now(), 0);
     while begun.elapsed() < Duration::from_secs(3) {
-        let error = queue.remember(&session(), "{}").await.unwrap_err();
+        let error = queue.store_session(&session(), "{}").await.unwrap_err();
         assert!(format!("{error:?}").contains("READONLY"), "{error:?}");
         let refused = publisher.push(&session(), note(0)).await.unwrap_err();
         assert!(refused.reason.to_string().contains("READONLY"), "{refused}");
@@ -172,7 +175,7 @@ async fn where_no_primary_can_be_had_connections_are_made_with_pauses_and_not_fo
     // Pauses of 0.1, 0.2, 0.4, 0.8 and 1.6 s, less a quarter.
     assert!((4..=14).contains(&connections), "{connections} connections for {tries} commands");
     pair.forwarder.lead_to(pair.new.port());
-    eventually("the new primary", FOUND, async || queue.remember(&session(), "{}").await.is_ok()).await;
+    eventually("the new primary", FOUND, async || queue.store_session(&session(), "{}").await.is_ok()).await;
     eventually("the new primary", FOUND, async || publisher.push(&session(), note(0)).await.is_ok()).await;
 }
 
@@ -188,7 +191,7 @@ async fn a_server_that_still_loads_or_has_lost_its_primary_is_left_as_well() {
     let error = queue.open_questions(&session()).await.unwrap_err();
     assert!(format!("{error:?}").contains("MASTERDOWN"), "{error:?}");
     pair.forwarder.lead_to(pair.new.port());
-    eventually("the new primary", FOUND, async || queue.remember(&session(), "{}").await.is_ok()).await;
+    eventually("the new primary", FOUND, async || queue.store_session(&session(), "{}").await.is_ok()).await;
 }
 
 #[actix::test]
@@ -291,7 +294,7 @@ async fn who_listens_for_news_hears_those_of_the_new_primary() {
     assert_eq!(tokio::time::timeout(FOUND, news.recv()).await.expect("in time"), Some(News::Missed));
     println!("who listens for news: at the new primary after {:?}", begun.elapsed());
     let by = ProcessId::new();
-    pair.queue_at_the_new_primary().await.forget(&session(), by, true).await.unwrap();
+    pair.queue_at_the_new_primary().await.end_session(&session(), by, true).await.unwrap();
     assert_eq!(tokio::time::timeout(SOON, news.recv()).await.expect("in time"), Some(News::Ended(session(), by)));
 }
 

@@ -181,9 +181,9 @@ async fn another_type_under_the_live_sessions_is_logged_and_holds_nothing_up() {
     mcp_courier_testing::eventually::eventually("a word in the log", super::place::RECOVERY, async || {
         // Shared sessions are announced together.
         let said: &[&str] = if waiting::is_shared() {
-            &["WARN", "shared sessions could not be announced", "WRONGTYPE"]
+            &["WARN", "announcing shared sessions as live failed", "WRONGTYPE"]
         } else {
-            &[&id, "WARN", "the session could not be announced as live", "WRONGTYPE"]
+            &[&id, "WARN", "announcing a session as live failed", "WRONGTYPE"]
         };
         !log::lines(said).is_empty()
     })

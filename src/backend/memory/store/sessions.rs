@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Moment;
-use crate::backend::Remembered;
+use crate::backend::SessionRecord;
 use crate::envelope::Timestamp;
 use crate::session_id::{SessionId, SessionStatus};
 
@@ -30,7 +30,7 @@ impl Moment<'_> {
 
     /// Remembers the state with which a session began, unless the session has ended. Returns whether the session is
     /// remembered.
-    pub fn remember(&mut self, session: &SessionId, state: &str) -> bool {
+    pub fn store_session(&mut self, session: &SessionId, state: &str) -> bool {
         let (sessions, until) = self.sessions();
         let has_ended = matches!(sessions.get(session), Some((None, _)));
         if !has_ended {
@@ -40,7 +40,7 @@ impl Moment<'_> {
     }
 
     /// Returns the state with which a session began. Its time to live begins anew.
-    pub fn recall(&mut self, session: &SessionId) -> Option<String> {
+    pub fn load_session(&mut self, session: &SessionId) -> Option<String> {
         let (sessions, new_until) = self.sessions();
         let (state, until) = sessions.get_mut(session)?;
         *until = new_until;
@@ -48,30 +48,30 @@ impl Moment<'_> {
     }
 
     /// Begins the time to live of sessions anew. Returns the knowledge about each, in the order given.
-    pub fn keep(&mut self, all: &[SessionId]) -> Vec<Remembered> {
+    pub fn refresh_sessions(&mut self, all: &[SessionId]) -> Vec<SessionRecord> {
         let (sessions, new_until) = self.sessions();
         for session in all {
             if let Some((_, until)) = sessions.get_mut(session) {
                 *until = new_until;
             }
         }
-        self.look_up(all)
+        self.look_up_sessions(all)
     }
 
     /// Returns the knowledge about each session, in the order given.
-    pub fn look_up(&mut self, all: &[SessionId]) -> Vec<Remembered> {
+    pub fn look_up_sessions(&mut self, all: &[SessionId]) -> Vec<SessionRecord> {
         let (sessions, _) = self.sessions();
         let known = |session| match sessions.get(session) {
-            None => Remembered::Unknown,
-            Some((None, _)) => Remembered::Ended,
-            Some((Some(_), _)) => Remembered::Known,
+            None => SessionRecord::Unknown,
+            Some((None, _)) => SessionRecord::Ended,
+            Some((Some(_), _)) => SessionRecord::Known,
         };
         all.iter().map(known).collect()
     }
 
     /// Ends a session. Returns whether the session has ended: `false` where neither the store nor the caller knows the
     /// session.
-    pub fn forget(&mut self, session: &SessionId, is_known: bool) -> bool {
+    pub fn end_session(&mut self, session: &SessionId, is_known: bool) -> bool {
         let (sessions, until) = self.sessions();
         let has_ended = is_known || sessions.contains_key(session);
         if has_ended {

@@ -192,7 +192,8 @@ impl RedisConsumer {
         }
         if let Some(Err(error)) = self.link.send(&request).await?.into_iter().find(Result::is_err) {
             // The announcement serves broadcasts and monitoring only. An owner without it still delivers.
-            tracing::warn!(session = ?self.session, %error, "the session could not be announced as live");
+            tracing::warn!(session = ?self.session, %error,
+                "announcing a session as live failed; broadcasts may miss it");
         }
         Ok(())
     }

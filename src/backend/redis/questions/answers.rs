@@ -37,7 +37,7 @@ pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id
             Ok(None) => {}
             // Without this pause a key that holds another type would be read in a tight loop.
             Err(error) => {
-                tracing::debug!(%error, "an answer cannot be read; trying again");
+                tracing::debug!(%error, "reading the answer to a question failed; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -311,7 +311,8 @@ impl Multiplexer {
         if let Some(error) = unannounced.filter(|_| state.unannounced.is_power_of_two()) {
             // An owner delivers without an announcement too.
             let consequence = "broadcasts miss them, and they are not listed as live";
-            tracing::warn!(%error, consequence, rounds = state.unannounced, "shared sessions could not be announced");
+            tracing::warn!(%error, consequence, rounds = state.unannounced,
+                "announcing shared sessions as live failed");
         }
         let width = &mut state.width;
         // Fewer bytes pass any line in time, so a slow answer of so few says nothing about the line.

@@ -46,7 +46,7 @@ struct Confirming<'a> {
 
 impl Drop for Confirming<'_> {
     fn drop(&mut self) {
-        self.session.lines().delivery.forget(self.first);
+        self.session.locked().delivery.forget(self.first);
     }
 }
 
@@ -57,10 +57,10 @@ impl ClientSession {
         let mut begun = None;
         loop {
             let (stream, frames) = {
-                let lines = &mut *self.lines();
-                lines.delivery.admit().map_err(|why| self.not_ready(why))?;
+                let state = &mut *self.locked();
+                state.delivery.admit().map_err(|why| self.not_ready(why))?;
                 let no_stream = || HandOverError::NotReady("no stream is open".to_owned());
-                let newest = lines.streams.newest().ok_or_else(no_stream)?;
+                let newest = state.streams.newest().ok_or_else(no_stream)?;
                 // With a newer stream the client may have said that it has this message.
                 if newest.number != notification.generation {
                     return Err(self.not_ready(Break::Superseded));
@@ -73,14 +73,14 @@ impl ClientSession {
                 }
                 match newest.frames.hand_over(notification) {
                     Ok(()) => {
-                        lines.delivery.handed_over(newest.number);
+                        state.delivery.handed_over(newest.number);
                         return Ok(());
                     }
                     Err(Full) => (newest.number, Arc::clone(&newest.frames)),
                 }
             };
             let left = self.limit.saturating_sub(begun.get_or_insert_with(Instant::now).elapsed());
-            if tokio::time::timeout(left, frames.room()).await.is_err() {
+            if tokio::time::timeout(left, frames.until_room()).await.is_err() {
                 return Err(self.cut(stream, Break::Unread));
             }
         }
@@ -107,7 +107,7 @@ impl ClientSession {
         let pulled = async {
             tokio::select! {
                 broken = &mut *waiting => broken,
-                () = frames.taken(*place) => {
+                () = frames.until_taken(*place) => {
                     self.confirmed(*first);
                     // Not confirmed where the stream broke meanwhile: dropped messages do not count as taken.
                     waiting.await
@@ -123,10 +123,10 @@ impl ClientSession {
     /// Begins to await a confirmation of everything handed over before, and wakes the reader of the stream.
     fn begin_to_confirm(&self) -> Result<Confirming<'_>, HandOverError> {
         let (first, (waiter, waiting)) = (nonce(), oneshot::channel());
-        let lines = &mut *self.lines();
-        let confirmed = lines.delivery.confirm(first, waiter);
+        let state = &mut *self.locked();
+        let confirmed = state.delivery.confirm(first, waiter);
         let stream = confirmed.map_err(|why| self.not_ready(why))?;
-        let newest = lines.streams.newest().filter(|newest| newest.number == stream);
+        let newest = state.streams.newest().filter(|newest| newest.number == stream);
         let frames = Arc::clone(&newest.ok_or_else(|| self.not_ready(Break::Ended))?.frames);
         let place = match self.level {
             DeliveryLevel::Confirmed => frames.ping(&self.ping(first)),
@@ -137,9 +137,9 @@ impl ClientSession {
 
     fn ping_again(&self, first: u128) {
         let nonce = nonce();
-        let lines = &mut *self.lines();
-        let stream = lines.delivery.ping_again(first, nonce);
-        if let Some(newest) = lines.streams.newest().filter(|newest| Some(newest.number) == stream) {
+        let state = &mut *self.locked();
+        let stream = state.delivery.ping_again(first, nonce);
+        if let Some(newest) = state.streams.newest().filter(|newest| Some(newest.number) == stream) {
             newest.frames.ping(&self.ping(nonce));
         }
     }
@@ -150,7 +150,7 @@ impl ClientSession {
 
     /// Confirms everything that was handed over before a ping that the client has answered.
     pub(in crate::session::rmcp) fn confirmed(&self, ping: u128) {
-        let confirmed = self.lines().delivery.answered(ping);
+        let confirmed = self.locked().delivery.answered(ping);
         for waiter in confirmed {
             // The waiter may have given up just now.
             let _ = waiter.send(Ok(()));

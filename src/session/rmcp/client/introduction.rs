@@ -33,7 +33,7 @@ pub(super) struct Introduction {
     /// contain the negotiated version, which is stored beside the state.
     state: Option<String>,
     /// Set where the fleet remembers that state, as far as this process knows.
-    is_remembered: bool,
+    is_stored: bool,
     /// Negotiated protocol version.
     version: Option<String>,
     modes: Modes,
@@ -102,7 +102,7 @@ impl ClientSession {
         let mut introduction = lock(&self.introduction);
         introduction.modes = Modes::of(initialize_params.capabilities.elicitation.as_ref());
         introduction.version = negotiated.map(Cow::into_owned);
-        (introduction.state, introduction.is_remembered) = (Some(stored), true);
+        (introduction.state, introduction.is_stored) = (Some(stored), true);
         Ok(())
     }
 
@@ -112,9 +112,9 @@ impl ClientSession {
     }
 
     /// Returns the state that the fleet does not remember yet, with the negotiated version.
-    pub(in crate::session::rmcp) fn state_to_remember(&self) -> Option<String> {
+    pub(in crate::session::rmcp) fn state_to_store(&self) -> Option<String> {
         let introduction = lock(&self.introduction);
-        let state = introduction.state.as_ref().filter(|_| !introduction.is_remembered)?;
+        let state = introduction.state.as_ref().filter(|_| !introduction.is_stored)?;
         let Some(version) = &introduction.version else { return Some(state.clone()) };
         let mut state: serde_json::Map<_, _> = serde_json::from_str(state).ok()?;
         state.insert("negotiated".to_owned(), version.as_str().into());
@@ -172,12 +172,12 @@ impl ClientSession {
     }
 
     /// Returns whether the fleet remembers the session, as far as this process knows.
-    pub(in crate::session::rmcp) fn is_remembered(&self) -> bool {
-        lock(&self.introduction).is_remembered
+    pub(in crate::session::rmcp) fn is_stored(&self) -> bool {
+        lock(&self.introduction).is_stored
     }
 
-    pub(in crate::session::rmcp) fn set_remembered(&self, is_remembered: bool) {
-        lock(&self.introduction).is_remembered = is_remembered;
+    pub(in crate::session::rmcp) fn set_stored(&self, is_stored: bool) {
+        lock(&self.introduction).is_stored = is_stored;
     }
 
     /// Returns the modes of elicitation that the client has declared.

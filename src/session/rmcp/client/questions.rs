@@ -82,7 +82,7 @@ impl ClientSession {
     }
 
     /// Takes the answer to a ping, by its JSON-RPC id. Returns whether this process sent the ping.
-    pub(in crate::session::rmcp) fn pong(&self, json_rpc_id: &str) -> bool {
+    pub(in crate::session::rmcp) fn take_pong(&self, json_rpc_id: &str) -> bool {
         let own = pings::read(json_rpc_id).filter(|(process, _)| *process == self.process);
         own.inspect(|(_, nonce)| self.confirmed(*nonce)).is_some()
     }
@@ -90,12 +90,12 @@ impl ClientSession {
     /// Ends the wait for the answer to a question that was answered elsewhere.
     pub(in crate::session::rmcp) fn settled(&self, question: &str) {
         // Dropping the sender ends the wait.
-        drop(self.lines().questions.remove(question));
+        drop(self.locked().questions.remove(question));
     }
 
     /// Passes an answer to the future that asks in this process. Returns whether there is one.
     pub(in crate::session::rmcp) fn hand_in(&self, question: &str, answer: Answer) -> bool {
-        let waiting = self.lines().questions.remove(question);
+        let waiting = self.locked().questions.remove(question);
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
@@ -118,18 +118,18 @@ impl ClientSession {
         let message = message.to_string();
         let answer = loop {
             let frames = {
-                let lines = &mut *self.lines();
-                let newest = lines.streams.newest().ok_or_else(away)?;
+                let state = &mut *self.locked();
+                let newest = state.streams.newest().ok_or_else(away)?;
                 match newest.frames.request(&message) {
                     Ok(()) => {
                         let (answered, answer) = oneshot::channel();
-                        lines.questions.0.insert(id.clone(), (newest.number, answered));
+                        state.questions.0.insert(id.clone(), (newest.number, answered));
                         break answer;
                     }
                     Err(Full) => Arc::clone(&newest.frames),
                 }
             };
-            frames.room().await;
+            frames.until_room().await;
         };
         let _asked = Asked { session: self, id };
         // The sender is dropped where the stream is lost, and where the same question is asked again. The caller then
@@ -148,7 +148,7 @@ struct Asked<'a> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let questions = &mut self.session.lines().questions;
+        let questions = &mut self.session.locked().questions;
         // The same question may have been asked again meanwhile. Its entry then belongs to that later call.
         if questions.0.get(self.id).is_some_and(|(_, waiting)| waiting.is_closed()) {
             questions.remove(self.id);

@@ -73,12 +73,12 @@ fn a_full_buffer_wakes_its_reader_and_takes_pings_only() {
     assert!(poll(&frames, &woken).is_pending());
     // A message of any length has room in a buffer that is not full.
     frames.hand_over(&message(1, 1_000_000)).unwrap();
-    assert!(frames.room().now_or_never().is_none());
+    assert!(frames.until_room().now_or_never().is_none());
     frames.hand_over(&message(2, 1)).unwrap_err();
     frames.request("{}").unwrap_err();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     frames.ping("{}");
-    let mut room = std::pin::pin!(frames.room());
+    let mut room = std::pin::pin!(frames.until_room());
     assert!((&mut room).now_or_never().is_none());
     assert_eq!(named(&take(&frames)), [Some(1)]);
     assert!(room.now_or_never().is_some());
@@ -90,13 +90,13 @@ fn what_is_taken_is_told_from_what_is_not() {
     let frames = Frames::new(EventIds::behind(None));
     frames.hand_over(&message(1, 1)).unwrap();
     let place = frames.flush();
-    let mut taken = std::pin::pin!(frames.taken(place));
+    let mut taken = std::pin::pin!(frames.until_taken(place));
     assert!((&mut taken).now_or_never().is_none());
     frames.hand_over(&message(2, 1)).unwrap();
     take(&frames);
     frames.hand_over(&message(3, 1)).unwrap();
     assert!(taken.now_or_never().is_some(), "a later message does not count");
-    assert!(frames.taken(frames.flush()).now_or_never().is_none());
+    assert!(frames.until_taken(frames.flush()).now_or_never().is_none());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_closed_stream_ends_and_holds_nobody_up() {
     let (frames, woken) = (Frames::new(EventIds::behind(None)), Arc::default());
     assert!(poll(&frames, &woken).is_pending());
     frames.hand_over(&message(1, CAPACITY)).unwrap();
-    let mut room = std::pin::pin!(frames.room());
+    let mut room = std::pin::pin!(frames.until_room());
     assert!((&mut room).now_or_never().is_none());
     frames.close();
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);

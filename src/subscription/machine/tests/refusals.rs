@@ -46,6 +46,6 @@ fn each_operation_is_answered_by_its_own_event_only() {
 fn a_refusal_names_the_event_the_state_and_the_operation() {
     let mut rig = Rig::new(Delivery::AtLeastOnce);
     let error = rig.machine.handle(Event::Settled, rig.now, 0.5).unwrap_err();
-    let text = "the event Settled is illegal in the state Parked while the operation None is under way";
+    let text = "the event Settled is illegal in the state Parked while the operation None runs";
     assert_eq!(error.to_string(), text);
 }
