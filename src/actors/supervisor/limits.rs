@@ -1,7 +1,7 @@
 //! Places of subscribers within the limits of a process.
 //!
 //! A place is a value and not a number to count down: its drop frees it, in whatever way its subscriber ends. A
-//! subscriber that replaces another one may use that one's place before it is free, so a client that reconnects is
+//! subscriber that replaces another one may use that one's place before it is free. So a client that reconnects is
 //! served at the limit too.
 
 use std::cell::Cell;

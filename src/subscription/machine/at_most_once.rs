@@ -2,9 +2,9 @@
 //!
 //! A crash loses at most the one notification in `removed`. It has left the queue and is not delivered yet.
 //!
-//! *A message is delivered only where its removal is certain*. Where the answer to the acknowledgement is lost, or says
-//! that the queue has changed, the message is read again or left to its next owner. It may be lost then, and is never
-//! delivered twice (`a_notification_whose_removal_is_unknown_is_not_delivered`,
+//! *A message is delivered only where its removal is certain*. The answer to the acknowledgement may be lost, or may
+//! say that the queue has changed. The message is then read again or left to its next owner. It may be lost then, and
+//! is never delivered twice (`a_notification_whose_removal_is_unknown_is_not_delivered`,
 //! `a_removal_that_did_not_happen_is_no_delivery`).
 //!
 //! *`removed` survives* connections, parking and takeovers, because no queue has the message any more. The machine

@@ -9,8 +9,8 @@
 //! round, before it is sent. So a change that Redis announces while the read is on its way sets the flag again, and no
 //! change is lost.
 //!
-//! *Width of a round*. All sessions of a round wait for its slowest answer. After an answer that was large or slow a
-//! round has half as many jobs, after a failure one job, and after a quick full round twice as many.
+//! *Width of a round*. All sessions of a round wait for its slowest answer. After a large or slow answer the next round
+//! has half as many jobs, and after a failure one job. After a quick full round it has twice as many.
 //!
 //! *Order of the handling*. An invalidation is handled in the task that reads the connection, before any answer behind
 //! it. So a permit is suspended before the answer of a read that the new owner may contradict.

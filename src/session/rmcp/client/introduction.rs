@@ -1,7 +1,7 @@
 //! Introduction of a client: its own description in `initialize`, as far as it is kept.
 //!
-//! *What it is for*. Another server restores the session from these params, and the courier reads from them which
-//! events a client can read and how it can be asked. A client may send any amount. Beyond the limit its icons,
+//! *What it is for*. Another server restores the session from these params. The courier also learns from them which
+//! events the client can read, and how it can be asked. A client may send any amount. Beyond the limit its icons,
 //! description, website and `_meta` are left out first, then its experimental capabilities. An introduction that is too
 //! large even then is refused (`what_exceeds_the_limit_is_left_out_and_the_rest_is_kept`).
 
