@@ -38,37 +38,58 @@
 //!     never changes again. It is written also where the acknowledgement removes nothing.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
 use crate::envelope::Draft;
 use crate::failure::QueueError;
-use crate::question::Question;
 use crate::session_id::{SessionId, SessionStatus};
 
+#[cfg(not(all(feature = "elicitation", feature = "server", feature = "rmcp")))]
+mod absent;
+#[cfg(feature = "rmcp")]
 pub(crate) mod fleet;
 pub(crate) mod line_limit;
+#[cfg(feature = "server")]
 pub(crate) mod memory;
 pub(crate) mod outcomes;
 pub(crate) mod questions;
+#[cfg(feature = "server")]
+mod queues;
 pub(crate) mod redis;
 mod refusal;
+#[cfg(feature = "server")]
+pub(crate) mod relay;
 
-pub use self::fleet::{Fleet, ProcessId, SessionRecord};
-#[cfg(any(feature = "rmcp", feature = "testing"))]
-pub use self::fleet::{News, NewsReceiver};
+#[cfg(not(any(feature = "elicitation", feature = "server")))]
+pub use self::absent::Absent as Answers;
+#[cfg(not(feature = "elicitation"))]
+pub use self::absent::Absent as Elicitations;
+#[cfg(not(feature = "rmcp"))]
+pub use self::absent::Absent as Fleet;
+#[cfg(not(feature = "server"))]
+pub use self::absent::Absent as ServerQueues;
+#[cfg(feature = "rmcp")]
+pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord};
 pub use self::line_limit::LineLimit;
 pub use self::outcomes::{Outcomes, Redrove, StoredLetter};
-pub use self::questions::{Posed, Questions, Settled};
+pub use self::questions::Questions;
+#[cfg(any(feature = "elicitation", feature = "server"))]
+pub use self::questions::{Answers, GRACE, Settled};
+#[cfg(feature = "elicitation")]
+pub use self::questions::{Elicitations, Posed};
+#[cfg(feature = "server")]
+pub use self::queues::{Consumer, OwnerToken, Queues, ServerQueues};
 pub use self::refusal::{PushRefusal, QueueLimit};
-pub use crate::subscription::{Behind, Delivered, Item, LeaseState, Mark, MessageOutcome, Permit, Replaced, Taken};
+pub use crate::envelope::Mark;
+#[cfg(feature = "server")]
+pub use crate::subscription::{Behind, Delivered, Item, LeaseState, MessageOutcome, Permit, Replaced, Taken};
 
 /// Operations of a backend that concern a whole process. Every backend has them.
 #[async_trait]
-pub trait Backend: Queues + Questions + Fleet + Outcomes + 'static {
+pub trait Backend:
+    fmt::Debug + Send + Sync + Outcomes + Questions + Elicitations + Answers + ServerQueues + Fleet + 'static
+{
     /// Queues notifications, and returns one answer for each, in the order given.
     ///
     /// # Cancellation
@@ -82,92 +103,8 @@ pub trait Backend: Queues + Questions + Fleet + Outcomes + 'static {
     /// the session stays listed until the first owner's lease would have ended.
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
 
-    /// Returns the queues as the subscribers of one arbiter share them. Must be called on that arbiter.
-    ///
-    /// These subscribers share connections, whose number does not grow with the number of sessions.
-    fn share(self: Arc<Self>) -> Arc<dyn Queues>;
-
     /// Checks that the queue can be reached, and that its server loses nothing in its present state.
     async fn check(&self) -> Result<(), QueueError>;
-}
-
-/// Queues as subscribers use them: to open, claim and release.
-#[async_trait]
-pub trait Queues: fmt::Debug + Send + Sync {
-    /// Opens the queue of one session for a prospective owner. Claims nothing yet.
-    async fn open(
-        &self,
-        session: &SessionId,
-        owner: OwnerToken,
-        permit: Arc<Permit>,
-    ) -> Result<Box<dyn Consumer>, QueueError>;
-
-    /// Takes the lease where nobody has it. Keeps the lease where it is already that owner's.
-    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError>;
-
-    /// Gives up a lease if that owner still holds it. Returns whether that owner held it.
-    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError>;
-
-    /// Returns the open questions of a session: those that were delivered and not answered.
-    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError>;
-}
-
-/// Queue of one session, opened by its owner or by a prospective owner.
-///
-/// A consumer is unusable after an error: drop the consumer and open another.
-///
-/// # Cancellation
-/// Each future of a consumer may be dropped. Nothing is lost, but the consumer is unusable afterwards.
-#[async_trait]
-pub trait Consumer: Send {
-    /// Bounds the takes by a limit that outlives this consumer, and lets the limit learn from them. A backend without a
-    /// line that could be narrow ignores the limit.
-    fn share_limit(&mut self, _limit: Arc<Mutex<LineLimit>>) {}
-
-    /// Takes the lease, also from another owner.
-    async fn claim(&mut self) -> Result<(), QueueError>;
-
-    /// Keeps the lease for another two heartbeats. Takes the lease where nobody has it.
-    async fn renew(&mut self) -> Result<LeaseState, QueueError>;
-
-    /// Removes the delivered messages and reads the next batch, as [`take_behind`](Self::take_behind) does without
-    /// `behind`.
-    #[cfg(feature = "testing")]
-    async fn take(&mut self, delivered: Option<&Delivered>) -> Result<Taken, QueueError> {
-        self.take_behind(delivered, None).await
-    }
-
-    /// Removes the delivered messages, and reads the next batch behind messages that stay in the queue. Where the
-    /// newest of those is another message than `behind` names, nothing is read and the answer says `changed`.
-    async fn take_behind(
-        &mut self,
-        delivered: Option<&Delivered>,
-        behind: Option<&Behind>,
-    ) -> Result<Taken, QueueError>;
-
-    /// Waits until the queue is not empty, at most for `block`, and reads the next batch.
-    async fn wait(&mut self, block: Duration) -> Result<Taken, QueueError>;
-
-    /// Writes `replacement` in the place of the oldest message, if that message still has this mark.
-    async fn replace_oldest(&mut self, oldest: &Mark, replacement: Vec<u8>) -> Result<Replaced, QueueError>;
-}
-
-/// Identity of a queue's owner: one subscriber in one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OwnerToken(Uuid);
-
-impl OwnerToken {
-    /// Makes a token that no owner has had.
-    #[allow(clippy::new_without_default)] // a default that differs each time would surprise
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-
-impl fmt::Display for OwnerToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_simple().fmt(f)
-    }
 }
 
 /// A notification for one session.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
+#[cfg(feature = "server")]
 use crate::backend::memory::MemoryBackend;
 use crate::backend::redis::RedisBackend;
 use crate::backend::redis::url::shown;
@@ -16,11 +17,16 @@ use crate::failure::QueueError;
 pub(crate) async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
     let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", shown(url), rule)));
     let queue: Arc<dyn Backend> = match url.split_once("://") {
+        #[cfg(feature = "server")]
         Some(("memory", name)) if !name.is_empty() => Arc::new(MemoryBackend::new(name, config)),
         Some(("redis" | "unix" | "redis+unix", _)) => {
             Arc::new(RedisBackend::new(url, config).map_err(ConnectError::Url)?)
         }
         Some(("rediss" | "valkeys", _)) => return refused("TLS is not supported yet; use redis:// or unix://"),
+        #[cfg(not(feature = "server"))]
+        Some(("memory", _)) => {
+            return refused("a queue in memory needs the feature `server`, as only a server takes from it");
+        }
         _ => return refused("it must begin with redis://, unix:// or memory:// and a name"),
     };
     queue.check().await?;

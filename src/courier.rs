@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use crate::actors::{Arbiters, EnsureSubscriber, Ensured, Shutdown, ShutdownReport, StopSubscriber, SupervisorActor};
-use crate::backend::questions::answer_open;
+use crate::backend::relay::answer_open;
 use crate::backend::{Backend, Settled};
 use crate::config::Config;
 use crate::connect::{ConnectError, connect};

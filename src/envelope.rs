@@ -32,16 +32,24 @@ use crate::question::{Question, RELATED_TASK};
 
 mod draft;
 mod drafted;
+mod mark;
 mod message_id;
 mod outbound;
+#[cfg(feature = "server")]
+mod owned;
 mod wire;
 
 pub use self::draft::Draft;
 pub(crate) use self::draft::Times;
 use self::drafted::Drafted;
+pub use self::mark::Mark;
 pub use self::message_id::{InvalidMessageId, MessageId};
 use self::outbound::Content;
 pub use self::outbound::Outbound;
+#[cfg(feature = "server")]
+use self::owned::Facts;
+#[cfg(feature = "server")]
+pub(crate) use self::owned::shortened;
 use self::wire::{Wire, fields_of};
 pub use crate::timestamp::Timestamp;
 
@@ -59,13 +67,8 @@ pub struct Envelope {
     pub question: Option<Box<Question>>,
     /// Set where the producer asked for a receipt.
     pub receipt: bool,
-    /// Id of the task whose status the notification reports, and whether that status is final. `None` for any other
-    /// notification.
-    task_status: Option<Box<(String, bool)>>,
-    /// Set where the times are of the queue's clock. Otherwise they are of the producer's clock.
-    is_stamped: bool,
-    /// Set where the message carries no id. The id is then derived, and equal messages derive the same id.
-    has_derived_id: bool,
+    #[cfg(feature = "server")]
+    facts: Facts,
 }
 
 /// Reason why a message of the queue cannot be read: neither this crate nor FastMCP has written it.
@@ -127,9 +130,8 @@ impl Envelope {
             last_error: None,
             question: None,
             receipt,
-            task_status: None,
-            is_stamped: true,
-            has_derived_id: false,
+            #[cfg(feature = "server")]
+            facts: Facts { task_status: None, is_stamped: true, has_derived_id: false },
         }
     }
 
@@ -157,7 +159,8 @@ impl Envelope {
         // Equal messages share a derived id, and only their owner distinguishes them. So they get no message id.
         let message_id = wire.stamp.filter(|_| !has_derived_id).and_then(|(at, _)| MessageId::of(id, at));
         let expires_at = stamped.or_else(|| enqueued_at.map(|at| at.plus(default_time_to_live)));
-        let task_status = (method == TASK_STATUS).then(|| task_status(&params)).flatten();
+        #[cfg(feature = "server")]
+        let task_status = (method == TASK_STATUS).then(|| owned::task_status(&params)).flatten();
         // A `_meta` that is no object is ignored.
         let inner = params.remove("_meta");
         let mut meta = inner.and_then(|inner| Fields::of(inner).ok()).unwrap_or_default();
@@ -183,65 +186,14 @@ impl Envelope {
             last_error: wire.last_error.map(Cow::into_owned),
             question: question.map(Box::new),
             receipt: wire.receipt,
-            task_status: task_status.map(Box::new),
-            is_stamped: stamped.is_some(),
-            has_derived_id,
+            #[cfg(feature = "server")]
+            facts: Facts { task_status, is_stamped: stamped.is_some(), has_derived_id },
         })
     }
 
-    /// Returns the notification in the form for the client.
-    pub(crate) fn outbound(&self) -> &Outbound {
-        &self.outbound
-    }
-
-    /// Sets the opening of the client's stream for which the notification is delivered.
-    pub(crate) fn set_generation(&mut self, generation: u64) {
-        self.outbound.generation = generation;
-    }
-
-    /// Counts one more failed attempt, in memory only. The message in the queue is not changed.
-    pub(crate) fn count_attempt(&mut self) {
-        self.outbound.attempt = self.attempt.saturating_add(1);
-    }
-
-    /// Returns whether the notification must not be delivered any more.
-    pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    /// Returns whether the times are of the queue's clock. Otherwise they are of the producer's clock.
-    pub(crate) fn is_stamped(&self) -> bool {
-        self.is_stamped
-    }
-
-    /// Returns whether the message carries no id, so that equal messages derive the same id.
-    pub(crate) fn has_derived_id(&self) -> bool {
-        self.has_derived_id
-    }
-
-    /// Gives the notification another id, also in the params for the client. The message in the queue is not changed.
-    pub(crate) fn set_id(&mut self, id: NotificationId) {
-        if let Content::Composed { params, .. } = &mut self.outbound.content {
-            let Ok(mut fields) = Fields::of(params) else { return };
-            let meta = fields.remove("_meta").and_then(|meta| Fields::of(meta).ok()).unwrap_or_default();
-            let length = params.len();
-            *params = delivered(fields, meta, id, None, length);
-        }
-        self.outbound.id = id;
-    }
-
-    /// Corrects the time of the push, and the times that follow from it. The message in the queue is not changed.
-    pub(crate) fn set_enqueued_at(&mut self, at: Timestamp, time_to_live: Duration) {
-        if let (Some(question), Some(said)) = (&mut self.question, self.enqueued_at) {
-            question.queued_at(said, at);
-        }
-        self.enqueued_at = Some(at);
-        self.expires_at = Some(at.plus(time_to_live));
-    }
-
-    /// Returns the id of the task whose status the notification reports, and whether that status is final.
-    pub(crate) fn task_status(&self) -> Option<(&str, bool)> {
-        self.task_status.as_deref().map(|(id, is_terminal)| (id.as_str(), *is_terminal))
+    /// Reads the fields of the message.
+    fn fields(&self) -> Result<Fields<'_>, Undecodable> {
+        fields_of(&self.raw)
     }
 
     /// Returns the notification as a new draft: the same id, the whole time to live, and no attempt counted. Unknown
@@ -249,7 +201,7 @@ impl Envelope {
     ///
     /// Returns `None` where the message is not a JSON object.
     pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
-        let mut fields = fields_of(&self.raw).ok()?;
+        let mut fields = self.fields().ok()?;
         let notification = fields.remove("notification")?;
         for anew in ["attempt", "enqueued_at", "expires_at", "ttl", "at", "last_error", "id"] {
             fields.remove(anew);
@@ -262,31 +214,6 @@ impl Envelope {
         };
         Some(Draft::ending(body, self.id, time_to_live, self.receipt))
     }
-
-    /// Returns the bytes of the message in the queue.
-    pub(crate) fn raw(&self) -> &[u8] {
-        self.raw.as_bytes()
-    }
-
-    /// Returns the message with one more failed attempt counted, to be written in its place. Unknown fields are kept.
-    pub fn after_failure(&self, error: &str) -> Vec<u8> {
-        // The envelope was decoded from this text, so it can be read again. If not, the message stays unchanged.
-        let Ok(mut fields) = fields_of(&self.raw) else { return self.raw().to_vec() };
-        let attempt = self.attempt.saturating_add(1).to_string();
-        let (last_error, id) = (json::quoted(shortened(error)), json::quoted(&self.id.to_string()));
-        fields.set("attempt", &attempt);
-        fields.set("last_error", &last_error);
-        let at = fields.get("at").map(ToOwned::to_owned);
-        for last in ["id", "at"] {
-            fields.remove(last);
-        }
-        // `id` and `at` come last, because an acknowledgement distinguishes messages by their last bytes.
-        fields.set("id", &id);
-        if let Some(at) = &at {
-            fields.set("at", at);
-        }
-        fields.to_text().into_bytes()
-    }
 }
 
 /// Lets an envelope be used as the notification in it.
@@ -296,13 +223,6 @@ impl Deref for Envelope {
     fn deref(&self) -> &Outbound {
         &self.outbound
     }
-}
-
-/// Returns the task's id from the params of a status, and whether the status is final.
-fn task_status(params: &Fields<'_>) -> Option<(String, bool)> {
-    let text = |name: &str| params.get(name).and_then(json::string);
-    let is_terminal = matches!(text("status")?.as_ref(), "completed" | "failed" | "cancelled");
-    Some((text("taskId")?.into_owned(), is_terminal))
 }
 
 /// Reads the question in a related task. Also returns the part of the related task that the client gets, if any.
@@ -349,14 +269,6 @@ fn delivered(
     }
 }
 
-/// Returns the beginning of an error's text, at most 512 bytes. The text is written into the queue with its message,
-/// which must not grow without bound.
-pub(crate) fn shortened(error: &str) -> &str {
-    const MAX: usize = 512;
-    let end = (0..=MAX.min(error.len())).rev().find(|&i| error.is_char_boundary(i));
-    &error[..end.unwrap_or(0)]
-}
-
 /// Returns the id of a message that carries none. Attempts and errors do not enter the id, so each read returns the
 /// same id.
 fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire<'_>) -> NotificationId {
@@ -365,5 +277,5 @@ fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire<'_>) -> 
     NotificationId::derived(name.as_bytes())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;

@@ -79,11 +79,13 @@ impl Keys {
     }
 
     /// Returns the key of a queue's lease.
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn lease_of(&self, queue: &str) -> String {
         self.companion(queue, "lease")
     }
 
     /// Returns the queue of a lease's key, or `None` where the key is not that of a lease.
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn queue_of_lease<'a>(&self, key: &'a str) -> Option<&'a str> {
         if self.prefix.contains('{') {
             key.strip_suffix("::lease")
@@ -123,11 +125,13 @@ impl Keys {
     }
 
     /// Returns the name of the channel for messages to all processes.
+    #[cfg(any(test, feature = "rmcp"))]
     pub(crate) fn news(&self) -> String {
         format!("{}:news", self.prefix)
     }
 
     /// Returns the name of the channel for messages to one process.
+    #[cfg(feature = "rmcp")]
     pub(crate) fn news_for(&self, process: impl std::fmt::Display) -> String {
         format!("{}:{process}", self.news())
     }

@@ -17,7 +17,8 @@
 //! # A first look
 //! This program runs in one process without Redis. With `redis://…` the publisher can be in any process.
 //!
-//! ```
+#![cfg_attr(feature = "server", doc = "```")]
+#![cfg_attr(not(feature = "server"), doc = "```ignore")]
 //! use std::sync::Arc;
 //!
 //! use mcp_courier::{Config, Courier, HandOverError, McpSession, Notification, Outbound, SessionId, async_trait};
@@ -46,14 +47,29 @@
 //! ```
 //!
 //! # Where to look
-//! - A worker needs [`Publisher`] and [`Notification`]. [`Inbox`] tests a worker without a server.
-#![cfg_attr(feature = "rmcp", doc = "- A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].")]
-#![cfg_attr(not(feature = "rmcp"), doc = "- A server on rmcp needs the feature `rmcp`.")]
+//! - A worker needs [`Publisher`] and [`Notification`]. [`Elicitor`] asks users, and [`Inbox`] tests a worker without
+//!   Redis.
+//! - A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
 //! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`]
 //!   and others.
 //! - [`guarantees`] lists what is guaranteed, what is not, and the test of each. [`redis_trouble`] describes what
 //!   happens when Redis is down, silent, full, or forgets.
+//!
+//! # Features
+//! All are on by default. A worker that only pushes needs none: with `default-features = false` the crate has no actix.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | none | [`Publisher`], [`Notification`], [`TaskReporter`], receipts and [`DeadLetters`], over Redis |
+//! | `elicitation` | [`Elicitor`], which checks answers by jsonschema |
+//! | `server` | [`Courier`], [`McpSession`] and the actors, on actix; queues in memory, and [`Inbox`] |
+//! | `rmcp` | [`McpServer`] and [`CourierSessionManager`], on rmcp and actix-web; implies `server` |
+//!
+//! A server relays questions and answers without `elicitation` too: the worker that asked checks the answer.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// The documentation of a part of the features names items of the others. That of all features has every link checked.
+#![cfg_attr(not(all(feature = "elicitation", feature = "rmcp")), allow(rustdoc::broken_intra_doc_links))]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -71,40 +87,52 @@ mod notification;
 mod outcome;
 mod principal;
 mod question;
+#[cfg(feature = "server")]
 mod recent_set;
 mod retry;
 mod session_id;
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "testing")),
+    expect(unreachable_pub, reason = "the feature `testing` exports it")
+)]
 mod timestamp;
 
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "testing")),
+    expect(unreachable_pub, reason = "the feature `testing` exports it")
+)]
 mod envelope;
 
 // The ports and their backends.
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "the feature `testing` exports it"))]
 #[cfg_attr(
-    not(any(feature = "rmcp", feature = "testing")),
-    expect(dead_code, reason = "only the adapter to rmcp asks what the fleet remembers")
+    not(all(feature = "server", feature = "testing")),
+    expect(unreachable_pub, reason = "the feature `testing` exports it")
 )]
 mod backend;
+#[cfg(feature = "server")]
 mod session;
 
 mod connect;
+#[cfg(feature = "server")]
 mod subscription;
 
 // Worker's side, server's side, entry point.
+#[cfg(feature = "server")]
 mod courier;
+#[cfg(feature = "elicitation")]
 mod elicitation;
+#[cfg(feature = "server")]
 mod inbox;
 mod publisher;
 
+#[cfg(feature = "server")]
 mod actors;
 
 #[cfg(feature = "rmcp")]
 mod http;
 
 /// Inner rooms of the crate, for its own tests.
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "server", feature = "testing"))]
 #[doc(hidden)]
 pub mod testing {
     /// Returns the notification id of this number, so that a schedule with it can be replayed.
@@ -179,11 +207,11 @@ pub mod guarantees {}
 #[doc = include_str!("../docs/redis-trouble.md")]
 pub mod redis_trouble {}
 
-#[cfg(all(doctest, feature = "rmcp"))]
+#[cfg(all(doctest, feature = "elicitation", feature = "rmcp"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(all(doctest, feature = "rmcp"))]
+#[cfg(all(doctest, feature = "elicitation", feature = "rmcp"))]
 #[doc = include_str!("../docs/guide.md")]
 mod guide {}
 
@@ -191,21 +219,44 @@ mod guide {}
 #[doc = include_str!("../docs/fastmcp.md")]
 mod fastmcp {}
 
+/// Version of actix that this crate's API uses: [`Courier::supervisor`] returns an `actix::Addr`.
+#[cfg(feature = "server")]
+pub use actix;
+/// Version of actix-web that this crate's API uses: [`McpService`] serves with an `actix_web::HttpServer`.
+#[cfg(feature = "rmcp")]
+pub use actix_web;
+/// Version of rmcp that this crate's API uses: [`McpServer`] serves an `rmcp::ServerHandler`.
+#[cfg(feature = "rmcp")]
+pub use rmcp;
+/// Version of schemars that this crate's API uses: [`Elicitor::elicit_as`] asks for a `schemars::JsonSchema`.
+#[cfg(feature = "elicitation")]
+pub use schemars;
+/// Version of serde_json that this crate's API uses: params, forms and answers are of `serde_json::Value`.
+pub use serde_json;
+
 /// Attribute that an implementation of [`McpSession`] carries, so that its methods are written as `async fn`.
+#[cfg(feature = "server")]
 pub use async_trait::async_trait;
 
+#[cfg(feature = "server")]
 pub use self::actors::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Placement, Shutdown, ShutdownReport,
     StopSubscriber, SubscriberInfo, SubscriberState, SupervisorActor,
 };
-pub use self::backend::{PushRefusal, QueueLimit, Settled};
+#[cfg(any(feature = "elicitation", feature = "server"))]
+pub use self::backend::Settled;
+pub use self::backend::{PushRefusal, QueueLimit};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
 pub use self::connect::ConnectError;
+#[cfg(feature = "server")]
 pub use self::courier::Courier;
+#[cfg(feature = "elicitation")]
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
+pub use self::envelope::{InvalidMessageId, MessageId, Outbound};
 pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
+#[cfg(feature = "server")]
 pub use self::inbox::{Inbox, InboxError};
 pub use self::notification::{
     InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
@@ -213,11 +264,11 @@ pub use self::notification::{
 pub use self::outcome::{DiscardReason, Receipt};
 pub use self::principal::{InvalidPrincipal, Principal};
 pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, Pushed, Redriven, TaskReporter};
-pub use self::question::{Answer, Elicitation, InvalidQuestion, Question, TaskKey};
+#[cfg(any(feature = "elicitation", feature = "server"))]
+pub use self::question::Answer;
+pub use self::question::{Elicitation, InvalidQuestion, Question, TaskKey};
 #[cfg(feature = "rmcp")]
 pub use self::session::rmcp::{CourierSessionManager, ManagerError, SessionManagerBuilder, acting_as};
-pub use self::session::{
-    AskError, EnsureError, HandOverError, InvalidMessageId, McpSession, MessageId, Outbound, Presence, PresenceSender,
-    SessionState,
-};
+#[cfg(feature = "server")]
+pub use self::session::{AskError, EnsureError, HandOverError, McpSession, Presence, PresenceSender, SessionState};
 pub use self::session_id::{InvalidSessionId, SessionId, SessionStatus};

@@ -42,11 +42,13 @@ impl NotificationId {
     }
 
     /// Returns the id of the `count`-th of the messages that derive this id, counted from 0.
+    #[cfg(feature = "server")]
     pub(crate) fn of_equal(self, count: u32) -> Self {
         if count == 0 { self } else { Self(Uuid::new_v5(&self.0, &count.to_be_bytes())) }
     }
 
     /// Returns whether the id is derived from the message, and not given by a producer.
+    #[cfg(feature = "server")]
     pub(crate) fn is_derived(&self) -> bool {
         self.0.get_version_num() == 5
     }

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Timestamp, shortened};
+use crate::envelope::Timestamp;
+#[cfg(feature = "server")]
+use crate::envelope::shortened;
 
 /// Reason why a notification was discarded. Each discard is counted and logged, and kept where dead letters are on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -34,6 +36,14 @@ pub enum DiscardReason {
 }
 
 impl DiscardReason {
+    pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
+        serde_json::from_slice(wire).ok()
+    }
+}
+
+/// Reasons as a server keeps them.
+#[cfg(feature = "server")]
+impl DiscardReason {
     /// Returns the reason with its text cut to a bounded length.
     pub(crate) fn bounded(&self) -> Self {
         let mut short = self.clone();
@@ -50,10 +60,6 @@ impl DiscardReason {
     pub(crate) fn to_wire(&self) -> String {
         // The reason has nothing in it that JSON cannot hold.
         serde_json::to_string(&self.bounded()).unwrap_or_default()
-    }
-
-    pub(crate) fn from_wire(wire: &[u8]) -> Option<Self> {
-        serde_json::from_slice(wire).ok()
     }
 }
 
@@ -118,6 +124,7 @@ impl Receipt {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "server")]
     #[test]
     fn every_reason_survives_the_queue_on_one_line_and_bounded() {
         let reasons = [

@@ -65,7 +65,8 @@ pub struct Pushed {
 }
 
 impl Publisher {
-    /// Connects to a queue. The URL is `redis://…` or `unix://…`, or `memory://name` for a queue in this process alone.
+    /// Connects to a queue. The URL is `redis://…` or `unix://…`, or `memory://name` for a queue in this process alone,
+    /// which needs the feature `server`.
     ///
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
@@ -82,6 +83,7 @@ impl Publisher {
         Self { queue, config, unknown: Arc::default() }
     }
 
+    #[cfg(feature = "elicitation")]
     pub(crate) fn queue(&self) -> &Arc<dyn Backend> {
         &self.queue
     }

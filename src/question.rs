@@ -11,15 +11,23 @@ use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::session_id::ENCODED;
 use crate::timestamp::Timestamp;
 
+#[cfg(any(feature = "elicitation", feature = "server"))]
+mod answer;
 mod form;
+#[cfg(any(feature = "elicitation", feature = "rmcp"))]
+mod json_rpc;
+#[cfg(any(feature = "elicitation", feature = "server"))]
+mod open;
 
+#[cfg(any(feature = "elicitation", feature = "server"))]
+pub use self::answer::Answer;
+#[cfg(feature = "elicitation")]
 pub(crate) use self::form::{ALLOWED, FORMATS};
+#[cfg(feature = "rmcp")]
+pub(crate) use self::json_rpc::JSON_RPC_ID;
 
 /// Key in `_meta` under which FastMCP puts the data for its relay.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
-
-/// Prefix of a question's JSON-RPC id.
-pub(crate) const JSON_RPC_ID: &str = "mcp-courier:elicit:";
 
 /// Time for which FastMCP waits for an answer where the question names no deadline.
 const FASTMCP_PATIENCE: Duration = Duration::from_secs(3600);
@@ -154,6 +162,7 @@ impl Elicitation {
     }
 
     /// Returns the JSON under which FastMCP keeps the open question of a task.
+    #[cfg(feature = "elicitation")]
     pub(crate) fn to_request(&self, request_id: &str) -> String {
         let mut request = json!({"request_id": request_id, "message": self.message()});
         if let Self::Form { requested_schema, .. } = self {
@@ -177,23 +186,12 @@ pub struct Question {
 }
 
 impl Question {
-    /// Returns the JSON-RPC id of the request to the client. The id contains the question's id, so any server of the
-    /// fleet can match an answer to its question.
-    pub(crate) fn json_rpc_id(request_id: &str) -> String {
-        format!("{JSON_RPC_ID}{request_id}")
-    }
-
     /// Moves the deadline, where it was computed from a wrong time of the push.
+    #[cfg(feature = "server")]
     pub(crate) fn queued_at(&mut self, said: Timestamp, corrected: Timestamp) {
         if self.deadline == said.plus(FASTMCP_PATIENCE).to_system() {
             self.deadline = corrected.plus(FASTMCP_PATIENCE).to_system();
         }
-    }
-
-    /// Returns the question's id in a JSON-RPC id, if the JSON-RPC id is that of a question.
-    #[cfg(feature = "rmcp")]
-    pub(crate) fn id_from_json_rpc(id: &str) -> Option<&str> {
-        id.strip_prefix(JSON_RPC_ID)
     }
 
     /// Returns whether a question can have this id. A client's answer may name any id, and an impossible one is not
@@ -222,31 +220,6 @@ impl Question {
         params
     }
 
-    /// Returns the part of `_meta` that FastMCP's relay reads.
-    pub(crate) fn to_related_task(&self) -> Value {
-        let mut elicitation = json!({
-            "requestId": self.request_id,
-            "message": self.elicitation.message(),
-            "deadline": Timestamp::from_system(self.deadline).to_string(),
-        });
-        match &self.elicitation {
-            Elicitation::Form { requested_schema, .. } => elicitation["requestedSchema"] = json!(requested_schema),
-            Elicitation::Url { url, elicitation_id, .. } => {
-                elicitation["mode"] = json!("url");
-                elicitation["url"] = json!(url);
-                elicitation["elicitationId"] = json!(elicitation_id);
-            }
-        }
-        json!({
-            "taskId": self.task.id,
-            "status": "input_required",
-            "statusMessage": self.elicitation.message(),
-            // The scope is present and null for an anonymous task: FastMCP treats an absent scope differently.
-            "task_scope": self.task.scope,
-            "elicitation": elicitation,
-        })
-    }
-
     /// Reads the relay's part of a task's status, if there is one.
     pub(crate) fn from_related_task(related: &Value, enqueued_at: Option<Timestamp>) -> Option<Self> {
         let elicitation = related.get("elicitation")?;
@@ -272,84 +245,6 @@ impl Question {
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
         let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
         Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system() })
-    }
-
-    /// Returns the JSON under which the question is kept among the open questions of a queue.
-    pub(crate) fn to_open(&self) -> String {
-        self.to_related_task().to_string()
-    }
-
-    /// Reads an open question of a queue.
-    pub(crate) fn from_open(text: &[u8]) -> Option<Self> {
-        Self::from_related_task(&serde_json::from_slice(text).ok()?, None)
-    }
-}
-
-/// Outcome of a question: MCP's `ElicitResult`.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// The user answered with this content, which is empty in URL mode.
-    Accept(Map<String, Value>),
-    /// The user declined.
-    Decline,
-    /// The user dismissed the question, or could not be asked.
-    Cancel {
-        /// Reason, where the cancellation was not the user's act.
-        reason: Option<String>,
-    },
-}
-
-impl Answer {
-    /// Creates a cancellation that is not the user's act.
-    pub(crate) fn cancelled(reason: impl Into<String>) -> Self {
-        Self::Cancel { reason: Some(reason.into()) }
-    }
-
-    /// Returns the answer, or a cancellation where the answer has more than `limit` bytes on the wire. Only HTTP bounds
-    /// the size of a client's answer otherwise.
-    pub(crate) fn within(self, limit: usize) -> Self {
-        let bytes = self.to_wire("").len();
-        if bytes <= limit {
-            return self;
-        }
-        Self::cancelled(format!("the answer has {bytes} bytes, and at most {limit} are allowed"))
-    }
-
-    /// Returns the JSON that the worker reads, with the id of the question. FastMCP reads `action` and `content`.
-    pub(crate) fn to_wire(&self, request_id: &str) -> String {
-        let (action, content, reason) = match self {
-            Self::Accept(content) => ("accept", Some(content), None),
-            Self::Decline => ("decline", None, None),
-            Self::Cancel { reason } => ("cancel", None, reason.as_ref()),
-        };
-        let mut wire = json!({"action": action, "content": content, "request_id": request_id});
-        if let Some(reason) = reason {
-            wire["reason"] = json!(reason);
-        }
-        wire.to_string()
-    }
-
-    /// Reads an answer to `request_id`. Returns `None` where the answer is to another question. An answer of FastMCP
-    /// names no question, and counts.
-    pub(crate) fn from_wire(wire: &[u8], request_id: &str) -> Option<Self> {
-        let wire: Value = serde_json::from_slice(wire).ok()?;
-        match wire.get("request_id") {
-            Some(id) if id != request_id => None,
-            _ => Some(Self::from_result(&wire)),
-        }
-    }
-
-    /// Reads a client's `ElicitResult`.
-    pub(crate) fn from_result(result: &Value) -> Self {
-        match result.get("action").and_then(Value::as_str) {
-            Some("accept") => {
-                Self::Accept(result.get("content").and_then(Value::as_object).cloned().unwrap_or_default())
-            }
-            Some("decline") => Self::Decline,
-            Some("cancel") => Self::Cancel { reason: result.get("reason").and_then(Value::as_str).map(str::to_owned) },
-            _ => Self::cancelled("the client's answer has no action that MCP knows"),
-        }
     }
 }
 
@@ -382,5 +277,5 @@ pub enum InvalidQuestion {
     },
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "elicitation", feature = "server"))]
 mod tests;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::question::{Answer, Question};
 
-pub use crate::envelope::{InvalidMessageId, MessageId, Outbound};
+pub(crate) use crate::envelope::{MessageId, Outbound};
 pub use crate::subscription::{HandOverError, SessionState};
 
 #[cfg(feature = "rmcp")]

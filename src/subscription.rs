@@ -19,7 +19,7 @@ mod window;
 
 pub(crate) use self::ack::Ack;
 pub use self::ack::{Delivered, MessageOutcome};
-pub use self::batch::{Item, LeaseState, Mark, Replaced, Taken};
+pub use self::batch::{Item, LeaseState, Replaced, Taken};
 pub use self::delivery::{Delivery, DeliveryOutcome, EndedTasks, HandOverError, Step};
 pub use self::event::{Action, Event, Note, Operation};
 pub use self::machine::Subscription;

@@ -42,6 +42,7 @@ impl Timestamp {
     }
 
     /// Converts from a time of the system. Fractions of a microsecond are cut off.
+    #[cfg(any(test, feature = "elicitation", feature = "server"))]
     pub fn from_system(at: SystemTime) -> Self {
         match at.duration_since(UNIX_EPOCH) {
             Ok(after) => Self(micros(after)),

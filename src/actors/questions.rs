@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use super::clock;
 use super::isolated_session::text_of;
 use super::subscriber_context::{Settling, SubscriberContext};
-use crate::backend::questions::{close, settle_open};
+use crate::backend::relay::{close, settle_open};
 use crate::envelope::Timestamp;
 use crate::question::{Answer, Question};
 use crate::retry::Backoff;

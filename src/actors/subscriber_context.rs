@@ -13,7 +13,7 @@ use super::isolated_session::IsolatedSession;
 use super::log_gate::{LogGate, LogGates, log_through};
 use super::stats::Stats;
 use super::stop::StopSignal;
-use crate::backend::questions::cancel_open;
+use crate::backend::relay::cancel_open;
 use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken, Queues};
 use crate::config::Config;
 use crate::session::Presence;

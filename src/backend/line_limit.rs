@@ -13,8 +13,6 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Delivery};
-
 /// Bounds of a subscriber's next take, or of a process's next pushes, learned from the earlier ones. The limit outlives
 /// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +54,10 @@ impl LineLimit {
     }
 
     /// Makes the limit for the largest batch of a subscriber.
-    pub(crate) fn of_batches(config: &Config) -> Self {
+    #[cfg(feature = "server")]
+    pub(crate) fn of_batches(config: &crate::config::Config) -> Self {
+        use crate::config::Delivery;
+
         let messages = match config.delivery() {
             Delivery::AtLeastOnce => config.batch_messages(),
             Delivery::AtMostOnce => 1,

@@ -13,8 +13,10 @@ use tokio::time::Instant;
 
 use self::consumer::MemoryConsumer;
 pub use self::store::{Change, Moment, Store};
-use super::fleet::NewsSender;
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, ProcessId, PushRefusal, Queued, Queues};
+use super::{
+    Backend, Consumer, LeaseState, MessageOutcome, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues,
+    ServerQueues,
+};
 use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::failure::QueueError;
@@ -23,6 +25,7 @@ use crate::question::Question;
 use crate::session_id::SessionId;
 
 mod consumer;
+#[cfg(feature = "rmcp")]
 mod fleet;
 mod outcomes;
 mod questions;
@@ -53,7 +56,8 @@ struct State {
     /// Waiters by the change that they wait for. An entry without a waiter is removed.
     watches: HashMap<Change, Arc<Notify>>,
     /// Processes of the fleet that listen to news. In memory all of them are this process, under several ids.
-    listeners: Vec<(ProcessId, NewsSender)>,
+    #[cfg(feature = "rmcp")]
+    listeners: Vec<(super::ProcessId, super::fleet::NewsSender)>,
 }
 
 impl Shared {
@@ -70,6 +74,7 @@ impl Shared {
             permits: HashMap::new(),
             permits_tidied: 0,
             watches: HashMap::new(),
+            #[cfg(feature = "rmcp")]
             listeners: Vec::new(),
         };
         let shared = Arc::new(Self { state: Mutex::new(state), origin: (Instant::now(), Timestamp::of_this_host()) });
@@ -171,10 +176,6 @@ impl Backend for MemoryBackend {
         Ok(self.step(|moment| moment.live_sessions()))
     }
 
-    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
-        self
-    }
-
     async fn check(&self) -> Result<(), QueueError> {
         Ok(())
     }
@@ -204,5 +205,17 @@ impl Queues for MemoryBackend {
 
     async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
         Ok(self.step(|moment| moment.open_questions(session)))
+    }
+}
+
+#[async_trait]
+impl ServerQueues for MemoryBackend {
+    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
+        self.step(|moment| moment.record(session, outcome, raw));
+        Ok(())
+    }
+
+    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
+        self
     }
 }

@@ -1,10 +1,10 @@
 //! Part of the queue port for the outcomes of notifications: receipts and dead letters.
 //!
-//! The step that acknowledges writes both, from [`Delivered::outcomes`](super::Delivered::outcomes).
+//! The step that acknowledges writes both, from the outcomes of its `Delivered`.
 
 use async_trait::async_trait;
 
-use super::{Mark, MessageOutcome};
+use super::Mark;
 use crate::backend::QueueLimit;
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
@@ -39,9 +39,6 @@ pub enum Redrove {
 /// Outcomes of notifications, kept for producers and operators.
 #[async_trait]
 pub trait Outcomes {
-    /// Records the outcome of a message that has already left its queue ([`Delivery::AtMostOnce`](crate::Delivery)).
-    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError>;
-
     /// Returns a receipt, and the time at which it was read.
     async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError>;
 

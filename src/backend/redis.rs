@@ -21,43 +21,50 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, ToRedisArgs, Value};
+use redis::{FromRedisValue, ToRedisArgs};
 
 use self::clock::ServerClock;
-use self::consumer::RedisConsumer;
 use self::key_watcher::KeyWatcher;
-use self::lease::lease_value;
 use self::link::{Command, Link, Pushes, Server};
-use self::lua::{LIVE_SESSIONS, RELEASE, RENEW, Script};
-use self::shared::SharedQueues;
-use super::{Backend, Consumer, LeaseState, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues};
+use self::lua::{LIVE_SESSIONS, Script};
+use super::{Backend, Outgoing, PushRefusal, Queued};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
-use crate::keys::{Keys, QueueKeys};
-use crate::question::Question;
+use crate::keys::Keys;
 use crate::session_id::SessionId;
 
 mod clock;
+#[cfg(feature = "server")]
 mod consumer;
 mod dead_letters;
+#[cfg(feature = "server")]
+mod discards;
+#[cfg(feature = "rmcp")]
 mod fleet;
 mod key_watcher;
+#[cfg(feature = "server")]
 mod lease;
 mod link;
 pub(crate) mod lua;
 mod outcomes;
 mod push;
 mod questions;
+#[cfg(feature = "server")]
+mod queues;
 mod reply;
 mod session_status;
+#[cfg(feature = "server")]
 mod shared;
+#[cfg(feature = "server")]
 mod take;
 pub(crate) mod url;
+#[cfg(feature = "server")]
 mod wrong_type;
 
 /// Queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
+    #[cfg(feature = "server")]
     server: Server,
     /// URL without its secrets, for errors.
     shown_url: String,
@@ -83,7 +90,16 @@ impl RedisBackend {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
         let link = Link::shared(&server, &config, Pushes::Nothing);
         let key_watcher = KeyWatcher::new(Link::shared(&server, &config, Pushes::Keys));
-        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })
+        Ok(Self {
+            #[cfg(feature = "server")]
+            server,
+            shown_url,
+            link,
+            clock: ServerClock::default(),
+            config,
+            keys,
+            key_watcher,
+        })
     }
 
     /// Sends one command over the shared link.
@@ -92,6 +108,7 @@ impl RedisBackend {
     }
 
     /// Sends one command whose answer may be large over the shared link.
+    #[cfg(any(feature = "elicitation", feature = "server"))]
     async fn query_large<T: FromRedisValue>(&self, doing: &str, command: impl Into<Command>) -> Result<T, QueueError> {
         self.link.for_large_answers().query(command).await.map_err(|e| self.failed(doing, e))
     }
@@ -131,10 +148,6 @@ impl Backend for RedisBackend {
         Ok(sessions)
     }
 
-    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
-        Arc::new(SharedQueues::new(&self.server, &self.shown_url, Arc::clone(&self.config)))
-    }
-
     async fn check(&self) -> Result<(), QueueError> {
         let sent = Timestamp::of_this_host();
         let (seconds, micros): (i64, i64) = self.query("connecting", redis::cmd("TIME")).await?;
@@ -149,42 +162,5 @@ impl Backend for RedisBackend {
                     "Redis may evict queues when its memory is full: set maxmemory-policy to noeviction");
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Queues for RedisBackend {
-    async fn open(
-        &self,
-        session: &SessionId,
-        owner: OwnerToken,
-        permit: Arc<Permit>,
-    ) -> Result<Box<dyn Consumer>, QueueError> {
-        let consumer = RedisConsumer::open(&self.server, Arc::clone(&self.config), session, owner, permit).await?;
-        Ok(Box::new(consumer))
-    }
-
-    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
-        const DOING: &str = "reading a lease";
-        let QueueKeys { lease, queue, .. } = self.keys.of(session);
-        let answer: Value =
-            self.call(DOING, &RENEW, &[lease, queue], &lease::arguments(&self.config, owner, true)).await?;
-        lease::renewed(answer).map(|(state, _)| state).map_err(|e| self.failed(DOING, e))
-    }
-
-    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
-        const DOING: &str = "releasing a lease";
-        let lease = self.keys.of(session).lease;
-        let released: i64 = self.call(DOING, &RELEASE, &[lease], &[lease_value(owner, &self.config)]).await?;
-        let member = consumer::member(session, owner, &self.config);
-        let () = self.query(DOING, redis::cmd("ZREM").arg(self.keys.sessions()).arg(member)).await?;
-        Ok(released == 1)
-    }
-
-    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
-        let open: Vec<Vec<u8>> = self
-            .query_large("reading open questions", redis::cmd("HVALS").arg(self.keys.of(session).questions))
-            .await?;
-        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
     }
 }

@@ -94,6 +94,7 @@ impl Draft {
     }
 
     /// Returns the message as it is queued at `now`. `now` is also used as the time of the pusher's clock.
+    #[cfg(any(test, feature = "server"))]
     pub fn stamp(&self, now: Timestamp) -> Vec<u8> {
         format!("{}{}{}}}", Times::new(now, self.time_to_live).text, self.body, now.0).into_bytes()
     }

@@ -320,7 +320,7 @@ fn meaning(envelope: &Envelope) -> impl PartialEq + std::fmt::Debug + use<> {
     };
     let params = fields(&envelope.params());
     let meta = fields(&params.last().unwrap().1);
-    let Envelope { enqueued_at, expires_at, receipt, is_stamped, has_derived_id, .. } = envelope;
+    let Envelope { enqueued_at, expires_at, receipt, facts: Facts { is_stamped, has_derived_id, .. }, .. } = envelope;
     let times = (*enqueued_at, *expires_at, *is_stamped);
     let said = (envelope.id, envelope.method().to_owned(), envelope.attempt, *receipt, *has_derived_id);
     (said, times, params[..params.len() - 1].to_vec(), meta)

@@ -3,7 +3,7 @@
 //! An acknowledgement removes a prefix of the queue. [`Ack`] therefore counts messages only in their order. Each call
 //! counts the next message, and no call could leave a gap.
 
-use super::batch::Mark;
+use crate::envelope::Mark;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;
 use crate::question::Question;

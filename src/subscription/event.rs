@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ack::{Delivered, MessageOutcome};
-use super::batch::{LeaseState, Mark, Replaced, Taken};
+use super::batch::{LeaseState, Replaced, Taken};
 use super::delivery::{DeliveryOutcome, HandOverError};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
 use super::window::Behind;
-use crate::envelope::{Envelope, Timestamp};
+use crate::envelope::{Envelope, Mark, Timestamp};
 use crate::failure::QueueError;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;

@@ -35,13 +35,13 @@ use std::time::{Duration, Instant};
 
 use super::ack::Ack;
 use super::arrivals::Arrivals;
-use super::batch::{Item, Mark, Taken};
+use super::batch::{Item, Taken};
 use super::event::{Action, Event, IllegalTransition, OperationKind};
 use super::permit::Permit;
 use super::state::{ExitReason, SessionState, SubscriberState};
 use super::window::{Sent, Window};
 use crate::config::Config;
-use crate::envelope::{Envelope, MessageId, Timestamp};
+use crate::envelope::{Envelope, Mark, MessageId, Timestamp};
 use crate::failure::QueueError;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;

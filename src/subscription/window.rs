@@ -15,9 +15,9 @@ use std::collections::{HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 
-use super::batch::Mark;
 use crate::config::Config;
 use crate::envelope::Envelope;
+use crate::envelope::Mark;
 use crate::notification::NotificationId;
 use crate::question::Question;
 

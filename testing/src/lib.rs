@@ -17,11 +17,13 @@ pub mod log;
 #[cfg(feature = "rmcp")]
 pub mod mcp_server;
 pub mod own_process;
+#[cfg(feature = "server")]
 pub mod paused;
 pub mod process;
 pub mod raw_client;
 pub mod readme;
 pub mod received;
+#[cfg(feature = "server")]
 pub mod recorder;
 pub mod redis_server;
 pub mod sse;

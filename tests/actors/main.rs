@@ -1,6 +1,10 @@
 //! Subscribers, their supervisor, and questions of background tasks.
 
+#![cfg(feature = "server")]
+
+#[cfg(feature = "elicitation")]
 mod elicitation;
+#[cfg(feature = "elicitation")]
 mod own_trouble;
 mod parking;
 mod placement;

@@ -211,9 +211,26 @@ fn a_file_is_one_idea() {
 }
 
 #[test]
-fn without_features_the_crate_is_free_of_rmcp_actix_web_and_tls() {
+fn each_feature_brings_only_its_own_crates() {
+    for (features, without) in [
+        ("", &["actix", "actix-rt", "jsonschema", "schemars", "rmcp", "actix-web", "openssl"][..]),
+        ("elicitation", &["actix", "actix-rt", "rmcp", "actix-web", "openssl"]),
+        ("server", &["jsonschema", "schemars", "rmcp", "actix-web", "openssl"]),
+        ("elicitation,rmcp", &["native-tls", "openssl", "rustls"]),
+    ] {
+        let tree = packages(features);
+        for krate in without {
+            let is_there = tree.lines().any(|line| line.starts_with(&format!("{krate} v")));
+            assert!(!is_there, "{krate} comes in with the features {features:?}:\n{tree}");
+        }
+    }
+}
+
+/// Returns the packages of a build with these features, one a line.
+fn packages(features: &str) -> String {
     let tree = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--no-default-features", "-e", "normal", "--prefix", "none", "--offline"])
+        .args(["tree", "--no-default-features", "--features", features])
+        .args(["-e", "normal", "--prefix", "none", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         // A test may run under another clock; the compiler stops where libfaketime is loaded into it.
         .env_remove("LD_PRELOAD")
@@ -221,9 +238,7 @@ fn without_features_the_crate_is_free_of_rmcp_actix_web_and_tls() {
         .unwrap();
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.contains("redis v"), "the tree was not read: {tree}");
-    for krate in ["rmcp", "actix-web", "rustls", "native-tls", "openssl"] {
-        assert!(!tree.lines().any(|line| line.starts_with(&format!("{krate} v"))), "{krate} comes in:\n{tree}");
-    }
+    tree
 }
 
 /// Any moment of this century passes, and then what is made of it expires. The corpus is exempt: its messages are only

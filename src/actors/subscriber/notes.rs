@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::actors::Placement;
 use crate::actors::log_gate::log_through;
 use crate::actors::subscriber_context::{Settling, SubscriberContext};
-use crate::backend::questions::settle_open;
+use crate::backend::relay::settle_open;
 use crate::outcome::DiscardReason;
 use crate::question::{Answer, Question};
 use crate::subscription::{MessageOutcome, Note};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Change, MemoryBackend};
-use crate::backend::{Mark, MessageOutcome, Outcomes, Redrove, StoredLetter};
+use crate::backend::{Mark, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
 use crate::notification::NotificationId;
@@ -17,11 +17,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Outcomes for MemoryBackend {
-    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
-        self.step(|moment| moment.record(session, outcome, raw));
-        Ok(())
-    }
-
     async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError> {
         Ok(self.step(|moment| (moment.receipt(session, id), moment.now())))
     }

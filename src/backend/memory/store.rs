@@ -14,7 +14,6 @@
 use std::collections::HashMap;
 
 use self::list::List;
-use self::questions::Asked;
 use self::receipts::Receipts;
 use self::sessions::Sessions;
 use crate::backend::OwnerToken;
@@ -22,7 +21,6 @@ use crate::config::Config;
 use crate::envelope::Timestamp;
 use crate::keys::Keys;
 use crate::notification::NotificationId;
-use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
 mod dead_letters;
@@ -33,6 +31,8 @@ mod questions;
 mod queues;
 mod receipts;
 mod sessions;
+#[cfg_attr(not(feature = "elicitation"), path = "store/no_tasks.rs")]
+mod tasks;
 
 /// Queues, leases, receipts, dead letters, questions and sessions of a fleet: everything under one prefix.
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ pub struct Store {
     keys: Keys,
     lists: HashMap<SessionId, List>,
     receipts: Receipts,
-    /// Questions that tasks ask, one per task.
-    tasks: HashMap<TaskKey, Asked>,
+    #[cfg(feature = "elicitation")]
+    tasks: tasks::Tasks,
     sessions: Sessions,
     /// Changes since the last call of [`Store::changes`].
     changes: Vec<Change>,
@@ -58,7 +58,8 @@ pub enum Change {
     /// This receipt was written.
     Receipt(SessionId, NotificationId),
     /// The question of this task was posed, answered or withdrawn.
-    Question(TaskKey),
+    #[cfg(feature = "elicitation")]
+    Question(crate::question::TaskKey),
 }
 
 impl Store {
@@ -68,7 +69,8 @@ impl Store {
             keys: Keys::new(prefix),
             lists: HashMap::new(),
             receipts: Receipts::default(),
-            tasks: HashMap::new(),
+            #[cfg(feature = "elicitation")]
+            tasks: tasks::Tasks::default(),
             sessions: Sessions::default(),
             changes: Vec::new(),
         }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use self::lease::Renewal;
-use super::dead_letters::not_kept;
+use super::discards::not_kept;
 use super::lease::{lease_then, lease_value};
 use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
 use super::lua::{ACKNOWLEDGE, RENEW};

@@ -29,6 +29,7 @@ use crate::failure::QueueErrorKind;
 use crate::lock::lock;
 
 /// Time for which a silent asker counts as alive: three rounds.
+#[cfg(feature = "elicitation")]
 pub(super) const ALIVE: Duration = Duration::from_secs(15);
 
 /// Time between two rounds.
@@ -119,6 +120,7 @@ impl KeyWatcher {
     }
 
     /// Returns the link over which all wait.
+    #[cfg(feature = "elicitation")]
     pub(super) fn link(&self) -> &Link {
         &self.shared.link
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future;
-use redis::{FromRedisValue, ToRedisArgs, Value};
+use redis::{FromRedisValue, Value};
 use tokio::runtime::Handle;
 
 use self::error::{is_broken, is_noscript, kind, no_answer};
@@ -31,8 +31,13 @@ use crate::backend::LineLimit;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
 
-pub(super) use self::connection::{ANSWER_TIMEOUT, Server};
-pub(super) use self::error::{is_timeout, read, same};
+#[cfg(feature = "server")]
+pub(super) use self::connection::ANSWER_TIMEOUT;
+pub(super) use self::connection::Server;
+#[cfg(feature = "server")]
+pub(super) use self::error::same;
+pub(super) use self::error::{is_timeout, read};
+#[cfg(feature = "server")]
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
 pub(super) use self::request::{Command, Request, size};
@@ -46,6 +51,8 @@ mod line_capacity;
 mod primary;
 mod pushes;
 mod request;
+#[cfg(feature = "server")]
+mod subscribers;
 mod watches;
 
 /// Outcome of one command of a request.
@@ -63,19 +70,6 @@ impl Link {
     /// Makes a link that many may share. Connects at the first request.
     pub(super) fn shared(server: &Server, config: &Config, pushes: Pushes) -> Self {
         Self::new(server, config, pushes, Some(Handle::current()))
-    }
-
-    /// Makes a link for one subscriber, to be connected once.
-    pub(super) fn dedicated(server: &Server, config: &Config, pushes: Pushes) -> Self {
-        Self::new(server, config, pushes, None)
-    }
-
-    /// Connects, unless the link is connected already.
-    ///
-    /// # Errors
-    /// Redis's refusal, or a connection that did not come about in time.
-    pub(super) async fn connect(&self) -> Result<(), QueueErrorKind> {
-        self.inner.connected().await.map(drop)
     }
 
     fn new(server: &Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
@@ -109,17 +103,6 @@ impl Link {
         self.inner.watches.register(name, listener)
     }
 
-    /// Registers for all keys, as [`watch`](Self::watch) does for one. The listener gets no name where all keys may
-    /// have changed.
-    pub(super) fn observe(&self, listener: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
-        self.inner.watches.observe(listener);
-    }
-
-    /// Returns whether Redis announces changed keys over the current connection, as the link asked it to.
-    pub(super) fn is_tracking(&self) -> bool {
-        self.inner.is_tracking()
-    }
-
     /// Sends one command.
     ///
     /// # Errors
@@ -131,19 +114,6 @@ impl Link {
     pub(super) async fn query<T: FromRedisValue>(&self, command: impl Into<Command>) -> Result<T, QueueErrorKind> {
         let answer = self.send(&Request::of(command)).await?.pop();
         answer.unwrap_or(Ok(Value::Nil)).and_then(read)
-    }
-
-    /// Calls a script.
-    ///
-    /// # Errors
-    /// The same as of [`query`](Self::query).
-    pub(super) async fn call<T: FromRedisValue>(
-        &self,
-        script: &'static Script,
-        keys: &[impl ToRedisArgs],
-        arguments: &[impl ToRedisArgs],
-    ) -> Result<T, QueueErrorKind> {
-        self.query(Command::call(script, keys, arguments)).await
     }
 
     /// Sends a request, and returns the outcome of each of its commands. Loads scripts that Redis does not know, and

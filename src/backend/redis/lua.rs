@@ -27,39 +27,52 @@ const INCLUDES: [(&str, &str); 7] = [
     ("receipts", include_str!("lua/include/receipts.lua")),
 ];
 
-/// Declares the scripts, and the list of all scripts.
+/// Declares the scripts, each group for the builds that use it, and the list of all scripts.
 macro_rules! scripts {
-    ($($script:ident = $name:literal,)*) => {
-        $(pub(super) static $script: Script = Script::new($name, include_str!(concat!("lua/", $name, ".lua")));)*
+    ($(#[$used:meta] { $($script:ident = $name:literal,)* })*) => {
+        $($(
+            #[$used]
+            pub(super) static $script: Script = Script::new($name, include_str!(concat!("lua/", $name, ".lua")));
+        )*)*
 
         /// Every script.
-        #[cfg(any(test, feature = "testing"))]
-        pub(crate) static ALL: &[&Script] = &[$(&$script),*];
+        #[cfg(all(feature = "server", feature = "testing"))]
+        pub(crate) static ALL: &[&Script] = &[$($(#[$used] &$script,)*)*];
     };
 }
 
 scripts! {
-    ACKNOWLEDGE = "acknowledge",
-    ACKNOWLEDGE_OUTCOMES = "acknowledge_outcomes",
-    CLAIM = "claim",
-    COLLECT = "collect",
-    END_SESSION = "end_session",
-    LIVE_SESSIONS = "live_sessions",
-    POSE = "pose",
-    PURGE = "purge",
-    PUSH = "push",
-    READ_RECEIPT = "read_receipt",
-    RECORD = "record",
-    REDRIVE = "redrive",
-    RELEASE = "release",
-    RENEW = "renew",
-    REPLACE = "replace",
-    SETTLE = "settle",
-    STORE_SESSION = "store_session",
-    TOUCH = "touch",
-    TRIM_LETTERS = "trim_letters",
-    WAITING = "waiting",
-    WITHDRAW = "withdraw",
+    #[cfg(all())] {
+        LIVE_SESSIONS = "live_sessions",
+        PURGE = "purge",
+        PUSH = "push",
+        READ_RECEIPT = "read_receipt",
+        RECORD = "record",
+        REDRIVE = "redrive",
+        TRIM_LETTERS = "trim_letters",
+        WAITING = "waiting",
+    }
+    #[cfg(any(feature = "elicitation", feature = "server"))] {
+        SETTLE = "settle",
+    }
+    #[cfg(feature = "elicitation")] {
+        COLLECT = "collect",
+        POSE = "pose",
+        TOUCH = "touch",
+        WITHDRAW = "withdraw",
+    }
+    #[cfg(feature = "server")] {
+        ACKNOWLEDGE = "acknowledge",
+        ACKNOWLEDGE_OUTCOMES = "acknowledge_outcomes",
+        CLAIM = "claim",
+        RELEASE = "release",
+        RENEW = "renew",
+        REPLACE = "replace",
+    }
+    #[cfg(feature = "rmcp")] {
+        END_SESSION = "end_session",
+        STORE_SESSION = "store_session",
+    }
 }
 
 /// Empty arguments, for a script that takes none.
@@ -115,5 +128,6 @@ fn assemble(file: &str) -> String {
     text
 }
 
-#[cfg(test)]
+// Without these features some scripts are left out.
+#[cfg(all(test, feature = "elicitation", feature = "rmcp"))]
 mod tests;

@@ -18,12 +18,12 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
-use super::dead_letters::{not_kept, reason, settings};
+use super::dead_letters::settings;
 use super::link::{Answer, Command, Request, is_timeout};
-use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, RECORD, REDRIVE, TRIM_LETTERS};
+use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
-use crate::backend::{Mark, MessageOutcome, Outcomes, Redrove, StoredLetter};
+use crate::backend::{Mark, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
 use crate::keys::QueueKeys;
@@ -129,20 +129,6 @@ fn decode(kept: Vec<u8>) -> StoredLetter {
 
 #[async_trait]
 impl Outcomes for RedisBackend {
-    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
-        const DOING: &str = "recording the outcome of a notification";
-
-        let keys = self.keys.of(session);
-        let receipt = outcome.receipt.map(|id| keys.receipt(id));
-        let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
-        let mut arguments = settings(&self.config).to_vec();
-        arguments.push(reason(outcome));
-        arguments.push(if outcome.discarded.is_some() { raw.to_vec() } else { Vec::new() });
-        let answer = self.call(DOING, &RECORD, &keys, &arguments).await?;
-        not_kept(session, &reply::bytes(answer).map_err(|e| self.failed(DOING, e))?);
-        Ok(())
-    }
-
     async fn receipt(&self, session: &SessionId, id: NotificationId) -> Result<(Receipt, Timestamp), QueueError> {
         const DOING: &str = "reading a receipt";
 

@@ -13,81 +13,23 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::RedisBackend;
-use super::key_watcher;
-use super::lua::{POSE, SETTLE, WAITING, WITHDRAW};
-use super::reply;
-use crate::backend::questions::GRACE;
-use crate::backend::{Posed, Questions, Settled};
-use crate::envelope::Timestamp;
+use super::lua::WAITING;
+use crate::backend::Questions;
 use crate::failure::QueueError;
 use crate::keys::ElicitKeys;
-use crate::question::{Answer, Question, TaskKey};
-use crate::session_id::SessionId;
+use crate::question::TaskKey;
 
+#[cfg(any(feature = "elicitation", feature = "server"))]
 mod answers;
+#[cfg(feature = "elicitation")]
+mod elicitations;
 
 #[async_trait]
 impl Questions for RedisBackend {
-    async fn pose(
-        &self,
-        task: &TaskKey,
-        request_id: &str,
-        request: String,
-        patience: std::time::Duration,
-    ) -> Result<Posed, QueueError> {
-        const DOING: &str = "asking a question";
-        let ElicitKeys { request: at, response, status, asker } = self.keys.elicit(task);
-        let (life, alive) = ((patience + GRACE).as_millis().to_string(), key_watcher::ALIVE.as_millis().to_string());
-        let arguments = [request_id, &request, &life, &alive];
-        let answer = self.call(DOING, &POSE, &[at, response, status, asker], &arguments).await?;
-        match reply::number(answer).map_err(|e| self.failed(DOING, e))? {
-            0 => Ok(Posed::Busy),
-            now => Ok(Posed::Done(Timestamp(now))),
-        }
-    }
-
-    async fn answer_to(&self, task: &TaskKey, request_id: &str) -> Result<Answer, QueueError> {
-        Ok(answers::answer_to(&self.key_watcher, self.keys.elicit(task), request_id).await)
-    }
-
-    async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
-        const DOING: &str = "answering a question";
-        let ElicitKeys { request, response, status, asker: _ } = self.keys.elicit(task);
-        let (wire, grace) = (answer.to_wire(request_id), GRACE.as_millis().to_string());
-        let answer = self.call(DOING, &SETTLE, &[request, response, status], &[request_id, &wire, &grace]).await?;
-        settled(answer).map_err(|e| self.failed(DOING, e))
-    }
-
-    async fn withdraw(&self, task: &TaskKey, request_id: &str) -> Result<(), QueueError> {
-        let ElicitKeys { request, response, status, asker } = self.keys.elicit(task);
-        self.call("withdrawing a question", &WITHDRAW, &[request, response, status, asker], &[request_id]).await
-    }
-
     async fn is_waiting(&self, task: &TaskKey, request_id: &str) -> Result<bool, QueueError> {
         let ElicitKeys { request, status, .. } = self.keys.elicit(task);
         let answer: Value =
             self.call("reading the status of a question", &WAITING, &[request, status], &[request_id]).await?;
         Ok(answer == Value::Int(1))
     }
-
-    async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
-        let questions = self.keys.of(session).questions;
-        let open: Option<Vec<u8>> =
-            self.query_large("reading an open question", redis::cmd("HGET").arg(questions).arg(request_id)).await?;
-        Ok(open.and_then(|text| Question::from_open(&text)))
-    }
-
-    async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError> {
-        let questions = self.keys.of(session).questions;
-        self.query("closing a question", redis::cmd("HDEL").arg(questions).arg(request_id)).await
-    }
-}
-
-/// Reads whether an answer was accepted.
-fn settled(value: Value) -> Result<Settled, reply::BadReply> {
-    Ok(match reply::bytes(value)?.as_slice() {
-        b"done" => Settled::Done,
-        b"other question" => Settled::OtherQuestion,
-        _ => Settled::NotWaiting,
-    })
 }

@@ -5,7 +5,6 @@
 
 use redis::Value;
 
-use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
 
 /// Answer of a script in a form that no script of ours has.
@@ -59,9 +58,10 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
 }
 
 /// Reads the answer to `TIME`: seconds, and microseconds within the second.
-pub(super) fn time(value: Value) -> Result<Timestamp, BadReply> {
+#[cfg(feature = "server")]
+pub(super) fn time(value: Value) -> Result<crate::envelope::Timestamp, BadReply> {
     let [seconds, micros] = array::<2>(value)?.map(decimal);
-    Ok(Timestamp(seconds?.saturating_mul(1_000_000).saturating_add(micros?)))
+    Ok(crate::envelope::Timestamp(seconds?.saturating_mul(1_000_000).saturating_add(micros?)))
 }
 
 /// Reads an integer that was answered as text.

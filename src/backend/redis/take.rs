@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::dead_letters::{reason, settings};
+use super::dead_letters::settings;
+use super::discards::reason;
 use super::lease::{lease_state, lease_value};
 use super::link::Command;
 use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_OUTCOMES, REPLACE};

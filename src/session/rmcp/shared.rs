@@ -25,7 +25,7 @@ use super::pending_ends::{PendingEnd, PendingEnds};
 use super::sessions::{Moved, SessionPermit, Sessions};
 use super::settings::{DELAY_ALONE, DELAY_IN_FLEET, Settings};
 use super::subscribers::Subscribers;
-use crate::backend::questions::cancel_open;
+use crate::backend::relay::cancel_open;
 use crate::backend::{Backend, ProcessId};
 use crate::config::Config;
 use crate::failure::QueueError;

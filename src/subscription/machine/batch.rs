@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{NextStep, Subscription};
-use crate::envelope::{Envelope, Timestamp, Undecodable};
+use crate::envelope::{Envelope, Mark, Timestamp, Undecodable};
 use crate::outcome::DiscardReason;
-use crate::subscription::batch::{Item, Mark};
+use crate::subscription::batch::Item;
 use crate::subscription::delivery::BatchEnd;
 use crate::subscription::event::{Action, Note, Operation};
 use crate::subscription::permit::Permit;

@@ -23,6 +23,7 @@ impl Store {
         let leases = self.lists.drain().filter_map(|(session, list)| Some((session, list.lease?.owner)));
         self.changes.extend(leases.map(|(session, owner)| Change::LeaseEnded(session, owner)));
         self.receipts = Default::default();
+        #[cfg(feature = "elicitation")]
         self.tasks.clear();
         self.sessions.clear();
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::Moment;
+#[cfg(feature = "rmcp")]
 use crate::backend::SessionRecord;
 use crate::envelope::Timestamp;
 use crate::session_id::{SessionId, SessionStatus};
@@ -27,7 +28,11 @@ impl Moment<'_> {
             _ => SessionStatus::Unknown,
         }
     }
+}
 
+/// Operations of the session store of the adapter to rmcp.
+#[cfg(feature = "rmcp")]
+impl Moment<'_> {
     /// Remembers the state with which a session began, unless the session has ended. Returns whether the session is
     /// remembered.
     pub fn store_session(&mut self, session: &SessionId, state: &str) -> bool {

@@ -74,7 +74,7 @@ impl RedisConsumer {
     /// Claims the lease, tracks it, and announces the session as live. The permit counts from before the sending.
     pub(super) async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
-        let now = self.link.call(&CLAIM, &self.lease_keys(), &self.lease_arguments(true)).await?;
+        let now = self.link.query(Command::call(&CLAIM, &self.lease_keys(), &self.lease_arguments(true))).await?;
         let now: i64 = reply::number(now)?;
         if self.track_now().await? {
             self.permit.renewed(sent, self.config.lease(), mark);

@@ -134,6 +134,7 @@ impl Connection {
     }
 
     /// Subscribes to channels.
+    #[cfg(feature = "rmcp")]
     pub(super) async fn subscribe(&self, channels: &[String]) -> RedisResult<()> {
         self.0.clone().subscribe(channels).await
     }

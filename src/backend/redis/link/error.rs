@@ -23,6 +23,7 @@ pub(in crate::backend::redis) fn is_timeout(error: &QueueErrorKind) -> bool {
 }
 
 /// Returns an error of the same kind and text. The failure of a request that many share goes to each of them.
+#[cfg(feature = "server")]
 pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind {
     let text = |cause: &dyn std::fmt::Display| cause.to_string().into();
     match error {

@@ -38,7 +38,7 @@ pub(super) struct Inner {
     /// Set for a shared link, which makes another connection after a failure. A dedicated link fails instead.
     is_shared: bool,
     /// Set where the current connection announces changed keys.
-    is_tracking: AtomicBool,
+    pub(super) is_tracking: AtomicBool,
     /// Write that changes nothing, sent beside a request when a check is due. Without it a replica would pass as a
     /// primary, as it answers reads and `PUBLISH` too.
     pub(super) probe: Pipeline,
@@ -79,10 +79,6 @@ impl Inner {
 
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
-    }
-
-    pub(super) fn is_tracking(&self) -> bool {
-        self.is_tracking.load(Ordering::Relaxed)
     }
 
     /// Returns the number of the current connection, the attempt that makes it, and whether the connection must be

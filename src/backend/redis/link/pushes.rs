@@ -16,10 +16,13 @@ pub(in crate::backend::redis) enum Pushes {
     /// Next change of each key that is read over the link.
     Keys,
     /// Next change of each key that is read, except behind `CLIENT CACHING NO`.
+    #[cfg(feature = "server")]
     KeysButThose,
     /// Next change of each key that is read behind `CLIENT CACHING YES`.
+    #[cfg(feature = "server")]
     ChosenKeys,
     /// Messages of these channels.
+    #[cfg(feature = "rmcp")]
     Channels(Vec<String>),
 }
 
@@ -39,8 +42,11 @@ impl Pushes {
             match self {
                 Self::Nothing => Ok(false),
                 Self::Keys => track(server, connection, &["NOLOOP"]).await,
+                #[cfg(feature = "server")]
                 Self::KeysButThose => track(server, connection, &["OPTOUT", "NOLOOP"]).await,
+                #[cfg(feature = "server")]
                 Self::ChosenKeys => track(server, connection, &["OPTIN", "NOLOOP"]).await,
+                #[cfg(feature = "rmcp")]
                 Self::Channels(channels) => connection.subscribe(channels).await.map(|()| true),
             }
         };

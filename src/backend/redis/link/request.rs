@@ -99,20 +99,6 @@ impl Request {
         request
     }
 
-    /// Begins a request whose commands build on those before them. Where Redis does not know a script, the commands
-    /// behind its call are sent again too.
-    pub(in crate::backend::redis) fn sequence() -> Self {
-        Self { is_sequence: true, ..Self::default() }
-    }
-
-    /// Adds commands that build on each other, and on no other command of the request.
-    pub(in crate::backend::redis) fn add_sequence(&mut self, commands: impl IntoIterator<Item = Command>) {
-        let sequence = self.len();
-        for command in commands {
-            self.push(command, sequence);
-        }
-    }
-
     fn push(&mut self, Command { command, script, is_read }: Command, sequence: usize) {
         self.reads.push(is_read);
         self.commands.add_command(command);
@@ -136,12 +122,6 @@ impl Request {
     pub(in crate::backend::redis) fn add(&mut self, command: impl Into<Command>) -> &mut Self {
         let sequence = if self.is_sequence { 0 } else { self.len() };
         self.push(command.into(), sequence);
-        self
-    }
-
-    /// Sets the time for the answer, in place of the link's own.
-    pub(in crate::backend::redis) fn within(mut self, time: Duration) -> Self {
-        self.time = Some(time);
         self
     }
 
@@ -227,10 +207,34 @@ pub(in crate::backend::redis) fn size(answer: &Value) -> usize {
     }
 }
 
+/// Requests of subscribers.
+#[cfg(any(test, feature = "server"))]
+impl Request {
+    /// Begins a request whose commands build on those before them. Where Redis does not know a script, the commands
+    /// behind its call are sent again too.
+    pub(in crate::backend::redis) fn sequence() -> Self {
+        Self { is_sequence: true, ..Self::default() }
+    }
+
+    /// Adds commands that build on each other, and on no other command of the request.
+    pub(in crate::backend::redis) fn add_sequence(&mut self, commands: impl IntoIterator<Item = Command>) {
+        let sequence = self.len();
+        for command in commands {
+            self.push(command, sequence);
+        }
+    }
+
+    /// Sets the time for the answer, in place of the link's own.
+    pub(in crate::backend::redis) fn within(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::redis::lua::{ACKNOWLEDGE, RENEW};
+    use crate::backend::redis::lua::{PURGE, WAITING};
 
     fn answer(text: &str) -> Value {
         redis::parse_redis_value(text.as_bytes()).unwrap()
@@ -242,7 +246,7 @@ mod tests {
 
     fn calls(mut request: Request) -> Request {
         request.add(redis::cmd("PING")).add(Command::call(&PUSH, &["k"], &["a"]));
-        request.add(Command::call(&ACKNOWLEDGE, &["k"], &["abc"])).add(Command::call(&PUSH, &["l"], &["b"]));
+        request.add(Command::call(&PURGE, &["k"], &["abc"])).add(Command::call(&PUSH, &["l"], &["b"]));
         request
     }
 
@@ -276,7 +280,7 @@ mod tests {
         assert_eq!(unknown, [1, 2, 3]);
         assert_eq!(
             sequence.scripts(&unknown).iter().map(|script| script.name()).collect::<Vec<_>>(),
-            ["push", "acknowledge"]
+            ["push", "purge"]
         );
         let again = sequence.only(&unknown);
         assert_eq!((again.len(), again.time()), (3, Some(Duration::from_secs(7))));
@@ -294,7 +298,7 @@ mod tests {
         ] {
             assert_eq!(request.is_repeatable(&answers.map(answer)), is_repeatable, "{answers:?}");
         }
-        let one = Request::of(Command::call(&RENEW, &["k"], &["a"]));
+        let one = Request::of(Command::call(&WAITING, &["k"], &["a"]));
         assert!(one.is_repeatable(&[answer(OK)]), "the answer of a replica to a single command");
         let push = Request::of(Command::call(&PUSH, &["k"], &["a"]));
         assert!(!push.is_repeatable(&[answer(OK)]), "it would be queued twice");

@@ -67,6 +67,7 @@ impl Watches {
     }
 
     /// Registers for everything. Only the first call has an effect.
+    #[cfg(feature = "server")]
     pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }

@@ -1,71 +1,44 @@
-//! Wait for the answer to a question.
+//! Answers to questions in Redis, and the open questions of a session.
 
-use std::time::{Duration, Instant};
-
+use async_trait::async_trait;
 use redis::Value;
 
-use crate::backend::questions::TAKEN_OVER;
-use crate::backend::redis::key_watcher::{ALIVE, KeyWatcher};
-use crate::backend::redis::link::Command;
-use crate::backend::redis::lua::{COLLECT, TOUCH};
-use crate::backend::redis::reply::{self, BadReply};
-use crate::failure::QueueErrorKind;
+use crate::backend::redis::lua::SETTLE;
+use crate::backend::redis::{RedisBackend, reply};
+use crate::backend::{Answers, GRACE, Settled};
+use crate::failure::QueueError;
 use crate::keys::ElicitKeys;
-use crate::question::Answer;
+use crate::question::{Answer, Question, TaskKey};
+use crate::session_id::SessionId;
 
-/// Longest time between FastMCP's write of an answer and its write of the status, and pause between two reads
-/// meanwhile.
-const GIVING: Duration = Duration::from_secs(1);
-const GLANCE: Duration = Duration::from_millis(2);
+#[async_trait]
+impl Answers for RedisBackend {
+    async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
+        const DOING: &str = "answering a question";
+        let ElicitKeys { request, response, status, asker: _ } = self.keys.elicit(task);
+        let (wire, grace) = (answer.to_wire(request_id), GRACE.as_millis().to_string());
+        let answer = self.call(DOING, &SETTLE, &[request, response, status], &[request_id, &wire, &grace]).await?;
+        settled(answer).map_err(|e| self.failed(DOING, e))
+    }
 
-/// Pause after a failed read of an answer.
-const PAUSE: Duration = Duration::from_millis(500);
+    async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
+        let questions = self.keys.of(session).questions;
+        let open: Option<Vec<u8>> =
+            self.query_large("reading an open question", redis::cmd("HGET").arg(questions).arg(request_id)).await?;
+        Ok(open.and_then(|text| Question::from_open(&text)))
+    }
 
-/// Answer of the script while FastMCP has written the answer but not yet the status.
-const BEING_GIVEN: Value = Value::Int(2);
-
-/// Waits until there is an answer, and retries after failures. The caller limits the time.
-pub(super) async fn answer_to(watcher: &KeyWatcher, keys: ElicitKeys, request_id: &str) -> Answer {
-    let alive = ALIVE.as_millis().to_string();
-    let touch = Command::call(&TOUCH, &[&keys.asker, &keys.response, &keys.request], &[request_id, &alive]);
-    let waiting = watcher.register(keys.response.clone(), touch, |answers| !matches!(answers, Value::Int(0)));
-    loop {
-        waiting.until_due().await;
-        match collect(watcher, &keys, request_id).await {
-            Ok(Some(answer)) => return answer,
-            // The announcement was for another change.
-            Ok(None) => {}
-            // Without this pause a key that holds another type would be read in a tight loop.
-            Err(error) => {
-                tracing::debug!(%error, "reading the answer to a question failed; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        // The touch tracks the key again, and wakes this waiter if there is an answer already.
-        waiting.touch_soon();
+    async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError> {
+        let questions = self.keys.of(session).questions;
+        self.query("closing a question", redis::cmd("HDEL").arg(questions).arg(request_id)).await
     }
 }
 
-/// Takes the answer from Redis. While FastMCP has not set the status yet, reads again every [`GLANCE`], for [`GIVING`]
-/// at most.
-async fn collect(watcher: &KeyWatcher, keys: &ElicitKeys, request_id: &str) -> Result<Option<Answer>, QueueErrorKind> {
-    let ElicitKeys { request, response, status, asker } = keys;
-    let began = Instant::now();
-    let answer = loop {
-        let how = if began.elapsed() < GIVING { "wait" } else { "take" };
-        match watcher.link().call(&COLLECT, &[request, response, status, asker], &[request_id, how]).await? {
-            BEING_GIVEN => tokio::time::sleep(GLANCE).await,
-            answer => break answer,
-        }
-    };
-    Ok(read(answer, request_id)?)
-}
-
-/// Reads the answer to the question with this id, if there is one.
-fn read(value: Value, request_id: &str) -> Result<Option<Answer>, BadReply> {
-    match value {
-        Value::Nil => Ok(None),
-        Value::Int(_) => Ok(Some(Answer::cancelled(TAKEN_OVER))),
-        other => Ok(Answer::from_wire(&reply::bytes(other)?, request_id)),
-    }
+/// Reads whether an answer was accepted.
+fn settled(value: Value) -> Result<Settled, reply::BadReply> {
+    Ok(match reply::bytes(value)?.as_slice() {
+        b"done" => Settled::Done,
+        b"other question" => Settled::OtherQuestion,
+        _ => Settled::NotWaiting,
+    })
 }

@@ -27,7 +27,7 @@ use super::multiplexer::Multiplexer;
 use super::registration::Registration;
 use super::round::Reply;
 use crate::backend::redis::consumer::member;
-use crate::backend::redis::dead_letters::not_kept;
+use crate::backend::redis::discards::not_kept;
 use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
 use crate::backend::redis::link::{Answer, Command, is_timeout};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};

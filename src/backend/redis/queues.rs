@@ -1,0 +1,77 @@
+//! Queues in Redis, as the subscribers of a server open, claim and release them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::consumer::{self, RedisConsumer};
+use super::dead_letters::settings;
+use super::discards::{not_kept, reason};
+use super::lease::{self, lease_value};
+use super::lua::{RECORD, RELEASE, RENEW};
+use super::shared::SharedQueues;
+use super::{RedisBackend, reply};
+use crate::backend::{Consumer, LeaseState, MessageOutcome, OwnerToken, Permit, Queues, ServerQueues};
+use crate::failure::QueueError;
+use crate::keys::QueueKeys;
+use crate::question::Question;
+use crate::session_id::SessionId;
+
+#[async_trait]
+impl Queues for RedisBackend {
+    async fn open(
+        &self,
+        session: &SessionId,
+        owner: OwnerToken,
+        permit: Arc<Permit>,
+    ) -> Result<Box<dyn Consumer>, QueueError> {
+        let consumer = RedisConsumer::open(&self.server, Arc::clone(&self.config), session, owner, permit).await?;
+        Ok(Box::new(consumer))
+    }
+
+    async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
+        const DOING: &str = "reading a lease";
+        let QueueKeys { lease, queue, .. } = self.keys.of(session);
+        let answer: Value =
+            self.call(DOING, &RENEW, &[lease, queue], &lease::arguments(&self.config, owner, true)).await?;
+        lease::renewed(answer).map(|(state, _)| state).map_err(|e| self.failed(DOING, e))
+    }
+
+    async fn release(&self, session: &SessionId, owner: OwnerToken) -> Result<bool, QueueError> {
+        const DOING: &str = "releasing a lease";
+        let lease = self.keys.of(session).lease;
+        let released: i64 = self.call(DOING, &RELEASE, &[lease], &[lease_value(owner, &self.config)]).await?;
+        let member = consumer::member(session, owner, &self.config);
+        let () = self.query(DOING, redis::cmd("ZREM").arg(self.keys.sessions()).arg(member)).await?;
+        Ok(released == 1)
+    }
+
+    async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
+        let open: Vec<Vec<u8>> = self
+            .query_large("reading open questions", redis::cmd("HVALS").arg(self.keys.of(session).questions))
+            .await?;
+        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
+    }
+}
+
+#[async_trait]
+impl ServerQueues for RedisBackend {
+    async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
+        const DOING: &str = "recording the outcome of a notification";
+
+        let keys = self.keys.of(session);
+        let receipt = outcome.receipt.map(|id| keys.receipt(id));
+        let keys: Vec<String> = [keys.dead].into_iter().chain(receipt).collect();
+        let mut arguments = settings(&self.config).to_vec();
+        arguments.push(reason(outcome));
+        arguments.push(if outcome.discarded.is_some() { raw.to_vec() } else { Vec::new() });
+        let answer = self.call(DOING, &RECORD, &keys, &arguments).await?;
+        not_kept(session, &reply::bytes(answer).map_err(|e| self.failed(DOING, e))?);
+        Ok(())
+    }
+
+    fn share(self: Arc<Self>) -> Arc<dyn Queues> {
+        Arc::new(SharedQueues::new(&self.server, &self.shown_url, Arc::clone(&self.config)))
+    }
+}
