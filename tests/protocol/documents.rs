@@ -186,3 +186,32 @@ fn each_test_and_each_file_that_a_doc_comment_names_exists() {
     assert!(tests > 100 && paths > 2, "only {tests} tests and {paths} paths were found");
     assert_eq!(doc_lines("a\n/// b\n// c\n    //! d").collect::<Vec<_>>(), [(2, "/// b"), (4, "    //! d")]);
 }
+
+#[test]
+fn the_matrix_of_versions_is_that_of_cargo() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let (page, manifest, lock) = (read("docs/versioning.md"), read("Cargo.toml"), read("Cargo.lock"));
+    let rows = page.lines().skip_while(|line| !line.starts_with("| what | required")).skip(2);
+    let rows: Vec<Vec<_>> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    assert!(rows.len() > 8, "the matrix was not found: {rows:?}");
+    for row in rows {
+        let [_, what, required, tested, _] = row[..] else { panic!("a row of three cells: {row:?}") };
+        // As in "redis-rs (`redis`)": the name of the package stands in the parentheses.
+        let name = what.rsplit_once("(`").map_or(what, |(_, name)| name.trim_end_matches("`)"));
+        if name == "Rust" {
+            assert!(manifest.contains(&format!("\nrust-version = \"{required}\"")), "{what} {required}");
+            continue;
+        }
+        let is_required = |line: &str| {
+            let rest = line.strip_prefix(&format!("{name} = ")).and_then(|rest| rest.split('"').nth(1));
+            rest == Some(required)
+        };
+        let dependencies = manifest.lines().skip_while(|line| *line != "[dependencies]");
+        assert!(dependencies.take_while(|line| *line != "[dev-dependencies]").any(is_required), "{what} {required}");
+        let locked = format!("name = \"{name}\"\nversion = \"{tested}\"\n");
+        assert!(lock.contains(&locked), "{what} {tested} is not the version in Cargo.lock");
+    }
+}
