@@ -1,22 +1,21 @@
 //! The example `fleet`: servers behind nginx with its documented configuration, a worker, and users with tokens.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use mcp_courier_testing::child::Child;
 use mcp_courier_testing::eventually::eventually;
 use mcp_courier_testing::examples::example;
 
 /// Starts the example. Its first line names the ports of all that listens.
-fn start(args: &[&str]) -> (Child, Vec<u16>, impl Iterator<Item = String>) {
-    let mut fleet = Command::new(example("fleet")).args(args).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(fleet.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let first = lines.next().expect("the fleet has started");
+async fn start(args: &[&str]) -> (Child, Vec<u16>) {
+    let mut fleet = Child::start(Command::new(example("fleet")).args(args)).unwrap();
+    let first = fleet.line().await.expect("the fleet has started");
     let numbers = first.split(|character: char| !character.is_ascii_digit());
     let ports: Vec<u16> = numbers.filter_map(|number| number.parse().ok()).filter(|port| *port > 1024).collect();
     assert_eq!(ports.len(), 4, "of Redis, two servers and nginx: {first}");
-    (fleet, ports, lines)
+    (fleet, ports)
 }
 
 async fn assert_nothing_is_left(ports: &[u16]) {
@@ -28,9 +27,9 @@ async fn assert_nothing_is_left(ports: &[u16]) {
 
 #[tokio::test]
 async fn g2_g3_each_user_of_the_example_gets_everything_once_though_a_server_is_killed() {
-    let (mut fleet, ports, lines) = start(&["--users", "4", "--notifications", "30"]);
-    let lines: Vec<String> = lines.collect();
-    assert!(fleet.wait().unwrap().success(), "{lines:#?}");
+    let (mut fleet, ports) = start(&["--users", "4", "--notifications", "30"]).await;
+    let lines = fleet.rest();
+    assert!(fleet.ended().await.success(), "{lines:#?}");
     let kill = lines.iter().position(|line| line.contains("is killed (SIGKILL)")).expect("a kill");
     for user in 1..=4 {
         let summary = format!("user-{user} got 30 of 30, 0 of them again");
@@ -47,12 +46,11 @@ async fn g2_g3_each_user_of_the_example_gets_everything_once_though_a_server_is_
 
 #[tokio::test]
 async fn the_example_ends_all_that_it_started_at_ctrl_c() {
-    let (mut fleet, ports, mut lines) = start(&["--notifications", "100000"]);
-    lines.find(|line| line.starts_with("user-1 gets")).expect("a notification");
+    let (mut fleet, ports) = start(&["--notifications", "100000"]).await;
+    fleet.said("user-1 gets").await;
     assert!(ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()));
-    assert!(Command::new("kill").args(["-INT", &fleet.id().to_string()]).status().unwrap().success());
-    lines.for_each(drop);
-    assert_eq!(fleet.wait().unwrap().code(), Some(1));
+    fleet.signal("-INT");
+    assert_eq!(fleet.ended().await.code(), Some(1));
     assert_nothing_is_left(&ports).await;
 }
 
