@@ -1,6 +1,7 @@
 """A small balancer on loopback: it leads to the first server that takes a connection."""
 
 import re
+import time
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ class Balancer:
         self.servers = [(url.hostname, url.port) for url in map(urlsplit, urls)]
         # The ids that the servers gave, in order.
         self.sessions = {}
+        # Bytes that clients sent, each piece with its time.
+        self.sent = []
 
     async def connect(self):
         for host, port in self.servers:
@@ -28,11 +31,13 @@ class Balancer:
         async def requests():
             with suppress(*GONE):
                 async for data in client:
+                    self.sent.append((time.monotonic(), bytes(data)))
                     async with sending:
                         unanswered.extend(data)
                         # If this one is gone, the next gets it.
-                        with suppress(*GONE):
-                            await server.send(data)
+                        if server:
+                            with suppress(*GONE):
+                                await server.send(data)
             group.cancel_scope.cancel()
 
         async with client, anyio.create_task_group() as group:

@@ -45,8 +45,8 @@ def redis_url(tmp_path):
     process.wait()
 
 
-def start_chat(servers, *args):
-    command = [os.environ["CHAT_BIN"], "--listen", "127.0.0.1:0", *args]
+def start_chat(servers, *args, listen="127.0.0.1:0"):
+    command = [os.environ["CHAT_BIN"], "--listen", listen, *args]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     servers.append(server)
     said = server.stdout.readline().strip()
