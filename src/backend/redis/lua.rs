@@ -2,17 +2,22 @@
 //!
 //! A line `-- include name` is replaced by the text of `lua/include/name.lua`.
 //!
-//! Rules that all scripts follow:
+//! Rules that all scripts follow, each with the test that checks the rule, or with the word "review":
+//! - *No text from outside*. Scripts and includes are `include_str!` constants. `Script::new` is private, and only
+//!   `scripts!` calls it. Review keeps this rule.
 //! - *Out of memory*. Redis then refuses a script whose first write needs memory, and lets any other script run to its
-//!   end. A script that must work even then begins its writes with `DEL` or `PEXPIRE`.
+//!   end. A script that must work even then begins its writes with `DEL` or `PEXPIRE`. The exceptions are in
+//!   `the_first_write_is_one_that_redis_allows_when_it_is_out_of_memory`.
 //! - *Old servers*. Before Redis 7.0 a script that reads the clock, a life or a size, and then writes, must begin with
-//!   `-- include clock`.
+//!   `-- include clock` (`each_script_that_has_a_random_answer_begins_with_the_clock`).
 //! - *Wrong types*. Another program may have stored anything under a key. A script that removes messages reads each key
-//!   that could raise an error before the removal, so an error removes nothing.
+//!   that could raise an error before the removal, so an error removes nothing. `redis_trouble` stores other types
+//!   under queues, leases and live sessions; review covers the other keys.
 //! - *Clocks that were set back*. A life in Redis may then be longer than any owner gave it. Leases, askers and live
-//!   sessions are cut to their usual life.
+//!   sessions are cut to their usual life (`clock_steps`).
 //! - *Content as guard*. A message is removed or replaced only where its length and last 256 bytes match. A position
-//!   alone would remove another message after a foreign producer changed the list.
+//!   alone would remove another message after a foreign producer changed the list
+//!   (`an_acknowledgement_without_its_content_check_breaks_g2`, and the clauses of `queue_contract`).
 
 use std::sync::OnceLock;
 

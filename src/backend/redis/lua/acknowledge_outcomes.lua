@@ -20,6 +20,10 @@
 --            of a receipt in ms;
 --            then for each outcome: the message's place (1 is the oldest), the reason of its discard or "", and 1 where a
 --            receipt must be settled
+--            Layout, with o = 10 + ARGV[10] (`outcomes` below):
+--              11..o      open questions, two each
+--              o+1..o+4   most dead letters, their life, their most bytes, life of a receipt
+--              o+5..      outcomes, three each; with the first at i: i place, i+1 reason, i+2 receipt
 -- Reply      the reply of `acknowledge`; time in µs; reason for which dead letters could not be kept, or ""
 
 -- include clock

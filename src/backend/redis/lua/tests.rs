@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use self::lint::{Token, globals, header, is_of_the_calendar, tokens, uses};
+use self::lint::{Token, first_writes_that_need_memory, globals, header, is_of_the_calendar, tokens, uses};
 use super::{ALL, INCLUDES};
 
 mod lint;
@@ -83,6 +83,26 @@ fn each_header_numbers_the_keys_and_arguments_that_its_script_uses() {
         let mut header = script.file.lines().take_while(|line| line.starts_with("--"));
         assert!(header.any(|line| line.starts_with("-- Reply ")), "{name}: the header has no reply");
     }
+}
+
+/// Scripts and includes of which Redis may refuse the first write when it is out of memory, each with its reason.
+const REFUSED_WITHOUT_MEMORY: [(&str, &str, &str); 6] = [
+    ("acknowledge_outcomes", "HSET", "no message was removed before, and the answer is an error, as for a lost answer"),
+    ("enqueue", "LPUSH", "the producer gets the refusal"),
+    ("live_sessions", "ZADD", "the call is a pcall: nothing is cut then"),
+    ("redrive", "LSET", "`enqueue` has written before"),
+    ("store_session", "SET", "its file says why"),
+    ("touch", "SET", "the asker tries again with its next round"),
+];
+
+#[test]
+fn the_first_write_is_one_that_redis_allows_when_it_is_out_of_memory() {
+    let mut refused = Vec::new();
+    for (name, file) in ALL.iter().map(|script| (script.name(), script.file)).chain(INCLUDES) {
+        refused.extend(first_writes_that_need_memory(&tokens(file)).into_iter().map(|command| (name, command)));
+    }
+    refused.sort_unstable();
+    assert_eq!(refused, REFUSED_WITHOUT_MEMORY.map(|(name, command, _)| (name, command)));
 }
 
 #[test]

@@ -4,6 +4,13 @@
 -- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0,
 -- the queue outlives a lease with so many ms to live. Its owner then discards and counts each expired message.
 --
+-- Layout of ARGV, with r = #KEYS - 2 wanted receipts:
+--   1..4         bounds and lives, as `push` says
+--   5..4+3r      three for each receipt; those of KEYS[i] are 3i-4 (number of its message), 3i-3 (time to live in µs)
+--                and 3i-2 (life of the receipt in ms), as KEYS[3] has 5, 6 and 7
+--   5+3r..last   the messages; so the first is at 5 + 3 * (#KEYS - 2) = 3 * #KEYS - 1
+--   last+1..     arguments of the including script
+--
 -- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, and the time in µs
 -- as text. The bound is "" where all were queued.
 local function enqueue(last, lease_life)

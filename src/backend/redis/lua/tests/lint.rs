@@ -107,6 +107,30 @@ pub(super) fn globals<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
     found
 }
 
+/// Returns the writing commands that Redis refuses when it is out of memory, where no other write comes before them.
+///
+/// A write counts for the rest of its block and for the blocks within, as each branch may be the only one to run.
+pub(super) fn first_writes_that_need_memory<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
+    let (mut has_written, mut found) = (vec![false], Vec::new());
+    for (at, token) in tokens.iter().enumerate() {
+        let outer = has_written[has_written.len().saturating_sub(2)];
+        match token {
+            Token::Keyword("do" | "then" | "repeat" | "function") => has_written.push(*has_written.last().unwrap()),
+            Token::Keyword("else") => *has_written.last_mut().unwrap() = outer,
+            Token::Keyword("elseif" | "end" | "until") => drop(has_written.pop()),
+            Token::Text(command) if tokens[..at].ends_with(&[Token::Sign("(")]) => match *command {
+                "DEL" | "LREM" | "LTRIM" | "PEXPIRE" | "RPOP" => *has_written.last_mut().unwrap() = true,
+                "HSET" | "LPUSH" | "LSET" | "SET" | "ZADD" if has_written.last() == Some(&false) => {
+                    found.push(*command)
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Reads a list of names.
 fn names<'a>(tokens: &[Token<'a>]) -> HashSet<&'a str> {
     let mut names = HashSet::new();
@@ -154,6 +178,20 @@ pub(super) fn is_of_the_calendar(token: &Token<'_>) -> bool {
         Token::Name(name) => ["date", "rfc", "year", "month"].iter().any(|word| name.contains(word)),
         Token::Text(text) => text.contains("%04d"),
         _ => false,
+    }
+}
+
+#[test]
+fn the_linter_finds_first_writes() {
+    for (text, found) in [
+        ("call('DEL', a) call('SET', a)", &[][..]),
+        ("call('DEL', a) if b then call('SET', a) end", &[]),
+        ("call('SET', a)", &["SET"]),
+        ("if b then call('DEL', a) end call('SET', a)", &["SET"]),
+        ("if b then call('DEL', a) else call('LPUSH', a) end", &["LPUSH"]),
+        ("if b then call('DEL', a) elseif c then call('HSET', a) end", &["HSET"]),
+    ] {
+        assert_eq!(first_writes_that_need_memory(&tokens(text)), found, "{text}");
     }
 }
 
