@@ -87,6 +87,9 @@ impl Arrivals {
                 foreign.ahead.insert(envelope.id, first_seen.unwrap_or(now));
             }
             let latest = first_seen.unwrap_or(now);
+            // The time that the producer gave, between two bounds. Not after `latest`, when the message was first seen.
+            // Not before `not_before`, when the queue was last empty, because the message was not there then. Where the
+            // two contradict each other, `latest` prevails.
             let at = said.min(latest).max(not_before.unwrap_or(said).min(latest));
             worst = worst.max(said.since(latest)).max(at.since(said));
             envelope.set_enqueued_at(at, time_to_live);

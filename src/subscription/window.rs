@@ -116,8 +116,11 @@ impl Window {
     /// Returns whether a message of `bytes` has room in the window.
     ///
     /// `more` is the number and the size of messages that are about to be handed over before this one. `confirmed`
-    /// messages are not acknowledged yet, so they too would be delivered again after a crash. A batch has room within
-    /// its own bounds where the window is empty otherwise.
+    /// messages are not acknowledged yet, so they too would be delivered again after a crash.
+    ///
+    /// There are two bounds, of the window and of a batch, each in messages and in bytes. The window's bound counts
+    /// `confirmed`, `sent`, `more` and this message. The bytes of `confirmed` messages are not counted. The exception
+    /// is a window that is empty otherwise: there the bound of a batch suffices, and the first message needs no room.
     pub(super) fn has_room(&self, config: &Config, confirmed: usize, more: (usize, usize), bytes: usize) -> bool {
         let is_within = |messages: usize, most: usize, most_bytes: usize| {
             messages < most && self.bytes + more.1 + bytes <= most_bytes

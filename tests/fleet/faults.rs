@@ -1,4 +1,5 @@
-//! Real processes that die, and a real Redis that dies, during deliveries.
+//! Real processes that die by SIGKILL, and a real Redis that dies so, during deliveries. Processes that are stopped by
+//! SIGSTOP and continue are in `tests/queue/one_owner.rs` and in chaos.
 
 use std::io::Write;
 use std::sync::Arc;

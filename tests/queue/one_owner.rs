@@ -269,8 +269,12 @@ impl Fleet {
             self.seen.lock().unwrap().iter().filter(|seen| matches!(seen, Seen::HandOver)).count() == handed.len()
         })
         .await;
-        // Of each server since it last handed over as the owner: how often it lost the lease, and its stale hand-overs. One
-        // may be under way at each loss.
+        // Of each server since it last handed over as the owner: how often it lost the lease, and its stale hand-overs.
+        //
+        // G4 allows one stale hand-over for each loss, because it may have begun before. After `losses` losses and
+        // `stale` stale hand-overs, the server had `stale - losses` too many in all. In the worst case one loss has all of
+        // these, besides its own one: 1 + stale - losses. So "one at most" is `most_stale <= 1`. A lease
+        // that ends without another server's claim is no loss here, so at least one loss is assumed.
         let mut since = vec![(0_u64, 0_u64); self.servers.len()];
         let (mut most_stale, mut owner, mut next) = (0, None, handed.iter());
         for seen in self.seen.lock().unwrap().iter() {
@@ -424,6 +428,7 @@ async fn g4_an_owner_stopped_with_half_a_batch_in_hand_hands_over_one_more_at_mo
         fleet.start(&fleet.redis.url(), heartbeat).await;
         fleet.push(BATCH).await;
         fleet.until_handed(BATCH / 2).await;
+        // SIGSTOP: the process keeps its memory and its connections, and notices nothing until SIGCONT.
         fleet.servers[0].child.signal("-STOP");
         fleet.start(&fleet.redis.url(), heartbeat).await;
         fleet.until_handed(BATCH).await;

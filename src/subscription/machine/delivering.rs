@@ -145,6 +145,15 @@ impl Subscription {
     }
 
     /// Takes the next step in this state, unless an operation or a delivery runs, or a confirmation must come first.
+    ///
+    /// Why each condition precedes the next:
+    /// 1. A running operation or delivery calls this function again at its end.
+    /// 2. An empty window ends the state. This precedes 3, because `leave_delivering` takes the step that waits.
+    /// 3. A lost connection, a step that waits, and a removed message allow nothing new: only confirmations come.
+    /// 4. A changed presence precedes a delivery, which would go to a stream that is no longer the newest.
+    /// 5. Messages that were read precede a read, because the read drops them and fetches them again.
+    /// 6. An acknowledgement makes room, so it needs none. A read alone is of use only where its messages have room.
+    /// 7. The last read found nothing more, so the next one waits for the timer.
     pub(super) fn continue_delivery(&mut self, now: Instant, jitter: f64) {
         if self.state != SubscriberState::Delivering || self.operation.is_some() || self.is_delivering {
             return;

@@ -112,6 +112,11 @@ impl Subscription {
     // Answers of the queue.
 
     /// Handles the answer to the operation that has just ended.
+    ///
+    /// The order of the arms matters. States that serve no client come first, and treat a failure as any other answer,
+    /// or retry in place. A failure in `Delivering` waits for the unconfirmed messages; in all other states the next
+    /// arm backs off. The arms of `Connecting` therefore see no failure, and the last of them means a lease that
+    /// this owner does not hold. All other answers belong to the service.
     pub(super) fn handle_answer(&mut self, operation: OperationKind, answer: Event, now: Instant, jitter: f64) {
         match (self.state, answer) {
             (SubscriberState::Stopping, _) => self.release_or(Self::exit),

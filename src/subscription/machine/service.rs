@@ -152,7 +152,16 @@ impl Subscription {
         }
     }
 
-    /// Handles the answer to an acknowledgement.
+    /// Handles the answer to an acknowledgement, with or without a read of the queue.
+    ///
+    /// `is_done` says that the messages were removed: the lease is held, and the queue had them in their places. The
+    /// cases of the step that follows:
+    /// - `Serve` uses the read behind the acknowledgement, also where the queue has changed. The first read of a
+    ///   service waits for the open questions.
+    /// - `Rewrite` and `Deliver` depend on the removal. Where the queue has changed they are dropped, and the queue is
+    ///   read again.
+    /// - These three need the lease. Without the lease the owner stands by, or connects anew.
+    /// - All other steps do not depend on the answer.
     pub(super) fn handle_acknowledged(&mut self, taken: Taken, now: Instant, jitter: f64) {
         let then = std::mem::take(&mut self.next_step);
         let is_done = taken.lease.is_held() && !taken.changed;

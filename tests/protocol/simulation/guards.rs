@@ -71,6 +71,11 @@ impl World {
 
     /// Answers the acknowledgement of a discarded message without performing it, where that guard is removed. The next
     /// command of its owner performs it, if there is one. Changes the request to the part that is performed now.
+    ///
+    /// The acknowledgement is cut at its first discard. The messages before the discard are acknowledged now. The rest,
+    /// whose positions then count from the discard, is kept for the owner and joined with its next acknowledgement.
+    /// Returns the number of messages in the rest, which the read of this command must skip: the owner believes that
+    /// they are removed. A case that cannot be cut without another effect is left whole.
     pub(crate) fn put_off(&mut self, request: &mut Request, clock: Timestamp) -> Option<usize> {
         if self.settings.without != Some(Guard::DiscardFirst) {
             return None;

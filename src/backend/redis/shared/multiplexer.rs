@@ -177,8 +177,15 @@ impl Multiplexer {
     /// Sends the [`commands_to_read`](Self::commands_to_read) when the queue may no longer be empty, and at `end` at
     /// the latest. Returns their answers.
     ///
+    /// *Locks*. `state` is always locked before `reading`, and neither is held across an await. The wait is entered
+    /// under both. A change before the entry is seen as `is_stale`; a change after the entry finds the wait.
+    /// `reading` is released before `end_wait`, which locks it again.
+    ///
+    /// *Wake-ups*. The task of the rounds wakes for a job or for an earlier end. The wait becomes a job here,
+    /// in `handle_invalidation`, or in `next_round` at its end, and the answer of that job wakes the caller.
+    ///
     /// # Cancellation
-    /// Nothing is lost.
+    /// Nothing is lost. `Waiting` removes the wait and its end.
     pub(super) async fn wait(
         &self,
         registration: &Arc<Registration>,
