@@ -1,4 +1,4 @@
-//! [`Chat`]: what can be done in rooms, and who is told of it.
+//! [`Chat`]: operations on rooms, and the notifications that they cause.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,44 +13,45 @@ use tokio_util::sync::CancellationToken;
 use crate::poll::{POLL, Polls};
 use crate::rooms::{Member, Result, Room, Rooms};
 
-/// What the URI of a room begins with.
+/// Beginning of the URI of a room.
 const ROOMS: &str = "chat://rooms/";
 
-/// RFC 3986's unreserved characters stand for themselves.
+/// Characters that are encoded in a URI: all but the unreserved ones of RFC 3986.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The longest name of a room or a member, in characters.
+/// Length of the longest name of a room or a member, in characters.
 pub(crate) const MAX_NAME: usize = 64;
 
-/// The longest text, in characters.
+/// Length of the longest text, in characters.
 pub(crate) const MAX_TEXT: usize = 4096;
 
-/// How long saying something may take once it is one's turn. Well within the time after which a turn runs out, so that
-/// nobody else's begins meanwhile.
+/// Time that a message may take from the begin of its turn on. It is shorter than the time after which a turn runs out,
+/// so no other turn begins meanwhile.
 pub(crate) const SPEECH: Duration = Duration::from_secs(5);
 
+/// Chat, as one server of the fleet has it.
 pub(crate) struct Chat {
     rooms: Box<dyn Rooms>,
     publisher: Publisher,
     polls: Polls,
-    /// The sessions of this server, and how many seats each has: one that comes back may have its next before it has let
-    /// go of its last.
-    here: Mutex<HashMap<SessionId, usize>>,
-    gone: mpsc::UnboundedSender<Gone>,
-    /// Whether a session may go on at another server, and so is over only when its client says so.
+    /// Sessions of this server, each with the number of its seats. A session that returns may have a new seat before
+    /// the old one is dropped.
+    seats: Mutex<HashMap<SessionId, usize>>,
+    departures: mpsc::UnboundedSender<Departure>,
+    /// Set where a session may continue at another server. Such a session ends only when its client ends it.
     is_fleet: bool,
 }
 
-/// What becomes of sessions.
-pub(crate) enum Gone {
-    /// It is no longer here.
-    FromHere(SessionId),
-    /// It is over.
-    ForGood(SessionId),
+/// Departure of a session from this server.
+pub(crate) enum Departure {
+    /// The session is no longer at this server, and may continue at another.
+    Left(SessionId),
+    /// The session has ended.
+    Ended(SessionId),
 }
 
-/// One session's place in this server. When the last holder lets go, the session is gone from here: hence whoever is
-/// still doing something for it holds one too.
+/// Seat of one session at this server. The session departs when its last seat is dropped, so each task that works for
+/// the session holds the seat too.
 pub(crate) struct Seat {
     chat: Arc<Chat>,
     session: OnceLock<SessionId>,
@@ -61,10 +62,10 @@ impl Seat {
         Self { chat, session: OnceLock::new() }
     }
 
-    /// The session is known from its first request on.
+    /// Takes the seat for a session, at its first request. Returns the session that has the seat.
     pub(crate) fn take(&self, session: SessionId) -> &SessionId {
         self.session.get_or_init(|| {
-            *self.chat.here().entry(session.clone()).or_default() += 1;
+            *self.chat.seats().entry(session.clone()).or_default() += 1;
             session
         })
     }
@@ -77,38 +78,38 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            let mut here = self.chat.here();
-            if let Some(seats) = here.get_mut(&session) {
-                *seats -= 1;
-                if *seats > 0 {
+            let mut seats = self.chat.seats();
+            if let Some(count) = seats.get_mut(&session) {
+                *count -= 1;
+                if *count > 0 {
                     return;
                 }
-                here.remove(&session);
+                seats.remove(&session);
             }
-            drop(here);
-            // When nobody listens any more, the server has stopped, and everyone has left.
-            let _ = self.chat.gone.send(Gone::FromHere(session));
+            drop(seats);
+            // Sending fails only after the server has stopped, when all sessions have left their rooms.
+            let _ = self.chat.departures.send(Departure::Left(session));
         }
     }
 }
 
 impl Chat {
-    /// The chat, and what becomes of its sessions: for [`keep_house`](Self::keep_house).
+    /// Creates the chat. The second value has the departures of its sessions, for [`housekeeping`](Self::housekeeping).
     pub(crate) fn new(
         rooms: Box<dyn Rooms>,
         publisher: Publisher,
         poll_timeout: Duration,
         is_fleet: bool,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Gone>) {
-        let (gone, receiver) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Departure>) {
+        let (departures, receiver) = mpsc::unbounded_channel();
         let polls = Polls::new(&publisher, poll_timeout);
-        (Arc::new(Self { rooms, publisher, polls, here: Mutex::default(), gone, is_fleet }), receiver)
+        (Arc::new(Self { rooms, publisher, polls, seats: Mutex::default(), departures, is_fleet }), receiver)
     }
 
-    /// A session is over, wherever it was.
-    pub(crate) fn ended(&self, session: &SessionId) {
-        // When nobody listens any more, the server has stopped.
-        let _ = self.gone.send(Gone::ForGood(session.clone()));
+    /// Notes that a session has ended, at whatever server.
+    pub(crate) fn session_ended(&self, session: &SessionId) {
+        // Sending fails only after the server has stopped.
+        let _ = self.departures.send(Departure::Ended(session.clone()));
     }
 
     pub(crate) fn polls(&self) -> &Polls {
@@ -119,12 +120,12 @@ impl Chat {
         check_name("room", room)?;
         check_name("name", name)?;
         if name == POLL {
-            return Err(format!("name: {name:?} is whom the results of polls come from; choose another").into());
+            return Err(format!("name: {name:?} is the sender of the results of polls; choose another").into());
         }
         let Some(now) = self.rooms.join(room, session, name).await? else {
             return Err(format!("name: {name:?} is taken in room {room:?}; choose one that nobody has there").into());
         };
-        self.tell_watchers(room, &now).await;
+        self.notify_watchers(room, &now).await;
         Ok(describe(room, &now))
     }
 
@@ -134,14 +135,14 @@ impl Chat {
         if !left {
             return Err(not_a_member(room));
         }
-        let now = self.rooms.look(room).await?;
-        self.tell_watchers(room, &now).await;
+        let now = self.rooms.read(room).await?;
+        self.notify_watchers(room, &now).await;
         Ok(json!({"room": room, "left": true}))
     }
 
     pub(crate) async fn who(&self, room: &str) -> Result<Value> {
         check_name("room", room)?;
-        Ok(describe(room, &self.rooms.look(room).await?))
+        Ok(describe(room, &self.rooms.read(room).await?))
     }
 
     pub(crate) async fn say(&self, session: &SessionId, room: &str, text: &str) -> Result<Value> {
@@ -150,21 +151,21 @@ impl Chat {
         self.speak(Some(session), room, text).await
     }
 
-    /// Says something to a room that no member says.
+    /// Says something in a room in the name of the chat itself.
     pub(crate) async fn announce(&self, room: &str, text: &str) -> Result<Value> {
         self.speak(None, room, text).await
     }
 
-    /// All members of a room, for one of them.
+    /// Returns all members of a room, where the session is a member.
     pub(crate) async fn members_for(&self, session: &SessionId, room: &str) -> Result<Vec<Member>> {
-        let now = self.rooms.look(room).await?;
+        let now = self.rooms.read(room).await?;
         if now.name_of(session).is_some() { Ok(now.members) } else { Err(not_a_member(room)) }
     }
 
     async fn speak(&self, speaker: Option<&SessionId>, room: &str, text: &str) -> Result<Value> {
         let turn = self.rooms.turn(room).await?;
         let said = tokio::time::timeout(SPEECH, self.speak_now(speaker, room, text)).await;
-        turn.done().await;
+        turn.end().await;
         said.unwrap_or_else(|_| Err(format!("no answer within {SPEECH:?}: some members may have been reached").into()))
     }
 
@@ -180,10 +181,12 @@ impl Chat {
         let pushed = self.publisher.push_many(to_members.chain(to_watchers)).await;
         let mut errors = Vec::new();
         for (n, refused) in pushed.into_iter().enumerate().filter_map(|(n, result)| Some((n, result.err()?))) {
-            // Who only watches is not the speaker's business; nor are others' session ids, which an error names.
+            // The speaker learns of members only. It must not learn session ids, which the text of the error contains.
             match now.members.get(n) {
                 Some(member) => errors.push(json!({"name": member.name, "error": with_causes(&refused.reason)})),
-                None => tracing::warn!(error = with_causes(&refused), "a watcher is not told"),
+                None => {
+                    tracing::warn!(error = with_causes(&refused), "notifying a watcher failed; it misses the change")
+                }
             }
         }
         let nobody = errors.len() == now.members.len();
@@ -194,15 +197,15 @@ impl Chat {
         if nobody { Err(format!("nobody was reached: {said}").into()) } else { Ok(said) }
     }
 
-    /// The URIs and names of all rooms.
+    /// Returns the URIs and names of all rooms.
     pub(crate) async fn list(&self) -> Result<Vec<(String, String)>> {
         Ok(self.rooms.list().await?.into_iter().map(|room| (uri(&room), room)).collect())
     }
 
-    /// `None` where there is no such room.
+    /// Returns the room of a URI; `None` where there is no such room.
     pub(crate) async fn read(&self, uri: &str) -> Result<Option<Value>> {
         let Ok(room) = room_of(uri) else { return Ok(None) };
-        let now = self.rooms.look(&room).await?;
+        let now = self.rooms.read(&room).await?;
         Ok((!now.members.is_empty()).then(|| describe(&room, &now)))
     }
 
@@ -216,10 +219,10 @@ impl Chat {
         self.rooms.unwatch(&room, session).await
     }
 
-    /// Lets ended sessions leave their rooms, and says of those that are here that they still are.
-    pub(crate) async fn keep_house(
+    /// Has sessions that departed leave their rooms, and renews the places of the others. Runs until `stop`.
+    pub(crate) async fn housekeeping(
         self: Arc<Self>,
-        mut gone: mpsc::UnboundedReceiver<Gone>,
+        mut departures: mpsc::UnboundedReceiver<Departure>,
         every: Duration,
         stop: CancellationToken,
     ) {
@@ -227,24 +230,24 @@ impl Chat {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(gone) = gone.recv() => self.settle(gone).await,
-                _ = ticks.tick() => self.keep().await,
+                Some(departure) = departures.recv() => self.depart(departure).await,
+                _ = ticks.tick() => self.renew().await,
             }
         }
-        let rest: Vec<_> = self.here().keys().cloned().collect();
+        let rest: Vec<_> = self.seats().keys().cloned().collect();
         for session in rest {
-            self.settle(Gone::FromHere(session)).await;
+            self.depart(Departure::Left(session)).await;
         }
     }
 
-    async fn settle(&self, gone: Gone) {
-        match gone {
-            // It keeps its places for a while, so that it finds them at another server.
-            Gone::FromHere(_) if self.is_fleet => {}
-            Gone::FromHere(session) | Gone::ForGood(session) => {
-                self.here().remove(&session);
+    async fn depart(&self, departure: Departure) {
+        match departure {
+            // The session keeps its places for a time, and finds them at another server.
+            Departure::Left(_) if self.is_fleet => {}
+            Departure::Left(session) | Departure::Ended(session) => {
+                self.seats().remove(&session);
                 if let Err(error) = self.leave_all(&session).await {
-                    tracing::warn!(?session, error, "a session has ended and keeps its places, until that runs out");
+                    tracing::warn!(?session, error, "leaving the rooms of an ended session failed; its places expire");
                 }
             }
         }
@@ -257,50 +260,53 @@ impl Chat {
         }
         for room in places.member_of {
             if self.rooms.leave(&room, session).await? {
-                self.tell_watchers(&room, &self.rooms.look(&room).await?).await;
+                self.notify_watchers(&room, &self.rooms.read(&room).await?).await;
             }
         }
         Ok(())
     }
 
-    async fn keep(&self) {
-        let mut kept: BTreeMap<String, (Vec<SessionId>, Vec<SessionId>)> = BTreeMap::new();
-        let here: Vec<_> = self.here().keys().cloned().collect();
-        for session in here {
+    /// Renews the places of all sessions of this server.
+    async fn renew(&self) {
+        let mut renewed: BTreeMap<String, (Vec<SessionId>, Vec<SessionId>)> = BTreeMap::new();
+        let sessions: Vec<_> = self.seats().keys().cloned().collect();
+        for session in sessions {
             match self.rooms.places(&session).await {
                 Ok(places) => {
                     for room in places.member_of {
-                        kept.entry(room).or_default().0.push(session.clone());
+                        renewed.entry(room).or_default().0.push(session.clone());
                     }
                     for room in places.watches {
-                        kept.entry(room).or_default().1.push(session.clone());
+                        renewed.entry(room).or_default().1.push(session.clone());
                     }
                 }
-                Err(error) => tracing::warn!(error, "members could not be kept; the next time comes"),
+                Err(error) => tracing::warn!(?session, error, "reading the places of a session failed; will retry"),
             }
         }
-        for (room, (members, watchers)) in kept {
-            match self.rooms.keep(&room, &members, &watchers).await {
+        for (room, (members, watchers)) in renewed {
+            match self.rooms.renew(&room, &members, &watchers).await {
                 Ok(false) => {}
-                Ok(true) => match self.rooms.look(&room).await {
-                    Ok(now) => self.tell_watchers(&room, &now).await,
-                    Err(error) => tracing::warn!(room, error, "watchers are not told that members have vanished"),
+                Ok(true) => match self.rooms.read(&room).await {
+                    Ok(now) => self.notify_watchers(&room, &now).await,
+                    Err(error) => {
+                        tracing::warn!(room, error, "reading a room failed; its watchers miss that members vanished")
+                    }
                 },
-                Err(error) => tracing::warn!(room, error, "members could not be kept; the next time comes"),
+                Err(error) => tracing::warn!(room, error, "renewing the members of a room failed; will retry"),
             }
         }
     }
 
-    async fn tell_watchers(&self, room: &str, now: &Room) {
+    async fn notify_watchers(&self, room: &str, now: &Room) {
         let each = now.watchers.iter().map(|watcher| (watcher.clone(), Notification::resource_updated(uri(room))));
         for refused in self.publisher.push_many(each).await.into_iter().filter_map(std::result::Result::err) {
-            tracing::warn!(error = with_causes(&refused), "a watcher is not told");
+            tracing::warn!(error = with_causes(&refused), "notifying a watcher failed; it misses the change");
         }
     }
 
-    fn here(&self) -> MutexGuard<'_, HashMap<SessionId, usize>> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
-        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seats(&self) -> MutexGuard<'_, HashMap<SessionId, usize>> {
+        // No change of the seats can panic half-way, so the value of a poisoned lock is whole.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -343,13 +349,13 @@ pub(crate) fn check_length(what: &str, text: &str, max: usize) -> Result<()> {
     Ok(())
 }
 
-/// An error with its causes, but for those that it names itself.
+/// Returns the text of an error with those of its causes, except where the error's own text contains them.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
+    let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string) {
-        if !said.ends_with(&cause) {
-            said = format!("{said}: {cause}");
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
         }
     }
-    said
+    text
 }

@@ -1,8 +1,15 @@
-//! A chat as an MCP server: `cargo run --example chat`.
+//! Chat as an MCP server: `cargo run --example chat` prints `listening on http://127.0.0.1:8080/mcp`.
 //!
-//! Whatever is said in a room reaches all of its members as `notifications/message`, in the same order, at whatever server
-//! of the fleet they are: `cargo run --example chat -- --redis redis://127.0.0.1/ --listen 127.0.0.1:8081`, as often as you
-//! like: a client whose server ends or dies goes on at another. The tool `poll` asks all of them by elicitation. A worker reaches them too: see the example `worker`.
+//! A message in a room reaches all members of the room as `notifications/message`, in the same order. With a Redis the
+//! chat is a fleet of any number of servers, each at an address of its own:
+//!
+//! ```sh
+//! cargo run --example chat -- --redis redis://127.0.0.1/
+//! cargo run --example chat -- --redis redis://127.0.0.1/ --listen 127.0.0.1:8081
+//! ```
+//!
+//! A client whose server ends or dies continues at another. The tool `poll` asks all members of a room by elicitation.
+//! The example `worker` pushes to a client by its session id, which the tool `session_id` returns.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,32 +37,35 @@ mod rooms;
 mod service;
 mod users;
 
-/// A chat as an MCP server.
+/// Chat as an MCP server.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen. Port 0 picks one.
+    /// Address to listen at. Port 0 picks a free port.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The queue. All servers on one Redis with one prefix are one chat.
+    /// URL of the queue. All servers on one Redis with one prefix are one chat.
     #[arg(long, value_name = "URL", default_value = "memory://chat")]
     redis: String,
-    /// What all keys in Redis begin with.
+    /// Prefix of all keys in Redis.
     #[arg(long, default_value = "mcp-courier")]
     prefix: String,
-    /// Lets in only those with a bearer token, each as the user of that name. May be given more than once.
+    /// Admits only clients with a bearer token, each as the user of that token. May be given more than once.
     #[arg(long = "token", value_name = "USER=TOKEN", value_parser = users::user_and_token)]
     tokens: Vec<(Principal, String)>,
-    /// Serves requests to this host too, besides localhost: the name that clients or a proxy send. May be given more than once.
+    /// Serves requests to this host besides localhost: the name that clients or a proxy send. May be given more than
+    /// once.
     #[arg(long = "allow-host", value_name = "HOST[:PORT]")]
     allow_hosts: Vec<String>,
     /// Serves web pages of this origin. May be given more than once.
     #[arg(long = "allow-origin", value_name = "SCHEME://HOST[:PORT]")]
     allow_origins: Vec<String>,
-    /// How long members of a server that died stay.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Time after which the members of a server that died vanish.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, hide = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     member_ttl: u64,
-    /// How long members have to answer a poll.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    /// Time that members have to answer a poll.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86400))]
     poll_timeout: u64,
 }
 
@@ -73,7 +83,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Hides the values that clap quotes in its messages: one may be a token, or a URL with a password.
+/// Hides the values that clap quotes in its messages, because a value may be a token or a URL with a password.
 fn without_values(mut error: clap::Error) -> clap::Error {
     let mut hidden = vec![ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
     if error.kind() == ErrorKind::UnknownArgument {
@@ -96,19 +106,19 @@ async fn serve(args: Args) -> Result<(), Cause> {
     } else {
         Box::new(RedisRooms::connect(&args.redis, courier.config().prefix(), member_ttl).await?)
     };
-    // In Redis sessions are remembered: whose server died, or ends, goes on at another.
+    // Redis remembers the sessions, so the clients of a server that died continue at another.
     let is_fleet = !args.redis.starts_with("memory:");
-    let (chat, gone) = Chat::new(rooms, courier.publisher(), Duration::from_secs(args.poll_timeout), is_fleet);
-    let house_stop = CancellationToken::new();
-    let house = tokio::spawn(Arc::clone(&chat).keep_house(gone, member_ttl / 4, house_stop.clone()));
+    let (chat, departures) = Chat::new(rooms, courier.publisher(), Duration::from_secs(args.poll_timeout), is_fleet);
+    let stop = CancellationToken::new();
+    let housekeeping = tokio::spawn(Arc::clone(&chat).housekeeping(departures, member_ttl / 4, stop.clone()));
 
-    let (polled, told) = (Arc::clone(&chat), Arc::clone(&chat));
+    let (polling, departing) = (Arc::clone(&chat), Arc::clone(&chat));
     let mut server = courier
         .mcp_server(move || Ok(ChatService::new(Arc::clone(&chat))))
-        .on_session_end(move |session| told.ended(session))
-        // Polls end with a result, which is queued before the deliveries end.
+        .on_session_end(move |session| departing.session_ended(session))
+        // Each poll ends with a result, which must be queued before the deliveries end.
         .before_shutdown(move || {
-            let chat = Arc::clone(&polled);
+            let chat = Arc::clone(&polling);
             async move { chat.polls().end().await }
         });
     for host in &args.allow_hosts {
@@ -124,12 +134,12 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let server = server.bind(args.listen)?;
     announce(&server.url())?;
     server.run().await?;
-    house_stop.cancel();
-    house.await?;
+    stop.cancel();
+    housekeeping.await?;
     Ok(())
 }
 
-/// Says where, on stdout and in one line: whoever started this waits for it.
+/// Prints the URL in one line on stdout, for a program that has started the server and waits for it.
 fn announce(url: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "listening on {url}")?;

@@ -1,4 +1,4 @@
-//! Polls: every member of a room is asked by elicitation, by a task in the background.
+//! [`Polls`]: background tasks that ask all members of a room by elicitation.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -14,31 +14,33 @@ use tokio_util::sync::CancellationToken;
 use crate::chat::{Chat, MAX_NAME, SPEECH, check_length, check_name, with_causes};
 use crate::rooms::{Member, Result};
 
-/// Whose name the result comes under. No member has it.
+/// Name under which a result is said. No member can have this name.
 pub(crate) const POLL: &str = "poll";
 
-/// The longest question, in characters.
+/// Length of the longest question, in characters.
 pub(crate) const MAX_QUESTION: usize = 1024;
 
-/// How many options there may be.
+/// Number of options that a poll may have.
 pub(crate) const OPTIONS: RangeInclusive<usize> = 2..=10;
 
-/// How many polls one server holds at the same time.
+/// Number of polls that one server runs at the same time.
 const MAX_POLLS: usize = 64;
 
-/// How much longer than a poll its questions live: it is the poll that ends them, and knows then that nobody answered.
-const LONGER: Duration = Duration::from_secs(30);
+/// Time by which the timeout of a question exceeds that of its poll. So the poll ends the question, and knows then that
+/// the member did not answer.
+const MARGIN: Duration = Duration::from_secs(30);
 
-/// The polls of this server.
+/// Polls of this server.
 pub(crate) struct Polls {
     publisher: Publisher,
     elicitor: Elicitor,
+    /// Time that members have to answer.
     patience: Duration,
     stop: CancellationToken,
-    under_way: Mutex<JoinSet<()>>,
+    running: Mutex<JoinSet<()>>,
 }
 
-/// What came of asking one member.
+/// Outcome of the question to one member.
 enum Outcome {
     Chose(String),
     Declined,
@@ -53,36 +55,36 @@ impl Polls {
             elicitor: publisher.elicitor(),
             patience,
             stop: CancellationToken::new(),
-            under_way: Mutex::default(),
+            running: Mutex::default(),
         }
     }
 
     fn begin(&self, poll: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let mut under_way = self.under_way();
-        while under_way.try_join_next().is_some() {}
-        if under_way.len() >= MAX_POLLS {
-            return Err(format!("at most {MAX_POLLS} polls may be under way at one server; try again later").into());
+        let mut running = self.running();
+        while running.try_join_next().is_some() {}
+        if running.len() >= MAX_POLLS {
+            return Err(format!("at most {MAX_POLLS} polls may run at one server; try again later").into());
         }
-        under_way.spawn(poll);
+        running.spawn(poll);
         Ok(())
     }
 
-    /// Ends those under way with the answers that there are.
+    /// Ends the running polls with the answers that have come.
     pub(crate) async fn end(&self) {
         self.stop.cancel();
-        let under_way = std::mem::take(&mut *self.under_way());
-        if tokio::time::timeout(SPEECH, under_way.join_all()).await.is_err() {
-            tracing::warn!("polls end without a result");
+        let running = std::mem::take(&mut *self.running());
+        if tokio::time::timeout(SPEECH, running.join_all()).await.is_err() {
+            tracing::warn!("ending the polls took too long; the rest end without a result");
         }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Chat {
-    /// Begins a poll. Its result is said in the room, when all have answered or its time is over.
+    /// Begins a poll. The result is said in the room when all members have answered, or when the time is over.
     pub(crate) async fn poll(
         self: &Arc<Self>,
         session: &SessionId,
@@ -110,7 +112,7 @@ impl Chat {
     }
 }
 
-/// One poll. It holds no seat of who began it: that one may leave meanwhile.
+/// Poll that runs. The poll holds no seat of the member that began it, because the member may leave meanwhile.
 struct Poll {
     chat: Arc<Chat>,
     id: u128,
@@ -125,13 +127,14 @@ impl Poll {
         let began = SystemTime::now();
         let outcomes = join_all((0..self.members.len()).map(|n| self.ask(n))).await;
         let result = result(self.form.message(), &self.options, &outcomes);
-        self.tell_its_end(began).await;
+        self.report_end(began).await;
         if let Err(error) = self.chat.announce(&self.room, &result).await {
-            tracing::warn!(room = self.room, error, "nobody hears of a poll's result");
+            tracing::warn!(room = self.room, error, "announcing the result of a poll failed; the members miss it");
         }
     }
 
-    /// Each question is a task of its own: those of one task are asked one after another.
+    /// Returns the id of a member's task. Each question has a task of its own, because the questions of one task are
+    /// asked one after another.
     fn task_id(&self, n: usize) -> String {
         format!("poll-{:032x}-{n}", self.id)
     }
@@ -142,10 +145,10 @@ impl Poll {
             let task = TaskKey::anonymous(self.task_id(n))?;
             let session = &self.members[n].session;
             Ok::<_, mcp_courier::Cause>(
-                polls.elicitor.elicit(session, &task, self.form.clone(), polls.patience + LONGER).await?,
+                polls.elicitor.elicit(session, &task, self.form.clone(), polls.patience + MARGIN).await?,
             )
         };
-        // Whoever is not waited for any more has its question withdrawn, by dropping it.
+        // Dropping the future of a question withdraws the question.
         let answer = tokio::select! {
             biased;
             answer = asked => answer,
@@ -160,25 +163,25 @@ impl Poll {
             Ok(Answer::Decline) => Outcome::Declined,
             Ok(Answer::Cancel { reason: None }) => Outcome::Silent,
             Ok(other) => {
-                tracing::debug!(?other, "a member cannot be asked");
+                tracing::debug!(?other, "a member could not be asked; it counts as unable to answer");
                 Outcome::Unable
             }
             Err(error) => {
-                tracing::warn!(error = with_causes(&*error), "a member cannot be asked");
+                tracing::warn!(error = with_causes(&*error), "asking a member failed; it counts as unable to answer");
                 Outcome::Unable
             }
         }
     }
 
-    /// The clients were told that these tasks need input.
-    async fn tell_its_end(&self, began: SystemTime) {
+    /// Reports the end of the tasks to the clients, which had learned that the tasks need input.
+    async fn report_end(&self, began: SystemTime) {
         let each = self.members.iter().enumerate().map(|(n, member)| {
             let mut task = Task::new(self.task_id(n), TaskStatus::Completed, SystemTime::now());
             task.created_at = began;
             (member.session.clone(), Notification::task_status(&task))
         });
-        for refused in self.chat.polls().publisher.push_many(each).await.into_iter().filter_map(|told| told.err()) {
-            tracing::warn!(error = with_causes(&refused), "a member is not told that a poll has ended");
+        for refused in self.chat.polls().publisher.push_many(each).await.into_iter().filter_map(|pushed| pushed.err()) {
+            tracing::warn!(error = with_causes(&refused), "reporting the end of a poll failed; a member misses it");
         }
     }
 }
@@ -198,7 +201,7 @@ fn check_options(options: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// As in `Lunch? pizza 2, sushi 1 (1 declined, 1 did not answer)`.
+/// Returns the result as text, as in `Lunch? pizza 2, sushi 1 (1 declined, 1 did not answer)`.
 fn result(question: &str, options: &[String], outcomes: &[Outcome]) -> String {
     let count = |what: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| what(outcome)).count();
     let votes: Vec<_> = options

@@ -1,4 +1,4 @@
-//! [`ChatService`]: the chat as MCP tools and resources. One value per session.
+//! [`ChatService`]: the chat as MCP tools and resources.
 
 use std::sync::Arc;
 
@@ -20,46 +20,47 @@ use crate::chat::{Chat, MAX_NAME, MAX_TEXT, Seat};
 use crate::poll::{MAX_QUESTION, OPTIONS};
 use crate::rooms;
 
+/// Handler of one session.
 pub(crate) struct ChatService {
     seat: Arc<Seat>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Join {
-    /// The room, 1 to 64 characters. It begins with its first member.
+    /// Name of the room, 1 to 64 characters. The first member begins the room.
     #[schemars(length(min = 1, max = MAX_NAME))]
     room: String,
-    /// What you are called there, 1 to 64 characters.
+    /// Your name in the room, 1 to 64 characters.
     #[schemars(length(min = 1, max = MAX_NAME))]
     name: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Say {
-    /// A room that you have joined.
+    /// Name of a room that you have joined.
     #[schemars(length(min = 1, max = MAX_NAME))]
     room: String,
-    /// What you say, 1 to 4096 characters.
+    /// Text of the message, 1 to 4096 characters.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     text: String,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Poll {
-    /// A room that you have joined.
+    /// Name of a room that you have joined.
     #[schemars(length(min = 1, max = MAX_NAME))]
     room: String,
-    /// What its members are asked, 1 to 1024 characters.
+    /// Question to the members, 1 to 1024 characters.
     #[schemars(length(min = 1, max = MAX_QUESTION))]
     question: String,
-    /// What they can choose from: 2 to 10 different ones, of 1 to 64 characters.
+    /// Options to choose from: 2 to 10 different ones, of 1 to 64 characters.
     #[schemars(length(min = *OPTIONS.start(), max = *OPTIONS.end()), inner(length(min = 1, max = MAX_NAME)))]
     options: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct InRoom {
-    /// The room, 1 to 64 characters.
+    /// Name of the room, 1 to 64 characters.
     #[schemars(length(min = 1, max = MAX_NAME))]
     room: String,
 }
@@ -70,14 +71,14 @@ impl ChatService {
         Self { seat: Arc::new(Seat::new(chat)) }
     }
 
-    #[tool(description = "Joins a room. From then on what is said there reaches you as notifications/message.")]
+    #[tool(description = "Joins a room. From then on its messages reach you as notifications/message.")]
     async fn join(
         &self,
         Parameters(Join { room, name }): Parameters<Join>,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
         let session = self.session(&context.extensions)?;
-        self.apart(async move |seat| seat.chat().join(&session, &room, &name).await).await
+        self.in_own_task(async move |seat| seat.chat().join(&session, &room, &name).await).await
     }
 
     #[tool(description = "Says something in a room that you have joined, to all of its members.")]
@@ -87,7 +88,7 @@ impl ChatService {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
         let session = self.session(&context.extensions)?;
-        self.apart(async move |seat| seat.chat().say(&session, &room, &text).await).await
+        self.in_own_task(async move |seat| seat.chat().say(&session, &room, &text).await).await
     }
 
     #[tool(
@@ -100,16 +101,16 @@ impl ChatService {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
         let session = self.session(&context.extensions)?;
-        self.apart(async move |seat| seat.chat().poll(&session, &room, &question, options).await).await
+        self.in_own_task(async move |seat| seat.chat().poll(&session, &room, &question, options).await).await
     }
 
-    #[tool(description = "Who is in a room, and the number of the last message there.")]
+    #[tool(description = "Returns the members of a room, and the number of the last message there.")]
     async fn who(&self, Parameters(InRoom { room }): Parameters<InRoom>) -> Result<CallToolResult, ErrorData> {
-        self.apart(async move |seat| seat.chat().who(&room).await).await
+        self.in_own_task(async move |seat| seat.chat().who(&room).await).await
     }
 
     #[tool(
-        description = "The id of your session. Give it to a worker that has something to tell you, and to nobody else."
+        description = "Returns the id of your session. Give it to a worker that shall notify you, and to nobody else."
     )]
     async fn session_id(&self, context: RequestContext<RoleServer>) -> Result<CallToolResult, ErrorData> {
         Ok(CallToolResult::structured(json!({"session_id": self.session(&context.extensions)?})))
@@ -122,20 +123,20 @@ impl ChatService {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
         let session = self.session(&context.extensions)?;
-        self.apart(async move |seat| seat.chat().leave(&session, &room).await).await
+        self.in_own_task(async move |seat| seat.chat().leave(&session, &room).await).await
     }
 }
 
 impl ChatService {
-    /// Who calls: the courier's session manager hands it over with each message.
+    /// Returns the session that calls. The courier's session manager puts its id into the extensions of each message.
     fn session(&self, extensions: &Extensions) -> Result<SessionId, ErrorData> {
         let id = extensions.get::<SessionId>().cloned();
         let id = id.ok_or_else(|| ErrorData::invalid_request("a session is needed: begin with initialize", None))?;
         Ok(self.seat.take(id).clone())
     }
 
-    /// Does something in a task of its own: a call whose client goes away is dropped, and nothing here may stop half-way.
-    async fn apart<F>(&self, act: impl FnOnce(Arc<Seat>) -> F) -> Result<CallToolResult, ErrorData>
+    /// Runs `act` in a task of its own. A call whose client disconnects is dropped, and no operation may stop half-way.
+    async fn in_own_task<F>(&self, act: impl FnOnce(Arc<Seat>) -> F) -> Result<CallToolResult, ErrorData>
     where
         F: Future<Output = rooms::Result<Value>> + Send + 'static,
     {
@@ -154,21 +155,23 @@ impl ServerHandler for ChatService {
         if let Some(resources) = &mut capabilities.resources {
             resources.subscribe = Some(true);
         }
-        // MCP asks for it of whoever sends notifications/message; the builder's method for it is deprecated.
+        // MCP demands this capability of servers that send notifications/message. The builder's method is deprecated.
         capabilities.logging = Some(JsonObject::new());
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("mcp-courier chat", env!("CARGO_PKG_VERSION")))
-            .with_instructions("A chat. Join a room, and say something in it; what others say arrives by itself.")
+            .with_instructions(
+                "A chat. Join a room, and say something in it. The messages of others arrive by themselves.",
+            )
     }
 
-    /// A session is new here, or comes from another server with its places.
+    /// Takes the seat of a session that begins, or that comes from another server with its places.
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        // Without a session it has none.
+        // A client without a session has no seat.
         let _ = self.session(&context.extensions);
     }
 
-    /// What is said is no log to be thinned out, so every level is fine and changes nothing.
-    #[expect(deprecated, reason = "2025-11-25 has it, and is what is spoken here")]
+    /// Accepts every level and changes nothing, because the messages of a chat are not a log.
+    #[expect(deprecated, reason = "MCP 2025-11-25 has this method")]
     async fn set_level(
         &self,
         _request: rmcp::model::SetLevelRequestParams,

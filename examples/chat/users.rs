@@ -1,4 +1,4 @@
-//! Who may come in: those with a bearer token, if there are any tokens.
+//! [`Users`]: authentication by bearer tokens, where the server was given any.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use actix_web::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use actix_web::{Error, HttpRequest, HttpResponse};
 use mcp_courier::Principal;
 
-/// Users by their tokens. A server of one's own would verify tokens of its authorisation server here.
+/// Users by their tokens. Your server verifies tokens of its authorisation server here.
 pub(crate) struct Users(HashMap<String, Principal>);
 
 impl Users {
@@ -15,7 +15,8 @@ impl Users {
         Self(tokens.into_iter().map(|(user, token)| (token, user)).collect())
     }
 
-    /// Returns the user of a request's token. A session that begins with it belongs to that user, at every server.
+    /// Returns the user of a request's token. A session that begins with this request belongs to the user, at every
+    /// server.
     pub(crate) fn authenticate(&self, request: &HttpRequest) -> Result<Principal, Error> {
         let header = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
         let token = header.and_then(|header| header.strip_prefix("Bearer "));

@@ -1,4 +1,4 @@
-//! Rooms of this process alone.
+//! [`MemoryRooms`]: rooms of this process alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,11 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{Member, Places, Result, Room, Rooms, Turn};
 
+/// Rooms in the memory of one process.
 #[derive(Default)]
 pub(crate) struct MemoryRooms(Mutex<BTreeMap<String, Entry>>);
 
+/// Room, and the lock of the session that speaks in it.
 #[derive(Default)]
 struct Entry {
     room: Room,
@@ -19,18 +21,18 @@ struct Entry {
 
 impl MemoryRooms {
     fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        // Nothing in here panics half-way, so what a poisoned lock holds is whole.
+        // No change of the rooms can panic half-way, so the value of a poisoned lock is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to a room, and forgets the room if nothing is in it then.
+    /// Applies `act` to a room, and removes the room where it is empty afterwards.
     fn with<T>(&self, room: &str, act: impl FnOnce(&mut Room) -> T) -> T {
         let mut rooms = self.rooms();
         let entry = rooms.entry(room.to_owned()).or_default();
         let done = act(&mut entry.room);
         if entry.room.members.is_empty() {
             entry.room.seq = 0;
-            // Whoever waits for a turn holds the mutex, not the entry, and finds itself no member.
+            // A session that waits for its turn holds the mutex and not the entry, and then finds that it is no member.
             if entry.room.watchers.is_empty() {
                 rooms.remove(room);
             }
@@ -48,8 +50,8 @@ impl Rooms for MemoryRooms {
 
     async fn speak(&self, room: &str, session: Option<&SessionId>) -> Result<Option<Room>> {
         Ok(self.with(room, |room| {
-            let may = session.map_or(!room.members.is_empty(), |session| room.name_of(session).is_some());
-            may.then(|| {
+            let may_speak = session.map_or(!room.members.is_empty(), |session| room.name_of(session).is_some());
+            may_speak.then(|| {
                 room.seq += 1;
                 room.clone()
             })
@@ -77,14 +79,14 @@ impl Rooms for MemoryRooms {
         }))
     }
 
-    async fn look(&self, room: &str) -> Result<Room> {
+    async fn read(&self, room: &str) -> Result<Room> {
         Ok(self.with(room, |room| room.clone()))
     }
 
     async fn list(&self) -> Result<Vec<String>> {
         let rooms = self.rooms();
-        let inhabited = rooms.iter().filter(|(_, entry)| !entry.room.members.is_empty());
-        let names = inhabited.map(|(name, _)| name.clone()).collect();
+        let with_members = rooms.iter().filter(|(_, entry)| !entry.room.members.is_empty());
+        let names = with_members.map(|(name, _)| name.clone()).collect();
         Ok(names)
     }
 
@@ -115,17 +117,18 @@ impl Rooms for MemoryRooms {
         Ok(places)
     }
 
-    async fn keep(&self, _room: &str, _members: &[SessionId], _watchers: &[SessionId]) -> Result<bool> {
-        // They vanish with this process, and not without it.
+    async fn renew(&self, _room: &str, _members: &[SessionId], _watchers: &[SessionId]) -> Result<bool> {
+        // Members vanish with this process, and not before.
         Ok(false)
     }
 }
 
+/// Turn to speak, until its lock is dropped.
 struct MemoryTurn(OwnedMutexGuard<()>);
 
 #[async_trait]
 impl Turn for MemoryTurn {
-    async fn done(self: Box<Self>) {
+    async fn end(self: Box<Self>) {
         drop(self.0);
     }
 }

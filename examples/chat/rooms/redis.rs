@@ -1,16 +1,16 @@
-//! Rooms of a fleet. In Redis, under `{prefix}:chat:`, and all with an expiry:
+//! [`RedisRooms`]: rooms of a fleet. The keys in Redis stand under `{prefix}:chat:`, and each has an expiry:
 //!
-//! | key | type | what |
+//! | key | type | content |
 //! | --- | --- | --- |
 //! | `rooms` | sorted set | rooms by the time when they end, in ms |
-//! | `members:{room}` | sorted set | sessions by the time when they vanish unless kept |
+//! | `members:{room}` | sorted set | sessions by the time when they vanish unless renewed |
 //! | `names:{room}` | hash | session -> name |
-//! | `watchers:{room}` | sorted set | sessions by the time when they vanish unless kept |
-//! | `seq:{room}` | string | the number of the last message |
-//! | `speaking:{room}` | string | the token of whoever speaks |
-//! | `member-of:{session}`, `watches:{session}` | hash | rooms, for as long as the session is kept in any |
+//! | `watchers:{room}` | sorted set | sessions by the time when they vanish unless renewed |
+//! | `seq:{room}` | string | number of the last message |
+//! | `speaking:{room}` | string | token of the session that speaks |
+//! | `member-of:{session}`, `watches:{session}` | hash | rooms, while the session is renewed in any |
 //!
-//! The commands are among those that the crate's README asks for, so that one Redis user serves both.
+//! The README of the crate lists commands that a Redis user needs. The chat uses no others, so one user serves both.
 
 use std::time::{Duration, Instant};
 
@@ -20,17 +20,17 @@ use redis::{FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult, Sc
 
 use super::{Member, Places, Result, Room, Rooms, Turn};
 
-/// How long a turn lasts if whoever has it dies. Longer than any turn may take.
+/// Time after which the turn of a server that died ends. A turn never takes this long.
 const TURN: Duration = Duration::from_secs(10);
 
-/// How long Redis may take to answer.
+/// Time that Redis may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How long a speaker waits for its turn.
+/// Time that a speaker waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What every script begins with: by Redis's own clock, those who were not kept vanish, and with its last member a room.
-/// A script sees a room as it is, whoever looked last.
+/// Beginning of every script on a room. By the server clock, members and watchers that were not renewed vanish, and a
+/// room without members ends. So each script sees the room as it is at that moment.
 const PRELUDE: &str = r"
 local rooms, members, names, watchers, seq, room, ttl = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[1], ARGV[2]
 local member_of, watches = KEYS[6], KEYS[7]
@@ -57,7 +57,7 @@ local function touch()
     end
     for _, key in ipairs({members, names, watchers, seq}) do redis.call('PEXPIRE', key, ttl) end
 end
-local function look()
+local function read()
     return {
         tonumber(redis.call('GET', seq) or '0'),
         redis.call('HGETALL', names),
@@ -66,7 +66,7 @@ local function look()
 end
 ";
 
-/// No session id is empty, so that one is the chat itself.
+/// Counts a message. The chat itself speaks with an empty session id, which no session has.
 const SPEAK: &str = r"
 if ARGV[3] == '' then
     if redis.call('EXISTS', members) == 0 then return false end
@@ -75,9 +75,10 @@ elseif not redis.call('ZSCORE', members, ARGV[3]) then
 end
 redis.call('INCR', seq)
 touch()
-return look()
+return read()
 ";
 
+/// Makes a session a member, unless another session has that name.
 const JOIN: &str = r"
 local all = redis.call('HGETALL', names)
 for i = 1, #all, 2 do
@@ -88,9 +89,10 @@ redis.call('HSET', names, ARGV[3], ARGV[4])
 redis.call('HSET', member_of, room, '')
 redis.call('PEXPIRE', member_of, ttl)
 touch()
-return look()
+return read()
 ";
 
+/// Ends a membership.
 const LEAVE: &str = r"
 local left = redis.call('ZREM', members, ARGV[3])
 redis.call('HDEL', names, ARGV[3])
@@ -99,6 +101,7 @@ tidy()
 return left
 ";
 
+/// Makes a session a watcher.
 const WATCH: &str = r"
 redis.call('ZADD', watchers, now + ttl, ARGV[3])
 redis.call('HSET', watches, room, '')
@@ -106,46 +109,50 @@ redis.call('PEXPIRE', watches, ttl)
 touch()
 ";
 
+/// Ends the watching of a session.
 const UNWATCH: &str = r"
 redis.call('ZREM', watchers, ARGV[3])
 redis.call('HDEL', watches, room)
 ";
 
-/// A session's rooms, which are kept in mind for as long as they are asked for.
+/// Returns the rooms of a session, and renews the two keys with them.
 const PLACES: &str = r"
 for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
 return {redis.call('HKEYS', KEYS[1]), redis.call('HKEYS', KEYS[2])}
 ";
 
-/// Only those who still are: one who left while this was under way is not made a member again.
-const KEEP: &str = r"
+/// Renews members and watchers. A session that has left meanwhile does not become a member again.
+const RENEW: &str = r"
 for i = 4, 3 + ARGV[3] do redis.call('ZADD', members, 'XX', now + ttl, ARGV[i]) end
 for i = 4 + ARGV[3], #ARGV do redis.call('ZADD', watchers, 'XX', now + ttl, ARGV[i]) end
 touch()
 return #gone
 ";
 
-/// The names of the rooms that have not ended.
+/// Returns the names of the rooms that have not ended.
 const LIST: &str = r"
 local t = redis.call('TIME')
 return redis.call('ZRANGEBYSCORE', KEYS[1], t[1] * 1000 + math.floor(t[2] / 1000), '+inf')
 ";
 
-/// Begins a turn, unless another's has not run out. Answers 1 again to whoever has it.
-const TURN_OF: &str = r"
+/// Begins a turn, unless another turn lasts. Answers 1 where the caller has the turn, also at a repetition.
+const BEGIN_TURN: &str = r"
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 ";
 
-/// Ends a turn, unless it has run out and is another's now.
-const DONE: &str = r"
+/// Ends a turn, unless the turn has run out and another session speaks by now.
+const END_TURN: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 ";
 
+/// Rooms in Redis.
 pub(crate) struct RedisRooms {
     connection: ConnectionManager,
+    /// Prefix of the chat's keys, without a colon at its end.
     prefix: String,
+    /// Time after which members and watchers vanish unless renewed.
     ttl: Duration,
     scripts: Scripts,
 }
@@ -154,23 +161,23 @@ struct Scripts {
     speak: Script,
     join: Script,
     leave: Script,
-    look: Script,
+    read: Script,
     watch: Script,
     unwatch: Script,
     places: Script,
     list: Script,
     turn: Script,
-    keep: Script,
+    renew: Script,
 }
 
-/// seq, names, watchers.
-type Looked = (u64, Vec<(String, String)>, Vec<String>);
+/// Answer of a script that reads a room: number of the last message, names by session, watchers.
+type RoomReply = (u64, Vec<(String, String)>, Vec<String>);
 
 impl RedisRooms {
     pub(crate) async fn connect(url: &str, prefix: &str, ttl: Duration) -> Result<Self> {
-        // redis-rs gives up after half a second by default, and what it gave up on may have been done all the same.
+        // By default redis-rs gives up after half a second, although Redis may still perform the command.
         let config = ConnectionManagerConfig::new().set_response_timeout(Some(ANSWER));
-        // Only with RESP3 the manager learns of a closed connection before the next command fails on it.
+        // With RESP3 the manager learns of a closed connection at once, and not by the next command that fails.
         let info = url.into_connection_info()?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(settings))?;
@@ -180,13 +187,13 @@ impl RedisRooms {
             speak: script(SPEAK),
             join: script(JOIN),
             leave: script(LEAVE),
-            look: script("return look()"),
+            read: script("return read()"),
             watch: script(WATCH),
             unwatch: script(UNWATCH),
             places: Script::new(PLACES),
             list: Script::new(LIST),
-            turn: Script::new(TURN_OF),
-            keep: script(KEEP),
+            turn: Script::new(BEGIN_TURN),
+            renew: script(RENEW),
         };
         Ok(Self { connection, prefix: format!("{prefix}:chat"), ttl, scripts })
     }
@@ -195,7 +202,7 @@ impl RedisRooms {
         ["member-of", "watches"].map(|what| format!("{}:{what}:{session}", self.prefix))
     }
 
-    /// Prepares a script on a room. Where it is about one session, that is the first argument.
+    /// Prepares a script on a room. The first argument is the session, where the script concerns one.
     fn on_room<'a>(&self, script: &'a Script, room: &str, args: &[&str]) -> ScriptInvocation<'a> {
         let mut call = script.key(format!("{}:rooms", self.prefix));
         for what in ["members", "names", "watchers", "seq"] {
@@ -214,8 +221,8 @@ impl RedisRooms {
         Ok(invoke(&self.connection, &self.on_room(script, room, args)).await?)
     }
 
-    /// Runs a script that counts what it changes. Returns whether it changed anything. A run that is repeated counts as a change:
-    /// what the first one changed, whose answer was lost, the second does not see.
+    /// Runs a script that returns the number of its changes. Returns whether there was a change. A run that is repeated
+    /// counts as a change: the first run, whose answer was lost, may have made the change already.
     async fn changes(&self, script: &Script, room: &str, args: &[&str]) -> Result<bool> {
         let call = self.on_room(script, room, args);
         match call.invoke_async::<u64>(&mut self.connection.clone()).await {
@@ -228,8 +235,8 @@ impl RedisRooms {
     }
 }
 
-/// Runs a script that does and answers the same when it runs twice: it is repeated where its connection was closed, as Redis and what stands
-/// before it do with idle ones.
+/// Runs a script whose effect and answer stay the same when it runs twice. The run is repeated where the connection was
+/// closed, as Redis and proxies close idle connections.
 async fn invoke<T: FromRedisValue>(connection: &ConnectionManager, call: &ScriptInvocation<'_>) -> RedisResult<T> {
     match call.invoke_async(&mut connection.clone()).await {
         Err(error) if error.is_connection_dropped() => call.invoke_async(&mut connection.clone()).await,
@@ -237,13 +244,14 @@ async fn invoke<T: FromRedisValue>(connection: &ConnectionManager, call: &Script
     }
 }
 
-fn room_of((seq, names, watchers): Looked) -> Result<Room> {
+/// Reads the answer of a script.
+fn room_of((seq, names, watchers): RoomReply) -> Result<Room> {
     let session = |session: String| session.parse::<SessionId>();
     let mut members = Vec::new();
     for (encoded, name) in names {
         members.push(Member { session: session(encoded)?, name });
     }
-    // A hash has no order of its own.
+    // The fields of a hash have no order.
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let watchers = watchers.into_iter().map(session).collect::<std::result::Result<_, _>>()?;
     Ok(Room { members, watchers, seq })
@@ -271,21 +279,21 @@ impl Rooms for RedisRooms {
             if began.elapsed() > PATIENCE {
                 return Err("too many speak in this room at once".into());
             }
-            // At different intervals, so that those who wait do not all come at once again.
+            // The pauses differ, so that those who wait do not all try again at once.
             tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5))).await;
         }
     }
 
     async fn speak(&self, room: &str, session: Option<&SessionId>) -> Result<Option<Room>> {
         let session = session.map(SessionId::to_string).unwrap_or_default();
-        // Not repeated: a number would be skipped. The turn before it has just found the connection open.
+        // A repetition could skip a number, so there is none. The begin of the turn has just used the connection.
         let call = self.on_room(&self.scripts.speak, room, &[&session]);
-        let spoken: Option<Looked> = call.invoke_async(&mut self.connection.clone()).await?;
+        let spoken: Option<RoomReply> = call.invoke_async(&mut self.connection.clone()).await?;
         spoken.map(room_of).transpose()
     }
 
     async fn join(&self, room: &str, session: &SessionId, name: &str) -> Result<Option<Room>> {
-        let joined: Option<Looked> = self.run(&self.scripts.join, room, &[&session.to_string(), name]).await?;
+        let joined: Option<RoomReply> = self.run(&self.scripts.join, room, &[&session.to_string(), name]).await?;
         joined.map(room_of).transpose()
     }
 
@@ -293,8 +301,8 @@ impl Rooms for RedisRooms {
         self.changes(&self.scripts.leave, room, &[&session.to_string()]).await
     }
 
-    async fn look(&self, room: &str) -> Result<Room> {
-        room_of(self.run(&self.scripts.look, room, &[]).await?)
+    async fn read(&self, room: &str) -> Result<Room> {
+        room_of(self.run(&self.scripts.read, room, &[]).await?)
     }
 
     async fn list(&self) -> Result<Vec<String>> {
@@ -320,15 +328,16 @@ impl Rooms for RedisRooms {
         Ok(Places { member_of, watches })
     }
 
-    async fn keep(&self, room: &str, members: &[SessionId], watchers: &[SessionId]) -> Result<bool> {
+    async fn renew(&self, room: &str, members: &[SessionId], watchers: &[SessionId]) -> Result<bool> {
         let count = members.len().to_string();
         let sessions: Vec<String> = members.iter().chain(watchers).map(SessionId::to_string).collect();
         let mut args = vec![count.as_str()];
         args.extend(sessions.iter().map(String::as_str));
-        self.changes(&self.scripts.keep, room, &args).await
+        self.changes(&self.scripts.renew, room, &args).await
     }
 }
 
+/// Turn to speak, until it is ended or runs out.
 struct RedisTurn {
     connection: ConnectionManager,
     key: String,
@@ -337,12 +346,12 @@ struct RedisTurn {
 
 #[async_trait]
 impl Turn for RedisTurn {
-    async fn done(self: Box<Self>) {
-        let script = Script::new(DONE);
+    async fn end(self: Box<Self>) {
+        let script = Script::new(END_TURN);
         let mut call = script.key(&self.key);
         call.arg(&self.token);
         if let Err(error) = invoke::<u64>(&self.connection, &call).await {
-            tracing::warn!(%error, "ending a turn to speak failed; the room is silent for up to {TURN:?}");
+            tracing::warn!(%error, "ending a turn to speak failed; nobody can speak in the room for up to {TURN:?}");
         }
     }
 }
