@@ -1,43 +1,55 @@
-//! A session of one's own, without rmcp and without Redis: `cargo run --example quickstart`.
+//! Server, worker and client in one process, without Redis and without rmcp:
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! ```
+//!
+//! Four notifications appear, one a line, each as the JSON-RPC message that the client gets. Then the program ends.
 
+use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_courier::{
-    Config, Courier, HandOverError, LoggingLevel, McpSession, Notification, Outbound, SessionId, async_trait,
+    Config, Courier, HandOverError, LoggingLevel, McpSession, Notification, Outbound, Publisher, SessionId, async_trait,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
 
-/// A client that is a channel. Yours writes to whatever your MCP server calls a session.
+/// Session whose client reads from a channel. Yours writes to the client's stream instead.
 struct Client(mpsc::Sender<String>);
 
 #[async_trait]
 impl McpSession for Client {
     async fn hand_over(&self, notification: &Outbound) -> Result<(), HandOverError> {
-        let message = notification.to_json();
-        self.0.send(message).await.map_err(|_| HandOverError::Closed)
+        self.0.send(notification.to_json()).await.map_err(|_| HandOverError::Closed)
     }
 }
 
+/// Worker: holds no session, and knows only the session's id. With `redis://…` a worker may be in any process.
+async fn work(publisher: Publisher, session: SessionId) -> Result<(), Box<dyn Error>> {
+    for n in 1..=3 {
+        publisher.push(&session, Notification::progress("export-7", f64::from(n), Some(3.0), None)?).await?;
+    }
+    let done = Notification::message(LoggingLevel::Info, Some("worker"), json!("export 7 is done"));
+    publisher.push(&session, done).await?;
+    Ok(())
+}
+
 #[actix::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // In the server that holds the session: with "redis://…" the worker below may be any process of the fleet.
+async fn main() -> Result<(), Box<dyn Error>> {
+    // The server has a courier, and one subscriber for each session of a client.
     let courier = Courier::start("memory://quickstart", Config::default()).await?;
     let session = SessionId::new("the-id-that-the-client-has")?;
-    let (sender, mut client) = mpsc::channel(16);
+    let (sender, mut stream) = mpsc::channel(16);
     courier.ensure_subscriber(&session, Arc::new(Client(sender))).await?;
 
-    // In the worker, which holds no session.
-    let publisher = courier.publisher();
-    for n in 1..=3 {
-        let progress = Notification::progress("task-7", f64::from(n), Some(3.0), None)?;
-        publisher.push(&session, progress).await?;
-    }
-    let done = Notification::message(LoggingLevel::Info, Some("worker"), json!("task 7 is done"));
-    publisher.push(&session, done).await?;
+    work(courier.publisher(), session).await?;
 
+    // The client prints what it gets, in the order of the pushes.
     for _ in 0..4 {
-        println!("{}", client.recv().await.ok_or("the session has ended")?);
+        println!("{}", stream.recv().await.ok_or("the session has ended")?);
     }
+    courier.shutdown(Duration::from_secs(5)).await;
     Ok(())
 }

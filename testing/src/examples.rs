@@ -83,7 +83,7 @@ impl ChatProcess {
     }
 }
 
-/// Runs the example `worker` to its end.
-pub async fn worker(args: &[&str]) -> Output {
-    tokio::process::Command::new(example("worker")).args(args).output().await.unwrap()
+/// Runs an example to its end, with the queue at this URL.
+pub async fn run(name: &str, queue: &str, args: &[&str]) -> Output {
+    tokio::process::Command::new(example(name)).args(args).env("REDIS_URL", queue).output().await.unwrap()
 }

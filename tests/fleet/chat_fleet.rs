@@ -1,8 +1,9 @@
 //! The chat as a fleet whose servers come and go: real processes on one Redis, real HTTP clients.
 use std::time::{Duration, Instant};
 
+use mcp_courier::{Config, LoggingLevel, Notification, Principal, Publisher, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
-use mcp_courier_testing::examples::{ChatProcess, worker};
+use mcp_courier_testing::examples::ChatProcess;
 use mcp_courier_testing::forwarder::Forwarder;
 use mcp_courier_testing::raw_client::{EventStream, RawClient};
 use mcp_courier_testing::redis_server::RedisServer;
@@ -13,6 +14,20 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+
+/// Connects a worker in this process.
+async fn publisher(redis: &RedisServer) -> Publisher {
+    Publisher::connect(&redis.url(), Config::default()).await.unwrap()
+}
+
+/// Pushes notifications with the data `{"n": 1}`, `{"n": 2}` and so on, all at once.
+async fn push_numbered(publisher: &Publisher, session: &SessionId, count: usize) {
+    let numbered = (1..=count)
+        .map(|n| (session.clone(), Notification::message(LoggingLevel::Info, Some("worker"), json!({"n": n}))));
+    for pushed in publisher.push_many(numbered).await {
+        pushed.unwrap();
+    }
+}
 
 async fn join(client: &RawClient, name: &str) {
     let joined = client.call_tool("join", json!({"room": "r", "name": name})).await;
@@ -73,8 +88,8 @@ async fn g2_a_client_whose_server_is_killed_while_it_drains_gets_the_rest_in_ord
     let (mut one, other) = (ChatProcess::start(&args).await, ChatProcess::start(&args).await);
     let client = RawClient::connect(&one.url).await;
     let mut stream = client.open_stream().await;
-    let pushed = worker(&["--redis", &redis.url(), "push-many", client.session_id(), "3000"]).await;
-    assert!(pushed.status.success(), "{pushed:?}");
+    let publisher = publisher(&redis).await;
+    push_numbered(&publisher, &SessionId::new(client.session_id()).unwrap(), 3000).await;
     let (mut ids, mut got) = (Vec::new(), Vec::new());
     let mut take = |notification: Value| {
         let id = notification["params"]["_meta"]["mcp-courier/id"].clone();
@@ -125,7 +140,8 @@ async fn g3_nothing_comes_twice_to_an_rmcp_client_whose_servers_are_killed() {
     let transport = StreamableHttpClientTransport::from_uri(format!("http://127.0.0.1:{}/mcp", way.port()));
     let client = Told(sender).serve(transport).await.unwrap();
     let session = client.call_tool(CallToolRequestParams::new("session_id")).await.unwrap();
-    let session = session.structured_content.unwrap()["session_id"].as_str().unwrap().to_owned();
+    let session = session.structured_content.unwrap()["session_id"].as_str().unwrap().parse().unwrap();
+    let publisher = publisher(&redis).await;
     let mut numbers = Vec::new();
     let mut take = async |count: usize| {
         for _ in 0..count {
@@ -134,7 +150,7 @@ async fn g3_nothing_comes_twice_to_an_rmcp_client_whose_servers_are_killed() {
         }
     };
     for (n, server) in fleet.iter_mut().enumerate() {
-        assert!(worker(&["--redis", &redis.url(), "push-many", &session, &BURST.to_string()]).await.status.success());
+        push_numbered(&publisher, &session, BURST).await;
         take(BURST / 2).await;
         // The client comes back at once.
         if let Some(next) = ports.get(n + 1) {
@@ -178,10 +194,11 @@ async fn with_tokens_a_session_is_its_users_alone() {
     let mallory = RawClient::attach(&other.url, alice.session_id()).with_token("another");
     assert_eq!(mallory.open_stream_after(None).await.unwrap_err(), StatusCode::NOT_FOUND);
     assert_eq!(mallory.delete().await, StatusCode::NO_CONTENT, "and does nothing");
-    let push = async |user: &str, data: &str| {
-        let params = format!(r#"{{"level": "info", "data": {{"text": "{data}"}}}}"#);
-        let push = ["--redis", &redis.url(), "--principal", user, "push", alice.session_id(), "notifications/message"];
-        assert!(worker(&[&push[..], &[&params]].concat()).await.status.success());
+    let publisher = publisher(&redis).await;
+    let push = async |user: &str, text: &str| {
+        let session = SessionId::new(alice.session_id()).unwrap().bound_to(Principal::new(user).unwrap());
+        let notification = Notification::message(LoggingLevel::Info, None, json!({"text": text}));
+        publisher.push(&session, notification).await.unwrap();
     };
     push("mallory", "from mallory's worker").await;
     push("alice", "from alice's worker").await;

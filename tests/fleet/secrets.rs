@@ -27,7 +27,13 @@ const URLS: [&str; 16] = [
 
 /// Runs an example that cannot succeed, and returns all that it says.
 fn said_by(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(example(name)).args(arguments).env("RUST_LOG", "debug").output().unwrap();
+    said_with("redis://127.0.0.1:1/", name, arguments)
+}
+
+/// Runs an example that cannot succeed with this URL, and returns all that it says.
+fn said_with(url: &str, name: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(example(name));
+    let output = command.args(arguments).env("RUST_LOG", "debug").env("REDIS_URL", url).output().unwrap();
     assert!(!output.status.success(), "{name} {arguments:?} succeeded");
     let said = [output.stdout, output.stderr].concat();
     assert!(!said.is_empty(), "{name} {arguments:?} says why it ends");
@@ -38,7 +44,10 @@ fn said_by(name: &str, arguments: &[&str]) -> String {
 fn no_password_of_a_url_is_shown() {
     for url in URLS {
         for said in [
-            said_by("worker", &["--redis", url, "push", "s", "notifications/x", "{}"]),
+            said_with(url, "worker", &["s", "notifications/x", "{}"]),
+            said_with(url, "ask", &["s", "t"]),
+            said_with(url, "dead_letters", &["list"]),
+            said_with(url, "rmcp_server", &["127.0.0.1:0"]),
             said_by("chat", &["--listen", "127.0.0.1:0", "--redis", url]),
         ] {
             assert!(!said.to_uppercase().contains(SECRET), "{url}: {said}");
@@ -50,11 +59,14 @@ fn no_password_of_a_url_is_shown() {
 fn no_secret_in_the_wrong_place_of_a_command_line_is_shown() {
     let url = "redis://:S3CRET@127.0.0.1:1/0";
     for (name, arguments) in [
-        ("worker", vec![url, "push", "s", "notifications/x", "{}"]),
-        ("worker", vec!["--redis", "redis://h/", url]),
-        ("worker", vec!["--redis", url, "push-many", "s", "S3CRET"]),
-        ("worker", vec!["--redi=redis://:S3CRET@h/", "push"]),
+        ("worker", vec![url, "s", "notifications/x", "{}"]),
+        ("worker", vec!["s", "notifications/x", url]),
         ("worker", vec!["--redis", url]),
+        ("ask", vec![url, "t"]),
+        ("ask", vec!["s", "t", "a", url]),
+        ("dead_letters", vec![url]),
+        ("dead_letters", vec!["purge", url]),
+        ("rmcp_server", vec![url]),
         ("chat", vec![url]),
         ("chat", vec!["--token", "S3CRET"]),
         ("chat", vec!["--listen", url]),

@@ -1,10 +1,12 @@
-"""A Redis and chat servers of the test's own. CHAT_BIN and WORKER_BIN are the built examples: see scripts/python-tests."""
+"""A Redis, servers and workers of the test's own. CHAT_BIN is the built example, and WORKER_BIN the worker of the tests in
+`testing/src/bin`: see scripts/python-tests."""
 
 import os
 import socket
 import subprocess
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -78,10 +80,34 @@ def fleet(redis_url):
 
 @pytest.fixture
 def worker(redis_url):
-    """Runs a worker to its end, and gives what it said."""
+    """Runs the worker of the tests to its end, and returns its output."""
 
     def run(*args):
         command = [os.environ["WORKER_BIN"], "--redis", redis_url, *args]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
 
     return run
+
+
+@pytest.fixture
+def example(redis_url):
+    """Runs a short example to its end, and returns its output."""
+
+    def run(name, *args):
+        command = [Path(os.environ["CHAT_BIN"]).with_name(name), *args]
+        env = {**os.environ, "REDIS_URL": redis_url}
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60, env=env).stdout
+
+    return run
+
+
+@pytest.fixture
+def rmcp_server():
+    """Starts the example `rmcp_server` on a free port, and returns its URL."""
+    command = [Path(os.environ["CHAT_BIN"]).with_name("rmcp_server"), "127.0.0.1:0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said = server.stdout.readline().strip()
+    assert said.startswith("listening on "), said
+    yield said.removeprefix("listening on ")
+    server.terminate()
+    assert server.wait(timeout=20) == 0

@@ -1,13 +1,13 @@
-"""What README.md says, read from there, so that a test and the README cannot differ."""
+"""Code blocks of README.md and of examples/README.md, read from there, so that a test and a page cannot differ."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
-def block(language, with_text):
-    """The only code block of a language with this text in it."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+def block(language, with_text, page="README.md"):
+    """Returns the only code block of a language with this text in it."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     (found,) = [block for block in blocks if with_text in block]
     return found
