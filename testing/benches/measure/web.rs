@@ -1,7 +1,7 @@
 //! MCP over real HTTP: servers, and a lean client that is many clients, each a process of its own.
 //!
-//! A benchmark starts itself again for each of them: see [`Part`]. The *null courier* is an actix server that sends the same
-//! frames and pings as a courier, and takes the same answers, but has no queue, no rmcp and no Redis: [`null`].
+//! A benchmark starts itself again for each of them: see [`Part`]. The *null courier* ([`null`]) is an actix server. It sends
+//! the same frames and pings as a courier, and takes the same answers. It has no queue, no rmcp and no Redis.
 
 mod client;
 pub(crate) mod connection;

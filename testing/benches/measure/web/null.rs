@@ -1,7 +1,7 @@
 //! The null courier: an actix server that does of a courier's work what a client sees, and nothing else.
 //!
-//! It sends the same frames in batches of as many messages, each batch as one chunk with a ping at its end, lets as many batches
-//! be unconfirmed as a courier's window does, and takes the answers by POST. What it sends is in its memory.
+//! The null courier sends the same frames in batches of as many messages, each batch as one chunk with a ping at its end. As many
+//! batches may be unconfirmed as in a courier's window, and the answers come by POST. The messages are in its memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -42,8 +42,8 @@ impl Session {
         Ok(Self { id, number, last_event_id: RefCell::default(), retry, is_behind })
     }
 
-    /// Keeps a stream open for ever. The end of a stream is followed by the next after the time that the stream said, and at
-    /// once where the client has been sent elsewhere meanwhile.
+    /// Keeps a stream open for ever. After the end of a stream the client waits for the stream's `retry`, and opens the next.
+    /// A client that has been sent to another server meanwhile opens the next stream at once.
     pub(super) async fn keep_open(self: Rc<Self>, shared: Rc<Shared>) {
         let mut kept = None;
         loop {

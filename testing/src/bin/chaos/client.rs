@@ -1,6 +1,8 @@
-//! A client: MCP over HTTP. It keeps a stream open, at whatever server, and goes on with its session id when that ends.
-//! What its handler gets is recorded before the ping behind it is answered, and together with the event id that says
-//! so: the client sends that id as `Last-Event-ID` with its next stream, also where it was killed meanwhile.
+//! A client: MCP over HTTP. The client keeps a stream open at some server. When the stream ends, the client continues
+//! with its session id at the next server.
+//!
+//! A notification is recorded before the ping behind it is answered, together with its event id. The client sends the
+//! recorded id as `Last-Event-ID` with its next stream, also after it was killed.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! A worker: pushes numbered notifications to all sessions, some one by one and some many at once, and writes down each
-//! before it is pushed and what became of it.
+//! A worker: pushes numbered notifications to all sessions, some one by one and some many at once. The worker records
+//! each notification before its push, and the outcome of the push.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
