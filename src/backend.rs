@@ -99,7 +99,7 @@ pub trait Backend:
     /// Returns the sessions that a subscriber of the fleet owns, for broadcasts and monitoring.
     ///
     /// In Redis the list holds what owners have announced. An owner is listed from its first claim, renewal or take on;
-    /// [`claim_if_absent`](Self::claim_if_absent) alone lists nobody. After a takeover and a release by the new owner,
+    /// `Queues::claim_if_absent` alone lists nobody. After a takeover and a release by the new owner,
     /// the session stays listed until the first owner's lease would have ended.
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
 
