@@ -19,6 +19,7 @@ use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 /// Longer than a round of checks, and a pause besides.
 const FOUND: Duration = Duration::from_secs(15);
@@ -39,6 +40,15 @@ impl Pair {
         let () = command(&new, &["REPLICAOF", "127.0.0.1", &old.port().to_string()]).await;
         until_info(&new, "master_link_status:up").await;
         Self { old, new, forwarder }
+    }
+
+    /// Waits until a key is tracked for somebody at the old primary.
+    async fn until_a_wait(&self) {
+        eventually("a wait", SOON, async || {
+            let clients: String = command(&self.old, &["CLIENT", "LIST"]).await;
+            clients.lines().any(|client| client.contains("flags=t"))
+        })
+        .await;
     }
 
     async fn queue(&self, config: ConfigBuilder) -> Arc<dyn Backend> {
@@ -92,6 +102,14 @@ fn session() -> SessionId {
 
 fn note(n: usize) -> Notification {
     Notification::new("notifications/x").unwrap().with_params(json!({"n": n})).unwrap()
+}
+
+/// Poses a question of a task, and waits for its answer in a task of its own.
+async fn ask(queue: &Arc<dyn Backend>, task: &TaskKey) -> JoinHandle<Answer> {
+    let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
+    assert!(matches!(queue.pose(task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
+    let (queue, task) = (Arc::clone(queue), task.clone());
+    tokio::spawn(async move { queue.answer_to(&task, "q").await.unwrap() })
 }
 
 #[actix::test]
@@ -200,17 +218,8 @@ async fn a_worker_that_waits_gets_the_answer_that_its_user_gives_at_the_new_prim
     let pair = Pair::new().await;
     let queue = pair.queue(waiting::config()).await;
     let task = TaskKey::anonymous("a task").unwrap();
-    let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
-    assert!(matches!(queue.pose(&task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
-    let waiting = {
-        let (queue, task) = (Arc::clone(&queue), task.clone());
-        tokio::spawn(async move { queue.answer_to(&task, "q").await.unwrap() })
-    };
-    eventually("a wait", SOON, async || {
-        let clients: String = command(&pair.old, &["CLIENT", "LIST"]).await;
-        clients.lines().any(|client| client.contains("flags=t"))
-    })
-    .await;
+    let waiting = ask(&queue, &task).await;
+    pair.until_a_wait().await;
     pair.fail_over().await;
     let begun = Instant::now();
     pair.queue_at_the_new_primary().await.settle(&task, "q", &Answer::Decline).await.unwrap();
@@ -225,24 +234,10 @@ async fn a_question_that_begins_after_the_failover_is_answered_over_the_connecti
     let pair = Pair::new().await;
     let queue = pair.queue(waiting::config()).await;
     let task = |n: usize| TaskKey::anonymous(format!("task {n}")).unwrap();
-    let pose = async |n: usize| {
-        let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
-        assert!(matches!(queue.pose(&task(n), "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
-    };
-    pose(0).await;
-    let wait = |n: usize| {
-        let (queue, task) = (Arc::clone(&queue), task(n));
-        tokio::spawn(async move { queue.answer_to(&task, "q").await.unwrap() })
-    };
-    let first = wait(0);
-    eventually("a wait", SOON, async || {
-        let clients: String = command(&pair.old, &["CLIENT", "LIST"]).await;
-        clients.lines().any(|client| client.contains("flags=t"))
-    })
-    .await;
+    let first = ask(&queue, &task(0)).await;
+    pair.until_a_wait().await;
     pair.fail_over().await;
-    pose(1).await;
-    let second = wait(1);
+    let second = ask(&queue, &task(1)).await;
     let new = pair.queue_at_the_new_primary().await;
     for (n, waiting) in [(1, second), (0, first)] {
         new.settle(&task(n), "q", &Answer::Decline).await.unwrap();
@@ -257,11 +252,7 @@ async fn a_receipt_that_is_awaited_is_settled_at_the_new_primary() {
     let publisher = pair.publisher().await;
     let id = publisher.push(&session(), note(0).with_receipt()).await.unwrap().id;
     let waiting = tokio::spawn(async move { publisher.until_settled(&session(), id, Duration::from_secs(60)).await });
-    eventually("a wait", SOON, async || {
-        let clients: String = command(&pair.old, &["CLIENT", "LIST"]).await;
-        clients.lines().any(|client| client.contains("flags=t"))
-    })
-    .await;
+    pair.until_a_wait().await;
     pair.fail_over().await;
     // The old server keeps its old data: nothing of what follows reaches it.
     let () = command(&pair.old, &["REPLICAOF", "127.0.0.1", "1"]).await;
@@ -325,17 +316,8 @@ async fn who_waits_for_an_answer_makes_connections_with_pauses_until_a_primary_c
     let pair = Pair::new().await;
     let queue = pair.queue(waiting::config().backoff_initial(Duration::from_millis(500))).await;
     let task = TaskKey::anonymous("a task").unwrap();
-    let request = json!({"request_id": "q", "message": "?", "schema": {}}).to_string();
-    assert!(matches!(queue.pose(&task, "q", request, Duration::from_secs(60)).await.unwrap(), Posed::Done(_)));
-    let waiting = {
-        let (queue, task) = (Arc::clone(&queue), task.clone());
-        tokio::spawn(async move { queue.answer_to(&task, "q").await.unwrap() })
-    };
-    eventually("a wait", SOON, async || {
-        let clients: String = command(&pair.old, &["CLIENT", "LIST"]).await;
-        clients.lines().any(|client| client.contains("flags=t"))
-    })
-    .await;
+    let waiting = ask(&queue, &task).await;
+    pair.until_a_wait().await;
     let made = pair.forwarder.made();
     pair.demote().await;
     eventually("that it was noticed", FOUND, async || pair.forwarder.made() > made).await;
