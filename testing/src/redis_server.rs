@@ -159,6 +159,25 @@ impl RedisServer {
         }
     }
 
+    /// Creates the user `courier` with these rights, and returns the URL for that user.
+    pub async fn restricted_url(&self, rights: &[&str]) -> String {
+        let mut connection = self.connection().await;
+        let created = redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut connection).await;
+        created.expect("a user with these rights");
+        self.url().replace("//", "//courier:secret@")
+    }
+
+    /// Asserts that the log of denials names only commands that are sent in case they are allowed.
+    pub async fn assert_no_right_was_missing(&self) {
+        let mut connection = self.connection().await;
+        let log = redis::cmd("ACL").arg("LOG").query_async(&mut connection).await;
+        let log: Vec<HashMap<String, redis::Value>> = log.expect("the log of denials");
+        let object = |entry: HashMap<String, redis::Value>| redis::from_redis_value(entry["object"].clone());
+        let denied: Vec<String> = log.into_iter().map(|entry| object(entry).expect("a name")).collect();
+        let optional = ["client|setinfo", "client", "config|get", "config"];
+        assert!(denied.iter().all(|what| optional.contains(&what.as_str())), "{denied:?}");
+    }
+
     /// Returns the number of calls of each command, those of scripts included.
     pub async fn calls(&self) -> HashMap<String, u64> {
         let info = self.info("commandstats").await;

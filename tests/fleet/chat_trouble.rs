@@ -55,9 +55,7 @@ async fn everything(client: &RawClient, stream: &mut EventStream, mut before: im
 #[tokio::test]
 async fn the_rights_that_the_readme_names_are_enough_for_the_chat() {
     let redis = RedisServer::start();
-    let mut raw = redis.connection().await;
-    redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(readme::rights()).exec_async(&mut raw).await.unwrap();
-    let url = redis.url().replace("//", "//courier:secret@");
+    let url = redis.restricted_url(&readme::rights()).await;
     // So short that members are kept meanwhile.
     let mut server = ChatProcess::start(&["--redis", &url, "--member-ttl", "1", "--poll-timeout", "1"]).await;
     let client = RawClient::connect_with(&server.url, json!({"elicitation": {}})).await;
@@ -67,13 +65,7 @@ async fn the_rights_that_the_readme_names_are_enough_for_the_chat() {
     tool(&client, "poll", json!({"room": "r", "question": "Well?", "options": ["yes", "no"]})).await;
     assert_eq!(stream.next_request().await.unwrap()["method"], "elicitation/create");
     assert_eq!(server.terminate().await.code(), Some(0));
-    let denied: Vec<std::collections::HashMap<String, redis::Value>> =
-        redis::cmd("ACL").arg("LOG").query_async(&mut raw).await.unwrap();
-    let denied: Vec<String> =
-        denied.into_iter().map(|entry| redis::from_redis_value(entry["object"].clone()).unwrap()).collect();
-    // Asked for only where it is allowed.
-    let optional = ["client|setinfo", "client", "config|get", "config"];
-    assert!(denied.iter().all(|what| optional.contains(&what.as_str())), "{denied:?}");
+    redis.assert_no_right_was_missing().await;
 }
 
 /// Closes every connection but the caller's own, as Redis does with idle ones and with all at its restart.

@@ -223,12 +223,10 @@ async fn a_worker_is_told_when_its_question_is_lost_with_a_session_that_closes()
 #[actix::test]
 async fn the_rights_that_the_readme_names_are_enough() {
     let redis = RedisServer::start();
-    let mut raw = redis.connection().await;
     let mut rights = readme::rights();
     // README: "Reading dead letters needs".
     rights.push("+scan");
-    redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut raw).await.unwrap();
-    let url = redis.url().replace("//", "//courier:secret@");
+    let url = redis.restricted_url(&rights).await;
     // So small that bytes are counted.
     let config = config().message_max_bytes(1024).queue_max_bytes(4096).heartbeat(Duration::from_millis(100));
     let courier = Courier::start(&url, config.build().unwrap()).await.unwrap();
@@ -251,11 +249,5 @@ async fn the_rights_that_the_readme_names_are_enough() {
     assert!(!publisher.broadcast(&numbered(3)).await.unwrap().is_empty());
     session.until_taken(4).await;
     courier.shutdown(Duration::from_secs(5)).await;
-    let denied: Vec<std::collections::HashMap<String, redis::Value>> =
-        redis::cmd("ACL").arg("LOG").query_async(&mut raw).await.unwrap();
-    let denied: Vec<String> =
-        denied.into_iter().map(|entry| redis::from_redis_value(entry["object"].clone()).unwrap()).collect();
-    // What is asked for only where it is allowed.
-    let optional = ["client|setinfo", "client", "config|get", "config"];
-    assert!(denied.iter().all(|what| optional.contains(&what.as_str())), "{denied:?}");
+    redis.assert_no_right_was_missing().await;
 }
