@@ -243,7 +243,7 @@ async fn members_of_a_killed_server_vanish_and_watchers_are_told() {
 }
 
 /// rmcp's own client, which reports the notifications that it gets.
-struct Told(mpsc::UnboundedSender<Value>);
+pub(super) struct Told(pub(super) mpsc::UnboundedSender<Value>);
 
 impl ClientHandler for Told {
     #[expect(deprecated, reason = "2025-11-25 has it")]

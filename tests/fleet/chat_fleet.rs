@@ -8,12 +8,13 @@ use mcp_courier_testing::forwarder::Forwarder;
 use mcp_courier_testing::raw_client::{EventStream, RawClient};
 use mcp_courier_testing::redis_server::RedisServer;
 use reqwest::StatusCode;
+use rmcp::ServiceExt;
 use rmcp::model::CallToolRequestParams;
-use rmcp::service::NotificationContext;
 use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+
+use super::chat::Told;
 
 /// Connects a worker in this process.
 async fn publisher(redis: &RedisServer) -> Publisher {
@@ -109,20 +110,6 @@ async fn g2_a_client_whose_server_is_killed_while_it_drains_gets_the_rest_in_ord
     let mut stream = client.at(&other.url).open_stream().await;
     while take(stream.next_notification().await.unwrap()) < 3000 {}
     assert_eq!(got, (1..=3000).collect::<Vec<_>>());
-}
-
-/// rmcp client that passes on the notifications that it gets.
-struct Told(mpsc::UnboundedSender<Value>);
-
-impl ClientHandler for Told {
-    #[expect(deprecated, reason = "2025-11-25 has it")]
-    async fn on_logging_message(
-        &self,
-        params: rmcp::model::LoggingMessageNotificationParam,
-        _context: NotificationContext<RoleClient>,
-    ) {
-        let _ = self.0.send(params.data);
-    }
 }
 
 #[tokio::test]
