@@ -23,6 +23,7 @@ use crate::notification::{Notification, Object, Task, TaskStatus};
 use crate::publisher::{Publisher, PushError};
 use crate::question::{Answer, Elicitation, InvalidQuestion, Question, RELATED_TASK, TaskKey};
 use crate::session_id::SessionId;
+use crate::trace_context::TraceContext;
 
 mod flat;
 mod schema;
@@ -61,17 +62,29 @@ pub struct Elicitor {
     queue: Arc<dyn Backend>,
     /// Locks of the tasks that ask now. A task asks one question at a time, because FastMCP's keys have room for one.
     task_locks: Arc<Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>>,
+    /// Trace context of the questions that this value asks; `None` unless it was set.
+    trace_context: Option<Box<TraceContext>>,
 }
 
 impl Publisher {
     /// Returns an elicitor over the publisher's connections. All questions of a process should be asked by clones of
     /// one elicitor, because the clones share the tasks' locks.
     pub fn elicitor(&self) -> Elicitor {
-        Elicitor { publisher: self.clone(), queue: Arc::clone(self.queue()), task_locks: Arc::default() }
+        let queue = Arc::clone(self.queue());
+        Elicitor { publisher: self.clone(), queue, task_locks: Arc::default(), trace_context: None }
     }
 }
 
 impl Elicitor {
+    /// Sets the W3C trace context of the questions that the returned elicitor asks. Defaults to none.
+    ///
+    /// The client gets the context in `_meta` of the notification and of `elicitation/create` (SEP-414). The clone for
+    /// one question is cheap: `elicitor.clone().with_trace_context(context)`.
+    #[must_use]
+    pub fn with_trace_context(self, context: TraceContext) -> Self {
+        Self { trace_context: Some(Box::new(context)), ..self }
+    }
+
     /// Asks the user of a session, and waits for the answer for at most `timeout`. The withdrawal of the question can
     /// take one second more.
     ///
@@ -170,7 +183,8 @@ impl Elicitor {
             }
         };
         let (request_id, deadline) = (request_id.to_owned(), posed.plus(left()).to_system());
-        let question = Question { request_id, task: task.clone(), elicitation, deadline };
+        let trace_context = self.trace_context.clone();
+        let question = Question { request_id, task: task.clone(), elicitation, deadline, trace_context };
         self.publisher.push(session, notification(&question, left())).await?;
         let answer = self.queue.answer_to(task, &question.request_id).await?;
         pending.is_settled = true;
@@ -188,6 +202,7 @@ fn notification(question: &Question, time_to_live: Duration) -> Notification {
     let mut notification = Notification::task_status(&task);
     notification.meta = Some(Object::Fields(Map::from_iter([(RELATED_TASK.to_owned(), question.to_related_task())])));
     notification.time_to_live = Some(time_to_live);
+    notification.trace_context = question.trace_context.clone();
     notification
 }
 

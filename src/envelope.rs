@@ -4,13 +4,16 @@
 //! ```json
 //! {"ttl": 300000000, "enqueued_at": "2026-11-23T10:00:00.000000+00:00", "expires_at": "…",
 //!  "notification": {"method": "…", "params": {…}, "_meta": {…}}, "attempt": 0,
-//!  "traceparent": "…", "receipt": true, "id": "…", "at": 1795428000000000}
+//!  "traceparent": "…", "tracestate": "…", "baggage": "…", "receipt": true, "id": "…", "at": 1795428000000000}
 //! ```
 //!
 //! *Times*. `at` is the time of the push by the queue's clock, and `ttl` the time to live, both in µs. The message
 //! expires at their sum. `enqueued_at` and `expires_at` are of the pusher's clock. They are for people to read.
 //! Messages of FastMCP, and of earlier versions of this crate, have neither `at` nor `ttl`. Such a message expires by
 //! `expires_at`, or the default time after `enqueued_at`.
+//!
+//! *Trace context*. `traceparent`, `tracestate` and `baggage` stand beside the notification, so that a server reads them
+//! without the notification's content. Each is optional, and a bad one is dropped.
 //!
 //! *Values*. Each value stays the text that its producer wrote. No number is converted, so none is rounded.
 //!
@@ -29,6 +32,7 @@ use crate::notification::{
     ID_KEY, InvalidNotification, NotificationId, TASK_STATUS, check_method, time_to_live_is_possible,
 };
 use crate::question::{Question, RELATED_TASK};
+use crate::trace_context::TraceContext;
 
 mod draft;
 mod drafted;
@@ -50,7 +54,7 @@ pub use self::outbound::Outbound;
 use self::owned::Facts;
 #[cfg(feature = "server")]
 pub(crate) use self::owned::shortened;
-use self::wire::{Wire, fields_of};
+use self::wire::{Wire, fields_of, trace_context};
 pub use crate::timestamp::Timestamp;
 
 /// Notification that was read from a queue.
@@ -114,7 +118,7 @@ impl Envelope {
 
     /// Creates the envelope of a message in the form of a draft, of which nothing is copied.
     fn of_drafted(drafted: Drafted, raw: String) -> Self {
-        let Drafted { parts, queued_at, time_to_live, receipt, id } = drafted;
+        let Drafted { parts, queued_at, time_to_live, trace_context, receipt, id } = drafted;
         let id = NotificationId(id);
         Self {
             outbound: Outbound {
@@ -122,6 +126,7 @@ impl Envelope {
                 attempt: 0,
                 message_id: MessageId::of(id, queued_at),
                 generation: 0,
+                trace_context,
                 raw,
                 content: Content::Queued(parts),
             },
@@ -171,20 +176,23 @@ impl Envelope {
             Some(related) => meta.set(RELATED_TASK, related),
             None => drop(meta.remove(RELATED_TASK)),
         }
-        let params = delivered(params, meta, id, wire.traceparent.as_deref(), raw.len());
+        let trace_context = wire.trace_context.or_else(|| trace_context(&meta)).map(Box::new);
+        let question = question.map(|question| Box::new(Question { trace_context: trace_context.clone(), ..question }));
+        let params = delivered(params, meta, id, trace_context.as_deref(), raw.len());
         Ok(Self {
             outbound: Outbound {
                 id,
                 attempt: wire.attempt,
                 message_id,
                 generation: 0,
+                trace_context,
                 raw: String::new(),
                 content: Content::Composed { method: method.into_owned(), params },
             },
             enqueued_at,
             expires_at,
             last_error: wire.last_error.map(Cow::into_owned),
-            question: question.map(Box::new),
+            question,
             receipt: wire.receipt,
             #[cfg(feature = "server")]
             facts: Facts { task_status, is_stamped: stamped.is_some(), has_derived_id },
@@ -246,15 +254,15 @@ fn delivered(
     params: Fields<'_>,
     meta: Fields<'_>,
     id: NotificationId,
-    traceparent: Option<&str>,
+    trace_context: Option<&TraceContext>,
     about: usize,
 ) -> String {
-    let (id, traceparent) = (json::quoted(&id.to_string()), traceparent.map(json::quoted));
+    let id = json::quoted(&id.to_string());
+    let parts = trace_context.into_iter().flat_map(|context| context.parts_beside(|name| meta.get(name).is_some()));
+    let parts: Vec<_> = parts.map(|(name, text)| (name, json::quoted(text))).collect();
     let mut meta = meta;
-    if let Some(traceparent) = &traceparent
-        && meta.get("traceparent").is_none()
-    {
-        meta.set("traceparent", traceparent);
+    for (name, text) in &parts {
+        meta.set(name, text);
     }
     meta.remove(ID_KEY);
     meta.set(ID_KEY, &id);

@@ -96,6 +96,7 @@ mod session_id;
     expect(unreachable_pub, reason = "the feature `testing` exports it")
 )]
 mod timestamp;
+mod trace_context;
 
 #[cfg_attr(
     not(all(feature = "server", feature = "testing")),
@@ -272,3 +273,4 @@ pub use self::session::rmcp::{CourierSessionManager, ManagerError, SessionManage
 #[cfg(feature = "server")]
 pub use self::session::{AskError, EnsureError, HandOverError, McpSession, Presence, PresenceSender, SessionState};
 pub use self::session_id::{InvalidSessionId, SessionId, SessionStatus};
+pub use self::trace_context::{InvalidTraceContext, TraceContext};

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::json::MAX_DEPTH;
 use crate::question::RELATED_TASK;
+use crate::trace_context::TraceContext;
 
 mod json;
 mod kinds;
@@ -81,7 +82,8 @@ pub struct Notification {
     pub(crate) method: String,
     pub(crate) params: Option<Object>,
     pub(crate) meta: Option<Object>,
-    pub(crate) traceparent: Option<String>,
+    /// Boxed, because most notifications have none.
+    pub(crate) trace_context: Option<Box<TraceContext>>,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) receipt: bool,
 }
@@ -103,7 +105,7 @@ impl Notification {
             method: method.into(),
             params: None,
             meta: None,
-            traceparent: None,
+            trace_context: None,
             time_to_live: None,
             receipt: false,
         }
@@ -192,10 +194,13 @@ impl Notification {
         Ok(self)
     }
 
-    /// Sets the W3C trace context of the notification's cause. The client gets the context as `_meta.traceparent`.
-    /// Defaults to none.
-    pub fn with_traceparent(mut self, traceparent: impl Into<String>) -> Self {
-        self.traceparent = Some(traceparent.into());
+    /// Sets the W3C trace context of the notification's cause. Defaults to none.
+    ///
+    /// The client gets the context in `_meta`, under MCP's names `traceparent`, `tracestate` and `baggage`. Where the
+    /// producer set `traceparent` or `tracestate` in `_meta` itself, `_meta` keeps the producer's two. The same holds
+    /// for `baggage`.
+    pub fn with_trace_context(mut self, context: TraceContext) -> Self {
+        self.trace_context = Some(Box::new(context));
         self
     }
 
@@ -208,6 +213,11 @@ impl Notification {
     pub fn with_receipt(mut self) -> Self {
         self.receipt = true;
         self
+    }
+
+    /// Returns the trace context, if one was set.
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace_context.as_deref()
     }
 
     /// Returns the id, which the notification gets at its first push, also where that push is refused. `None` before.

@@ -2,6 +2,7 @@
 //!
 //! The JSON is FastMCP's, with additional fields of this crate.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::utf8_percent_encode;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::json::{MAX_DEPTH, nests_deeper};
 use crate::session_id::ENCODED;
 use crate::timestamp::Timestamp;
+use crate::trace_context::TraceContext;
 
 #[cfg(any(feature = "elicitation", feature = "server"))]
 mod answer;
@@ -183,6 +185,8 @@ pub struct Question {
     pub elicitation: Elicitation,
     /// Time after which no worker waits for an answer, by the clock of the queue.
     pub deadline: SystemTime,
+    /// Trace context of the question's cause. `None` where the notification that brought the question had none.
+    pub trace_context: Option<Box<TraceContext>>,
 }
 
 impl Question {
@@ -201,7 +205,7 @@ impl Question {
     }
 
     /// Returns the `params` of `elicitation/create` for the client. MCP demands that a message about a task names the
-    /// task, so `_meta` has the task's id.
+    /// task, so `_meta` has the task's id. `_meta` also has the trace context, if there is one.
     pub fn to_params(&self) -> Map<String, Value> {
         let params = match &self.elicitation {
             // `mode` is optional for a form, and clients before 2025-11-25 do not know the field.
@@ -216,7 +220,10 @@ impl Question {
             Value::Object(params) => params,
             _ => Map::new(),
         };
-        params.insert("_meta".to_owned(), json!({RELATED_TASK: {"taskId": self.task.id}}));
+        let mut meta = Map::from_iter([(RELATED_TASK.to_owned(), json!({"taskId": self.task.id}))]);
+        let parts = self.trace_context.iter().flat_map(|context| context.parts());
+        meta.extend(parts.map(|(name, text)| (name.to_owned(), json!(text))));
+        params.insert("_meta".to_owned(), Value::Object(meta));
         params
     }
 
@@ -244,7 +251,9 @@ impl Question {
             .and_then(|at| Timestamp::parse(&at))
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
         let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
-        Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system() })
+        // Only an open question has the trace context here. That of a notification stands beside the notification.
+        let trace_context = TraceContext::read(|name| text(elicitation, name).map(Cow::Owned)).map(Box::new);
+        Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system(), trace_context })
     }
 }
 

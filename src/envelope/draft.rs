@@ -57,7 +57,7 @@ impl Times {
 impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
-        let Notification { id: _, method, params, meta, traceparent, time_to_live, receipt } = notification;
+        let Notification { id: _, method, params, meta, trace_context, time_to_live, receipt } = notification;
         let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
             .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
         let length = objects.iter().flatten().map(|(name, text)| name.len() + text.len()).sum::<usize>();
@@ -69,9 +69,11 @@ impl Draft {
             body.push_str(text);
         }
         body.push_str("},\"attempt\":0");
-        if let Some(traceparent) = traceparent {
-            body.push_str(",\"traceparent\":");
-            json::push_string(&mut body, traceparent);
+        for (name, text) in trace_context.iter().flat_map(|context| context.parts()) {
+            body.push_str(",\"");
+            body.push_str(name);
+            body.push_str("\":");
+            json::push_string(&mut body, text);
         }
         if *receipt {
             body.push_str(",\"receipt\":true");

@@ -9,6 +9,7 @@ use super::MessageId;
 use super::drafted::Parts;
 use crate::json;
 use crate::notification::{ID_KEY, NotificationId};
+use crate::trace_context::TraceContext;
 
 /// Notification in the form for the client.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct Outbound {
     /// the session answers [`HandOverError::NotReady`](crate::HandOverError::NotReady). The client may have named this
     /// message when it opened that stream, and must not get it twice.
     pub generation: u64,
+    /// Trace context of the notification's cause. Boxed, because most notifications have none.
+    pub(super) trace_context: Option<Box<TraceContext>>,
     /// Text of the message in the queue.
     pub(super) raw: String,
     pub(super) content: Content,
@@ -51,7 +54,7 @@ impl Outbound {
     #[cfg(all(test, feature = "rmcp"))]
     pub(crate) fn composed(id: NotificationId, method: &str, params: &str) -> Self {
         let content = Content::Composed { method: method.to_owned(), params: params.to_owned() };
-        Self { id, attempt: 0, message_id: None, generation: 0, raw: String::new(), content }
+        Self { id, attempt: 0, message_id: None, generation: 0, trace_context: None, raw: String::new(), content }
     }
 
     /// Returns the method, which begins with `notifications/`.
@@ -60,6 +63,12 @@ impl Outbound {
             Content::Queued(parts) => &self.raw[parts.method.clone()],
             Content::Composed { method, .. } => method,
         }
+    }
+
+    /// Returns the trace context of the notification's cause: the one that travelled beside the notification, or else
+    /// that of the producer's `_meta`.
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace_context.as_deref()
     }
 
     /// Returns the params as JSON text: an object on one line, `_meta` included.
@@ -126,7 +135,7 @@ impl Outbound {
     }
 
     fn push_params(&self, text: &mut String) {
-        let Parts { fields, traceparent, .. } = match &self.content {
+        let Parts { fields, .. } = match &self.content {
             Content::Queued(parts) => parts,
             Content::Composed { params, .. } => return text.push_str(params),
         };
@@ -136,10 +145,12 @@ impl Outbound {
             text.push(',');
         }
         text.push_str("\"_meta\":{\"");
-        if let Some(traceparent) = traceparent {
-            text.push_str("traceparent\":\"");
-            text.push_str(&self.raw[traceparent.clone()]);
-            text.push_str("\",\"");
+        // A message of this form has no other `_meta`.
+        for (name, value) in self.trace_context.iter().flat_map(|context| context.parts()) {
+            text.push_str(name);
+            text.push_str("\":");
+            json::push_string(text, value);
+            text.push_str(",\"");
         }
         text.push_str(ID_KEY);
         text.push_str("\":\"");

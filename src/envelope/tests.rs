@@ -5,6 +5,15 @@ use serde_json::{Map, json};
 use super::*;
 use crate::notification::Notification;
 
+mod trace_context;
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Returns a trace context that has each part, and a character that JSON escapes.
+fn context() -> TraceContext {
+    TraceContext::new(PARENT).unwrap().with_tracestate("a=\"x\\").unwrap().with_baggage("k=v").unwrap()
+}
+
 const TTL: Duration = Duration::from_secs(300);
 
 fn decode(text: &str) -> Result<Envelope, Undecodable> {
@@ -77,7 +86,7 @@ fn what_is_no_envelope_says_so() {
 #[test]
 fn the_id_and_the_queues_time_end_a_message_also_after_a_failure() {
     let id = NotificationId(Uuid::now_v7());
-    let notification = Notification::new("notifications/x").unwrap().with_traceparent("00-\"-01");
+    let notification = Notification::new("notifications/x").unwrap().with_trace_context(context());
     let fresh = Draft::new(&notification, id, TTL).stamp(Timestamp(7));
     let failed = Envelope::decode("q", fresh.clone(), TTL).unwrap().after_failure("e");
     for raw in [fresh, failed] {
@@ -88,7 +97,7 @@ fn the_id_and_the_queues_time_end_a_message_also_after_a_failure() {
 #[test]
 fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
     let id = NotificationId(Uuid::now_v7());
-    let ours = Notification::new("notifications/x").unwrap().with_traceparent("t").with_receipt();
+    let ours = Notification::new("notifications/x").unwrap().with_trace_context(context()).with_receipt();
     let ours = ours.with_time_to_live(Duration::from_secs(7)).unwrap();
     let raw = Draft::new(&ours, id, TTL).stamp(Timestamp(0));
     let failed = Envelope::decode("q", raw, TTL).unwrap().after_failure("e");
@@ -97,6 +106,7 @@ fn what_is_queued_anew_is_the_same_notification_from_the_beginning() {
         let draft = before.again(TTL).unwrap();
         let again = Envelope::decode("q", draft.stamp(Timestamp(1_000_000_000)), TTL).unwrap();
         assert_eq!((again.id, again.params()), (before.id, before.params()));
+        assert_eq!(again.trace_context(), before.trace_context());
         assert_eq!((again.attempt, &again.last_error, again.receipt), (0, &None, before.receipt));
         assert_eq!(again.expires_at, Some(Timestamp(1_000_000_000).plus(Duration::from_secs(life))));
         let (old, new) = [&before, &again].map(|e| serde_json::from_slice::<Value>(e.raw()).unwrap()).into();
@@ -114,7 +124,7 @@ fn in_the_previous_form(draft: &Draft, now: Timestamp) -> String {
 }
 
 fn draft_for(time_to_live: Duration) -> Draft {
-    let notification = Notification::new("notifications/x").unwrap().with_receipt().with_traceparent("t");
+    let notification = Notification::new("notifications/x").unwrap().with_receipt().with_trace_context(context());
     Draft::new(&notification.with_time_to_live(time_to_live).unwrap(), NotificationId(Uuid::now_v7()), TTL)
 }
 
@@ -323,14 +333,23 @@ fn meaning(envelope: &Envelope) -> impl PartialEq + std::fmt::Debug + use<> {
     let Envelope { enqueued_at, expires_at, receipt, facts: Facts { is_stamped, has_derived_id, .. }, .. } = envelope;
     let times = (*enqueued_at, *expires_at, *is_stamped);
     let said = (envelope.id, envelope.method().to_owned(), envelope.attempt, *receipt, *has_derived_id);
-    (said, times, params[..params.len() - 1].to_vec(), meta)
+    (said, times, params[..params.len() - 1].to_vec(), meta, envelope.trace_context().cloned())
+}
+
+/// Makes trace contexts with and without each optional part.
+fn contexts() -> impl Strategy<Value = TraceContext> {
+    let part = |pattern| prop::option::of(prop::string::string_regex(pattern).unwrap());
+    (part("[a-z]=[!-+]{1,4}"), part("[a-z]=[#-+]{0,4}")).prop_map(|(tracestate, baggage)| {
+        let context = TraceContext::new(PARENT).unwrap().with_tracestate(tracestate.unwrap_or_default()).unwrap();
+        context.with_baggage(baggage.unwrap_or_default()).unwrap()
+    })
 }
 
 proptest! {
     #[test]
     fn what_is_read_as_drafted_is_read_alike_in_any_form(
         values in prop::collection::vec(json_text(), 0..4),
-        traceparent in prop::option::of(".{0,8}"),
+        context in prop::option::of(contexts()),
         receipt in any::<bool>(),
         at in 0..i64::MAX / 2,
         change in prop::option::of((any::<prop::sample::Index>(), 0..4_usize, prop::sample::select(vec![
@@ -340,7 +359,7 @@ proptest! {
         let params: Vec<String> = values.iter().enumerate().map(|(n, value)| format!("\"f{n}\": {value}")).collect();
         let mut notification = Notification::new("notifications/x").unwrap()
             .with_params_json(&format!("{{{}}}", params.join(","))).unwrap();
-        (notification.receipt, notification.traceparent) = (receipt, traceparent);
+        (notification.receipt, notification.trace_context) = (receipt, context.map(Box::new));
         let mut text = String::from_utf8(Draft::new(&notification, NotificationId(Uuid::now_v7()), TTL).stamp(Timestamp(at))).unwrap();
         let is_changed = change.is_some();
         if let Some((index, length, piece)) = change {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Timestamp, Undecodable};
 use crate::json::{self, Fields, NoObject};
 use crate::notification::{TASK_STATUS, time_to_live_is_possible};
+use crate::trace_context::TraceContext;
 
 /// Parts of a message, before they are checked.
 pub(super) struct Wire<'a> {
@@ -20,7 +21,8 @@ pub(super) struct Wire<'a> {
     pub(super) expires_at: Option<Cow<'a, str>>,
     /// Time of the push by the queue's clock, and the time to live from then on. `None` where the message has not both.
     pub(super) stamp: Option<(Timestamp, Duration)>,
-    pub(super) traceparent: Option<Cow<'a, str>>,
+    /// Trace context of the message. A bad one is dropped: it must not cost the notification.
+    pub(super) trace_context: Option<TraceContext>,
     pub(super) last_error: Option<Cow<'a, str>>,
     pub(super) receipt: bool,
     pub(super) id: Option<Cow<'a, str>>,
@@ -46,7 +48,7 @@ impl<'a> Wire<'a> {
             enqueued_at: text(&fields, "enqueued_at")?,
             expires_at: text(&fields, "expires_at")?,
             stamp: stamp(&fields),
-            traceparent: text(&fields, "traceparent")?,
+            trace_context: trace_context(&fields),
             last_error: text(&fields, "last_error")?,
             // The field is this crate's. Any other value asks for no receipt.
             receipt: fields.get("receipt") == Some("true"),
@@ -54,6 +56,11 @@ impl<'a> Wire<'a> {
             content,
         })
     }
+}
+
+/// Reads the trace context of a message, or of a `_meta`.
+pub(super) fn trace_context(fields: &Fields<'_>) -> Option<TraceContext> {
+    TraceContext::read(|name| fields.get(name).and_then(json::string))
 }
 
 /// Number of levels to which a message may be nested. Other readers of the queue stop at the same number.

@@ -34,7 +34,11 @@ impl Question {
     /// Returns the JSON under which the question is kept among the open questions of a queue.
     #[cfg(feature = "server")]
     pub(crate) fn to_open(&self) -> String {
-        self.to_related_task().to_string()
+        let mut related = self.to_related_task();
+        for (name, text) in self.trace_context.iter().flat_map(|context| context.parts()) {
+            related["elicitation"][name] = json!(text);
+        }
+        related.to_string()
     }
 
     /// Reads an open question of a queue.

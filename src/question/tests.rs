@@ -13,6 +13,7 @@ fn question(scope: Option<&str>) -> Question {
         task,
         elicitation: Elicitation::form("Sure?", schema).unwrap(),
         deadline: Timestamp(1_000_000).to_system(),
+        trace_context: None,
     }
 }
 

@@ -25,6 +25,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 const TTL: Duration = Duration::from_secs(300);
+/// Trace context of a pusher.
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const RELATED: &str = "io.modelcontextprotocol/related-task";
 
 /// Returns the outcome of a message of the queue, and asserts what must hold for every message.
@@ -364,7 +366,7 @@ fn bases() -> Vec<Value> {
     vec![
         json!({"notification": {"method": "notifications/x", "params": {"n": 0.1, "_meta": {"a": [1]}}, "_meta": {"b": 2}},
             "attempt": 0, "enqueued_at": now.to_string(),
-            "expires_at": now.plus(TTL).to_string(), "traceparent": "00-4bf9-00f0-01",
+            "expires_at": now.plus(TTL).to_string(), "traceparent": PARENT, "tracestate": "a=1", "baggage": "k=v",
             "id": "01a20633-8601-72df-afc7-ed3bd94d95cf"}),
         json!({"notification": {"method": "notifications/tasks/status", "params": {"taskId": "t", "status": "working"},
             "_meta": {RELATED: related}}, "attempt": 1, "enqueued_at": now.to_string(),

@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "session_id",
     "failure",
     "timestamp",
+    "trace_context",
     "question",
     "notification",
     "envelope",

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use mcp_courier::{
     ConfigBuilder, Courier, DeliveryLevel, GetSubscriberCount, ListSubscribers, Notification, SessionId,
-    SubscriberState,
+    SubscriberState, TraceContext,
 };
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::mcp_server::McpServer;
@@ -113,17 +113,20 @@ async fn what_was_pushed_goes_out_as_it_was_with_its_id() {
     let now = mcp_courier::testing::envelope::Timestamp::of_this_host().to_string();
     let params = json!({"taskId": "7", "status": "working", "createdAt": now, "lastUpdatedAt": now,
         "ttl": null, "unknown": {"to": ["rmcp"]}, "_meta": {"a": 1}});
+    let context = TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+    let context = context.with_tracestate("a=\"1\"").unwrap().with_baggage("tenant=acme").unwrap();
     let notification = Notification::new("notifications/tasks/status")
         .unwrap()
         .with_params(params.clone())
         .unwrap()
         .with_meta(json!({"b": 2}))
         .unwrap()
-        .with_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        .with_trace_context(context);
     let pushed = server.courier.publisher().push(&id, notification).await.unwrap();
     let mut expected = params;
     expected["_meta"] = json!({"a": 1, "b": 2, "mcp-courier/id": pushed.id.to_string(),
-        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"});
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=\"1\"",
+        "baggage": "tenant=acme"});
     let got = stream.next_notification().await.unwrap();
     assert_eq!(got, json!({"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": expected}));
 }

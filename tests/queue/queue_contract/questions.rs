@@ -158,6 +158,7 @@ fn question(n: usize, now: Timestamp) -> Question {
         task: task(),
         elicitation: asked(n),
         deadline: now.plus(PATIENCE).to_system(),
+        trace_context: None,
     }
 }
 

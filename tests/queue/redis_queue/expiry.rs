@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_courier::TraceContext;
 use mcp_courier::testing::envelope::{Envelope, Timestamp};
 use mcp_courier_testing::redis_server::RedisServer;
 use mcp_courier_testing::waiting;
@@ -132,12 +133,16 @@ async fn each_message_has_its_own_life_from_the_time_of_its_push() {
 #[tokio::test]
 async fn what_lies_in_redis_is_what_the_envelope_promises() {
     let mut f = Fixture::new().await;
-    let said = note(7).with_meta(serde_json::json!({"k": "é\n"})).unwrap().with_traceparent("00-a-b-01");
+    let context = TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+    let context = context.with_tracestate("a=1").unwrap().with_baggage("k=v").unwrap();
+    let said = note(7).with_meta(serde_json::json!({"k": "é\n"})).unwrap().with_trace_context(context);
     let pushed = f.publisher.push(&session(), said).await.unwrap();
     let raw: String = f.redis(&["LINDEX", QUEUE, "0"]).await;
     let read: serde_json::Value = serde_json::from_str(&raw).unwrap();
     let fields: Vec<_> = read.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(fields, ["ttl", "enqueued_at", "expires_at", "notification", "attempt", "traceparent", "id", "at"]);
+    let trace = ["traceparent", "tracestate", "baggage"];
+    assert_eq!(fields[..5], ["ttl", "enqueued_at", "expires_at", "notification", "attempt"]);
+    assert_eq!((&fields[5..8], &fields[8..]), (&trace[..], &["id", "at"][..]));
     assert_eq!(
         read["notification"],
         serde_json::json!({"method": "notifications/test", "params": {"n": 7}, "_meta": {"k": "é\n"}})

@@ -230,6 +230,7 @@ fn question() -> Question {
         task: TaskKey::anonymous("t").unwrap(),
         elicitation: Elicitation::form("?", schema).unwrap(),
         deadline: std::time::UNIX_EPOCH,
+        trace_context: None,
     }
 }
 
