@@ -16,18 +16,17 @@ use crate::failure::QueueError;
 /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
 pub(crate) async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
     let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", shown(url), rule)));
+    // Every scheme but that of a queue in memory is one of Redis, or unknown: `redis/url.rs` has the table.
     let queue: Arc<dyn Backend> = match url.split_once("://") {
         #[cfg(feature = "server")]
         Some(("memory", name)) if !name.is_empty() => Arc::new(MemoryBackend::new(name, config)),
-        Some(("redis" | "unix" | "redis+unix", _)) => {
-            Arc::new(RedisBackend::new(url, config).map_err(ConnectError::Url)?)
-        }
-        Some(("rediss" | "valkeys", _)) => return refused("TLS is not supported yet; use redis:// or unix://"),
+        #[cfg(feature = "server")]
+        Some(("memory", _)) => return refused("a queue in memory needs a name, as in memory://test"),
         #[cfg(not(feature = "server"))]
         Some(("memory", _)) => {
             return refused("a queue in memory needs the feature `server`, as only a server takes from it");
         }
-        _ => return refused("it must begin with redis://, unix:// or memory:// and a name"),
+        _ => Arc::new(RedisBackend::new(url, config).map_err(ConnectError::Url)?),
     };
     queue.check().await?;
     Ok(queue)

@@ -141,6 +141,7 @@ const CONNECTION_TYPES: &[&str] = &[
     "AsyncConnectionConfig",
     "AsyncPushSender",
     "Client",
+    "ConnectionAddr",
     "ConnectionInfo",
     "ConnectionLike",
     "ConnectionManager",

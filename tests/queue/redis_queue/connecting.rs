@@ -24,9 +24,11 @@ async fn a_url_that_cannot_be_used_is_named_with_its_rule() {
         ("http://h/", "it must begin with redis://"),
         ("h:6379", "it must begin with redis://"),
         ("", "it must begin with redis://"),
-        ("memory://", "it must begin with redis://"),
+        ("memory://", "a queue in memory needs a name"),
         ("redis://h:notaport/", "it cannot be read"),
         ("redis://h/notadatabase", "it cannot be read"),
+        ("redis+sentinel://h/my", "Sentinel is not supported"),
+        ("redis+cluster://h", "Cluster is not supported"),
     ];
     for (url, rule) in wrong {
         let error = refused(url).await;
@@ -37,8 +39,14 @@ async fn a_url_that_cannot_be_used_is_named_with_its_rule() {
 
 #[tokio::test]
 async fn no_error_shows_a_password() {
-    for url in ["rediss://u:secret@h/", "http://u:secret@h/", "redis://u:secret@h:x/", "redis://u:secret@127.0.0.1:1/"]
-    {
+    for url in [
+        "rediss://u:secret@h/",
+        "http://u:secret@h/",
+        "redis://u:secret@h:x/",
+        "redis://u:secret@127.0.0.1:1/",
+        "redis+sentinel://u:secret@127.0.0.1:1,127.0.0.1:2/my",
+        "redis+cluster://u:secret@127.0.0.1:1,127.0.0.1:2",
+    ] {
         let error = refused(url).await;
         let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error).map(ToString::to_string));
         assert!(!shown.contains("secret"), "{shown}");

@@ -9,12 +9,12 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind,
-    RedisResult, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    PushKind, RedisConnectionInfo, RedisResult, Value,
 };
 
 use crate::backend::LineLimit;
-use crate::backend::redis::url;
+use crate::backend::redis::url::{self, Address, Login, Node, Place};
 use crate::config::ConfigError;
 
 /// Longest time to make a connection.
@@ -30,33 +30,48 @@ pub(in crate::backend::redis) const ANSWER_TIMEOUT: Duration = LineLimit::SHORTE
 const PROBE_AFTER: Duration = Duration::from_secs(15);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
-/// Redis server, as its URL names it.
+/// Redis, as its URL names it: one server, or those that Sentinels or a cluster name.
 #[derive(Clone)]
 pub(in crate::backend::redis) struct Server {
-    client: Client,
+    place: Arc<Place>,
+    /// Login, database and protocol of each connection.
+    settings: RedisConnectionInfo,
     /// Set while the last connection was refused client tracking. All links of a server fare alike, so the log says so
     /// once.
     refuses_tracking: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Reads a `redis://` or `unix://` URL. Makes no connection.
+    /// Reads a URL. Makes no connection.
     ///
     /// # Errors
     /// [`ConfigError`], without the parts of the URL that may be secret.
     pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
-        let info = url.into_connection_info().map_err(|error| url::refused(url, "read", &error))?;
+        let Address { place, login, database, tls } = Address::parse(url)?;
+        let missing = match (&place, &tls) {
+            (_, Some(_)) => Some("TLS is not supported yet"),
+            (Place::Sentinel { .. }, _) => Some("Sentinel is not supported yet"),
+            (Place::Cluster(_), _) => Some("Redis Cluster is not supported yet"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Err(url::refused(url, missing));
+        }
         // Redis 6 speaks RESP3, which carries invalidations and news over the connection that asked for them.
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
-        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
-        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        let client = Client::open(info).map_err(|error| url::refused(url, "used", &error))?;
-        Ok(Self { client, refuses_tracking: Arc::default() })
+        let settings = settings(&login).set_db(database.into()).set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
+        Ok(Self { place: Arc::new(place), settings, refuses_tracking: Arc::default() })
+    }
+
+    /// Returns some nodes of the cluster that the URL names; `None` where it names no cluster.
+    #[expect(dead_code, reason = "Redis Cluster needs it")]
+    pub(in crate::backend::redis) fn seeds(&self) -> Option<&[Node]> {
+        if let Place::Cluster(nodes) = &*self.place { Some(nodes) } else { None }
+    }
+
+    /// Returns the server at one node: with the same login, TLS and note of refused client tracking.
+    #[expect(dead_code, reason = "Redis Cluster needs it")]
+    pub(in crate::backend::redis) fn at(&self, node: Node) -> Self {
+        Self { place: Arc::new(Place::Tcp(node)), ..self.clone() }
     }
 
     /// Notes whether a connection was refused client tracking. Returns whether the connection before it was refused
@@ -82,13 +97,44 @@ impl Server {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let address = match &*self.place {
+            Place::Tcp(Node { host, port }) => ConnectionAddr::Tcp(host.clone(), *port),
+            Place::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            // `new` refuses these.
+            Place::Sentinel { .. } | Place::Cluster(_) => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no single server is named").into());
+            }
+        };
+        let connected = self.connect_to(address, &config).await;
         connected.map(Connection).map_err(|error| match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => error,
             // Every other failure counts as a refused connection, also an answer from a server that is no Redis.
             _ => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
         })
     }
+
+    async fn connect_to(
+        &self,
+        address: ConnectionAddr,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
+        let info = address.into_connection_info()?.set_redis_settings(self.settings.clone()).set_tcp_settings(tcp);
+        Client::open(info)?.get_multiplexed_async_connection_with_config(config).await
+    }
+}
+
+/// Returns the settings of a connection with this login.
+fn settings(login: &Login) -> RedisConnectionInfo {
+    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    if let Some(user) = &login.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &login.password {
+        settings = settings.set_password(password);
+    }
+    settings
 }
 
 /// Message that Redis sends by itself.
