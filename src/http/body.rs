@@ -83,10 +83,10 @@ enum Rewriter {
 }
 
 impl RewrittenBody {
-    /// Makes a body of type `text/event-stream`.
-    pub(super) fn events(inner: BoxBody, reads_priming: bool) -> Self {
+    /// Makes a body of type `text/event-stream`. `is_answer` says that the stream is the answer to a request.
+    pub(super) fn events(inner: BoxBody, reads_priming: bool, is_answer: bool) -> Self {
         let priming = if reads_priming { Priming::Pass } else { Priming::Drop };
-        Self { inner, rewriter: Some(Rewriter::Events(Framer::new(priming))) }
+        Self { inner, rewriter: Some(Rewriter::Events(Framer::new(priming, is_answer))) }
     }
 
     /// Makes a body of type `application/json`.

@@ -8,6 +8,11 @@
 //!   id: 7          becomes        data: {…}
 //!                                 id: 7
 //! ```
+//!
+//! *The delay of rmcp*. The answer to each request begins with an event without data, whose `retry` is a constant of
+//! rmcp's session manager. Clients in TypeScript use the newest `retry` of any stream, so this constant would replace
+//! the delay that the standalone stream names. The framer removes the field from the first event of an answer. A later
+//! one comes from the server's own code, and passes (`an_answer_names_no_delay_of_rmcp`).
 
 use crate::session::rmcp::Escaper;
 
@@ -35,6 +40,8 @@ pub(super) struct Framer {
     line: usize,
     /// Set where the current event has data, so that the rest of it passes.
     passing: bool,
+    /// Set where a `retry` of the current event is removed: in the first event of an answer.
+    drops_delay: bool,
     /// Set where the next byte that passes begins a line.
     at_line_start: bool,
     /// Escapes line separators in the data that passes.
@@ -42,9 +49,10 @@ pub(super) struct Framer {
 }
 
 impl Framer {
-    pub(super) fn new(priming: Priming) -> Self {
+    /// Makes a framer. `is_answer` says that the stream is the answer to a request.
+    pub(super) fn new(priming: Priming, is_answer: bool) -> Self {
         let (held, escaper) = (Vec::new(), Escaper::default());
-        Self { priming, held, line: 0, passing: false, at_line_start: false, escaper }
+        Self { priming, held, line: 0, passing: false, drops_delay: is_answer, at_line_start: false, escaper }
     }
 
     /// Appends the rewritten stream to `out`.
@@ -92,7 +100,11 @@ impl Framer {
             }
             self.held.clear();
             self.line = 0;
+            self.drops_delay &= !is_event;
         } else if byte == b"\n" {
+            if self.drops_delay && line.starts_with(b"retry:") {
+                self.held.truncate(self.line);
+            }
             self.line = self.held.len();
         } else if self.held.len() >= HELD_MAX {
             self.release(out);
@@ -102,7 +114,7 @@ impl Framer {
 
     /// Lets the rest of the current event pass.
     fn release(&mut self, out: &mut Vec<u8>) {
-        (self.passing, self.at_line_start, self.line) = (true, false, 0);
+        (self.passing, self.drops_delay, self.at_line_start, self.line) = (true, false, false, 0);
         let held = std::mem::take(&mut self.held);
         self.escaper.push(&held, out);
     }
@@ -125,7 +137,11 @@ mod tests {
     use super::*;
 
     fn framed<'a>(priming: Priming, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
-        let (mut framer, mut out) = (Framer::new(priming), Vec::new());
+        framed_as(priming, false, pieces)
+    }
+
+    fn framed_as<'a>(priming: Priming, is_answer: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let (mut framer, mut out) = (Framer::new(priming, is_answer), Vec::new());
         for piece in pieces {
             framer.push(piece, &mut out);
             assert!(framer.held.len() <= HELD_MAX);
@@ -160,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn only_the_first_event_of_an_answer_loses_its_delay() {
+        let rmcp = ":\n\nretry: 3000\nid: 0/0\ndata:\n\nid: 1/0\nretry: 9000\ndata:\n\n";
+        let wanted = ":\n\nid: 0/0\ndata:\n\nid: 1/0\nretry: 9000\ndata:\n\n";
+        assert_eq!(framed_as(Priming::Pass, true, [rmcp.as_bytes()]), wanted);
+        assert_eq!(framed_as(Priming::Pass, false, [rmcp.as_bytes()]), rmcp);
+        let rmcp = "id: 0/0\nretry: 1\ndata: 1\n\nretry: 2\ndata: 2\n\n";
+        let wanted = "event: message\nid: 0/0\ndata: 1\n\nevent: message\nretry: 2\ndata: 2\n\n";
+        assert_eq!(framed_as(Priming::Pass, true, [rmcp.as_bytes()]), wanted);
+    }
+
+    #[test]
     fn a_long_line_before_the_data_is_not_held_for_ever() {
         let long = format!("id: {}\ndata: 1\n\n", "x".repeat(3 * HELD_MAX));
         assert_eq!(framed(Priming::Drop, [long.as_bytes()]), long);
@@ -185,11 +212,13 @@ mod tests {
             events in proptest::collection::vec(event(), 0..8),
             cuts in proptest::collection::vec(0usize..300, 0..20),
             priming in prop_oneof![Just(Priming::Pass), Just(Priming::Drop)],
+            is_answer: bool,
         ) {
             let stream = events.concat();
-            let whole = framed(priming, [stream.as_bytes()]);
-            prop_assert_eq!(&framed(priming, stream.as_bytes().chunks(1)), &whole);
-            prop_assert_eq!(&framed(priming, super::super::tests::pieces(stream.as_bytes(), &cuts)), &whole);
+            let framed = |pieces: Vec<&[u8]>| framed_as(priming, is_answer, pieces);
+            let whole = framed(vec![stream.as_bytes()]);
+            prop_assert_eq!(&framed(stream.as_bytes().chunks(1).collect()), &whole);
+            prop_assert_eq!(&framed(super::super::tests::pieces(stream.as_bytes(), &cuts)), &whole);
             prop_assert!(!super::super::tests::has_separators(&whole));
         }
     }

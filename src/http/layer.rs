@@ -251,6 +251,7 @@ impl Layer {
         demand: Demand,
     ) -> Result<ServiceResponse<BoxBody>, Error> {
         let named = header(request.headers(), &PROTOCOL_VERSION).map(str::to_owned);
+        let is_answer = request.method() == Method::POST;
         let (response, handoff) = collect(next.call(request), demand).await;
         let mut response = response?;
         if handoff.is_full && response.status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -272,7 +273,7 @@ impl Layer {
         }
         Ok(response.map_body(|_, body| match handoff.standalone {
             Some(stream) if is_stream => StreamBody::new(stream, body, reads_priming).boxed(),
-            _ if is_stream => RewrittenBody::events(body, reads_priming).boxed(),
+            _ if is_stream => RewrittenBody::events(body, reads_priming, is_answer).boxed(),
             _ => RewrittenBody::json(body).boxed(),
         }))
     }
@@ -299,7 +300,8 @@ fn end_with_connection(response: &mut ServiceResponse<BoxBody>) {
 /// Status of rmcp's response to a body that is no JSON-RPC message.
 const UNREADABLE: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
 
-fn refuse(request: ServiceRequest, (status, text): Refusal) -> ServiceResponse<BoxBody> {
+/// Makes the response that refuses a request.
+pub(super) fn refuse(request: ServiceRequest, (status, text): Refusal) -> ServiceResponse<BoxBody> {
     request.into_response(HttpResponse::build(status).body(text))
 }
 

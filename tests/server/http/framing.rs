@@ -50,6 +50,19 @@ async fn events_with_a_message_say_so() {
     }
 }
 
+/// Clients in TypeScript use the newest `retry` of any stream.
+#[actix_web::test]
+async fn an_answer_names_no_delay_of_rmcp() {
+    let courier = courier().await;
+    let server = McpServer::start(courier.clone(), courier.session_manager());
+    let wire = Wire::connect(&server.url, "2025-11-25").await;
+    let list = text(wire.post(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string()).await).await;
+    let events: Vec<_> = list.split("\n\n").filter(|event| !event.is_empty()).collect();
+    let [primed, answer] = events[..] else { panic!("{list:?}") };
+    assert!(primed.contains("id: ") && !has_data(primed) && has_data(answer), "{list:?}");
+    assert!(!list.contains("retry:"), "{list:?}");
+}
+
 #[actix_web::test]
 async fn clients_older_than_2025_11_25_get_no_events_without_data_and_others_one() {
     let courier = courier().await;
