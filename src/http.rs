@@ -1,11 +1,13 @@
 //! HTTP server around rmcp's handler: [`McpServer`].
 //!
-//! A request passes four steps, from the outside to the inside. `limit` refuses a stream for which there is no room.
-//! `layer` checks the host and the origin, authenticates, repairs the body, and answers what needs no session. `head`
-//! offers the request's head for a session that is restored. rmcp's own handler comes last. On the way back `layer`
-//! frames the response: standalone streams come past rmcp, by a task-local (`session/rmcp/handoff.rs`).
+//! A request passes five steps, from the outside to the inside. `cors` answers preflights of browsers.
+//! `limit` refuses a stream for which there is no room. `layer` checks the host and the origin, authenticates, repairs
+//! the body, and answers what needs no session. `head` offers the request's head for a session that is restored. rmcp's
+//! own handler comes last. On the way back `layer` frames the response: standalone streams come past rmcp, by a
+//! task-local (`session/rmcp/handoff.rs`). `cors` permits pages of named origins to read the response.
 
 mod body;
+mod cors;
 mod events;
 mod head;
 mod layer;

@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use actix_web::http::uri::{Authority, Uri};
 
 /// Relation between the requesting page and the server, as the browser states it. No page can set or change this
@@ -114,6 +114,19 @@ impl Access {
         self.check_origin(host.as_ref(), headers)
     }
 
+    /// Returns whether origins are named, so that browsers need CORS headers.
+    pub(super) fn names_origins(&self) -> bool {
+        self.origins.as_ref().is_some_and(|origins| !origins.is_empty())
+    }
+
+    /// Returns the `Origin` of a request, where it is one that is named. A request with two `Origin` headers has none.
+    pub(super) fn named_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        let mut origins = headers.get_all(ORIGIN);
+        let (Some(header), None) = (origins.next(), origins.next()) else { return None };
+        let origin = Origin::parse(header.to_str().ok()?)?;
+        self.origins.as_ref()?.contains(&origin).then_some(header)
+    }
+
     /// Returns the host that the request names; `None` only where hosts are not checked.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Host>, Refusal> {
         let mut named = headers.get_all(HOST);
@@ -193,7 +206,6 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -271,7 +283,18 @@ mod tests {
         ] {
             assert_eq!(status(&access, host, origin), wanted, "{host} {origin:?}");
         }
+        // Whoever may read the answers is served.
+        let is_named = |origins: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            origins.iter().for_each(|origin| headers.append(ORIGIN, HeaderValue::from_static(origin)));
+            access.named_origin(&headers).is_some()
+        };
+        assert!(is_named(&["https://chat.example.com"]) && is_named(&["https://CHAT.example.com:443"]));
+        for others in [&["http://chat.example.com"][..], &["null"], &[], &["https://chat.example.com"; 2]] {
+            assert!(!is_named(others), "{others:?}");
+        }
         let any = Access { hosts: None, origins: None, ..Access::default() };
+        assert!(access.names_origins() && !any.names_origins() && !Access::default().names_origins());
         assert_eq!(status(&any, "a.example", Some("null")), 200);
     }
 

@@ -24,6 +24,9 @@ use crate::session_id::SessionId;
 /// A connection that finds no place is tried again after a second.
 const BACKLOG: u32 = 65_535;
 
+/// Form of an origin, for the error that refuses another one.
+const ORIGIN_RULE: &str = "scheme://host or scheme://host:port, without * and path, in ASCII as browsers send it";
+
 /// Settings of an MCP server over HTTP around rmcp's handler. [`Courier::mcp_server`] begins with the defaults.
 ///
 /// [`serve`](Self::serve) runs the whole server; [`build`](Self::build) makes an [`McpService`] for an actix `App` of your own.
@@ -47,7 +50,7 @@ const BACKLOG: u32 = 65_535;
 /// | session manager | the courier's | notifications reach the streams that the server holds |
 /// | session store | mounted where the queue is in Redis | sessions move between servers |
 /// | `Host` header | loopback names only | DNS rebinding |
-/// | `Origin` header | 403 for all but pages of this server on loopback | MCP demands this |
+/// | `Origin` header | 403 for all but pages of this server on loopback; no CORS headers | MCP demands this |
 /// | `h1_allow_half_closed` | `false` | the server notices a closed stream in 6 ms, not in 30 s |
 /// | `tcp_nodelay` | `true` | an answer takes 1 ms, not 44 ms |
 /// | open streams | 12,500, and fewer where descriptors are few | one more gets 503, and not a connection that hangs |
@@ -130,24 +133,28 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
 
     /// Allows requests from web pages of an origin, as `https://chat.example.com`. May be called more than once.
     ///
+    /// Browsers get the CORS headers that such a page needs. Preflights (OPTIONS) are answered before
+    /// [`authenticate`](Self::authenticate). The page may send MCP's headers, `Authorization` and those of W3C's trace
+    /// context, and may read `Mcp-Session-Id`, `MCP-Protocol-Version`, `WWW-Authenticate` and `Retry-After`. Cookies of
+    /// other sites are not admitted: let the page send a token.
+    ///
     /// By default a request with an `Origin` gets 403, unless it comes from a page of this server. Such a page has the
     /// server's own loopback name and port, and its browser does not contradict by `Sec-Fetch-Site`. All browsers since
     /// 2023 send that header. Requests without an `Origin` are not checked, which are all but those of browsers.
     ///
-    /// Browsers also want CORS headers from a server of another origin. Wrap the [scope](McpService::scope) in a
-    /// middleware like actix-cors for those.
+    /// [`build`](Self::build) refuses everything but `scheme://host` and `scheme://host:port`: no `*`, no `null`, no
+    /// path, and names in ASCII, as browsers send them (`https://xn--bcher-kva.example`).
     pub fn allow_origin(mut self, origin: impl AsRef<str>) -> Self {
         match (Origin::parse(origin.as_ref()), &mut self.settings.access.origins) {
             (Some(origin), Some(origins)) => origins.push(origin),
             (Some(_), None) => {}
-            (None, _) => {
-                self.refuse("allow_origin", origin.as_ref(), "scheme://host or scheme://host:port, without a path")
-            }
+            (None, _) => self.refuse("allow_origin", origin.as_ref(), ORIGIN_RULE),
         }
         self
     }
 
-    /// Serves web pages of any origin. Use this only where a proxy in front checks the origin.
+    /// Serves web pages of any origin. Use this only where a proxy in front checks the origin, and sends the CORS headers
+    /// itself: the server sends none then.
     pub fn allow_any_origin(mut self) -> Self {
         self.settings.access.origins = None;
         self

@@ -15,10 +15,10 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp_actix_web::transport::StreamableHttpService;
 use tokio_util::sync::CancellationToken;
 
-use super::head;
 use super::layer::Layer;
 use super::limit::StreamLimit;
 use super::settings::{BeforeShutdown, HttpSettings, Settings};
+use super::{cors, head};
 use crate::courier::Courier;
 use crate::question::JSON_RPC_ID;
 use crate::session::rmcp::{CourierSessionManager, Restorer, SessionManagerBuilder};
@@ -142,11 +142,12 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
     > {
         // Started in a worker of the HTTP server, before the first request. Other servers count this one from now on.
         self.manager.start();
-        let (layer, limit) = (Arc::clone(&self.layer), Arc::clone(&self.limit));
+        let (layer, limit, access) = (Arc::clone(&self.layer), Arc::clone(&self.limit), Arc::clone(&self.layer));
         let layer = from_fn(move |request, next| Arc::clone(&layer).serve(request, next));
         let limit = from_fn(move |request, next| Arc::clone(&limit).serve(request, next));
         let head = from_fn(head::scope);
-        web::scope(path).wrap(head).wrap(layer).wrap(limit).service(self.rmcp.clone().scope())
+        let cors = from_fn(move |request, next| cors::serve(Arc::clone(&access), request, next));
+        web::scope(path).wrap(head).wrap(layer).wrap(limit).wrap(cors).service(self.rmcp.clone().scope())
     }
 
     /// Applies the settings that MCP needs to an HTTP server: `h1_allow_half_closed(false)`, `tcp_nodelay(true)`, the

@@ -3,6 +3,7 @@ mod answers;
 mod ending;
 mod framing;
 mod limit;
+mod origins;
 mod own_retry;
 mod serving;
 mod unlayered;

@@ -73,6 +73,10 @@ async fn settings_are_checked() {
         (begin().await.allow_origin("chat.example.com"), "allow_origin"),
         (begin().await.allow_origin("https://chat.example.com/path"), "allow_origin"),
         (begin().await.allow_origin("null"), "allow_origin"),
+        (begin().await.allow_origin("*"), "allow_origin"),
+        (begin().await.allow_origin("https://*.example.com"), "allow_origin"),
+        (begin().await.allow_origin("https://chat.example.com/"), "allow_origin"),
+        (begin().await.allow_origin("https://bücher.example"), "allow_origin"),
         (begin().await.path("mcp"), "path"),
         (begin().await.keep_alive(Duration::ZERO), "keep_alive"),
         (begin().await.max_body_bytes(0), "max_body_bytes"),
@@ -80,6 +84,7 @@ async fn settings_are_checked() {
     ] {
         let error = wrong.build().unwrap_err();
         assert_eq!(error.field, says, "{error}");
+        assert!(says != "allow_origin" || error.to_string().contains("scheme://host or scheme://host:port"), "{error}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let error = begin().await.bind(taken.local_addr().unwrap()).unwrap_err();
