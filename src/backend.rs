@@ -42,6 +42,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::envelope::Draft;
+use crate::examination::Check;
 use crate::failure::QueueError;
 use crate::session_id::{SessionId, SessionStatus};
 
@@ -102,6 +103,9 @@ pub trait Backend:
     /// `Queues::claim_if_absent` alone lists nobody. After a takeover and a release by the new owner,
     /// the session stays listed until the first owner's lease would have ended.
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError>;
+
+    /// Judges the server behind the queue. Nothing is changed.
+    async fn examine(&self) -> Result<Vec<Check>, QueueError>;
 
     /// Checks that the queue can be reached, and that its server loses nothing in its present state.
     async fn check(&self) -> Result<(), QueueError>;

@@ -125,7 +125,6 @@ impl Keys {
     }
 
     /// Returns the name of the channel for messages to all processes.
-    #[cfg(any(test, feature = "rmcp"))]
     pub(crate) fn news(&self) -> String {
         format!("{}:news", self.prefix)
     }

@@ -78,6 +78,7 @@
 
 // Plain data types and pure decisions: no I/O, no clock, no async.
 mod config;
+mod examination;
 mod failure;
 mod hex;
 mod json;
@@ -254,13 +255,15 @@ pub use self::courier::Courier;
 #[cfg(feature = "elicitation")]
 pub use self::elicitation::{ElicitError, Elicited, Elicitor};
 pub use self::envelope::{InvalidMessageId, MessageId, Outbound};
+pub use self::examination::{Check, Verdict};
 pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
 #[cfg(feature = "server")]
 pub use self::inbox::{Inbox, InboxError};
 pub use self::notification::{
-    InvalidNotification, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId, Task, TaskStatus,
+    InvalidNotification, InvalidNotificationId, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId,
+    Task, TaskStatus,
 };
 pub use self::outcome::{DiscardReason, Receipt};
 pub use self::principal::{InvalidPrincipal, Principal};

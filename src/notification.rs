@@ -55,6 +55,32 @@ impl NotificationId {
     }
 }
 
+/// Reads the text that `Display` writes.
+impl std::str::FromStr for NotificationId {
+    type Err = InvalidNotificationId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = Uuid::try_parse(text).map(Self).map_err(|error| InvalidNotificationId { why: error.to_string() })?;
+        // Another spelling of the same UUID would name another key in Redis, so it is refused.
+        if read.to_string() == text {
+            Ok(read)
+        } else {
+            Err(InvalidNotificationId { why: "it is not in the form".to_owned() })
+        }
+    }
+}
+
+/// Rejection of a text that is no [`NotificationId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a notification's id is a UUID of 36 characters in lower case, as `Pushed::id` shows it, and this text is none: {why}"
+)]
+#[non_exhaustive]
+pub struct InvalidNotificationId {
+    /// Reason.
+    pub why: String,
+}
+
 impl std::fmt::Display for NotificationId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.as_hyphenated().fmt(f)

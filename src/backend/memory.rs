@@ -19,6 +19,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::envelope::Timestamp;
+use crate::examination::Check;
 use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::question::Question;
@@ -174,6 +175,10 @@ impl Backend for MemoryBackend {
 
     async fn live_sessions(&self) -> Result<Vec<SessionId>, QueueError> {
         Ok(self.step(|moment| moment.live_sessions()))
+    }
+
+    async fn examine(&self) -> Result<Vec<Check>, QueueError> {
+        Ok(vec![Check::good("memory", "a queue in this process, which ends with the process")])
     }
 
     async fn check(&self) -> Result<(), QueueError> {

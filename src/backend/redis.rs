@@ -11,6 +11,7 @@
 //! - `push`, `outcomes`, `questions` and `fleet` each have one part of the port. `session_status` distinguishes
 //!   known sessions from unknown ones.
 //! - `key_watcher` waits for answers and receipts.
+//! - `examine` reads facts about the server for operators, `rights` has the commands that a user must be allowed to call.
 //!
 //! *Slots*. A script may use keys of one slot of Redis Cluster only. A queue and its companions share a slot; the
 //! sorted set of live sessions and the keys of stored sessions lie elsewhere. So no script writes the sorted set, and
@@ -30,6 +31,7 @@ use self::lua::{LIVE_SESSIONS, Script};
 use super::{Backend, Outgoing, PushRefusal, Queued};
 use crate::config::{Config, ConfigError};
 use crate::envelope::Timestamp;
+use crate::examination::Check;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::keys::Keys;
 use crate::session_id::SessionId;
@@ -40,6 +42,7 @@ mod consumer;
 mod dead_letters;
 #[cfg(feature = "server")]
 mod discards;
+mod examine;
 #[cfg(feature = "rmcp")]
 mod fleet;
 mod key_watcher;
@@ -53,6 +56,7 @@ mod questions;
 #[cfg(feature = "server")]
 mod queues;
 mod reply;
+mod rights;
 mod session_status;
 #[cfg(feature = "server")]
 mod shared;
@@ -64,7 +68,6 @@ mod wrong_type;
 
 /// Queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
-    #[cfg(feature = "server")]
     server: Server,
     /// URL without its secrets, for errors.
     shown_url: String,
@@ -90,16 +93,7 @@ impl RedisBackend {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
         let link = Link::shared(&server, &config, Pushes::Nothing);
         let key_watcher = KeyWatcher::new(Link::shared(&server, &config, Pushes::Keys));
-        Ok(Self {
-            #[cfg(feature = "server")]
-            server,
-            shown_url,
-            link,
-            clock: ServerClock::default(),
-            config,
-            keys,
-            key_watcher,
-        })
+        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })
     }
 
     /// Sends one command over the shared link.
@@ -146,6 +140,10 @@ impl Backend for RedisBackend {
         sessions.sort_unstable();
         sessions.dedup();
         Ok(sessions)
+    }
+
+    async fn examine(&self) -> Result<Vec<Check>, QueueError> {
+        self.examine_server().await
     }
 
     async fn check(&self) -> Result<(), QueueError> {

@@ -22,6 +22,7 @@ const ORDER: &[&str] = &[
     "recent_set",
     "retry",
     "config",
+    "examination",
     "subscription",
     "backend",
     "connect",

@@ -54,6 +54,7 @@ scripts! {
         READ_RECEIPT = "read_receipt",
         RECORD = "record",
         REDRIVE = "redrive",
+        RIGHTS = "rights",
         TRIM_LETTERS = "trim_letters",
         WAITING = "waiting",
     }
