@@ -12,7 +12,7 @@ fn root() -> &'static Path {
 fn documents() -> Vec<(PathBuf, String)> {
     let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
     let in_dir = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(is_document);
-    let paths = in_dir(root().to_owned()).chain(in_dir(root().join("docs")));
+    let paths = in_dir(root().to_owned()).chain(in_dir(root().join("docs"))).chain(in_dir(root().join("cli")));
     paths.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
@@ -69,7 +69,7 @@ fn spans(line: &str) -> Vec<(&str, &str)> {
     parts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
-const DIRECTORIES: [&str; 6] = ["docs/", "examples/", "scripts/", "src/", "testing/", "tests/"];
+const DIRECTORIES: [&str; 7] = ["cli/", "docs/", "examples/", "scripts/", "src/", "testing/", "tests/"];
 
 /// Returns whether a code span is the path of a file or directory of this repository, or a pattern of such paths.
 fn is_path(span: &str) -> bool {

@@ -1,5 +1,5 @@
 //! Commands that workers and servers call, with the keys that they call them on. [`examine`](super::examine) asks Redis
-//! whether a user may call them. `docs/redis.md` has the same rights as rules of an ACL.
+//! whether a user may call them. The documentation has the same rights as rules of an ACL.
 
 use crate::keys::{Keys, QueueKeys};
 use crate::notification::NotificationId;

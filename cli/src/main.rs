@@ -1,0 +1,55 @@
+//! `mcp-courier`: control tool for the queues of an MCP fleet. See `README.md` for each command.
+//!
+//! *Exit codes*: 0 done; 1 an operation failed; 2 wrong arguments or settings; 3 done, and the answer is no: not delivered
+//! in time, not accepted, something wrong with the server, a session that gets nothing.
+
+mod arguments;
+mod commands;
+mod output;
+mod settings;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::Arguments;
+use self::commands::Outcome;
+use self::settings::Settings;
+
+/// Exit code of wrong arguments or settings. clap has the same.
+const USAGE: u8 = 2;
+
+/// Exit code of a command that was done and whose answer is no.
+const NO: u8 = 3;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = match Settings::read(&arguments.common) {
+        Ok(settings) => settings,
+        Err(error) => {
+            output::error(&*error);
+            return USAGE.into();
+        }
+    };
+    let is_json = arguments.common.json;
+    let run = commands::run(arguments.command, &settings, is_json);
+    // An interrupted command is dropped, and so withdraws a question that it asks.
+    let outcome = tokio::select! {
+        outcome = run => outcome,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    match outcome {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => NO.into(),
+        Err(error) => {
+            output::error(&*error);
+            let is_usage = error.downcast_ref::<commands::BadArgument>().is_some();
+            if is_usage { USAGE.into() } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Failure of a command, for its user.
+type Failure = Box<dyn Error + Send + Sync>;

@@ -1,0 +1,154 @@
+//! Settings, from the least to the most important source: defaults, a file in TOML, the environment, the arguments.
+
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use mcp_courier::{Config, ConfigError, Publisher};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::arguments::Common;
+
+/// File that is read where no other is named and this one exists.
+const FILE: &str = "mcp-courier.toml";
+
+/// Beginning of the environment's names: `MCP_COURIER_URL` is the setting `url`.
+const ENVIRONMENT: &str = "MCP_COURIER_";
+
+/// Settings of the tool. The names in the file are those of the fields; all but `url` are settings of
+/// [`Config`], which documents them. Keep them equal to those of the fleet's workers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// URL of the queue.
+    pub(crate) url: String,
+    /// Prefix of the keys in Redis.
+    pub(crate) prefix: String,
+    /// Set where FastMCP 3 servers hold the sessions.
+    fastmcp_servers: bool,
+    /// Time for which a pushed notification may wait, such as `5m`.
+    time_to_live: String,
+    /// Time for which a receipt is kept after its outcome.
+    receipt_life: String,
+    /// Time for which a dead letter is kept.
+    dead_letter_life: String,
+    /// Number of bytes that one notification may have.
+    message_max_bytes: usize,
+    /// Number of notifications that may wait for one session.
+    queue_max_messages: usize,
+    /// Number of bytes that may wait for one session.
+    queue_max_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let config = Config::default();
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        Self {
+            url: "redis://127.0.0.1/".to_owned(),
+            prefix: config.prefix().to_owned(),
+            fastmcp_servers: config.fastmcp_servers(),
+            time_to_live: time(config.time_to_live()),
+            receipt_life: time(config.receipt_life()),
+            dead_letter_life: time(config.dead_letter_life()),
+            message_max_bytes: config.message_max_bytes(),
+            queue_max_messages: config.queue_max_messages(),
+            queue_max_bytes: config.queue_max_bytes(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads all sources.
+    ///
+    /// # Errors
+    /// The first setting that is unknown or has a wrong type, with its source, or a file that is missing.
+    pub(crate) fn read(common: &Common) -> Result<Self, Failure> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        figment = match &common.config {
+            Some(file) if !file.is_file() => {
+                return Err(format!("the settings file {} does not exist", file.display()).into());
+            }
+            Some(file) => figment.merge(Toml::file_exact(file)),
+            None => figment.merge(Toml::file(FILE)),
+        };
+        figment = figment.merge(Env::prefixed(ENVIRONMENT).ignore(&["config"]));
+        for (name, value) in [("url", &common.url), ("prefix", &common.prefix)] {
+            if let Some(value) = value {
+                figment = figment.merge(Serialized::default(name, value));
+            }
+        }
+        Ok(figment.extract().map_err(Box::new)?)
+    }
+
+    /// Returns the settings of the library.
+    ///
+    /// # Errors
+    /// A time that cannot be read, or a value that the library refuses, with the rule.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let time = |name: &str, text: &str| {
+            humantime::parse_duration(text).map_err(|error| format!("{name} is {text:?}, which is no time: {error}"))
+        };
+        let config = Config::builder()
+            .prefix(&self.prefix)
+            .fastmcp_servers(self.fastmcp_servers)
+            .time_to_live(time("time_to_live", &self.time_to_live)?)
+            .receipt_life(time("receipt_life", &self.receipt_life)?)
+            .dead_letter_life(time("dead_letter_life", &self.dead_letter_life)?)
+            .message_max_bytes(self.message_max_bytes)
+            .queue_max_messages(self.queue_max_messages)
+            .queue_max_bytes(self.queue_max_bytes);
+        Ok(config.build().map_err(|error: ConfigError| error.to_string())?)
+    }
+
+    /// Connects to the queue.
+    pub(crate) async fn connect(&self) -> Result<Publisher, Failure> {
+        Ok(Publisher::connect(&self.url, self.config()?).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common() -> Common {
+        Common { url: None, prefix: None, config: None, json: false }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        assert_eq!(Settings::default().config().unwrap(), Config::default());
+    }
+
+    #[test]
+    fn arguments_go_before_the_file_and_the_file_before_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings.toml");
+        std::fs::write(&file, "url = \"redis://file/\"\nprefix = \"file\"\ntime_to_live = \"2h\"\n").unwrap();
+        let common = Common { config: Some(file.clone()), prefix: Some("argument".to_owned()), ..common() };
+        let settings = Settings::read(&common).unwrap();
+        assert_eq!((&*settings.url, &*settings.prefix), ("redis://file/", "argument"));
+        assert_eq!(settings.config().unwrap().time_to_live(), Duration::from_secs(7200));
+
+        for (wrong, rule) in
+            [("urL = \"x\"", "urL"), ("queue_max_messages = \"many\"", "queue_max_messages"), ("[[", "TOML")]
+        {
+            std::fs::write(&file, wrong).unwrap();
+            let error = Settings::read(&common).unwrap_err().to_string();
+            assert!(error.contains(rule) && error.contains("settings.toml"), "{wrong}: {error}");
+        }
+        for (wrong, rule) in [("time_to_live = \"soon\"", "time_to_live"), ("prefix = \"a{b\"", "prefix")] {
+            std::fs::write(&file, wrong).unwrap();
+            let common = Common { prefix: None, ..common_of(&file) };
+            let error = Settings::read(&common).unwrap().config().unwrap_err().to_string();
+            assert!(error.contains(rule), "{wrong}: {error}");
+        }
+        let missing = Settings::read(&common_of(&dir.path().join("missing"))).unwrap_err();
+        assert!(missing.to_string().contains("does not exist"), "{missing}");
+    }
+
+    fn common_of(file: &std::path::Path) -> Common {
+        Common { config: Some(file.to_owned()), ..common() }
+    }
+}
