@@ -33,6 +33,7 @@ mod supervisor;
 
 pub(crate) use self::arbiters::Arbiters;
 pub use self::stats::{Placement, SubscriberInfo};
+pub(crate) use self::supervisor::CheckHealth;
 pub use self::supervisor::{
     EnsureSubscriber, Ensured, GetSubscriberCount, ListSubscribers, Shutdown, ShutdownReport, StopSubscriber,
     SupervisorActor,

@@ -109,6 +109,10 @@ pub trait Backend:
 
     /// Checks that the queue can be reached, and that its server loses nothing in its present state.
     async fn check(&self) -> Result<(), QueueError>;
+
+    /// Checks that the queue answers and accepts writes now. Leaves nothing behind.
+    #[cfg(feature = "server")]
+    async fn probe(&self) -> Result<(), QueueError>;
 }
 
 /// A notification for one session.

@@ -16,6 +16,10 @@ use crate::question::{Answer, Question};
 use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
 
+mod check;
+
+use self::check::Checks;
+
 /// Courier of a server process: a connection to the queue and a [`SupervisorActor`]. Cloning is cheap.
 ///
 /// Dropping a courier stops nothing. Call [`shutdown`](Self::shutdown) before the process ends: the leases are then
@@ -26,6 +30,7 @@ pub struct Courier {
     config: Arc<Config>,
     publisher: Publisher,
     supervisor: Addr<SupervisorActor>,
+    checks: Arc<Checks>,
     /// Set where the queue is outside this process, so that other servers can take over its sessions.
     #[cfg(feature = "rmcp")]
     is_shared: bool,
@@ -57,6 +62,7 @@ impl Courier {
             config,
             publisher,
             supervisor,
+            checks: Arc::default(),
             #[cfg(feature = "rmcp")]
             is_shared: !url.starts_with("memory:"),
         })
@@ -142,13 +148,14 @@ impl Courier {
     /// # Cancellation
     /// The shutdown continues.
     pub async fn shutdown(&self, drain: Duration) -> ShutdownReport {
+        self.note_shutdown();
         self.supervisor.send(Shutdown { drain }).await.unwrap_or_default()
     }
 }
 
 #[cfg(feature = "rmcp")]
 mod rmcp {
-    use std::sync::Arc;
+    use std::sync::{Arc, Weak};
 
     use async_trait::async_trait;
     use rmcp::transport::streamable_http_server::session::SessionManager;
@@ -157,6 +164,7 @@ mod rmcp {
     use super::Courier;
     use crate::backend::Settled;
     use crate::failure::QueueError;
+    use crate::health::Room;
     use crate::question::Answer;
     use crate::session::rmcp::{SessionManagerBuilder, Subscribers};
     use crate::session::{EnsureError, McpSession};
@@ -191,6 +199,10 @@ mod rmcp {
             answer: Answer,
         ) -> Result<Settled, QueueError> {
             Courier::answer(self, session_id, request_id, answer).await
+        }
+
+        fn add_room(&self, room: Weak<dyn Room>) {
+            Courier::add_room(self, room);
         }
     }
 }

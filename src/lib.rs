@@ -80,6 +80,8 @@
 mod config;
 mod examination;
 mod failure;
+#[cfg(feature = "server")]
+mod health;
 mod hex;
 mod json;
 mod keys;
@@ -209,6 +211,10 @@ pub mod guarantees {}
 #[doc = include_str!("../docs/redis-trouble.md")]
 pub mod redis_trouble {}
 
+#[cfg(all(doctest, feature = "rmcp"))]
+#[doc = include_str!("../docs/metrics.md")]
+mod metrics_page {}
+
 #[cfg(all(doctest, feature = "elicitation", feature = "rmcp"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
@@ -257,6 +263,8 @@ pub use self::elicitation::{ElicitError, Elicited, Elicitor};
 pub use self::envelope::{InvalidMessageId, MessageId, Outbound};
 pub use self::examination::{Check, Verdict};
 pub use self::failure::{Cause, QueueError, QueueErrorKind, SharedCause};
+#[cfg(feature = "server")]
+pub use self::health::{HealthCheck, HealthPart, HealthReport};
 #[cfg(feature = "rmcp")]
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
 #[cfg(feature = "server")]

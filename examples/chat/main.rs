@@ -32,6 +32,7 @@ use crate::service::ChatService;
 use crate::users::Users;
 
 mod chat;
+mod operations;
 mod poll;
 mod rooms;
 mod service;
@@ -112,9 +113,10 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let stop = CancellationToken::new();
     let housekeeping = tokio::spawn(Arc::clone(&chat).housekeeping(departures, member_ttl / 4, stop.clone()));
 
-    let (polling, departing) = (Arc::clone(&chat), Arc::clone(&chat));
+    let (polling, departing, checked) = (Arc::clone(&chat), Arc::clone(&chat), courier.clone());
     let mut server = courier
         .mcp_server(move || Ok(ChatService::new(Arc::clone(&chat))))
+        .routes(move |app| operations::routes(&checked, app))
         .on_session_end(move |session| departing.session_ended(session))
         // Each poll ends with a result, which must be queued before the deliveries end.
         .before_shutdown(move || {

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 #[cfg(feature = "testing")]
 use tokio::{task::JoinHandle, task::LocalSet};
 
@@ -22,6 +22,8 @@ pub(super) struct Arbiter {
     /// Functions on their way to the arbiter. The receiver lives in a task of the arbiter, so this channel closes when
     /// all tasks there are dropped.
     starts: mpsc::UnboundedSender<Start>,
+    /// Set to `false` while the arbiter owes an answer, so that at most one question is on its way.
+    answered: watch::Sender<bool>,
     kind: Kind,
 }
 
@@ -52,7 +54,7 @@ impl Arbiters {
                 LocalSet::new().run_until(call_functions(started)).await;
             })),
         };
-        Ok(Arbiter { starts, kind })
+        Ok(Arbiter { starts, answered: watch::Sender::new(true), kind })
     }
 }
 
@@ -69,6 +71,22 @@ impl Arbiter {
     /// drops the function.
     pub(super) fn run(&self, start: impl FnOnce() + Send + 'static) {
         drop(self.starts.send(Box::new(start)));
+    }
+
+    /// Asks the arbiter for an answer. The returned future ends with the answer, and never where the arbiter has ended.
+    pub(super) fn answer(&self) -> impl Future<Output = ()> + use<> {
+        let mut answered = self.answered.subscribe();
+        if self.answered.send_replace(false) {
+            let owed = self.answered.clone();
+            self.run(move || {
+                owed.send_replace(true);
+            });
+        }
+        async move {
+            if answered.wait_for(|is_answered| *is_answered).await.is_err() {
+                pending().await
+            }
+        }
     }
 
     /// Returns whether all tasks of the arbiter are dropped.

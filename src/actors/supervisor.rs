@@ -50,6 +50,7 @@ use crate::session_id::SessionId;
 use crate::subscription::ExitReason;
 
 mod child;
+mod health;
 mod host;
 mod limits;
 mod parked;
@@ -58,6 +59,7 @@ mod restarts;
 mod shutdown;
 mod stopping;
 
+pub(crate) use self::health::CheckHealth;
 pub use self::shutdown::{Shutdown, ShutdownReport};
 
 /// Number of restarts of one subscriber within [`RESTARTS_WITHIN`]. A subscriber that fails more often is given up.

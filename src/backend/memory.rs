@@ -184,6 +184,10 @@ impl Backend for MemoryBackend {
     async fn check(&self) -> Result<(), QueueError> {
         Ok(())
     }
+
+    async fn probe(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -161,4 +161,11 @@ impl Backend for RedisBackend {
         }
         Ok(())
     }
+
+    #[cfg(feature = "server")]
+    async fn probe(&self) -> Result<(), QueueError> {
+        // A `SET`, because a full Redis refuses it. The shortest life suffices, as nobody reads the key.
+        let mut write = redis::cmd("SET");
+        self.query("writing a probe", write.arg(self.keys.probe()).arg(0).arg("PX").arg(1)).await
+    }
 }

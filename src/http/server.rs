@@ -5,6 +5,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::web::ServiceConfig;
 use actix_web::{App, Error, HttpRequest, HttpServer};
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::SessionManager;
@@ -103,6 +104,7 @@ impl Courier {
             sse_keep_alive: Duration::from_secs(15),
             http: HttpSettings::default(),
             path: "/mcp".to_owned(),
+            routes: None,
             wrong: None,
         };
         McpServer { manager: self.session_manager(), settings }
@@ -279,6 +281,39 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
         self
     }
 
+    /// Sets a function that adds further routes to the server of [`bind`](Self::bind) and [`serve`](Self::serve), as for
+    /// health, metrics or a page. By default there are none.
+    ///
+    /// The routes stand beside the MCP endpoint. Neither its checks of `Host` and `Origin` nor
+    /// [`authenticate`](Self::authenticate) apply to them.
+    ///
+    /// ```no_run
+    /// # #[derive(Clone)] struct MyServer;
+    /// # impl rmcp::ServerHandler for MyServer {}
+    /// # async fn serve(courier: mcp_courier::Courier) -> Result<(), Box<dyn std::error::Error>> {
+    /// use actix_web::{HttpResponse, web};
+    ///
+    /// let checked = courier.clone();
+    /// let server = courier.mcp_server(|| Ok(MyServer)).routes(move |app| {
+    ///     let courier = checked.clone();
+    ///     let livez = move || {
+    ///         let courier = courier.clone();
+    ///         async move {
+    ///             let report = courier.check().await;
+    ///             if report.is_live() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() }
+    ///         }
+    ///     };
+    ///     app.route("/livez", web::get().to(livez));
+    /// });
+    /// server.serve("127.0.0.1:8080").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn routes(mut self, routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static) -> Self {
+        self.settings.routes = Some(Arc::new(routes));
+        self
+    }
+
     /// Makes the service to mount in an actix `App` of your own: see [`McpService`].
     ///
     /// # Errors
@@ -295,10 +330,14 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
     /// # Errors
     /// [`ServeError`]: a setting is not possible, the address cannot be bound, or signals cannot be handled.
     pub fn bind(self, address: impl ToSocketAddrs) -> Result<BoundServer, ServeError> {
-        let path = self.settings.path.clone();
+        let (path, routes) = (self.settings.path.clone(), self.settings.routes.clone());
         let service = self.build()?;
         let mounted = (service.clone(), path.clone());
-        let http = HttpServer::new(move || App::new().service(mounted.0.scope(&mounted.1))).backlog(BACKLOG);
+        let app = move || {
+            let add_routes = |app: &mut ServiceConfig| routes.iter().for_each(|add| add(app));
+            App::new().configure(add_routes).service(mounted.0.scope(&mounted.1))
+        };
+        let http = HttpServer::new(app).backlog(BACKLOG);
         let http = service.apply_settings(http.bind(address).map_err(ServeError::Bind)?).disable_signals();
         BoundServer::new(service, http.addrs(), path, move || http.run())
     }

@@ -182,6 +182,7 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
     /// Later steps do not begin.
     pub async fn shut_down(&self, http: &ServerHandle) {
         let timeout = self.http.shutdown_timeout;
+        self.courier.note_shutdown();
         if let Some(before) = &self.before_shutdown
             && tokio::time::timeout(timeout, before()).await.is_err()
         {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::web::ServiceConfig;
 use futures_util::future::LocalBoxFuture;
 
 use super::layer::Authenticate;
@@ -16,6 +17,9 @@ pub(super) type Factory<S> = Arc<dyn Fn() -> Result<S, std::io::Error> + Send + 
 /// Function with which a shutdown begins.
 pub(super) type BeforeShutdown = dyn Fn() -> LocalBoxFuture<'static, ()> + Send + Sync;
 
+/// Function that adds routes to each `App` of a server.
+pub(super) type Routes = dyn Fn(&mut ServiceConfig) + Send + Sync;
+
 /// Settings of a server, except its session manager.
 pub(super) struct Settings<S> {
     pub(super) courier: Courier,
@@ -28,6 +32,7 @@ pub(super) struct Settings<S> {
     pub(super) sse_keep_alive: Duration,
     pub(super) http: HttpSettings,
     pub(super) path: String,
+    pub(super) routes: Option<Arc<Routes>>,
     /// First setting that is not possible. Kept because settings are checked only when the server is built.
     pub(super) wrong: Option<ConfigError>,
 }

@@ -77,6 +77,16 @@ impl ChatProcess {
         self.child.kill();
     }
 
+    /// Sends a signal, such as `-TERM`.
+    pub fn signal(&self, signal: &str) {
+        self.child.signal(signal);
+    }
+
+    /// Waits for the end of the process, and returns its status.
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.child.ended().await
+    }
+
     /// Sends SIGTERM, and returns the status with which the process ends.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.child.terminate().await

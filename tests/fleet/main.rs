@@ -5,6 +5,7 @@
 mod chaos;
 mod chat;
 mod chat_fleet;
+mod chat_operations;
 mod chat_trouble;
 mod examples;
 mod faults;

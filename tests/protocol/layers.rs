@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "principal",
     "session_id",
     "failure",
+    "health",
     "timestamp",
     "trace_context",
     "question",

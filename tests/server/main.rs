@@ -5,6 +5,7 @@
 mod client_trouble;
 mod failover;
 mod failover_trouble;
+mod health;
 mod http;
 mod restoring;
 mod rmcp_sessions;

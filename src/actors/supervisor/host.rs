@@ -82,6 +82,11 @@ impl SharedArbiters {
         }
     }
 
+    /// Asks each arbiter that has not ended to answer. Each future ends with the answer of its arbiter.
+    pub(super) fn answers(&self) -> impl Iterator<Item = impl Future<Output = ()> + use<>> {
+        self.running.iter().filter(|shared| !shared.arbiter.has_ended()).map(|shared| shared.arbiter.answer())
+    }
+
     /// Drops arbiters whose threads have ended. The subscribers there have reported
     /// [`ExitReason::Dropped`](crate::subscription::ExitReason::Dropped) and are restarted elsewhere.
     fn forget_ended(&mut self) {

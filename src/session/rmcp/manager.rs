@@ -90,6 +90,8 @@ impl<M> std::fmt::Debug for CourierSessionManager<M> {
 
 impl<M: SessionManager> CourierSessionManager<M> {
     pub(super) fn new(shared: Shared<M>) -> Self {
+        let sessions = Arc::downgrade(&shared.sessions);
+        shared.subscribers.add_room(sessions);
         Self { shared: Arc::new(shared), kept: Once::new() }
     }
 

@@ -1,7 +1,7 @@
 //! Tests of the session manager under a clock that the tests move.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use crate::backend::memory::MemoryBackend;
 use crate::backend::{Fleet, Settled};
 use crate::config::Config;
 use crate::failure::QueueError;
+use crate::health::Room;
 use crate::question::Answer;
 use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
@@ -28,6 +29,8 @@ impl Subscribers for Nobody {
     async fn ensure(&self, _: &SessionId, _: Arc<dyn McpSession>) -> Result<(), EnsureError> {
         Ok(())
     }
+
+    fn add_room(&self, _: Weak<dyn Room>) {}
 
     async fn answer(&self, _: &SessionId, _: &str, _: Answer) -> Result<Settled, QueueError> {
         Ok(Settled::NotWaiting)

@@ -14,7 +14,8 @@ use crate::keys::Keys;
 /// Error codes of a server that is a replica, still loads its data, or is a replica without its primary.
 const CODES: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
 
-/// Makes a write that changes nothing, as its key never exists. A replica refuses the command nevertheless.
+/// Makes a write that changes nothing that anyone reads: its key does not exist, or is about to expire. A replica
+/// refuses the command nevertheless.
 pub(super) fn probe(keys: &Keys) -> Pipeline {
     redis::pipe().cmd("PEXPIRE").arg(keys.probe()).arg(1).clone()
 }
