@@ -36,6 +36,9 @@
 //! 17. *Redriving queues a letter and removes it in one step*: in order, under the same id, within the queue's bounds.
 //! 18. *A receipt is written with the push and settled with the acknowledgement*. The receipt of a delivered message
 //!     never changes again. It is written also where the acknowledgement removes nothing.
+//! 19. *A deduplication key is remembered by the push that queues its notification*, for the window, and by no refused
+//!     push. Within the window another push to that session with that key queues nothing and answers with the first
+//!     one's id, whatever became of the first. The newest keys of a session are remembered, as many as configured.
 
 use std::fmt;
 
@@ -44,6 +47,7 @@ use async_trait::async_trait;
 use crate::envelope::Draft;
 use crate::examination::Check;
 use crate::failure::QueueError;
+use crate::notification::NotificationId;
 use crate::session_id::{SessionId, SessionStatus};
 
 #[cfg(not(all(feature = "elicitation", feature = "server", feature = "rmcp")))]
@@ -124,11 +128,13 @@ pub struct Outgoing {
     pub draft: Draft,
 }
 
-/// Answer to the push of one notification: the notification is queued.
+/// Answer to the push of one notification: the notification, or an earlier one with its deduplication key, is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queued {
     /// Number of notifications that wait for that session now, this one included.
     pub waiting: usize,
     /// Status of the session at the push.
     pub session: SessionStatus,
+    /// Notification that was queued under the same deduplication key before. This one is not queued then.
+    pub duplicate_of: Option<NotificationId>,
 }

@@ -149,6 +149,13 @@ settings! {
     /// Time for which a receipt is kept after its notification was delivered or discarded, or had expired. Defaults to
     /// 1 h; 1 s to 365 days.
     receipt_life: Duration = Duration::from_secs(3600);
+    /// Time for which a deduplication key is remembered after the push that queued its notification. A window shorter
+    /// than a notification's time to live can let a repetition in while the first one still waits. Defaults to 1 h; 1 s
+    /// to 7 days.
+    deduplication_window: Duration = Duration::from_secs(3600);
+    /// Number of deduplication keys of one session that are remembered at least, the newest ones. Twice as many are
+    /// kept at most, at about 130 B each. Defaults to 10,000; 1 to 1,000,000.
+    deduplication_keys: usize = 10_000;
     /// Order of delivery and acknowledgement. Defaults to [`Delivery::AtLeastOnce`].
     delivery: Delivery = Delivery::AtLeastOnce;
     /// Time for which a session is remembered after the last use, while no server holds it. Its client can continue at
@@ -257,6 +264,12 @@ impl ConfigBuilder {
                 return refused(name, life, "it must be 1 s to 365 days");
             }
         }
+        if !(Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)).contains(&c.deduplication_window) {
+            return refused("deduplication_window", c.deduplication_window, "it must be 1 s to 7 days");
+        }
+        if !(1..=1_000_000).contains(&c.deduplication_keys) {
+            return refused("deduplication_keys", c.deduplication_keys, "it must be 1 to 1,000,000");
+        }
         if c.dedicated_limit > 30_000 {
             return refused("dedicated_limit", c.dedicated_limit, "it must be at most 30,000");
         }
@@ -311,6 +324,10 @@ mod tests {
     #[test]
     fn the_defaults_are_possible() {
         assert_eq!(Config::builder().build(), Ok(Config::default()));
+        for (seconds, keys) in [(1, 1), (7 * 24 * 3600, 1_000_000)] {
+            let builder = Config::builder().deduplication_window(Duration::from_secs(seconds));
+            assert!(builder.deduplication_keys(keys).build().is_ok());
+        }
     }
 
     #[test]
@@ -337,6 +354,10 @@ mod tests {
             (Config::builder().dead_letters(100_001), "dead_letters"),
             (Config::builder().dead_letter_life(seconds(0)), "dead_letter_life"),
             (Config::builder().receipt_life(seconds(366 * 24 * 3600)), "receipt_life"),
+            (Config::builder().deduplication_window(Duration::from_millis(999)), "deduplication_window"),
+            (Config::builder().deduplication_window(seconds(7 * 24 * 3600 + 1)), "deduplication_window"),
+            (Config::builder().deduplication_keys(0), "deduplication_keys"),
+            (Config::builder().deduplication_keys(1_000_001), "deduplication_keys"),
             (Config::builder().dedicated_limit(30_001), "dedicated_limit"),
             (Config::builder().shared_limit(1_000_001), "shared_limit"),
             (Config::builder().dedicated_limit(0).shared_limit(0), "shared_limit"),

@@ -23,6 +23,8 @@ pub(crate) struct QueueKeys {
     pub(crate) questions: String,
     /// List of the dead letters, the newest first.
     pub(crate) dead: String,
+    /// Both key sets: hashes in which the deduplication keys are kept.
+    pub(crate) deduplication: [String; 2],
     /// Prefix of the receipts' keys. The notification's id follows.
     receipts: String,
 }
@@ -68,6 +70,7 @@ impl Keys {
             lease,
             questions: self.companion(&queue, "questions"),
             dead: self.companion(&queue, "dead"),
+            deduplication: ["dedup:0", "dedup:1"].map(|name| self.companion(&queue, name)),
             receipts: self.companion(&queue, "receipt:"),
             queue,
         }
@@ -241,6 +244,9 @@ mod tests {
             prop_assert_eq!(slot(&keys.queue), slot(&keys.lease));
             prop_assert_eq!(slot(&keys.queue), slot(&keys.questions));
             prop_assert_eq!(slot(&keys.queue), slot(&keys.dead));
+            for key in &keys.deduplication {
+                prop_assert_eq!(slot(&keys.queue), slot(key));
+            }
             prop_assert_eq!(slot(&keys.queue), slot(&keys.receipt(NotificationId(uuid::Uuid::nil()))));
         }
 
@@ -280,7 +286,8 @@ mod tests {
             let keys = Keys::new(prefix);
             let mut all = vec![keys.sessions(), keys.news(), keys.probe()];
             for session in if a == b { vec![&a] } else { vec![&a, &b] } {
-                let QueueKeys { queue, lease, questions, dead, receipts } = keys.of(session);
+                let QueueKeys { queue, lease, questions, dead, deduplication, receipts } = keys.of(session);
+                all.extend(deduplication);
                 all.extend([queue, lease, questions, dead, receipts, keys.session(session)]);
             }
             if let Ok(task) = TaskKey::anonymous(task) {

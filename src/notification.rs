@@ -10,12 +10,16 @@ use crate::json::MAX_DEPTH;
 use crate::question::RELATED_TASK;
 use crate::trace_context::TraceContext;
 
+mod invalid;
 mod json;
 mod kinds;
+mod producer_key;
 mod task;
 
+pub use self::invalid::InvalidNotification;
 pub(crate) use self::json::Object;
 pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
+pub(crate) use self::producer_key::KeyHash;
 pub use self::task::{Task, TaskStatus};
 
 /// Method of a notification about a task's status.
@@ -112,6 +116,8 @@ pub struct Notification {
     pub(crate) trace_context: Option<Box<TraceContext>>,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) receipt: bool,
+    /// Key by which the queue recognises a repeated push, as its hash.
+    pub(crate) deduplication_key: Option<KeyHash>,
 }
 
 impl Notification {
@@ -134,6 +140,7 @@ impl Notification {
             trace_context: None,
             time_to_live: None,
             receipt: false,
+            deduplication_key: None,
         }
     }
 
@@ -287,57 +294,6 @@ pub(crate) const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 360
 /// Returns whether a time to live is 1 ms to 365 days.
 pub(crate) fn time_to_live_is_possible(time_to_live: Duration) -> bool {
     (Duration::from_millis(1)..=TIME_TO_LIVE_MAX).contains(&time_to_live)
-}
-/// Reason why a notification was rejected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidNotification {
-    /// The method is not that of a notification.
-    #[error(
-        "the method of a notification must begin with \"notifications/\" and name one, and this one is {:?}",
-        shown(method)
-    )]
-    Method {
-        /// Method that was given.
-        method: String,
-    },
-    /// `params` is neither an object nor absent.
-    #[error("the params of a notification must be a JSON object, and these are {found}")]
-    Params {
-        /// Kind of JSON that was given.
-        found: &'static str,
-    },
-    /// `_meta` is neither an object nor absent.
-    #[error("the _meta of a notification must be a JSON object, and this one is {found}")]
-    Meta {
-        /// Kind of JSON that was given.
-        found: &'static str,
-    },
-    /// The text for `params` or `_meta` is no JSON.
-    #[error("the {field} of a notification must be a JSON object, and the text given is none: {why}")]
-    Json {
-        /// Name of the field, `params` or `_meta`.
-        field: &'static str,
-        /// Reason, with its position in the text.
-        why: String,
-    },
-    /// JSON cannot hold the number, which is infinite or not a number.
-    #[error("{field} must be a finite number")]
-    NotFinite {
-        /// Name of the field.
-        field: &'static str,
-    },
-    /// The time to live is out of range.
-    #[error("the time to live of a notification must be 1 ms to 365 days, and this one is {given:?}")]
-    TimeToLive {
-        /// Time to live that was given.
-        given: Duration,
-    },
-}
-
-/// Returns the beginning of a text, which may have any length, for an error.
-fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

@@ -56,8 +56,13 @@ pub struct Publisher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pushed {
-    /// Id that the notification keeps for its whole life. The client finds the id in `_meta` as `mcp-courier/id`.
+    /// Id that the queued notification keeps for its whole life. The client finds the id in `_meta` as
+    /// `mcp-courier/id`. Of a duplicate this is the id of the notification that was queued first, under which its
+    /// receipt is kept.
     pub id: NotificationId,
+    /// Set where nothing was queued, because a notification with the same deduplication key was queued before
+    /// ([`Notification::with_deduplication_key`]). That one may have been delivered, or discarded, meanwhile.
+    pub is_duplicate: bool,
     /// Number of notifications that wait for the session now, this one included.
     pub waiting: usize,
     /// Standing of the session at the push. A notification for an unknown session stays queued like any other, and is
@@ -161,11 +166,12 @@ impl Publisher {
                 PushPlan::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
                 // The backend returns one result for each notification of the batch, so there is one here.
                 PushPlan::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
-                    Ok(Queued { waiting, session: status }) => {
+                    Ok(Queued { waiting, session: status, duplicate_of }) => {
                         if status == SessionStatus::Unknown {
                             self.unknown.push(&session);
                         }
-                        Ok(Pushed { id, waiting, session: status })
+                        let (is_duplicate, id) = (duplicate_of.is_some(), duplicate_of.unwrap_or(id));
+                        Ok(Pushed { id, is_duplicate, waiting, session: status })
                     }
                     Err(reason) => Err(reason),
                 },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Timestamp;
 use crate::json;
-use crate::notification::{Notification, NotificationId};
+use crate::notification::{KeyHash, Notification, NotificationId};
 
 /// Notification that is about to be queued: the message without its times.
 #[derive(Debug, Clone)]
@@ -16,6 +16,10 @@ pub struct Draft {
     pub(crate) time_to_live: Duration,
     /// Id under which the producer asked for a receipt; `None` without a receipt.
     pub(crate) receipt: Option<NotificationId>,
+    /// Id of the notification.
+    pub(crate) id: NotificationId,
+    /// Hash of the notification's deduplication key. The message does not contain it.
+    pub(crate) deduplication_key: Option<KeyHash>,
 }
 
 /// Number of digits of the queue's time in microseconds, until the year 2286.
@@ -57,7 +61,8 @@ impl Times {
 impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
-        let Notification { id: _, method, params, meta, trace_context, time_to_live, receipt } = notification;
+        let Notification { id: _, method, params, meta, trace_context, time_to_live, receipt, deduplication_key } =
+            notification;
         let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
             .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
         let length = objects.iter().flatten().map(|(name, text)| name.len() + text.len()).sum::<usize>();
@@ -78,7 +83,8 @@ impl Draft {
         if *receipt {
             body.push_str(",\"receipt\":true");
         }
-        Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt)
+        let draft = Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt);
+        Self { deduplication_key: *deduplication_key, ..draft }
     }
 
     /// Ends a body with its id and the name of the queue's time. An acknowledgement distinguishes two messages by both:
@@ -86,7 +92,12 @@ impl Draft {
     pub(super) fn ending(mut body: String, id: NotificationId, time_to_live: Duration, receipt: bool) -> Self {
         // Writing to a string does not fail.
         let _ = write!(body, ",\"id\":\"{id}\",\"at\":");
-        Self { body, time_to_live, receipt: receipt.then_some(id) }
+        Self { body, time_to_live, receipt: receipt.then_some(id), id, deduplication_key: None }
+    }
+
+    /// Returns whether the notification has a key by which the queue recognises others.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.deduplication_key.is_some()
     }
 
     /// Returns the size of the queued message in bytes. The size is the same for each push until the year 2286.

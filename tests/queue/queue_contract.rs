@@ -3,6 +3,7 @@
 //! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
 //! `redis_shared::claim`, where the owners share the connections of their process.
 
+mod deduplication;
 mod fleet;
 mod lease;
 mod letters;
@@ -175,6 +176,20 @@ contract! {
         a_receipt_is_kept_for_a_bounded_time,
         all_who_wait_for_a_receipt_are_woken,
         many_receipts_of_one_batch_are_settled_each_by_its_own_fate;
+    // Clause 19.
+    deduplication:
+        a_key_that_was_pushed_before_queues_nothing_and_answers_with_the_first,
+        a_key_is_remembered_whatever_became_of_its_notification,
+        the_receipt_of_the_first_is_found_by_the_answer_to_the_second,
+        a_refused_push_leaves_no_key,
+        a_notification_that_is_pushed_again_under_its_id_is_its_own_duplicate,
+        a_key_that_stands_twice_in_a_call_is_queued_once_and_the_others_keep_their_order,
+        a_call_that_a_bound_stops_remembers_the_keys_of_what_it_queued_only,
+        a_full_queue_answers_a_duplicate,
+        each_session_has_its_own_keys,
+        a_key_is_forgotten_after_the_window,
+        the_newest_keys_are_remembered_and_the_oldest_forgotten,
+        a_redriven_letter_is_not_stopped_by_its_own_key;
     // Whatever order they come in.
     model:
         any_interleaving_of_owners_agrees_with_the_model;

@@ -2,6 +2,7 @@
 //! FastMCP also writes to it.
 
 mod fixture;
+mod keyed;
 
 mod connecting;
 mod cost;

@@ -24,6 +24,7 @@ use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
 mod dead_letters;
+mod deduplication;
 #[cfg(feature = "testing")]
 mod foreign;
 mod list;

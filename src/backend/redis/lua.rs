@@ -22,14 +22,17 @@
 use std::sync::OnceLock;
 
 /// Texts that several scripts include, by their names.
-const INCLUDES: [(&str, &str); 7] = [
+const INCLUDES: [(&str, &str); 10] = [
     ("clock", include_str!("lua/include/clock.lua")),
+    ("deduplication", include_str!("lua/include/deduplication.lua")),
     ("enqueue", include_str!("lua/include/enqueue.lua")),
+    ("lease_life", include_str!("lua/include/lease_life.lua")),
     ("lease_owner", include_str!("lua/include/lease_owner.lua")),
     ("letters", include_str!("lua/include/letters.lua")),
     ("question", include_str!("lua/include/question.lua")),
     ("queue_life", include_str!("lua/include/queue_life.lua")),
     ("receipts", include_str!("lua/include/receipts.lua")),
+    ("server_time", include_str!("lua/include/server_time.lua")),
 ];
 
 /// Declares the scripts, each group for the builds that use it, and the list of all scripts.
@@ -51,6 +54,7 @@ scripts! {
         LIVE_SESSIONS = "live_sessions",
         PURGE = "purge",
         PUSH = "push",
+        PUSH_KEYED = "push_keyed",
         READ_RECEIPT = "read_receipt",
         RECORD = "record",
         REDRIVE = "redrive",

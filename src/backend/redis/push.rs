@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use redis::{RedisWrite, ToRedisArgs, Value};
 
+use super::link::Command;
 use super::reply::{self, BadReply};
 use crate::backend::{QueueLimit, Redrove};
 use crate::config::Config;
 use crate::envelope::{Draft, Times, Timestamp};
+use crate::notification::{KeyHash, NotificationId};
 
 mod grouped;
 mod rounds;
@@ -32,19 +34,26 @@ pub(super) const CALL_MESSAGES: usize = 100;
 /// every push writes the expiry.
 const SLACK: u64 = 60;
 
-/// Answer of the script that pushes.
+/// Answer of a script that pushes.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Number of messages that were queued: the first ones of the call.
-    pub(super) queued: usize,
-    /// Length of the queue afterwards.
-    pub(super) length: usize,
+    /// Outcomes of the first messages of the call: of all messages, or of those before the one that a bound stopped.
+    pub(super) done: Vec<Done>,
     /// Bound that stopped the rest of the call.
     pub(super) stopped: Option<QueueLimit>,
     /// Set where the queue had a lease.
     pub(super) owned: bool,
     /// Time of the push by the server's clock.
     pub(super) now: Timestamp,
+}
+
+/// Outcome of one message of a push that no bound stopped.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    /// Number of messages in the queue then.
+    pub(super) waiting: usize,
+    /// Notification that was queued under the same deduplication key before. The message was not queued then.
+    pub(super) duplicate_of: Option<NotificationId>,
 }
 
 /// Arguments of a push or a redrive: the settings, the data of receipts, and the messages.
@@ -83,6 +92,22 @@ impl<'a, D: Iterator<Item = &'a Draft> + Clone> ToRedisArgs for Arguments<'a, D>
 }
 
 impl<'a, D: Iterator<Item = &'a Draft> + Clone> Arguments<'a, D> {
+    /// Returns whether a message has a key that the script must look up.
+    pub(super) fn are_keyed(&self) -> bool {
+        self.drafts.clone().any(Draft::is_keyed)
+    }
+
+    /// Adds the keys of the messages, with the settings for them, as `push_keyed` takes these.
+    pub(super) fn add_keys_to(&self, command: &mut Command) {
+        for draft in self.drafts.clone() {
+            command.arg(draft.id.to_string());
+            command.arg(draft.deduplication_key.map(KeyHash::as_bytes).as_ref().map_or(&[][..], |hash| hash));
+        }
+        command.arg(self.drafts.clone().count());
+        command.arg(self.config.deduplication_window().as_micros().to_string());
+        command.arg(self.config.deduplication_keys());
+    }
+
     fn longest(&self) -> Duration {
         self.drafts.clone().map(|draft| draft.time_to_live).max().unwrap_or_default()
     }
@@ -99,16 +124,31 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-/// Reads the answer to a push of `pushed` messages.
+/// Reads the answer of `push` to a call with `pushed` messages.
 pub(super) fn answer(config: &Config, pushed: usize, value: Value) -> Result<Answer, BadReply> {
     let mut parts = reply::list(value)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
-    let (length, owned, now) = (reply::number(next())?, reply::number::<i64>(next())?, reply::decimal(next())?);
+    let (length, owned, now) =
+        (reply::number::<usize>(next())?, reply::number::<i64>(next())?, reply::decimal(next())?);
     let (queued, stopped) = match next() {
         Value::Nil => (pushed, None),
         queued => (reply::number(queued)?, limit(config, next())?),
     };
-    Ok(Answer { queued, length, stopped, owned: owned != 0, now: Timestamp(now) })
+    let before = length.saturating_sub(queued);
+    let done = (1..=queued).map(|n| Done { waiting: before + n, duplicate_of: None }).collect();
+    Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
+}
+
+/// Reads the answer of `push_keyed`.
+pub(super) fn keyed_answer(config: &Config, value: Value) -> Result<Answer, BadReply> {
+    let mut parts = reply::list(value)?.into_iter();
+    let mut next = || parts.next().unwrap_or(Value::Nil);
+    let (owned, now, stopped) = (reply::number::<i64>(next())?, reply::decimal(next())?, limit(config, next())?);
+    let mut done = Vec::with_capacity(parts.len() / 2);
+    while let (Some(waiting), Some(earlier)) = (parts.next(), parts.next()) {
+        done.push(Done { waiting: reply::number(waiting)?, duplicate_of: reply::id(earlier)? });
+    }
+    Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
 }
 
 /// Reads the answer to a redrive.

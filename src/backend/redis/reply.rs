@@ -4,8 +4,10 @@
 //! differ. It is an error of that operation and never a panic. Errors show the form of the answer only.
 
 use redis::Value;
+use uuid::Uuid;
 
 use crate::failure::QueueErrorKind;
+use crate::notification::NotificationId;
 
 /// Answer of a script in a form that no script of ours has.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,16 @@ pub(super) fn bytes(value: Value) -> Result<Vec<u8>, BadReply> {
         Value::SimpleString(text) => Ok(text.into_bytes()),
         other => Err(bad(&other)),
     }
+}
+
+/// Reads the id of a notification; `None` for an empty text.
+pub(super) fn id(value: Value) -> Result<Option<NotificationId>, BadReply> {
+    let text = bytes(value)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let id = Uuid::try_parse_ascii(&text).map_err(|_| BadReply("a text that is no id".to_owned()))?;
+    Ok(Some(NotificationId(id)))
 }
 
 /// Reads the answer to `TIME`: seconds, and microseconds within the second.

@@ -51,6 +51,7 @@ pub(crate) fn bounds() -> ConfigBuilder {
         .message_max_bytes(2000)
         .queue_max_messages(9)
         .dead_letters(4)
+        .deduplication_keys(2)
 }
 
 fn setting() -> Setting {

@@ -32,6 +32,8 @@ pub(crate) struct Message {
     pub(crate) number: u32,
     pub(crate) size: Size,
     pub(crate) has_receipt: bool,
+    /// Number of the deduplication key, if the message has one.
+    pub(crate) key: Option<u8>,
     /// Index of the time to live, among those that the configuration of the kind has.
     pub(crate) life: usize,
 }
@@ -182,7 +184,10 @@ impl Steps {
             1..=3 => Size::Large,
             _ => Size::Small,
         };
-        Message { session, number: self.pushed, size, has_receipt: self.rng.usize(..2) == 0, life: self.rng.usize(..2) }
+        let (has_receipt, life) = (self.rng.usize(..2) == 0, self.rng.usize(..2));
+        // More keys than are remembered.
+        let key = (self.rng.usize(..4) == 0).then(|| self.rng.u8(..6));
+        Message { session, number: self.pushed, size, has_receipt, key, life }
     }
 
     /// Number of a message that was pushed, or of one that was not.

@@ -31,6 +31,7 @@ fn setting() -> Setting {
         // The lives of the kinds of keys, and their sums, are all one or two thirds beyond a whole tick.
         .expiry_grace(thirds(3))
         .receipt_life(thirds(4))
+        .deduplication_window(thirds(4))
         .dead_letter_life(thirds(4))
         .session_time_to_live(thirds(4));
     Setting::new(config.build().unwrap(), [thirds(1), thirds(7)], TICK)

@@ -65,6 +65,10 @@ fn draft(setting: &Setting, message: &Message) -> Draft {
     let notification = notification.with_params(json!({"n": message.number, "text": text})).unwrap();
     let notification = notification.with_time_to_live(setting.lives[message.life]).unwrap();
     let notification = if message.has_receipt { notification.with_receipt() } else { notification };
+    let notification = match message.key {
+        Some(key) => notification.with_deduplication_key(key.to_string()).unwrap(),
+        None => notification,
+    };
     Draft::new(&notification, id_of(message.number), setting.config.time_to_live())
 }
 

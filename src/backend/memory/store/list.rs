@@ -1,8 +1,9 @@
-//! Keys of one session's queue: the list, its lease, its open questions, its dead letters.
+//! Keys of one session's queue: the list, its lease, its open questions, its dead letters, its deduplication keys.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::deduplication::RememberedKeys;
 use crate::backend::{LeaseState, OwnerToken, StoredLetter};
 use crate::config::Config;
 use crate::envelope::Timestamp;
@@ -19,6 +20,7 @@ pub(super) struct List {
     pub(super) lease: Option<Lease>,
     pub(super) questions: OpenQuestions,
     pub(super) letters: Letters,
+    pub(super) keys: RememberedKeys,
 }
 
 /// Lease of a queue.
@@ -46,6 +48,7 @@ impl List {
             self.questions = OpenQuestions::default();
         }
         self.letters.tidy(now);
+        self.keys.tidy(now);
         if self.expires.is_some_and(|at| at <= now) {
             self.messages.clear();
             self.bytes = 0;
@@ -64,7 +67,11 @@ impl List {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.messages.is_empty() && self.lease.is_none() && self.questions.all.is_empty() && self.letters.all.is_empty()
+        self.messages.is_empty()
+            && self.lease.is_none()
+            && self.questions.all.is_empty()
+            && self.letters.all.is_empty()
+            && self.keys.is_empty()
     }
 
     pub(super) fn state_for(&self, owner: OwnerToken) -> LeaseState {

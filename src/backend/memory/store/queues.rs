@@ -37,12 +37,20 @@ impl Moment<'_> {
         if bytes > limit {
             return Err(PushRefusal::TooLarge { bytes, limit });
         }
-        let (waiting, is_owned) = self.with_list(session, |moment, list| {
-            moment.push_into(session, list, draft).map_err(PushRefusal::QueueFull)?;
-            Ok((list.messages.len(), list.lease.is_some()))
+        let (waiting, is_owned, duplicate_of) = self.with_list(session, |moment, list| {
+            let (config, now, key) = (moment.config, moment.now, draft.deduplication_key);
+            list.bound_lease(now);
+            let duplicate_of = key.and_then(|key| list.keys.first_of(config, key, now));
+            if duplicate_of.is_none() {
+                moment.push_into(session, list, draft).map_err(PushRefusal::QueueFull)?;
+                if let Some(key) = key {
+                    list.keys.remember(config, key, draft.id, now);
+                }
+            }
+            Ok((list.messages.len(), list.lease.is_some(), duplicate_of))
         })?;
         let session = if is_owned { SessionStatus::Owned } else { self.status_of_unowned(session) };
-        Ok(Queued { waiting, session })
+        Ok(Queued { waiting, session, duplicate_of })
     }
 
     /// Queues one notification in a list, within the bounds. Extends the life of the list beyond the notification and

@@ -11,7 +11,7 @@ use redis::{Arg, Cmd, Pipeline, ToRedisArgs, Value};
 
 use super::error::is_noscript;
 use super::primary::refuses;
-use crate::backend::redis::lua::{PUSH, RECORD, REDRIVE, Script};
+use crate::backend::redis::lua::{PUSH, PUSH_KEYED, RECORD, REDRIVE, Script};
 
 /// Single command, or call of a script.
 #[derive(Clone)]
@@ -152,12 +152,12 @@ impl Request {
     ///   that the server does not know.
     /// - A single command may be repeated even where it was done. An answer without a refusal came from a replica, or
     ///   from a server that has become the primary since the probe. Doing such a command twice is harmless.
-    /// - The scripts `push`, `record` and `redrive` are the exceptions: a repetition would queue or record twice.
+    /// - The scripts `push`, `push_keyed`, `record` and `redrive` are the exceptions: a repetition would queue or record twice.
     pub(super) fn is_repeatable(&self, answers: &[Value]) -> bool {
         // A request of several commands may contain such a script, so each of its commands must have done nothing.
         let once = |script: Option<&'static Script>| {
             script.is_some_and(|script| {
-                [&PUSH, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
+                [&PUSH, &PUSH_KEYED, &RECORD, &REDRIVE].iter().any(|once| std::ptr::eq::<Script>(*once, script))
             })
         };
         let did_nothing = |(is_read, answer): (&bool, _)| *is_read || refuses(answer) || is_noscript(answer);

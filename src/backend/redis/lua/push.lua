@@ -11,25 +11,23 @@
 -- ARGV[3]    life of the queue that the longest-lived message needs, in ms
 -- ARGV[4]    rest of a life that needs no extension, in ms
 -- ARGV[5..]  for each receipt: number of its message, the message's time to live in µs, life of the receipt in ms;
---            then each message up to the server's time, with its time to live first;
+--            then each message up to the server's time, with its time to live first, so with r receipts from 5 + 3r on;
 --            last, the longest usual rest of a lease's life, in ms
 -- Reply      length of the queue; 1 where there is a lease; server's time in µs, as text;
 --            and where a bound stopped some: number of queued messages, and the bound ("messages", "bytes")
 
 -- include clock
+-- include server_time
 -- include lease_owner
+-- include lease_life
 -- include receipts
 -- include enqueue
 
-local lease_life, unusual = redis.call('PTTL', KEYS[2]), 0
-if lease_life > tonumber(ARGV[#ARGV]) then
-  -- A clock that was set back may keep a dead owner's lease alive. A push does not care about another type under the
-  -- lease.
-  pcall(lease_owner, KEYS[2])
-  lease_life = redis.call('PTTL', KEYS[2])
-  unusual = lease_life
+local lease_life, unusual = lease_life_of(KEYS[2], ARGV[#ARGV])
+local count, length, stopped, now = enqueue(3 * #KEYS - 1, #ARGV - 1, unusual)
+for i = 3, #KEYS do
+  if tonumber(ARGV[3 * i - 4]) <= count then receipt_of(KEYS[i], 3 * i - 4, now) end
 end
-local count, length, stopped, now = enqueue(#ARGV - 1, unusual)
 local owned = lease_life == -2 and 0 or 1
 if stopped == '' then return {length, owned, now} end
 return {length, owned, now, count, stopped}

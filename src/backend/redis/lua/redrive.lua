@@ -12,14 +12,17 @@
 -- Reply      1 where the letter is queued, 0 where a bound stopped it, -1 where another letter stands there; the bound, or ""
 
 -- include clock
+-- include server_time
 -- include receipts
 -- include enqueue
 
 local dead, place = KEYS[2], -1 - ARGV[#ARGV - 2]
 local found = redis.call('LINDEX', dead, place)
 if not found or #found ~= tonumber(ARGV[#ARGV - 1]) or string.sub(found, -256) ~= ARGV[#ARGV] then return {-1, ''} end
-local count, _, stopped = enqueue(#ARGV - 3, -2)
+local message = #ARGV - 3
+local count, _, stopped, now = enqueue(message, message, -2)
 if count == 1 then
+  if KEYS[3] then receipt_of(KEYS[3], 5, now) end
   -- The letter is marked and then removed by its mark. Each letter begins with a brace, so the mark matches no other
   -- letter.
   redis.call('LSET', dead, place, 'gone')

@@ -20,10 +20,10 @@ use std::time::Instant;
 use futures_util::future::maybe_done;
 
 use super::grouped::{Call, Grouped};
-use super::{Answer, Arguments, answer};
+use super::{Answer, Arguments, Done, answer, keyed_answer};
 use crate::backend::redis::RedisBackend;
 use crate::backend::redis::link::{self, Command, Request};
-use crate::backend::redis::lua::PUSH;
+use crate::backend::redis::lua::{PUSH, PUSH_KEYED};
 use crate::backend::redis::session_status::status;
 use crate::backend::{LineLimit, Outgoing, PushRefusal, Queued};
 use crate::envelope::Timestamp;
@@ -64,7 +64,7 @@ impl RedisBackend {
             }
             let lost = cause_of_loss(&answers);
             for (call, answer) in calls.iter().zip(answers) {
-                if answer.as_ref().is_ok_and(|answer| !answer.owned && answer.queued > 0) {
+                if answer.as_ref().is_ok_and(|answer| !answer.owned && !answer.done.is_empty()) {
                     unowned.push((call.group, status));
                 }
                 if settle(waiting.places(call), answer, &mut results) {
@@ -166,7 +166,8 @@ impl RedisBackend {
                     if asks {
                         found = values.pop().map(status);
                     }
-                    answers.extend(piece.iter().zip(values).map(|(call, value)| self.read(call, value, sent)));
+                    let read = |(call, value)| self.read(batch, waiting.places(call), value, sent);
+                    answers.extend(piece.iter().zip(values).map(read));
                 }
                 Some(Err(error)) => {
                     let refusal = refusal(error);
@@ -182,23 +183,33 @@ impl RedisBackend {
     fn call_push(&self, batch: &[Outgoing], waiting: &Grouped<'_>, call: &Call, sent: Timestamp) -> Command {
         let drafts = waiting.places(call).iter().map(|&place| &batch[place].draft);
         let session = waiting.session(call.group);
-        let (queue, lease) = self.keys.queue_and_lease(session);
-        let mut keys = vec![queue, lease];
-        if drafts.clone().any(|draft| draft.receipt.is_some()) {
+        let arguments = Arguments { config: &self.config, drafts: drafts.clone(), sent: self.clock.at(sent) };
+        let (lease, is_keyed) = (arguments.usual_lease(), arguments.are_keyed());
+        let (queue, lease_key) = self.keys.queue_and_lease(session);
+        let mut keys = vec![queue, lease_key];
+        if is_keyed || drafts.clone().any(|draft| draft.receipt.is_some()) {
             let all = self.keys.of(session);
-            keys.extend(drafts.clone().filter_map(|draft| draft.receipt).map(|id| all.receipt(id)));
+            keys.extend(drafts.filter_map(|draft| draft.receipt).map(|id| all.receipt(id)));
+            if is_keyed {
+                keys.splice(2..2, all.deduplication);
+            }
         }
-        let arguments = Arguments { config: &self.config, drafts, sent: self.clock.at(sent) };
-        let lease = arguments.usual_lease();
-        let mut command = Command::begin(&PUSH, &keys);
-        command.arg(arguments).arg(lease);
+        let mut command = Command::begin(if is_keyed { &PUSH_KEYED } else { &PUSH }, &keys);
+        command.arg(&arguments);
+        if is_keyed {
+            arguments.add_keys_to(&mut command);
+        }
+        command.arg(lease);
         command
     }
 
     /// Reads the answer to a call.
-    fn read(&self, call: &Call, value: link::Answer, sent: Timestamp) -> Called {
-        let answer = answer(&self.config, call.len(), value.map_err(refusal)?)
-            .map_err(|error| PushRefusal::Uncertain(Arc::new(error)))?;
+    fn read(&self, batch: &[Outgoing], places: &[usize], value: link::Answer, sent: Timestamp) -> Called {
+        let value = value.map_err(refusal)?;
+        let is_keyed = places.iter().any(|&place| batch[place].draft.is_keyed());
+        let answer =
+            if is_keyed { keyed_answer(&self.config, value) } else { answer(&self.config, places.len(), value) };
+        let answer = answer.map_err(|error| PushRefusal::Uncertain(Arc::new(error)))?;
         self.clock.learn(sent, answer.now);
         Ok(answer)
     }
@@ -233,9 +244,9 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
     match kind {
         QueueErrorKind::Unreachable(cause) => PushRefusal::Unreachable(cause.into()),
         QueueErrorKind::Broken(cause) => PushRefusal::Uncertain(cause.into()),
-        QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => PushRefusal::Refused(
-            "WRONGTYPE: the key of the session's queue holds something else than a list".to_owned(),
-        ),
+        QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => {
+            PushRefusal::Refused("WRONGTYPE: a key of the session's queue holds a value of another type".to_owned())
+        }
         QueueErrorKind::Refused(text) => PushRefusal::Refused(text),
     }
 }
@@ -243,13 +254,13 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
 /// Writes the answer of one call into the results. Returns whether anything in it was refused.
 fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
     match answer {
-        Ok(Answer { queued, length, stopped, owned, now: _ }) => {
+        Ok(Answer { done, stopped, owned, now: _ }) => {
             let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
             for (i, &place) in places.iter().enumerate() {
-                results[place] = match stopped {
-                    _ if i < queued => Ok(Queued { waiting: length - (queued - 1 - i), session }),
-                    Some(limit) if i == queued => Err(PushRefusal::QueueFull(limit)),
-                    _ => Err(PushRefusal::AfterRefused),
+                results[place] = match (done.get(i), stopped) {
+                    (Some(&Done { waiting, duplicate_of }), _) => Ok(Queued { waiting, session, duplicate_of }),
+                    (None, Some(limit)) if i == done.len() => Err(PushRefusal::QueueFull(limit)),
+                    (None, _) => Err(PushRefusal::AfterRefused),
                 };
             }
             stopped.is_some()

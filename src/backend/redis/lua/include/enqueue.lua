@@ -1,24 +1,19 @@
 -- enqueue: appends the server's time to messages, and queues them within the bounds. Extends the life of the queue and
 -- never shortens it: a short-lived message must not cut the life of a long-lived one.
 --
--- The keys and arguments are those of `push`, with the messages up to ARGV[last]. Where `lease_life` is more than 0,
--- the queue outlives a lease with so many ms to live. Its owner then discards and counts each expired message.
---
--- Layout of ARGV, with r = #KEYS - 2 wanted receipts:
---   1..4         bounds and lives, as `push` says
---   5..4+3r      three for each receipt; those of KEYS[i] are 3i-4 (number of its message), 3i-3 (time to live in µs)
---                and 3i-2 (life of the receipt in ms), as KEYS[3] has 5, 6 and 7
---   5+3r..last   the messages; so the first is at 5 + 3 * (#KEYS - 2) = 3 * #KEYS - 1
---   last+1..     arguments of the including script
+-- The queue is KEYS[1], the bounds and lives are ARGV[1] to ARGV[4] as `push` says, and the messages are ARGV[first]
+-- to ARGV[last]. Where `lease_life` is more than 0, the queue outlives a lease with so many ms to live. Its owner then
+-- discards and counts each expired message.
 --
 -- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, and the time in µs
 -- as text. The bound is "" where all were queued.
-local function enqueue(last, lease_life)
-  local call, queue, first = redis.call, KEYS[1], 3 * #KEYS - 1
+--
+-- receipt_of: writes the receipt of a message that was queued at a time. The arguments of the receipt begin at ARGV[i]:
+-- number of its message, time to live in µs, life of the receipt in ms.
+local function enqueue(first, last, lease_life)
+  local call, queue = redis.call, KEYS[1]
   local count, stopped, life, enough = last - first + 1, '', ARGV[3], ARGV[4]
-  local time = call('TIME')
-  local micros = time[2]
-  local at = time[1] .. (#micros == 6 and '' or string.rep('0', 6 - #micros)) .. micros
+  local at = server_time()
 
   local length = call('LLEN', queue)
   if length + count > tonumber(ARGV[1]) then
@@ -50,10 +45,9 @@ local function enqueue(last, lease_life)
   -- A new queue has no life yet, and needs PEXPIRE. Most other queues live nearly long enough, which saves a call per
   -- push.
   if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
-  for i = 3, #KEYS do
-    if tonumber(ARGV[3 * i - 4]) <= count then
-      set_receipt(KEYS[i], string.format('queued %.0f', at + ARGV[3 * i - 3]), ARGV[3 * i - 2])
-    end
-  end
   return count, length, stopped, at
+end
+
+local function receipt_of(receipt, i, at)
+  set_receipt(receipt, string.format('queued %.0f', at + ARGV[i + 1]), ARGV[i + 2])
 end

@@ -1,0 +1,104 @@
+//! Pushes with keys: their cost, their keys in Redis, and their trouble.
+
+use mcp_courier::{Notification, Publisher, PushRefusal};
+use mcp_courier_testing::forwarder::{Forwarder, Mode};
+use mcp_courier_testing::waiting;
+
+use super::fixture::{Fixture, note, numbers, session};
+
+const KEY_SET: &str = "{mcp-courier:notifications:s-1}:dedup:1";
+
+fn keyed(n: usize, key: &str) -> Notification {
+    note(n).with_deduplication_key(key).unwrap()
+}
+
+#[tokio::test]
+async fn a_push_whose_answer_was_lost_is_queued_once_with_its_key() {
+    let mut f = Fixture::new().await;
+    let forwarder = Forwarder::to(f.server.port());
+    let worker = Publisher::connect(&forwarder.url(), waiting::config().build().unwrap()).await.unwrap();
+    // The server knows the script from here on, so that the next request is the push itself.
+    worker.push(&session(), keyed(6, "before")).await.unwrap();
+    forwarder.set(Mode::OneWay);
+    let refused = worker.push(&session(), keyed(7, "job")).await.unwrap_err();
+    assert!(matches!(refused.reason, PushRefusal::Uncertain(_)), "{:?}", refused.reason);
+    forwarder.set(Mode::Pass);
+    // It is recognised by its key while it waits, also under another id, and once it is delivered.
+    let again = worker.push(&session(), *refused.notification.clone()).await.unwrap();
+    assert_eq!((again.is_duplicate, Some(again.id)), (true, refused.notification.id()));
+    let taken = f.take().await;
+    assert_eq!(numbers(&taken), [6, 7]);
+    f.take_after(&taken).await;
+    let by_a_restarted_worker = f.publisher.push(&session(), keyed(7, "job")).await.unwrap();
+    assert_eq!((by_a_restarted_worker.is_duplicate, by_a_restarted_worker.id), (true, again.id));
+    assert!(f.take().await.items.is_empty());
+    f.end().await;
+}
+
+#[tokio::test]
+async fn a_key_in_redis_shows_nothing_of_itself_and_the_keys_expire() {
+    let mut f = Fixture::new().await;
+    f.publisher.push(&session(), keyed(0, "secret-order-4711")).await.unwrap();
+    let all: Vec<Vec<u8>> = f.redis(&["HGETALL", KEY_SET]).await;
+    assert_eq!(all.len(), 4, "the key, and the time at which the key set began");
+    for text in &all {
+        assert!(!String::from_utf8_lossy(text).contains("4711"));
+    }
+    let life: i64 = f.redis(&["PTTL", KEY_SET]).await;
+    assert!((1..=3_600_000).contains(&life), "{life}");
+    f.end().await;
+}
+
+#[tokio::test]
+async fn a_push_with_a_key_costs_one_round_trip_and_few_commands() {
+    let f = Fixture::new().await;
+    f.publisher.push(&session(), keyed(0, "first")).await.unwrap();
+    for (key, inside) in [
+        ("second", &["time", "pttl", "hget", "llen", "lpush", "hlen", "hset", "pexpire"][..]),
+        ("second", &["time", "pttl", "hget", "llen"][..]),
+    ] {
+        let before = f.server.calls().await;
+        f.publisher.push(&session(), keyed(1, key)).await.unwrap();
+        let mut calls = f.server.calls().await;
+        for (name, count) in before {
+            calls.entry(name).and_modify(|now| *now -= count);
+        }
+        calls.retain(|name, count| {
+            *count > 0 && !["info", "client|setinfo", "client", "hello"].contains(&name.as_str())
+        });
+        let (sent, done): (Vec<_>, Vec<_>) =
+            calls.iter().partition(|(name, _)| ["evalsha", "strlen"].contains(&name.as_str()));
+        assert_eq!(sent.iter().map(|(_, count)| **count).collect::<Vec<_>>(), [1, 1], "{calls:?}");
+        assert!(done.iter().all(|(name, _)| inside.contains(&name.as_str())), "{calls:?}");
+        let total: u64 = done.iter().map(|(_, count)| **count).sum();
+        assert!(total <= 13, "{total}: {calls:?}");
+    }
+    f.end().await;
+}
+
+#[tokio::test]
+async fn another_type_under_the_keys_refuses_the_whole_call_and_queues_nothing() {
+    let mut f = Fixture::new().await;
+    let _: () = f.redis(&["SET", KEY_SET, "x", "EX", "60"]).await;
+    let call = [(session(), note(0)), (session(), keyed(1, "job"))];
+    for result in f.publisher.push_many(call).await {
+        let reason = result.unwrap_err().reason;
+        assert!(matches!(&reason, PushRefusal::Refused(text) if text.contains("WRONGTYPE")), "{reason:?}");
+    }
+    assert!(f.take().await.items.is_empty());
+    f.push([2]).await;
+    assert_eq!(numbers(&f.take().await), [2], "a push without a key does not look there");
+    f.end().await;
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_a_push_with_a_key_and_keeps_no_key() {
+    let mut f = Fixture::new().await;
+    let _: () = f.redis(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let refused = f.publisher.push(&session(), keyed(0, "job")).await.unwrap_err();
+    assert!(matches!(&refused.reason, PushRefusal::Refused(text) if text.contains("OOM")), "{:?}", refused.reason);
+    let _: () = f.redis(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert!(!f.publisher.push(&session(), keyed(1, "job")).await.unwrap().is_duplicate);
+    assert_eq!(numbers(&f.take().await), [1]);
+    f.end().await;
+}
