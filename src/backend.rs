@@ -39,6 +39,10 @@
 //! 19. *A deduplication key is remembered by the push that queues its notification*, for the window, and by no refused
 //!     push. Within the window another push to that session with that key queues nothing and answers with the first
 //!     one's id, whatever became of the first. The newest keys of a session are remembered, as many as configured.
+//! 20. *Inspection changes nothing*: no order, no lease, no time to live. Lists come in bounded pages, and list each
+//!     session that is there during the whole list. A purge removes the messages that its caller saw and no others.
+//! 21. *A server process is listed* while it writes its record, and for two heartbeats after the last one. An owner's
+//!     lease names its process.
 
 use std::fmt;
 
@@ -54,6 +58,7 @@ use crate::session_id::{SessionId, SessionStatus};
 mod absent;
 #[cfg(feature = "rmcp")]
 pub(crate) mod fleet;
+pub(crate) mod inspection;
 pub(crate) mod line_limit;
 #[cfg(feature = "server")]
 pub(crate) mod memory;
@@ -75,7 +80,11 @@ pub use self::absent::Absent as Fleet;
 #[cfg(not(feature = "server"))]
 pub use self::absent::Absent as ServerQueues;
 #[cfg(feature = "rmcp")]
-pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord};
+pub use self::fleet::{Fleet, News, NewsReceiver, ProcessId};
+pub use self::inspection::{
+    Inspection, LeaseFacts, Peeked, SameId, ServerId, ServerRecord, SessionDetails, SessionFacts, SessionRecord,
+    SessionTrouble, SubscriberCounts, TroubleState,
+};
 pub use self::line_limit::LineLimit;
 pub use self::outcomes::{Outcomes, Redrove, StoredLetter};
 pub use self::questions::Questions;
@@ -93,7 +102,7 @@ pub use crate::subscription::{Behind, Delivered, Item, LeaseState, MessageOutcom
 /// Operations of a backend that concern a whole process. Every backend has them.
 #[async_trait]
 pub trait Backend:
-    fmt::Debug + Send + Sync + Outcomes + Questions + Elicitations + Answers + ServerQueues + Fleet + 'static
+    fmt::Debug + Send + Sync + Outcomes + Questions + Elicitations + Answers + ServerQueues + Fleet + Inspection + 'static
 {
     /// Queues notifications, and returns one answer for each, in the order given.
     ///

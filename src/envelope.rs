@@ -52,8 +52,6 @@ use self::outbound::Content;
 pub use self::outbound::Outbound;
 #[cfg(feature = "server")]
 use self::owned::Facts;
-#[cfg(feature = "server")]
-pub(crate) use self::owned::shortened;
 use self::wire::{Wire, fields_of, trace_context};
 pub use crate::timestamp::Timestamp;
 
@@ -283,6 +281,18 @@ fn derived_id(queue: &str, Wire { id, enqueued_at, content, .. }: &Wire<'_>) -> 
     // The parts are joined as a JSON list, so that two different lists never give the same text.
     let name = serde_json::json!([queue, id, enqueued_at, content]).to_string();
     NotificationId::derived(name.as_bytes())
+}
+
+/// Returns the beginning of an error's text, at most 512 bytes. The text is written into the queue with its message,
+/// which must not grow without bound.
+pub(crate) fn shortened(error: &str) -> &str {
+    shortened_to(512, error)
+}
+
+/// Returns the beginning of a text, at most `max` bytes.
+pub(crate) fn shortened_to(max: usize, text: &str) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&i| text.is_char_boundary(i));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(all(test, feature = "server"))]

@@ -6,6 +6,10 @@ use crate::notification::NotificationId;
 use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
+mod session_key;
+
+pub(crate) use self::session_key::{SessionKey, SessionKeyKind};
+
 /// Names of all keys of one fleet, which share a prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
@@ -100,10 +104,36 @@ impl Keys {
     /// Returns the glob pattern that matches all lists of dead letters.
     pub(crate) fn all_dead(&self) -> String {
         let (before, after) = self.around_dead();
-        let literally = |text: &str| -> String {
-            text.chars().flat_map(|c| "*?[]^-\\".contains(c).then_some('\\').into_iter().chain([c])).collect()
-        };
         format!("{}*{}", literally(&before), literally(after))
+    }
+
+    /// Returns the glob pattern that matches the stored sessions, queues, leases and dead letters. Some other keys
+    /// match too, which [`Self::session_key`] tells apart.
+    pub(crate) fn all_of_sessions(&self) -> String {
+        format!("*{}:[ns]*", literally(&self.prefix))
+    }
+
+    /// Returns the glob pattern that matches the keys of all sessions with this id, under any principal and prefix.
+    /// Keys of longer ids match too. [`SessionKey::read`] tells them apart.
+    pub(crate) fn all_with_id(session: &SessionId) -> String {
+        let whole = session.to_string();
+        let id = whole.rsplit(':').next().unwrap_or_default();
+        format!("*:{}*", literally(id))
+    }
+
+    /// Returns the prefix of these keys.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Returns the key of the sorted set of server processes.
+    pub(crate) fn servers(&self) -> String {
+        format!("{}:servers", self.prefix)
+    }
+
+    /// Returns the key of a server's record, which is in the slot of the set of servers.
+    pub(crate) fn server(&self, server: impl std::fmt::Display) -> String {
+        self.companion(&self.servers(), &server.to_string())
     }
 
     /// Returns the session of a list of dead letters, or `None` where the key is not that of such a list.
@@ -124,7 +154,12 @@ impl Keys {
 
     /// Returns the key of a stored session.
     pub(crate) fn session(&self, session: &SessionId) -> String {
-        format!("{}:session:{session}", self.prefix)
+        format!("{}{session}", self.session_prefix())
+    }
+
+    /// Returns the prefix of the keys of all stored sessions.
+    fn session_prefix(&self) -> String {
+        format!("{}:session:", self.prefix)
     }
 
     /// Returns the name of the channel for messages to all processes.
@@ -162,6 +197,11 @@ impl Keys {
     fn companion(&self, queue: &str, what: &str) -> String {
         if self.prefix.contains('{') { [queue, "::", what].concat() } else { ["{", queue, "}:", what].concat() }
     }
+}
+
+/// Returns a text as a glob pattern that matches this text alone.
+fn literally(text: &str) -> String {
+    text.chars().flat_map(|c| "*?[]^-\\".contains(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Returns whether a prefix can be used: it has no braces, or one hash tag that is not empty. Otherwise a queue and its
@@ -284,7 +324,7 @@ mod tests {
             a in session_id(), b in session_id(), task in ".{1,20}", prefix in "[a-z:]{1,5}|\\{[a-z:]{1,5}\\}",
         ) {
             let keys = Keys::new(prefix);
-            let mut all = vec![keys.sessions(), keys.news(), keys.probe()];
+            let mut all = vec![keys.sessions(), keys.news(), keys.probe(), keys.servers(), keys.server("a")];
             for session in if a == b { vec![&a] } else { vec![&a, &b] } {
                 let QueueKeys { queue, lease, questions, dead, deduplication, receipts } = keys.of(session);
                 all.extend(deduplication);

@@ -51,6 +51,7 @@
 //!   Redis.
 //! - A server on rmcp is made by [`Courier::mcp_server`]: see [`McpServer`].
 //! - A server on anything else writes an [`McpSession`] and calls [`Courier::ensure_subscriber`].
+//! - An operator's tool needs an [`Inspector`]: sessions, owners, queued messages, and why a session gets nothing.
 //! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`]
 //!   and others.
 //! - [`guarantees`] lists what is guaranteed, what is not, and the test of each. [`redis_trouble`] describes what
@@ -127,6 +128,7 @@ mod courier;
 mod elicitation;
 #[cfg(feature = "server")]
 mod inbox;
+mod inspector;
 mod publisher;
 
 #[cfg(feature = "server")]
@@ -163,6 +165,12 @@ pub mod testing {
         /// Returns the name and the text of every Lua script.
         pub fn lua_scripts() -> Vec<(&'static str, &'static str)> {
             crate::backend::redis::lua::ALL.iter().map(|script| (script.name(), script.text())).collect()
+        }
+
+        /// Returns the record of a server process without subscribers, under a number of its own.
+        pub fn server_record(heartbeat: std::time::Duration) -> ServerRecord {
+            let started = std::time::SystemTime::UNIX_EPOCH;
+            ServerRecord::new(ServerId::new(), started, heartbeat, SubscriberCounts::default(), Vec::new())
         }
 
         /// Returns the failure of an operation for a reason.
@@ -223,6 +231,10 @@ mod readme {}
 #[doc = include_str!("../docs/guide.md")]
 mod guide {}
 
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/inspecting.md")]
+mod inspecting {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../docs/fastmcp.md")]
 mod fastmcp {}
@@ -253,7 +265,9 @@ pub use self::actors::{
 };
 #[cfg(any(feature = "elicitation", feature = "server"))]
 pub use self::backend::Settled;
-pub use self::backend::{PushRefusal, QueueLimit};
+pub use self::backend::{
+    PushRefusal, QueueLimit, ServerId, ServerRecord, SessionTrouble, SubscriberCounts, TroubleState,
+};
 pub use self::config::{Config, ConfigBuilder, ConfigError, Delivery, DeliveryLevel};
 pub use self::connect::ConnectError;
 #[cfg(feature = "server")]
@@ -269,6 +283,10 @@ pub use self::health::{HealthCheck, HealthPart, HealthReport};
 pub use self::http::{BoundServer, McpServer, McpService, ServeError};
 #[cfg(feature = "server")]
 pub use self::inbox::{Inbox, InboxError};
+pub use self::inspector::{
+    ClientStream, Finding, FindingCode, Inspector, Owner, PeekedMessage, PeekedMessages, QueuedMessage, SessionCursor,
+    SessionPage, SessionReport, SessionSummary, Severity,
+};
 pub use self::notification::{
     InvalidNotification, InvalidNotificationId, LoggingLevel, Notification, NotificationId, ProgressToken, RequestId,
     Task, TaskStatus,

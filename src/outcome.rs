@@ -4,9 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::Timestamp;
-#[cfg(feature = "server")]
-use crate::envelope::shortened;
+use crate::envelope::{Timestamp, shortened};
 
 /// Reason why a notification was discarded. Each discard is counted and logged, and kept where dead letters are on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -33,6 +31,9 @@ pub enum DiscardReason {
     /// The message cannot be decoded.
     #[error("it cannot be decoded: {0}")]
     Undecodable(String),
+    /// An operator removed the notification from its queue ([`Inspector::purge`](crate::Inspector::purge)).
+    #[error("an operator purged its queue")]
+    Purged,
 }
 
 impl DiscardReason {
@@ -41,8 +42,7 @@ impl DiscardReason {
     }
 }
 
-/// Reasons as a server keeps them.
-#[cfg(feature = "server")]
+/// Reasons as they are kept.
 impl DiscardReason {
     /// Returns the reason with its text cut to a bounded length.
     pub(crate) fn bounded(&self) -> Self {
@@ -51,7 +51,7 @@ impl DiscardReason {
             Self::Rejected(text) | Self::AttemptsExhausted { last_error: text, .. } | Self::Undecodable(text) => {
                 *text = shortened(text).to_owned();
             }
-            Self::Expired | Self::Superseded => {}
+            Self::Expired | Self::Superseded | Self::Purged => {}
         }
         short
     }
@@ -124,7 +124,6 @@ impl Receipt {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "server")]
     #[test]
     fn every_reason_survives_the_queue_on_one_line_and_bounded() {
         let reasons = [
@@ -133,6 +132,7 @@ mod tests {
             DiscardReason::AttemptsExhausted { attempts: 3, last_error: "é".to_owned() },
             DiscardReason::Superseded,
             DiscardReason::Undecodable("\0".to_owned()),
+            DiscardReason::Purged,
         ];
         for reason in reasons {
             let wire = reason.to_wire();

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::connect::{ConnectError, connect};
 use crate::envelope::Draft;
 use crate::failure::QueueError;
+use crate::inspector::Inspector;
 use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
@@ -92,6 +93,11 @@ impl Publisher {
     #[cfg(feature = "elicitation")]
     pub(crate) fn queue(&self) -> &Arc<dyn Backend> {
         &self.queue
+    }
+
+    /// Returns an inspector over the publisher's connections.
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(Arc::clone(&self.queue), Arc::clone(&self.config))
     }
 
     /// Returns a reporter that pushes the status and the progress of one task to a session.

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(crate) mod serial;
+
 /// First and last microsecond of the years 0 to 9999. RFC 3339 has no form outside these years, so moments are clamped
 /// to them.
 const YEARS: [i64; 2] = [-62_167_219_200_000_000, 253_402_300_799_999_999];
@@ -42,7 +44,6 @@ impl Timestamp {
     }
 
     /// Converts from a time of the system. Fractions of a microsecond are cut off.
-    #[cfg(any(test, feature = "elicitation", feature = "server"))]
     pub fn from_system(at: SystemTime) -> Self {
         match at.duration_since(UNIX_EPOCH) {
             Ok(after) => Self(micros(after)),

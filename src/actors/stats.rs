@@ -47,8 +47,16 @@ pub(super) struct Stats {
     pub(super) since: SystemTime,
     delivered: AtomicU64,
     discarded: AtomicU64,
-    /// Present state, and the newest failure. Both change rarely, so a lock costs nothing.
-    rest: Mutex<(SubscriberState, Option<String>)>,
+    /// Present state and newest failure. Both change rarely, so a lock costs nothing.
+    rest: Mutex<Rest>,
+}
+
+/// Part of the statistics that is no counter.
+#[derive(Debug)]
+struct Rest {
+    state: SubscriberState,
+    /// Text of the newest failure, and its time by this host's clock.
+    error: Option<(String, SystemTime)>,
 }
 
 impl Stats {
@@ -57,7 +65,7 @@ impl Stats {
             since: SystemTime::now(),
             delivered: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
-            rest: Mutex::new((SubscriberState::Connecting, None)),
+            rest: Mutex::new(Rest { state: SubscriberState::Connecting, error: None }),
         }
     }
 
@@ -70,11 +78,11 @@ impl Stats {
     }
 
     pub(super) fn set_state(&self, state: SubscriberState) {
-        self.state_and_error().0 = state;
+        lock(&self.rest).state = state;
     }
 
     pub(super) fn set_error(&self, error: &impl ToString) {
-        self.state_and_error().1 = Some(error.to_string());
+        lock(&self.rest).error = Some((error.to_string(), SystemTime::now()));
     }
 
     pub(super) fn counts(&self) -> (u64, u64) {
@@ -83,11 +91,19 @@ impl Stats {
 
     pub(super) fn info(&self, session: SessionId, placement: Option<Placement>) -> SubscriberInfo {
         let (delivered, discarded) = self.counts();
-        let (state, last_error) = self.state_and_error().clone();
+        let Rest { state, error } = &*lock(&self.rest);
+        let (state, last_error) = (*state, error.as_ref().map(|(text, _)| text.clone()));
         SubscriberInfo { session, since: self.since, placement, state, delivered, discarded, last_error }
     }
 
-    fn state_and_error(&self) -> std::sync::MutexGuard<'_, (SubscriberState, Option<String>)> {
-        lock(&self.rest)
+    /// Returns the present state, and the time of the newest failure.
+    pub(super) fn state_and_time_of_error(&self) -> (SubscriberState, Option<SystemTime>) {
+        let Rest { state, error } = &*lock(&self.rest);
+        (*state, error.as_ref().map(|(_, at)| *at))
+    }
+
+    /// Returns the newest failure and its time.
+    pub(super) fn error(&self) -> Option<(String, SystemTime)> {
+        lock(&self.rest).error.clone()
     }
 }

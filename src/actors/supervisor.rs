@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
+use self::announcing::Announcer;
 use self::child::{Child, RunState, StoppingSubscriber};
 use self::host::{Host, SharedArbiters};
 use self::limits::{Limits, Place};
@@ -49,6 +50,7 @@ use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
 use crate::subscription::ExitReason;
 
+mod announcing;
 mod child;
 mod health;
 mod host;
@@ -115,6 +117,8 @@ pub struct SupervisorActor {
     epochs: u64,
     /// Set once a shutdown begins. The supervisor starts no subscriber then.
     shutting_down: bool,
+    /// Writer of the record of this process.
+    announcer: Arc<Announcer>,
 }
 
 impl std::fmt::Debug for SupervisorActor {
@@ -202,6 +206,7 @@ impl SupervisorActor {
     /// Creates a supervisor whose subscribers take from `queue` and run on `arbiters`.
     pub(crate) fn new(queue: Arc<dyn Backend>, config: Arc<Config>, arbiters: Arbiters) -> Self {
         Self {
+            announcer: Announcer::new(Arc::clone(&queue)),
             queue,
             config,
             arbiters,
@@ -251,7 +256,7 @@ impl SupervisorActor {
             session,
             common: self.common(ctx),
             placement,
-            owner: retained.as_ref().map_or_else(OwnerToken::new, |retained| retained.owner),
+            owner: retained.as_ref().map_or_else(|| OwnerToken::of(self.announcer.server), |retained| retained.owner),
             epoch: self.epochs,
             stats,
             stop: StopSignal::default(),
@@ -284,6 +289,10 @@ impl SupervisorActor {
 
 impl Actor for SupervisorActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.announce(ctx);
+    }
 }
 
 impl Handler<EnsureSubscriber> for SupervisorActor {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 pub use self::channel::NewsReceiver;
 pub(crate) use self::channel::{NewsSender, news_channel};
+use super::SessionRecord;
 use crate::failure::QueueError;
 use crate::principal::Principal;
 use crate::session_id::SessionId;
@@ -57,17 +58,6 @@ pub trait Fleet {
     /// News are lost while a connection is lost, and anyone who may publish can forge them. They save time, and nothing
     /// may depend on them alone.
     fn listen(&self, process: ProcessId) -> NewsReceiver;
-}
-
-/// Knowledge of the backend about a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionRecord {
-    /// The backend has the state with which the session began.
-    Known,
-    /// The backend knows nothing: the session's time to live is over, or the queue lost the session.
-    Unknown,
-    /// The session has ended.
-    Ended,
 }
 
 /// Message from one process to others.

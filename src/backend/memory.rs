@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use self::consumer::MemoryConsumer;
 pub use self::store::{Change, Moment, Store};
 use super::{
-    Backend, Consumer, LeaseState, MessageOutcome, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues,
-    ServerQueues,
+    Backend, Consumer, LeaseState, MessageOutcome, Outgoing, OwnerToken, Permit, PushRefusal, Queued, Queues, ServerId,
+    ServerQueues, ServerRecord,
 };
 use crate::config::Config;
 use crate::envelope::Timestamp;
@@ -28,6 +28,7 @@ use crate::session_id::SessionId;
 mod consumer;
 #[cfg(feature = "rmcp")]
 mod fleet;
+mod inspection;
 mod outcomes;
 mod questions;
 mod store;
@@ -151,6 +152,7 @@ impl Drop for Watch {
 /// Queues of a fleet that is one process.
 #[derive(Debug)]
 pub struct MemoryBackend {
+    name: String,
     shared: Arc<Shared>,
     config: Arc<Config>,
 }
@@ -158,7 +160,7 @@ pub struct MemoryBackend {
 impl MemoryBackend {
     /// Opens the store of this name, under the prefix in `config`.
     pub fn new(name: &str, config: Arc<Config>) -> Self {
-        Self { shared: Shared::named(name, config.prefix()), config }
+        Self { name: name.to_owned(), shared: Shared::named(name, config.prefix()), config }
     }
 
     /// Performs one operation now, and notifies those who wait for its changes.
@@ -221,6 +223,16 @@ impl Queues for MemoryBackend {
 impl ServerQueues for MemoryBackend {
     async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError> {
         self.step(|moment| moment.record(session, outcome, raw));
+        Ok(())
+    }
+
+    async fn announce_server(&self, record: &ServerRecord) -> Result<(), QueueError> {
+        self.step(|moment| moment.announce_server(record));
+        Ok(())
+    }
+
+    async fn withdraw_server(&self, server: ServerId) -> Result<(), QueueError> {
+        self.step(|moment| moment.withdraw_server(server));
         Ok(())
     }
 

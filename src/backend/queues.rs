@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Behind, Delivered, LeaseState, LineLimit, Mark, MessageOutcome, Permit, Replaced, Taken};
+use super::{
+    Behind, Delivered, LeaseState, LineLimit, Mark, MessageOutcome, Permit, Replaced, ServerId, ServerRecord, Taken,
+};
 use crate::failure::QueueError;
 use crate::question::Question;
 use crate::session_id::SessionId;
@@ -38,6 +40,12 @@ pub trait Queues: fmt::Debug + Send + Sync {
 pub trait ServerQueues: Queues {
     /// Records the outcome of a message that has already left its queue ([`Delivery::AtMostOnce`](crate::Delivery)).
     async fn record(&self, session: &SessionId, outcome: &MessageOutcome, raw: &[u8]) -> Result<(), QueueError>;
+
+    /// Writes the record of this server process, which is kept for two heartbeats.
+    async fn announce_server(&self, record: &ServerRecord) -> Result<(), QueueError>;
+
+    /// Removes the record of a server process that ends.
+    async fn withdraw_server(&self, server: ServerId) -> Result<(), QueueError>;
 
     /// Returns the queues as the subscribers of one arbiter share them. Must be called on that arbiter.
     ///
@@ -94,6 +102,16 @@ impl OwnerToken {
     #[allow(clippy::new_without_default)] // a default that differs each time would surprise
     pub fn new() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// Makes a token that no owner has had, for a subscriber of this server process.
+    pub fn of(server: ServerId) -> Self {
+        Self(server.token())
+    }
+
+    /// Returns the server process that the token names, if it names one.
+    pub fn server(&self) -> Option<ServerId> {
+        ServerId::of_token(self.0)
     }
 }
 

@@ -8,7 +8,7 @@
 //! - `lua` has the scripts and the rules that all of them follow.
 //! - `consumer` reads one queue over a link of its own, `shared` reads many queues over one link. Both build their
 //!   commands and read their answers by `take` and `lease`, so the two differ only in how they wait.
-//! - `push`, `outcomes`, `questions` and `fleet` each have one part of the port. `session_status` distinguishes
+//! - `push`, `outcomes`, `questions`, `inspection` and `fleet` each have one part of the port. `session_status` distinguishes
 //!   known sessions from unknown ones.
 //! - `key_watcher` waits for answers and receipts.
 //! - `examine` reads facts about the server for operators, `rights` has the commands that a user must be allowed to call.
@@ -45,6 +45,7 @@ mod discards;
 mod examine;
 #[cfg(feature = "rmcp")]
 mod fleet;
+mod inspection;
 mod key_watcher;
 #[cfg(feature = "server")]
 mod lease;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::outbound::Content;
-use super::{Envelope, Outbound, Timestamp, delivered};
+use super::{Envelope, Outbound, Timestamp, delivered, shortened};
 use crate::json::{self, Fields};
 use crate::notification::NotificationId;
 
@@ -106,12 +106,4 @@ pub(super) fn task_status(params: &Fields<'_>) -> Option<Box<(String, bool)>> {
     let text = |name: &str| params.get(name).and_then(json::string);
     let is_terminal = matches!(text("status")?.as_ref(), "completed" | "failed" | "cancelled");
     Some(Box::new((text("taskId")?.into_owned(), is_terminal)))
-}
-
-/// Returns the beginning of an error's text, at most 512 bytes. The text is written into the queue with its message,
-/// which must not grow without bound.
-pub(crate) fn shortened(error: &str) -> &str {
-    const MAX: usize = 512;
-    let end = (0..=MAX.min(error.len())).rev().find(|&i| error.is_char_boundary(i));
-    &error[..end.unwrap_or(0)]
 }

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "backend",
     "connect",
     "session",
+    "inspector",
     "publisher",
     "elicitation",
     "inbox",

@@ -6,6 +6,7 @@ mod bounds;
 mod clock_steps;
 #[cfg(all(feature = "elicitation", feature = "server"))]
 mod fates;
+mod inspecting;
 #[cfg(feature = "server")]
 mod numbers;
 #[cfg(feature = "server")]

@@ -5,6 +5,7 @@
 
 mod deduplication;
 mod fleet;
+mod inspection;
 mod lease;
 mod letters;
 mod model;
@@ -190,6 +191,18 @@ contract! {
         a_key_is_forgotten_after_the_window,
         the_newest_keys_are_remembered_and_the_oldest_forgotten,
         a_redriven_letter_is_not_stopped_by_its_own_key;
+    // Clauses 20 and 21.
+    inspection:
+        each_session_is_listed_once_whatever_it_has,
+        a_report_has_all_that_is_known_of_a_session,
+        a_peek_shows_the_oldest_within_its_bounds_and_what_cannot_be_decoded,
+        looking_all_the_time_disturbs_no_delivery,
+        looking_lengthens_no_life,
+        a_purge_removes_what_there_is_and_settles_its_receipts,
+        an_owner_under_which_a_queue_is_purged_removes_nothing_else,
+        a_purge_beside_an_owner_removes_nothing_that_was_pushed_later,
+        a_session_of_the_same_id_is_found_under_any_user_and_prefix,
+        a_server_is_listed_until_its_record_is_removed_or_its_time_is_over;
     // Whatever order they come in.
     model:
         any_interleaving_of_owners_agrees_with_the_model;

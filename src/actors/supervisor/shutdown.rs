@@ -83,7 +83,7 @@ impl Handler<Shutdown> for SupervisorActor {
             let left: Vec<_> = supervisor.stopping.take();
             report.forced = left.len() + forced.get();
             report.stopped = count.saturating_sub(report.forced);
-            let queue = Arc::clone(&supervisor.queue);
+            let (queue, announcer) = (Arc::clone(&supervisor.queue), Arc::clone(&supervisor.announcer));
             let shared = supervisor.shared_arbiters.end();
             async move {
                 let releases = left.iter().map(|stopping| {
@@ -99,7 +99,8 @@ impl Handler<Shutdown> for SupervisorActor {
                         }
                     }
                 });
-                let released = tokio::time::timeout(RELEASE, futures_util::future::join_all(releases)).await;
+                let released = tokio::time::timeout(RELEASE, futures_util::future::join_all(releases));
+                let (released, ()) = futures_util::future::join(released, announcer.withdraw()).await;
                 if released.is_err() {
                     tracing::warn!("releasing all leases took too long; the rest expire by themselves");
                 }

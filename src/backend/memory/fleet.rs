@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::{MemoryBackend, State};
-use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord, news_channel};
+use crate::backend::SessionRecord;
+use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, news_channel};
 use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::session_id::SessionId;

@@ -27,6 +27,7 @@ mod dead_letters;
 mod deduplication;
 #[cfg(feature = "testing")]
 mod foreign;
+mod inspection;
 mod list;
 mod questions;
 mod queues;
@@ -45,6 +46,7 @@ pub struct Store {
     #[cfg(feature = "elicitation")]
     tasks: tasks::Tasks,
     sessions: Sessions,
+    servers: inspection::Servers,
     /// Changes since the last call of [`Store::changes`].
     changes: Vec<Change>,
 }
@@ -73,6 +75,7 @@ impl Store {
             #[cfg(feature = "elicitation")]
             tasks: tasks::Tasks::default(),
             sessions: Sessions::default(),
+            servers: HashMap::new(),
             changes: Vec::new(),
         }
     }

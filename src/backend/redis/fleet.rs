@@ -12,7 +12,8 @@ use redis::Cmd;
 use super::RedisBackend;
 use super::link::{Link, Pushes, Request, read};
 use super::lua::{END_SESSION, STORE_SESSION};
-use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, SessionRecord, news_channel};
+use crate::backend::SessionRecord;
+use crate::backend::fleet::{Fleet, News, NewsReceiver, ProcessId, news_channel};
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::session_id::SessionId;
 

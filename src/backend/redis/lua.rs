@@ -53,6 +53,7 @@ scripts! {
     #[cfg(all())] {
         LIVE_SESSIONS = "live_sessions",
         PURGE = "purge",
+        PURGE_QUEUE = "purge_queue",
         PUSH = "push",
         PUSH_KEYED = "push_keyed",
         READ_RECEIPT = "read_receipt",
@@ -74,6 +75,7 @@ scripts! {
     #[cfg(feature = "server")] {
         ACKNOWLEDGE = "acknowledge",
         ACKNOWLEDGE_OUTCOMES = "acknowledge_outcomes",
+        ANNOUNCE_SERVER = "announce_server",
         CLAIM = "claim",
         RELEASE = "release",
         RENEW = "renew",

@@ -106,7 +106,7 @@ impl RedisBackend {
 }
 
 /// Reads a dead letter in the form in which the scripts keep it.
-fn decode(kept: Vec<u8>) -> StoredLetter {
+pub(super) fn decode(kept: Vec<u8>) -> StoredLetter {
     /// First line of a dead letter, before the message itself.
     #[derive(serde::Deserialize)]
     struct Header {

@@ -9,10 +9,12 @@ use super::consumer::{self, RedisConsumer};
 use super::dead_letters::settings;
 use super::discards::{not_kept, reason};
 use super::lease::{self, lease_value};
-use super::lua::{RECORD, RELEASE, RENEW};
+use super::lua::{ANNOUNCE_SERVER, RECORD, RELEASE, RENEW};
 use super::shared::SharedQueues;
 use super::{RedisBackend, reply};
-use crate::backend::{Consumer, LeaseState, MessageOutcome, OwnerToken, Permit, Queues, ServerQueues};
+use crate::backend::{
+    Consumer, LeaseState, MessageOutcome, OwnerToken, Permit, Queues, ServerId, ServerQueues, ServerRecord,
+};
 use crate::failure::QueueError;
 use crate::keys::QueueKeys;
 use crate::question::Question;
@@ -69,6 +71,19 @@ impl ServerQueues for RedisBackend {
         let answer = self.call(DOING, &RECORD, &keys, &arguments).await?;
         not_kept(session, &reply::bytes(answer).map_err(|e| self.failed(DOING, e))?);
         Ok(())
+    }
+
+    async fn announce_server(&self, record: &ServerRecord) -> Result<(), QueueError> {
+        let keys = [self.keys.servers(), self.keys.server(record.id)];
+        let life = record.life().as_millis().to_string().into_bytes();
+        let arguments = [record.id.to_string().into_bytes(), record.encode(), life];
+        self.call("writing the record of a server", &ANNOUNCE_SERVER, &keys, &arguments).await
+    }
+
+    async fn withdraw_server(&self, server: ServerId) -> Result<(), QueueError> {
+        const DOING: &str = "removing the record of a server";
+        let () = self.query(DOING, redis::cmd("DEL").arg(self.keys.server(server))).await?;
+        self.query(DOING, redis::cmd("ZREM").arg(self.keys.servers()).arg(server.to_string())).await
     }
 
     fn share(self: Arc<Self>) -> Arc<dyn Queues> {

@@ -68,8 +68,8 @@ pub(crate) async fn what_is_discarded_is_kept_with_its_reason_the_oldest_first(p
 pub(crate) async fn every_reason_survives(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(keeping(10)).await;
     let exhausted = DiscardReason::AttemptsExhausted { attempts: 3, last_error: "é\n\"".to_owned() };
-    let reasons =
-        [DiscardReason::Expired, exhausted, DiscardReason::Superseded, DiscardReason::Undecodable("x".into())];
+    let undecodable = DiscardReason::Undecodable("x".into());
+    let reasons = [DiscardReason::Expired, exhausted, DiscardReason::Superseded, undecodable, DiscardReason::Purged];
     push(&publisher, 0..reasons.len()).await;
     let taken = owner.take().await;
     let outcomes = reasons.iter().enumerate().map(|(position, reason)| MessageOutcome {
@@ -77,7 +77,7 @@ pub(crate) async fn every_reason_survives(place: &Place) {
         discarded: Some(reason.clone()),
         receipt: None,
     });
-    owner.take_after(&Delivered { outcomes: outcomes.collect(), ..delivered(&taken, 4) }).await;
+    owner.take_after(&Delivered { outcomes: outcomes.collect(), ..delivered(&taken, reasons.len()) }).await;
     let kept = all(&publisher).await;
     assert_eq!(kept.iter().map(|letter| letter.reason.clone()).collect::<Vec<_>>(), reasons);
     assert_eq!((kept[1].attempts, kept[1].last_error.as_deref()), (3, Some("é\n\"")));

@@ -26,6 +26,7 @@ impl Store {
         #[cfg(feature = "elicitation")]
         self.tasks.clear();
         self.sessions.clear();
+        self.servers.clear();
     }
 }
 

@@ -58,6 +58,16 @@ impl Moment<'_> {
         }
     }
 
+    /// Returns the ids of a session's receipts, in order.
+    pub(super) fn receipts_of(&self, session: &SessionId) -> Vec<NotificationId> {
+        let of_session = |((of, id), (_, until)): (&(SessionId, NotificationId), &(Receipt, Timestamp))| {
+            (of == session && *until > self.now).then_some(*id)
+        };
+        let mut ids: Vec<_> = self.store.receipts.told.iter().filter_map(of_session).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Returns a receipt.
     pub fn receipt(&mut self, session: &SessionId, id: NotificationId) -> Receipt {
         let has_owner = self.with_list(session, |moment, list| {
