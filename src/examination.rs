@@ -1,4 +1,4 @@
-//! [`Check`]: judgement of one property of a Redis server, as [`Publisher::examine`](crate::Publisher::examine) returns
+//! [`Check`]: judgement of one property of a Redis server, as [`Inspector::examine`](crate::Inspector::examine) returns
 //! it. The judgements are pure: facts go in, checks come out.
 
 use std::collections::HashMap;

@@ -9,6 +9,7 @@ use crate::connect::{ConnectError, connect};
 use crate::failure::QueueError;
 use crate::session_id::SessionId;
 
+mod examine;
 mod explain;
 mod finding;
 mod message;

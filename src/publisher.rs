@@ -19,7 +19,6 @@ use crate::question::TaskKey;
 use crate::session_id::{SessionId, SessionStatus};
 
 mod dead_letters;
-mod examine;
 mod fastmcp;
 mod receipts;
 mod reporter;

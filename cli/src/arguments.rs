@@ -40,6 +40,18 @@ pub(crate) struct Common {
 /// Command with its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Lists sessions: owned by which server, stream, depth of the queue, dead letters.
+    Sessions(Sessions),
+    /// Lists the server processes of the fleet, with their troubles.
+    Servers,
+    /// Explains why a session gets nothing.
+    Why(Why),
+    /// Shows the oldest messages of a queue, and leaves them there.
+    Peek(Peek),
+    /// Removes the messages of a queue.
+    Purge(Purge),
+    /// Shows sessions, queues, servers and their troubles, live.
+    Top(Top),
     /// Pushes a notification to a session, or to all live sessions.
     Push(Push),
     /// Asks the user of a session a question, and prints the answer.
@@ -51,6 +63,55 @@ pub(crate) enum Command {
     Receipt(Receipt),
     /// Examines the Redis server: what is wrong, and how to mend it.
     Doctor,
+}
+
+/// Arguments of `sessions`.
+#[derive(Debug, Args)]
+pub(crate) struct Sessions {
+    /// Number of sessions.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    pub(crate) limit: usize,
+    /// Lists only sessions for which notifications wait.
+    #[arg(long)]
+    pub(crate) waiting: bool,
+    /// Lists only sessions that no server owns.
+    #[arg(long)]
+    pub(crate) unowned: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// Session that gets nothing.
+    pub(crate) session: SessionId,
+}
+
+/// Arguments of `peek`.
+#[derive(Debug, Args)]
+pub(crate) struct Peek {
+    /// Session whose queue is shown.
+    pub(crate) session: SessionId,
+    /// Number of messages, at most 1000.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+/// Arguments of `purge`.
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// Session whose queued messages are removed. Dead letters stay: see `dead purge`.
+    pub(crate) session: SessionId,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Time between two readings.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) interval: Duration,
+    /// Prints one reading and ends, as it also does where the output is no terminal.
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 /// Arguments of `push`.
@@ -124,7 +185,7 @@ pub(crate) enum Dead {
     /// Queues dead letters again, the oldest first, behind the notifications that wait.
     Redrive {
         #[command(flatten)]
-        of: Sessions,
+        of: Chosen,
         /// Id of a letter. Without one all letters are redriven.
         #[arg(long = "id", value_name = "ID")]
         ids: Vec<NotificationId>,
@@ -132,14 +193,14 @@ pub(crate) enum Dead {
     /// Deletes dead letters.
     Purge {
         #[command(flatten)]
-        of: Sessions,
+        of: Chosen,
     },
 }
 
 /// Choice of one session, or of all.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Sessions {
+pub(crate) struct Chosen {
     /// Session.
     pub(crate) session: Option<SessionId>,
     /// Every session that has dead letters.

@@ -3,14 +3,19 @@
 mod ask;
 mod dead;
 mod doctor;
+mod peek;
 mod push;
 mod receipt;
+pub(crate) mod servers;
+pub(crate) mod sessions;
+mod why;
 
 use std::fmt;
 
 use crate::Failure;
 use crate::arguments::Command;
 use crate::settings::Settings;
+use crate::top;
 
 /// Answer of a command that was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,12 @@ pub(crate) async fn run(command: Command, settings: &Settings, is_json: bool) ->
         Command::Ask(arguments) => ask::run(arguments, settings, is_json).await,
         Command::Dead(command) => dead::run(command, settings, is_json).await,
         Command::Receipt(arguments) => receipt::run(arguments, settings, is_json).await,
+        Command::Sessions(arguments) => sessions::run(arguments, settings, is_json).await,
+        Command::Servers => servers::run(settings, is_json).await,
+        Command::Peek(arguments) => peek::run(arguments, settings, is_json).await,
+        Command::Purge(arguments) => peek::purge(arguments, settings, is_json).await,
+        Command::Why(arguments) => why::run(arguments, settings, is_json).await,
+        Command::Top(arguments) => top::run(arguments, settings, is_json).await,
         Command::Doctor => doctor::run(settings, is_json).await,
     }
 }

@@ -7,6 +7,7 @@ mod arguments;
 mod commands;
 mod output;
 mod settings;
+mod top;
 
 use std::error::Error;
 use std::process::ExitCode;

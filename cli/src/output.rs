@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -62,6 +62,16 @@ pub(crate) fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
+/// Returns a duration with its two largest units, such as `4m 12s`.
+pub(crate) fn duration(time: Duration) -> String {
+    let rounded = match time.as_secs() {
+        0 => Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        seconds => Duration::from_secs(seconds),
+    };
+    let text = humantime::format_duration(rounded).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// Returns the rows as a table with a heading, its columns as wide as they need to be. The last column is not padded.
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heading.map(|text| text.chars().count());
@@ -102,5 +112,12 @@ mod tests {
     fn a_text_commands_no_terminal_and_has_a_bound() {
         assert_eq!(plain("a\x1b[2J\nb", 20), "a [2J b");
         assert_eq!(plain("äöü", 2), "äö…");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!(duration(Duration::from_millis(252_900)), "4m 12s");
+        assert_eq!(duration(Duration::from_millis(3)), "3ms");
+        assert_eq!(duration(Duration::ZERO), "0s");
     }
 }

@@ -40,6 +40,28 @@ pub struct SubscriberInfo {
     pub last_error: Option<String>,
 }
 
+/// Counters of all subscribers of a supervisor, those that have ended included.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    delivered: AtomicU64,
+    discarded: AtomicU64,
+}
+
+impl Totals {
+    pub(super) fn add_delivered(&self, count: usize) {
+        self.delivered.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_discarded(&self) {
+        self.discarded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the numbers of delivered and of discarded notifications.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.delivered.load(Ordering::Relaxed), self.discarded.load(Ordering::Relaxed))
+    }
+}
+
 /// Counters and texts behind a [`SubscriberInfo`]. The subscriber's arbiter writes them and the supervisor's reads
 /// them.
 #[derive(Debug)]

@@ -173,6 +173,7 @@ mod tests {
             config,
             supervisor: Supervisor(ended).start().recipient(),
             gates: LogGates::default(),
+            totals: Arc::default(),
         };
         let context = SubscriberContext {
             session_id: SessionId::new("s").unwrap(),

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::Placement;
 use super::isolated_session::IsolatedSession;
 use super::log_gate::{LogGate, LogGates, log_through};
-use super::stats::Stats;
+use super::stats::{Stats, Totals};
 use super::stop::StopSignal;
 use crate::backend::relay::cancel_open;
 use crate::backend::{Backend, LeaseState, LineLimit, OwnerToken, Queues};
@@ -56,6 +56,8 @@ pub(super) struct Common {
     pub(super) supervisor: Recipient<Ended>,
     /// Gates that keep a fault of many shared subscribers from filling the log.
     pub(super) gates: LogGates,
+    /// Counters that outlive this state.
+    pub(super) totals: Arc<Totals>,
 }
 
 impl SubscriberContext {

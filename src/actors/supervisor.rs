@@ -280,6 +280,7 @@ impl SupervisorActor {
                 config: Arc::clone(&self.config),
                 supervisor: ctx.address().recipient(),
                 gates: LogGates::default(),
+                totals: Arc::clone(&self.announcer.totals),
             });
             self.common = Arc::downgrade(&common);
             common

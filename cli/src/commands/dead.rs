@@ -4,7 +4,7 @@ use mcp_courier::{DeadLetter, DeadLetters, Redriven, SessionId};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::arguments::{Dead, Sessions};
+use crate::arguments::{Chosen, Dead};
 use crate::settings::Settings;
 use crate::{Failure, output};
 
@@ -59,7 +59,7 @@ pub(super) async fn run(command: Dead, settings: &Settings, is_json: bool) -> Re
 /// Returns the sessions, whose treatment a progress bar shows.
 async fn walk(
     dead: &DeadLetters,
-    of: Sessions,
+    of: Chosen,
     doing: &'static str,
 ) -> Result<impl Iterator<Item = SessionId> + use<>, Failure> {
     let sessions = match of.session {

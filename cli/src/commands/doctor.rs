@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::{Failure, output};
 
 pub(super) async fn run(settings: &Settings, is_json: bool) -> Result<Outcome, Failure> {
-    let checks = settings.connect().await?.examine().await?;
+    let checks = settings.connect().await?.inspector().examine().await?;
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Good);
     if is_json {
         output::json(&json!({"verdict": worst, "checks": checks}));

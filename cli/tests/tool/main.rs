@@ -1,6 +1,7 @@
 //! The control tool as a process, against a real `redis-server`.
 
 mod doctor;
+mod operators;
 mod queues;
 
 use std::process::Stdio;
@@ -19,6 +20,11 @@ impl Run {
     /// Returns the document that the tool printed.
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+
+    /// Returns the document where the tool ended with this code; `None` otherwise.
+    fn json_at(&self, code: i32) -> Option<Value> {
+        (self.code == Some(code)).then(|| self.json())
     }
 
     fn assert_code(self, code: i32) -> Self {

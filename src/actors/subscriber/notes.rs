@@ -21,9 +21,13 @@ use crate::subscription::{MessageOutcome, Note};
 pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
     let (session, stats) = (&context.session_id, &context.stats);
     match note {
-        Note::Delivered(count) => stats.add_delivered(count),
+        Note::Delivered(count) => {
+            stats.add_delivered(count);
+            context.common.totals.add_delivered(count);
+        }
         Note::Discarded { id, question, reason } => {
             stats.add_discarded();
+            context.common.totals.add_discarded();
             if reason != DiscardReason::Expired {
                 stats.set_error(&reason);
             }

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use super::SupervisorActor;
 use super::child::{Child, RunState};
+use crate::actors::stats::Totals;
 use crate::backend::{Backend, ServerId, ServerRecord, SessionTrouble, SubscriberCounts, TroubleState};
 use crate::subscription::SubscriberState;
 
@@ -27,6 +28,8 @@ pub(super) struct Announcer {
     pub(super) server: ServerId,
     /// Time at which the process connected to the queue.
     started: SystemTime,
+    /// Counters of all subscribers.
+    pub(super) totals: Arc<Totals>,
     queue: Arc<dyn Backend>,
     /// Set once the record is removed. The lock is held while the record is written, so that no late write brings the
     /// record back.
@@ -35,7 +38,8 @@ pub(super) struct Announcer {
 
 impl Announcer {
     pub(super) fn new(queue: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { server: ServerId::new(), started: SystemTime::now(), queue, is_withdrawn: Mutex::default() })
+        let (server, started) = (ServerId::new(), SystemTime::now());
+        Arc::new(Self { server, started, totals: Arc::default(), queue, is_withdrawn: Mutex::default() })
     }
 
     /// Writes the record of a supervisor once a heartbeat, until the supervisor ends or the record is removed.
@@ -151,12 +155,9 @@ impl Handler<TakeCensus> for SupervisorActor {
             .into_iter()
             .map(|(kind, _, session, child)| SessionTrouble::new(session, kind, child.context.stats.error()));
         let heartbeat = self.config.heartbeat();
-        MessageResult(ServerRecord::new(
-            self.announcer.server,
-            self.announcer.started,
-            heartbeat,
-            counts,
-            troubles.collect(),
-        ))
+        let Announcer { server, started, totals, .. } = &*self.announcer;
+        let (delivered, discarded) = totals.counts();
+        let record = ServerRecord::new(*server, *started, heartbeat, counts, troubles.collect());
+        MessageResult(ServerRecord { delivered, discarded, ..record })
     }
 }

@@ -94,6 +94,12 @@ pub struct ServerRecord {
     pub age: Duration,
     /// Number of subscribers by their states.
     pub subscribers: SubscriberCounts,
+    /// Number of notifications that were delivered and confirmed since `started`. Zero from servers that do not count.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Number of notifications that were discarded since `started`, for any reason. Zero from servers that do not count.
+    #[serde(default)]
+    pub discarded: u64,
     /// Sessions in trouble, the worst and newest first: at most [`ServerRecord::TROUBLES_MAX`].
     pub troubles: Vec<SessionTrouble>,
 }
@@ -215,6 +221,8 @@ impl ServerRecord {
             heartbeat,
             age: Duration::ZERO,
             subscribers,
+            delivered: 0,
+            discarded: 0,
             troubles,
         }
     }

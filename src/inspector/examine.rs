@@ -1,10 +1,10 @@
 //! Examination of the server behind a queue, for operators.
 
-use super::Publisher;
+use super::Inspector;
 use crate::examination::Check;
 use crate::failure::QueueError;
 
-impl Publisher {
+impl Inspector {
     /// Examines the Redis server behind the queue: version, role, rights, eviction, memory, persistence, tracking, clock
     /// and more, each with a verdict and an advice. `INFO`, `CONFIG GET`, `TIME` and `ACL WHOAMI` are asked.
     ///
@@ -12,10 +12,10 @@ impl Publisher {
     /// that the server does not tell is [`Verdict::Unknown`](crate::Verdict::Unknown).
     ///
     /// ```no_run
-    /// use mcp_courier::{Publisher, Verdict};
+    /// use mcp_courier::{Inspector, Verdict};
     ///
-    /// # async fn operator(publisher: Publisher) -> Result<(), Box<dyn std::error::Error>> {
-    /// for check in publisher.examine().await?.iter().filter(|check| check.verdict > Verdict::Unknown) {
+    /// # async fn operator(inspector: Inspector) -> Result<(), Box<dyn std::error::Error>> {
+    /// for check in inspector.examine().await?.iter().filter(|check| check.verdict > Verdict::Unknown) {
     ///     println!("{}: {}", check.name, check.found);
     ///     println!("  {}", check.advice.as_deref().unwrap_or_default());
     /// }
