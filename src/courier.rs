@@ -37,8 +37,8 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// Connects to a queue, and starts a supervisor on this thread's arbiter. The URL is `redis://…` or `unix://…`, or
-    /// `memory://name` for a queue in this process alone.
+    /// Connects to a queue, and starts a supervisor on this thread's arbiter. The URL is one of
+    /// [those of Redis](crate::ways_to_redis), or `memory://name` for a queue in this process alone.
     ///
     /// Call this function within an actix `System` (`#[actix_web::main]`, `#[actix::main]`).
     ///

@@ -55,10 +55,11 @@
 //! - [`Config`] has every setting. [`SupervisorActor`] takes messages about what runs in a server: [`ListSubscribers`]
 //!   and others.
 //! - [`guarantees`] lists what is guaranteed, what is not, and the test of each. [`redis_trouble`] describes what
-//!   happens when Redis is down, silent, full, or forgets.
+//!   happens when Redis is down, silent, full, or forgets. [`ways_to_redis`] has the URLs, with TLS and Sentinel.
 //!
 //! # Features
-//! All are on by default. A worker that only pushes needs none: with `default-features = false` the crate has no actix.
+//! The first four rows are on by default. A worker that only pushes needs none: with `default-features = false` the crate
+//! has no actix.
 //!
 //! | feature | adds |
 //! | --- | --- |
@@ -66,6 +67,8 @@
 //! | `elicitation` | [`Elicitor`], which checks answers by jsonschema |
 //! | `server` | [`Courier`], [`McpSession`] and the actors, on actix; queues in memory, and [`Inbox`] |
 //! | `rmcp` | [`McpServer`] and [`CourierSessionManager`], on rmcp and actix-web; implies `server` |
+//! | `sentinel` | the primary that Sentinels name, by `redis+sentinel://`: see [`ways_to_redis`] |
+//! | `tls` | TLS to Redis, by `rediss://`: see [`ways_to_redis`] |
 //!
 //! A server relays questions and answers without `elicitation` too: the worker that asked checks the answer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -222,6 +225,9 @@ pub mod redis_trouble {}
 #[cfg(all(doctest, feature = "rmcp"))]
 #[doc = include_str!("../docs/metrics.md")]
 mod metrics_page {}
+
+#[doc = include_str!("../docs/redis.md")]
+pub mod ways_to_redis {}
 
 #[cfg(all(doctest, feature = "elicitation", feature = "rmcp"))]
 #[doc = include_str!("../README.md")]

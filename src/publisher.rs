@@ -71,8 +71,8 @@ pub struct Pushed {
 }
 
 impl Publisher {
-    /// Connects to a queue. The URL is `redis://…` or `unix://…`, or `memory://name` for a queue in this process alone,
-    /// which needs the feature `server`.
+    /// Connects to a queue. The URL is one of [those of Redis](crate::ways_to_redis), or `memory://name` for a queue
+    /// in this process alone, which needs the feature `server`.
     ///
     /// # Errors
     /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.

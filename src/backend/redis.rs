@@ -92,6 +92,8 @@ impl RedisBackend {
     /// Makes a backend that connects at its first command.
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
         let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
+        #[cfg(feature = "sentinel")]
+        server.follow_primary();
         let link = Link::shared(&server, &config, Pushes::Nothing);
         let key_watcher = KeyWatcher::new(Link::shared(&server, &config, Pushes::Keys));
         Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })

@@ -1,6 +1,7 @@
 //! Fixtures of this repository's tests and measurements. The package is not published.
 //!
-//! - Servers: [`redis_server`] starts a real `redis-server`, [`mcp_server`] an MCP server in this process.
+//! - Servers: [`redis_server`] starts a real `redis-server`, [`sentinels`] a primary with replicas and Sentinels, and
+//!   [`mcp_server`] an MCP server in this process. [`certificates`] makes what a server with TLS needs.
 //! - Processes: [`child`] is a process that talks in lines, [`examples`] has those of the repository, [`process`] counts
 //!   the threads and memory of one, and [`own_process`] gives a test a process.
 //! - Clients: [`raw_client`] shows events and can misbehave, [`wire`] shows bytes, and [`sse`] parses events.
@@ -9,6 +10,8 @@
 //! - Faults: [`forwarder`] is a network between two processes that delays, cuts and narrows.
 //! - Time and observation: [`eventually`], [`paused`], [`waiting`], [`log`], [`readme`].
 
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod child;
 pub mod eventually;
 pub mod examples;
@@ -26,6 +29,8 @@ pub mod received;
 #[cfg(feature = "server")]
 pub mod recorder;
 pub mod redis_server;
+#[cfg(feature = "sentinel")]
+pub mod sentinels;
 pub mod sse;
 pub mod staged_manager;
 pub mod waiting;

@@ -25,6 +25,8 @@ pub struct RedisServer {
     dir: TempDir,
     options: Vec<String>,
     has_own_clock: bool,
+    /// Set where the port speaks TLS, and nothing else.
+    speaks_tls: bool,
 }
 
 impl RedisServer {
@@ -40,22 +42,29 @@ impl RedisServer {
 
     /// Starts a server with further options of `redis-server`.
     pub fn with(options: &[&str]) -> Self {
-        Self::begin(options, false)
+        Self::begin(options, false, false)
     }
 
     /// Starts a server whose clock [`set_clock`](Self::set_clock) sets, by libfaketime. The clock starts at this host's
     /// time.
     pub fn with_own_clock() -> Self {
-        Self::begin(&[], true)
+        Self::begin(&[], true, false)
     }
 
-    fn begin(options: &[&str], has_own_clock: bool) -> Self {
+    /// Starts a server whose port speaks TLS, with the options that name its certificates.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(options: &[&str]) -> Self {
+        Self::begin(options, false, true)
+    }
+
+    fn begin(options: &[&str], has_own_clock: bool, speaks_tls: bool) -> Self {
         let mut server = Self {
             child: None,
             port: 0,
             dir: TempDir::new().expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
             has_own_clock,
+            speaks_tls,
         };
         server.set_clock(0);
         // A port that is free now may be another's in a moment: then another one is tried.
@@ -120,9 +129,9 @@ impl RedisServer {
             .env_remove("FAKETIME");
     }
 
-    /// Returns the URL over TCP.
+    /// Returns the URL over TCP, with TLS where the server speaks it.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        format!("{}://127.0.0.1:{}/", if self.speaks_tls { "rediss" } else { "redis" }, self.port)
     }
 
     /// Returns the port.
@@ -142,7 +151,9 @@ impl RedisServer {
 
     /// Opens a connection of the test itself.
     pub async fn connection(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.url()).expect("our own URL");
+        // Not over TLS, which the crate under test brings, and redis-rs has no part in.
+        let url = if self.speaks_tls { self.unix_url() } else { self.url() };
+        let client = redis::Client::open(url).expect("our own URL");
         // By default half a second: too short for a test that keeps its thread busy on a busy machine.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
         let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
@@ -231,7 +242,9 @@ impl RedisServer {
             self.clock(&mut command);
         }
         let child = command
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""])
+            .args(["--bind", "127.0.0.1", "--daemonize", "no", "--save", ""])
+            .args(if self.speaks_tls { ["--port", "0", "--tls-port"].as_slice() } else { &["--port"] })
+            .arg(self.port.to_string())
             .arg("--dir")
             .arg(self.dir.path())
             .arg("--logfile")

@@ -21,4 +21,6 @@ mod redis_queue;
 mod redis_trouble;
 #[cfg(feature = "server")]
 mod shared_waiting;
+#[cfg(feature = "server")]
+mod ways;
 mod worker_alone;

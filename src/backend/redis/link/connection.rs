@@ -1,6 +1,7 @@
 //! Connections to Redis. Only this file names the connection types of redis-rs.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,12 +11,21 @@ use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
-    PushKind, RedisConnectionInfo, RedisResult, Value,
+    PushKind, RedisConnectionInfo, RedisError, RedisResult, Value,
 };
 
+#[cfg(feature = "sentinel")]
+use self::sentinel::{FOLLOW_EVERY, Office, Sentinels};
+#[cfg(feature = "tls")]
+use self::tls::Tls;
 use crate::backend::LineLimit;
 use crate::backend::redis::url::{self, Address, Login, Node, Place};
 use crate::config::ConfigError;
+
+#[cfg(feature = "sentinel")]
+mod sentinel;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Longest time to make a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,45 +43,96 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Redis, as its URL names it: one server, or those that Sentinels or a cluster name.
 #[derive(Clone)]
 pub(in crate::backend::redis) struct Server {
-    place: Arc<Place>,
+    target: Arc<Target>,
     /// Login, database and protocol of each connection.
     settings: RedisConnectionInfo,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     /// Set while the last connection was refused client tracking. All links of a server fare alike, so the log says so
     /// once.
     refuses_tracking: Arc<AtomicBool>,
 }
 
+/// Place to connect to.
+enum Target {
+    Tcp(Node),
+    Unix(PathBuf),
+    /// Sentinels, and the settings of a connection to one of them.
+    #[cfg(feature = "sentinel")]
+    Sentinels(Sentinels, RedisConnectionInfo),
+}
+
 impl Server {
-    /// Reads a URL. Makes no connection.
+    /// Reads a URL, and the files that the URL names. Makes no connection.
     ///
     /// # Errors
     /// [`ConfigError`], without the parts of the URL that may be secret.
     pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
+        let refused = |rule: String| url::refused(url, rule);
         let Address { place, login, database, tls } = Address::parse(url)?;
-        let missing = match (&place, &tls) {
-            (_, Some(_)) => Some("TLS is not supported yet"),
-            (Place::Sentinel { .. }, _) => Some("Sentinel is not supported yet"),
-            (Place::Cluster(_), _) => Some("Redis Cluster is not supported yet"),
-            _ => None,
+        let target = match place {
+            Place::Tcp(node) => Target::Tcp(node),
+            Place::Unix(path) => Target::Unix(path),
+            #[cfg(feature = "sentinel")]
+            Place::Sentinel { sentinels, service, login } => {
+                // All versions of Sentinel speak RESP2.
+                let settings = settings(&login).set_protocol(ProtocolVersion::RESP2);
+                Target::Sentinels(Sentinels::new(sentinels, service), settings)
+            }
+            #[cfg(not(feature = "sentinel"))]
+            Place::Sentinel { .. } => return Err(refused("Sentinel needs the crate's feature `sentinel`".to_owned())),
+            Place::Cluster(_) => return Err(refused("Redis Cluster is not supported yet".to_owned())),
         };
-        if let Some(missing) = missing {
-            return Err(url::refused(url, missing));
+        #[cfg(feature = "tls")]
+        let tls = tls.as_ref().map(Tls::new).transpose().map_err(refused)?;
+        #[cfg(not(feature = "tls"))]
+        if tls.is_some() {
+            return Err(refused("TLS needs the crate's feature `tls`".to_owned()));
         }
-        // Redis 6 speaks RESP3, which carries invalidations and news over the connection that asked for them.
-        let settings = settings(&login).set_db(database.into()).set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
-        Ok(Self { place: Arc::new(place), settings, refuses_tracking: Arc::default() })
-    }
-
-    /// Returns some nodes of the cluster that the URL names; `None` where it names no cluster.
-    #[expect(dead_code, reason = "Redis Cluster needs it")]
-    pub(in crate::backend::redis) fn seeds(&self) -> Option<&[Node]> {
-        if let Place::Cluster(nodes) = &*self.place { Some(nodes) } else { None }
+        Ok(Self {
+            target: Arc::new(target),
+            // Redis 6 speaks RESP3, which carries invalidations and news over the connection that asked for them.
+            settings: settings(&login).set_db(database.into()),
+            #[cfg(feature = "tls")]
+            tls,
+            refuses_tracking: Arc::default(),
+        })
     }
 
     /// Returns the server at one node: with the same login, TLS and note of refused client tracking.
     #[expect(dead_code, reason = "Redis Cluster needs it")]
     pub(in crate::backend::redis) fn at(&self, node: Node) -> Self {
-        Self { place: Arc::new(Place::Tcp(node)), ..self.clone() }
+        Self { target: Arc::new(Target::Tcp(node)), ..self.clone() }
+    }
+
+    /// Has connections to an old primary end once a Sentinel names another one: in a task of this runtime, until the
+    /// last clone of the server is dropped. Does nothing where the URL names no Sentinels.
+    #[cfg(feature = "sentinel")]
+    pub(in crate::backend::redis) fn follow_primary(&self) {
+        if !matches!(&*self.target, Target::Sentinels(..)) {
+            return;
+        }
+        let (weak, settings) = (Arc::downgrade(&self.target), self.settings.clone());
+        let refuses_tracking = Arc::clone(&self.refuses_tracking);
+        #[cfg(feature = "tls")]
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            let mut kept = None;
+            loop {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                let Some(target) = weak.upgrade() else { return };
+                let server = Self {
+                    target,
+                    settings: settings.clone(),
+                    #[cfg(feature = "tls")]
+                    tls: tls.clone(),
+                    refuses_tracking: Arc::clone(&refuses_tracking),
+                };
+                if let Target::Sentinels(sentinels, _) = &*server.target {
+                    sentinels.follow(&Opener { server: &server, config: config() }, &mut kept).await;
+                }
+            }
+        });
     }
 
     /// Notes whether a connection was refused client tracking. Returns whether the connection before it was refused
@@ -81,60 +142,163 @@ impl Server {
     }
 
     /// Makes a connection. `pushed` is called with each message that Redis sends by itself, before any answer that
-    /// comes behind the message.
+    /// comes behind the message. `probe` is a write that changes nothing. It tells whether a server that a Sentinel
+    /// names is a primary.
     ///
     /// # Errors
-    /// Redis's refusal, or a refused connection. No command was sent, so nothing was done.
-    pub(super) async fn connect(&self, pushed: impl Fn(Push) + Send + Sync + 'static) -> RedisResult<Connection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // redis-rs's own limit would end blocking commands and large answers too early. The link has a limit of its
-            // own.
-            .set_response_timeout(None)
-            .set_push_sender(move |push: PushInfo| {
-                if let Some(push) = Push::read(push) {
+    /// Redis's refusal, or a refused connection. No command but the probe was sent, so nothing was done.
+    pub(super) async fn connect(
+        &self,
+        #[cfg_attr(
+            not(feature = "sentinel"),
+            expect(unused_variables, reason = "only servers that Sentinels name get it")
+        )]
+        probe: &Pipeline,
+        pushed: impl Fn(Push) + Send + Sync + 'static,
+    ) -> RedisResult<Connection> {
+        // Set at once where no server can turn out to be the wrong one. The end of a wrong one's connection is no news.
+        let is_chosen = Arc::new(AtomicBool::new(matches!(&*self.target, Target::Tcp(_) | Target::Unix(_))));
+        let config = config().set_push_sender({
+            let is_chosen = Arc::clone(&is_chosen);
+            move |push: PushInfo| {
+                if let (true, Some(push)) = (is_chosen.load(Ordering::Acquire), Push::read(push)) {
                     pushed(push);
                 }
                 Ok::<(), std::convert::Infallible>(())
-            });
-        let address = match &*self.place {
-            Place::Tcp(Node { host, port }) => ConnectionAddr::Tcp(host.clone(), *port),
-            Place::Unix(path) => ConnectionAddr::Unix(path.clone()),
-            // `new` refuses these.
-            Place::Sentinel { .. } | Place::Cluster(_) => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no single server is named").into());
             }
-        };
-        let connected = self.connect_to(address, &config).await;
-        connected.map(Connection).map_err(|error| match error.kind() {
+        });
+        let opener = Opener { server: self, config };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            match &*self.target {
+                Target::Tcp(node) => opener.server(node).await,
+                Target::Unix(path) => opener.socket(path).await,
+                #[cfg(feature = "sentinel")]
+                Target::Sentinels(sentinels, _) => sentinels.connect(&opener, probe).await,
+            }
+        });
+        let connected = connected.await.unwrap_or_else(|_| Err(self.late().into()));
+        is_chosen.store(true, Ordering::Release);
+        connected.map_err(|error: RedisError| match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => error,
             // Every other failure counts as a refused connection, also an answer from a server that is no Redis.
             _ => io::Error::new(io::ErrorKind::ConnectionRefused, error).into(),
         })
     }
+}
 
-    async fn connect_to(
-        &self,
-        address: ConnectionAddr,
-        config: &AsyncConnectionConfig,
-    ) -> RedisResult<MultiplexedConnection> {
-        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3);
-        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes);
-        let info = address.into_connection_info()?.set_redis_settings(self.settings.clone()).set_tcp_settings(tcp);
-        Client::open(info)?.get_multiplexed_async_connection_with_config(config).await
+impl Server {
+    /// Returns the error of an attempt that took too long.
+    fn late(&self) -> io::Error {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            let text = format!("no answer within {CONNECT_TIMEOUT:?}; a port that does not speak TLS gives none");
+            return io::Error::new(io::ErrorKind::TimedOut, text);
+        }
+        io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_TIMEOUT:?}"))
     }
+}
+
+/// Makes the connections of one attempt.
+pub(super) struct Opener<'a> {
+    server: &'a Server,
+    config: AsyncConnectionConfig,
+}
+
+impl Opener<'_> {
+    /// Connects to a server of Redis.
+    pub(super) async fn server(&self, node: &Node) -> RedisResult<Connection> {
+        self.open(node, &self.server.settings, &self.config).await
+    }
+
+    /// Connects to a Sentinel.
+    #[cfg(feature = "sentinel")]
+    pub(super) async fn sentinel(&self, node: &Node) -> RedisResult<Connection> {
+        let settings = match &*self.server.target {
+            Target::Sentinels(_, settings) => settings,
+            _ => &self.server.settings,
+        };
+        self.open(node, settings, &config()).await
+    }
+
+    async fn socket(&self, path: &Path) -> RedisResult<Connection> {
+        plain(ConnectionAddr::Unix(path.to_owned()), &self.server.settings, &self.config).await
+    }
+
+    async fn open(
+        &self,
+        node: &Node,
+        settings: &RedisConnectionInfo,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<Connection> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.server.tls {
+            let connected = encrypted(tls, node, settings, config).await;
+            return connected.map_err(|error| match tls.explained(node, &error) {
+                Some(text) => io::Error::other(text).into(),
+                None => error,
+            });
+        }
+        plain(ConnectionAddr::Tcp(node.host.clone(), node.port), settings, config).await
+    }
+}
+
+/// Makes a connection without TLS.
+async fn plain(
+    address: ConnectionAddr,
+    settings: &RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<Connection> {
+    let is_tcp = matches!(address, ConnectionAddr::Tcp(..));
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(probes());
+    let info = address.into_connection_info()?.set_redis_settings(settings.clone()).set_tcp_settings(tcp);
+    let connection = Client::open(info)?.get_multiplexed_async_connection_with_config(config).await;
+    let connection = connection.map_err(|error| {
+        if !is_tcp || error.is_connection_refusal() || !error.is_connection_dropped() {
+            return error;
+        }
+        let text = format!("{error}; a port that speaks TLS needs rediss:// in place of redis://");
+        io::Error::new(io::ErrorKind::ConnectionReset, text).into()
+    })?;
+    Ok(Connection::new(connection))
+}
+
+/// Makes a connection with TLS.
+#[cfg(feature = "tls")]
+async fn encrypted(
+    tls: &Tls,
+    node: &Node,
+    settings: &RedisConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<Connection> {
+    let stream = tls.connect(node, &probes()).await?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config.clone()).await?;
+    let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
+    Ok(Connection { _driver: Some(driver), ..Connection::new(connection) })
+}
+
+fn probes() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(3)
+}
+
+/// Returns the settings of a connection that [`Server`] and the link limit by themselves. redis-rs's own limit of an
+/// answer would end blocking commands and large answers too early.
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
 }
 
 /// Returns the settings of a connection with this login.
 fn settings(login: &Login) -> RedisConnectionInfo {
-    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-    if let Some(user) = &login.user {
-        settings = settings.set_username(user);
+    let settings = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_lib_name("mcp-courier", env!("CARGO_PKG_VERSION"));
+    let settings = match &login.user {
+        Some(user) => settings.set_username(user),
+        None => settings,
+    };
+    match &login.password {
+        Some(password) => settings.set_password(password),
+        None => settings,
     }
-    if let Some(password) = &login.password {
-        settings = settings.set_password(password);
-    }
-    settings
 }
 
 /// Message that Redis sends by itself.
@@ -168,20 +332,65 @@ impl Push {
 
 /// Connection to Redis, which ends with its last clone.
 #[derive(Clone)]
-pub(super) struct Connection(MultiplexedConnection);
+pub(super) struct Connection {
+    connection: MultiplexedConnection,
+    /// Task of a connection with TLS. redis-rs has that of another one.
+    #[cfg(feature = "tls")]
+    _driver: Option<Arc<Driver>>,
+    /// Set where Sentinels named the server.
+    #[cfg(feature = "sentinel")]
+    office: Option<Office>,
+}
+
+/// Task that drives a connection, which ends when this is dropped. Otherwise a blocking command would hold the
+/// connection open until its answer.
+#[cfg(feature = "tls")]
+struct Driver(tokio::task::AbortHandle);
+
+#[cfg(feature = "tls")]
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 impl Connection {
+    fn new(connection: MultiplexedConnection) -> Self {
+        Self {
+            connection,
+            #[cfg(feature = "tls")]
+            _driver: None,
+            #[cfg(feature = "sentinel")]
+            office: None,
+        }
+    }
+
+    /// Returns the connection as one to a server that Sentinels named. Requests break once they name another.
+    #[cfg(feature = "sentinel")]
+    fn in_office(self, office: Office) -> Self {
+        Self { office: Some(office), ..self }
+    }
+
     /// Sends commands together. The answer to each is its value, or its error as a value.
+    ///
+    /// # Errors
+    /// A broken connection, or one to a server that is a primary no more.
     ///
     /// # Cancellation
     /// A command that was sent may be done.
     pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
-        self.0.clone().send_packed_commands(commands, 0, commands.len()).await
+        let mut connection = self.connection.clone();
+        let sending = connection.send_packed_commands(commands, 0, commands.len());
+        #[cfg(feature = "sentinel")]
+        if let Some(office) = &self.office {
+            return office.clone().hold(sending).await;
+        }
+        sending.await
     }
 
     /// Subscribes to channels.
     #[cfg(feature = "rmcp")]
     pub(super) async fn subscribe(&self, channels: &[String]) -> RedisResult<()> {
-        self.0.clone().subscribe(channels).await
+        self.connection.clone().subscribe(channels).await
     }
 }

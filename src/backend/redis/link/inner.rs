@@ -105,7 +105,8 @@ impl Inner {
     /// attempt runs as a task of the `home` runtime: a timer or socket of a waiter's runtime would stop with it, and
     /// stall the others.
     fn connect(self: &Arc<Self>, made: u64, home: Option<&Handle>) -> Connecting {
-        let attempt = attempt(self.server.clone(), self.pushes.clone(), Arc::downgrade(self), made);
+        let (server, pushes, probe) = (self.server.clone(), self.pushes.clone(), self.probe.clone());
+        let attempt = attempt(server, pushes, probe, Arc::downgrade(self), made);
         match home {
             Some(home) => {
                 let at_home = home.spawn(attempt);
@@ -201,7 +202,13 @@ impl Inner {
 }
 
 /// Makes a connection, and turns on its pushes.
-async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) -> RedisResult<Connection> {
+async fn attempt(
+    server: Server,
+    pushes: Pushes,
+    probe: Pipeline,
+    inner: Weak<Inner>,
+    made: u64,
+) -> RedisResult<Connection> {
     let pushed = {
         let inner = inner.clone();
         move |push| {
@@ -212,7 +219,7 @@ async fn attempt(server: Server, pushes: Pushes, inner: Weak<Inner>, made: u64) 
     };
     let connecting = inner.clone();
     let connected = async {
-        let connection = server.connect(pushed).await?;
+        let connection = server.connect(&probe, pushed).await?;
         let is_asked = pushes.ask(&server, &connection).await?;
         if let Some(inner) = connecting.upgrade() {
             inner.is_tracking.store(is_asked, Ordering::Relaxed);

@@ -11,8 +11,9 @@ use super::error::said;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 
-/// Error codes of a server that is a replica, still loads its data, or is a replica without its primary.
-const CODES: [&str; 3] = ["READONLY", "LOADING", "MASTERDOWN"];
+/// Error codes of a server that is a replica, still loads its data, or is a replica without its primary. The last is that
+/// of a primary without the replicas that it must have, as an old primary is after a failover.
+const CODES: [&str; 4] = ["READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS"];
 
 /// Makes a write that changes nothing that anyone reads: its key does not exist, or is about to expire. A replica
 /// refuses the command nevertheless.
@@ -48,6 +49,7 @@ mod tests {
         for text in [
             "READONLY You can't write against a read only replica.",
             "READONLY",
+            "NOREPLICAS Not enough good replicas to write.",
             "LOADING Redis is loading the dataset in memory",
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             "ERR Error running script (call to f_1f): @user_script:5: @user_script: 5: -READONLY You can't write against a \
