@@ -148,8 +148,34 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpService<S, M> {
         A::Service: 'static,
         B: MessageBody + 'static,
     {
+        self.bound(http, "")?.run().await
+    }
+
+    /// Takes an HTTP server that is bound and mounts the [scope](Self::scope), as
+    /// [`McpServer::bind`](super::McpServer::bind) does. Signals are handled from now on, and connections wait until
+    /// the result [runs](BoundServer::run). So a program can announce its address in between. `path` is that of the
+    /// scope, for [`BoundServer::url`].
+    ///
+    /// # Errors
+    /// [`ServeError::Signals`].
+    pub fn bound<F, I, A, B>(
+        &self,
+        http: HttpServer<F, I, A, B>,
+        path: impl Into<String>,
+    ) -> Result<BoundServer, ServeError>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<A, Request> + 'static,
+        A: ServiceFactory<Request, Config = AppConfig> + 'static,
+        A::Error: Into<Error> + 'static,
+        A::InitError: std::fmt::Debug,
+        A::Response: Into<Response<B>> + 'static,
+        <A::Service as Service<Request>>::Future: 'static,
+        A::Service: 'static,
+        B: MessageBody + 'static,
+    {
         let http = self.apply_settings(http).disable_signals();
-        BoundServer::new(self.clone(), http.addrs(), String::new(), move || http.run())?.run().await
+        BoundServer::new(self.clone(), http.addrs(), path.into(), move || http.run())
     }
 }
 
