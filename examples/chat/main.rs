@@ -1,5 +1,7 @@
 //! Chat as an MCP server: `cargo run --example chat` prints `listening on http://127.0.0.1:8080/mcp`.
 //!
+//! Its page is at `http://127.0.0.1:8080/`: an MCP client in the browser.
+//!
 //! A message in a room reaches all members of the room as `notifications/message`, in the same order. With a Redis the
 //! chat is a fleet of any number of servers, each at an address of its own:
 //!
@@ -14,10 +16,12 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix_web::HttpRequest;
+use actix_web::middleware::DefaultHeaders;
+use actix_web::web::ServiceConfig;
+use actix_web::{App, HttpRequest, HttpServer};
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use mcp_courier::{Cause, Config, Courier, Principal};
@@ -33,10 +37,20 @@ use crate::users::Users;
 
 mod chat;
 mod operations;
+mod page;
 mod poll;
 mod rooms;
 mod service;
 mod users;
+
+/// Path of the MCP endpoint.
+const MCP: &str = "/mcp";
+
+/// Number of connections that may wait to be accepted. All clients of a server that died come at once.
+const BACKLOG: u32 = 65_535;
+
+/// Response header with the address of the server, by which the page shows where its stream is.
+const SERVED_BY: &str = "x-served-by";
 
 /// Chat as an MCP server.
 #[derive(Parser)]
@@ -113,10 +127,9 @@ async fn serve(args: Args) -> Result<(), Cause> {
     let stop = CancellationToken::new();
     let housekeeping = tokio::spawn(Arc::clone(&chat).housekeeping(departures, member_ttl / 4, stop.clone()));
 
-    let (polling, departing, checked) = (Arc::clone(&chat), Arc::clone(&chat), courier.clone());
+    let (polling, departing) = (Arc::clone(&chat), Arc::clone(&chat));
     let mut server = courier
         .mcp_server(move || Ok(ChatService::new(Arc::clone(&chat))))
-        .routes(move |app| operations::routes(&checked, app))
         .on_session_end(move |session| departing.session_ended(session))
         // Each poll ends with a result, which must be queued before the deliveries end.
         .before_shutdown(move || {
@@ -129,11 +142,26 @@ async fn serve(args: Args) -> Result<(), Cause> {
     for origin in &args.allow_origins {
         server = server.allow_origin(origin);
     }
-    if !args.tokens.is_empty() {
+    let needs_token = !args.tokens.is_empty();
+    if needs_token {
         let users = Users::new(args.tokens);
         server = server.authenticate(async move |request: &HttpRequest| users.authenticate(request).map(Some));
     }
-    let server = server.bind(args.listen)?;
+    let mcp = server.build()?;
+    // Known only once the server is bound, where its port is 0.
+    let address = Arc::new(OnceLock::new());
+    let (mounted, served_by) = (mcp.clone(), Arc::clone(&address));
+    let app = move || {
+        let served_by = served_by.get().map(SocketAddr::to_string).unwrap_or_default();
+        let served_by = DefaultHeaders::new().add((SERVED_BY, served_by));
+        let routes = |app: &mut ServiceConfig| {
+            operations::routes(&courier, app);
+            page::routes(app, needs_token);
+        };
+        App::new().wrap(served_by).service(mounted.scope(MCP)).configure(routes)
+    };
+    let server = mcp.bound(HttpServer::new(app).backlog(BACKLOG).bind(args.listen)?, MCP)?;
+    address.get_or_init(|| server.addresses()[0]);
     announce(&server.url())?;
     server.run().await?;
     stop.cancel();

@@ -58,9 +58,11 @@ def start_chat(servers, *args, listen="127.0.0.1:0"):
 
 @pytest.fixture
 def chat():
-    """Starts chat servers, and gives their URLs."""
+    """Starts chat servers, and gives their URLs. The attribute `servers` has their processes."""
     servers = []
-    yield partial(start_chat, servers)
+    start = partial(start_chat, servers)
+    start.servers = servers
+    yield start
     for server in servers:
         server.terminate()
     # With clients gone, each ends at once and well.
