@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -364,6 +365,60 @@ def test_the_page_can_be_read_and_touched_in_light_and_dark_and_on_a_phone(chat,
         ".map((field) => field.id)"
     )
     assert labels == []
+
+
+@pytest.fixture
+def elsewhere():
+    """The URL of an empty page of another origin."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<link rel=icon href=data:,>")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+# What an MCP client of that page does: it begins a session, names it in further requests, reads its stream, and ends it.
+CLIENT = """
+const [url, done] = arguments;
+const send = (method, body, session) => fetch(url, {method, body: body && JSON.stringify({jsonrpc: '2.0', ...body}), headers: {
+  Accept: 'application/json, text/event-stream', Authorization: 'Bearer secret-1', 'Last-Event-ID': '',
+  ...(body && {'Content-Type': 'application/json'}),
+  ...(session && {'Mcp-Session-Id': session, 'MCP-Protocol-Version': '2025-11-25'}),
+}});
+(async () => {
+  const params = {protocolVersion: '2025-11-25', capabilities: {}, clientInfo: {name: 'elsewhere', version: '0'}};
+  const begun = await send('POST', {id: 1, method: 'initialize', params});
+  const session = begun.headers.get('mcp-session-id');
+  const statuses = [begun.status, (await send('POST', {method: 'notifications/initialized'}, session)).status];
+  const stream = await send('GET', undefined, session);
+  const first = new TextDecoder().decode((await stream.body.getReader().read()).value);
+  statuses.push(stream.status, (await send('DELETE', undefined, session)).status);
+  return [session, statuses, first];
+})().then(done, (error) => done(String(error)));
+"""
+
+
+def test_a_page_of_another_origin_is_served_where_it_is_allowed(chat, elsewhere, tab):
+    origin = elsewhere.rstrip("/")
+    open_, closed = chat("--token", "ann=secret-1", "--allow-origin", origin), chat("--token", "ann=secret-1")
+    page = tab(elsewhere)
+    session, statuses, first = page.driver.execute_async_script(CLIENT, open_)
+    assert statuses == [200, 202, 200, 204]
+    assert session and first.startswith("data:")
+    assert page.take_errors() == []
+    assert page.driver.execute_async_script(CLIENT, closed) == "TypeError: Failed to fetch"
+    errors = page.take_errors()
+    assert any("blocked by CORS policy" in error for error in errors), errors
 
 
 def test_the_page_asks_nobody_else_and_runs_no_foreign_script(chat, tab):
