@@ -171,18 +171,24 @@ impl Inspector {
     /// # Cancellation
     /// Some messages may be removed.
     pub async fn purge(&self, session: &SessionId) -> Result<usize, QueueError> {
-        let (mut left, mut purged) = (self.depth(session).await?, 0);
+        let begun = self.queue.details(session).await?;
+        let (mut left, mut purged, begun) = (begun.facts.depth, 0, begun.now);
         while let Some(limit) = NonZeroUsize::new(left.min(PURGED)) {
             let peeked = self.queue.peek(session, limit.get(), PEEK_BYTES).await?;
-            let Some(newest) = peeked.messages.last() else { break };
-            let (newest, count) = (Mark::of(newest), peeked.messages.len());
-            let receipts: Vec<_> = peeked
-                .messages
-                .into_iter()
-                .filter_map(|raw| decode(&self.config, session, raw).ok())
-                .filter(|envelope| envelope.receipt)
-                .map(|envelope| envelope.id)
-                .collect();
+            let (mut newest, mut count, mut receipts) = (None, 0, Vec::new());
+            for raw in peeked.messages {
+                let mark = Mark::of(&raw);
+                if let Ok(envelope) = decode(&self.config, session, raw) {
+                    // Only a message of this crate has the queue's own time.
+                    if envelope.message_id.is_some() && envelope.enqueued_at > Some(begun) {
+                        left = count;
+                        break;
+                    }
+                    receipts.extend(envelope.receipt.then_some(envelope.id));
+                }
+                (newest, count) = (Some(mark), count + 1);
+            }
+            let Some(newest) = newest else { break };
             if self.queue.purge_queue(session, count, &newest, &receipts).await? {
                 purged += count;
                 left -= count;

@@ -7,5 +7,6 @@ mod failover;
 mod failover_trouble;
 mod health;
 mod http;
+mod inspecting;
 mod restoring;
 mod rmcp_sessions;

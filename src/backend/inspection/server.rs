@@ -258,3 +258,63 @@ fn host() -> String {
     let host = of_linux.or_else(|| ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|name| std::env::var(name).ok()));
     shortened_to(255, host.unwrap_or_default().trim()).to_owned()
 }
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::*;
+    use crate::principal::Principal;
+
+    #[test]
+    fn a_token_names_its_server_and_tokens_of_earlier_versions_name_none() {
+        let server = ServerId::new();
+        let tokens = [server.token(), server.token()];
+        assert_ne!(tokens[0], tokens[1]);
+        for token in tokens {
+            assert_eq!(ServerId::of_token(token), Some(server));
+            assert_eq!(Uuid::try_parse(&token.as_simple().to_string()), Ok(token));
+        }
+        assert_eq!(server.to_string().parse(), Ok(server));
+        assert_eq!(server.to_string().len(), 12);
+        assert_eq!(ServerId::of_token(Uuid::now_v7()), None);
+    }
+
+    #[test]
+    fn a_record_is_bounded_and_names_no_session() {
+        let session = SessionId::new("0123456789".repeat(25)).unwrap();
+        let session = session.bound_to(Principal::new("alice".repeat(100)).unwrap());
+        let trouble = || {
+            let error = ("é".repeat(10_000), SystemTime::UNIX_EPOCH);
+            SessionTrouble::new(&session, TroubleState::BackingOff, Some(error))
+        };
+        let troubles: Vec<_> = (0..ServerRecord::TROUBLES_MAX).map(|_| trouble()).collect();
+        let counts = SubscriberCounts { backing_off: 12, ..SubscriberCounts::default() };
+        let heartbeat = Duration::from_secs(30);
+        let record = ServerRecord::new(ServerId::new(), SystemTime::UNIX_EPOCH, heartbeat, counts, troubles);
+        let text = record.encode();
+        assert!(text.len() < 6 * 1024, "{}", text.len());
+        let shown = String::from_utf8_lossy(&text);
+        assert!(!shown.contains("0123456789") && !shown.contains("alice"), "{shown}");
+        let age = Duration::from_secs(10);
+        let read = ServerRecord::decode(&text, record.life() - age).unwrap();
+        assert_eq!(read, ServerRecord { age, ..record });
+        assert!(read.troubles[0].is_of(&session) && !read.troubles[0].is_of(&SessionId::new("s").unwrap()));
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_read_and_any_other_text_is_not() {
+        let record = ServerRecord::new(
+            ServerId::new(),
+            SystemTime::UNIX_EPOCH,
+            Duration::from_secs(1),
+            SubscriberCounts::default(),
+            vec![SessionTrouble::new(&SessionId::new("s").unwrap(), TroubleState::Past, None)],
+        );
+        let text = String::from_utf8(record.encode()).unwrap();
+        let later = text.replace("\"past\"", "\"on_fire\"").replacen('{', "{\"more\":[1],", 1);
+        assert_ne!(later, text);
+        assert_eq!(ServerRecord::decode(later.as_bytes(), record.life()).unwrap(), record);
+        for text in ["", "{}", "null", &text[..text.len() - 1]] {
+            assert_eq!(ServerRecord::decode(text.as_bytes(), Duration::ZERO), None, "{text}");
+        }
+    }
+}

@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use redis::{Cmd, Value};
 
 use self::answers::Answers;
+use self::position::{NoPosition, Position};
 use super::RedisBackend;
-use super::link::{Command, Request, is_timeout};
+use super::link::{Command, Link, Request, is_timeout};
 use super::lua::PURGE_QUEUE;
 use super::outcomes::decode;
 use crate::backend::inspection::{FOUND_MAX, SERVERS_MAX};
@@ -28,6 +29,7 @@ use crate::outcome::{DiscardReason, Receipt};
 use crate::session_id::SessionId;
 
 mod answers;
+mod position;
 
 /// Number of steps of a scan for one page. A page ends after them, also where it has no session.
 const STEPS: usize = 100;
@@ -45,12 +47,31 @@ const PIPELINE: usize = 100;
 const PIECE: usize = 100;
 
 impl RedisBackend {
-    /// Makes one step of a scan. Returns the keys that are text, and the position of the next step; 0 at the end.
-    async fn scan(&self, cursor: u64, pattern: &str, count: usize) -> Result<(u64, Vec<String>), QueueError> {
+    /// Makes one step of a scan of all servers, one after the other. Returns the keys that are text, and moves the
+    /// position to the next step, or to `None` at the end.
+    async fn scan(
+        &self,
+        servers: &[Link],
+        position: &mut Option<Position>,
+        pattern: &str,
+        count: usize,
+    ) -> Result<Vec<String>, QueueError> {
+        let Some((at, server)) = position.and_then(|at| Some((at, servers.get(at.server)?))) else {
+            *position = None;
+            return Ok(Vec::new());
+        };
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
-        let (next, keys): (u64, Vec<Vec<u8>>) = self.query("listing sessions", Command::read(scan)).await?;
-        Ok((next, keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
+        scan.arg(at.cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
+        let scanned = server.query(Command::read(scan)).await.map_err(|error| self.failed("listing sessions", error));
+        let (next, keys): (u64, Vec<Vec<u8>>) = scanned?;
+        *position = at.next(next, servers.len());
+        Ok(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect())
+    }
+
+    /// Returns a link to each server that holds a part of the keys.
+    async fn servers_of_keys(&self, doing: &str) -> Result<Vec<Link>, QueueError> {
+        let _ = doing;
+        Ok(vec![self.link.clone()])
     }
 
     /// Adds the reads whose answers [`Answers::facts`] takes.
@@ -94,15 +115,15 @@ impl Inspection for RedisBackend {
         limit: usize,
     ) -> Result<(Vec<SessionFacts>, Option<String>), QueueError> {
         const DOING: &str = "listing sessions";
-        let position = cursor.map_or(Ok(0), str::parse);
-        let mut position: u64 = position.map_err(|_| {
-            let why = "a cursor of this queue is a number; take the one that the page before returned";
+        let mut position = Some(cursor.map_or(Ok(Position::default()), str::parse).map_err(|NoPosition| {
+            let why = "a cursor of this queue is two numbers; take the one that the page before returned";
             self.failed(DOING, QueueErrorKind::Refused(why.to_owned()))
-        })?;
+        })?);
+        let servers = self.servers_of_keys(DOING).await?;
         let (pattern, count) = (self.keys.all_of_sessions(), limit.clamp(10, SCANNED));
         let mut listed = Vec::new();
         for _ in 0..STEPS {
-            let (next, keys) = self.scan(position, &pattern, count).await?;
+            let keys = self.scan(&servers, &mut position, &pattern, count).await?;
             let mut found: BTreeMap<SessionId, Vec<SessionKeyKind>> = BTreeMap::new();
             for (session, kind) in keys.iter().filter_map(|key| self.keys.session_key(key)) {
                 if kind <= SessionKeyKind::DeadLetters {
@@ -117,12 +138,11 @@ impl Inspection for RedisBackend {
                     listed.push(facts);
                 }
             }
-            position = next;
-            if position == 0 || listed.len() >= limit {
+            if position.is_none() || listed.len() >= limit {
                 break;
             }
         }
-        Ok((listed, (position != 0).then(|| position.to_string())))
+        Ok((listed, position.map(|position| position.to_string())))
     }
 
     async fn facts(&self, sessions: &[SessionId]) -> Result<Vec<SessionFacts>, QueueError> {
@@ -278,9 +298,10 @@ impl Inspection for RedisBackend {
     async fn find_id(&self, session: &SessionId) -> Result<SameId, QueueError> {
         const DOING: &str = "looking for a session id";
         let (pattern, own) = (Keys::all_with_id(session), self.keys.prefix());
-        let (mut same, mut receipts, mut position) = (SameId { is_partial: true, ..SameId::default() }, Vec::new(), 0);
+        let (mut same, mut receipts) = (SameId { is_partial: true, ..SameId::default() }, Vec::new());
+        let (servers, mut position) = (self.servers_of_keys(DOING).await?, Some(Position::default()));
         for _ in 0..SEARCH_STEPS {
-            let (next, keys) = self.scan(position, &pattern, SCANNED).await?;
+            let keys = self.scan(&servers, &mut position, &pattern, SCANNED).await?;
             for found in keys.iter().filter_map(|key| SessionKey::read(&self.keys, key)) {
                 let is_own = found.prefix == own && found.session == *session;
                 match found.kind {
@@ -289,8 +310,7 @@ impl Inspection for RedisBackend {
                     _ => same.add(found, own, session),
                 }
             }
-            position = next;
-            if position == 0 {
+            if position.is_none() {
                 same.is_partial = false;
                 break;
             }
