@@ -122,6 +122,8 @@ mod session;
 
 mod connect;
 #[cfg(feature = "server")]
+mod story;
+#[cfg(feature = "server")]
 mod subscription;
 
 // Worker's side, server's side, entry point.

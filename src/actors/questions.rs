@@ -35,6 +35,7 @@ use crate::envelope::Timestamp;
 use crate::question::{Answer, Question};
 use crate::retry::Backoff;
 use crate::session::{AskError, SessionState};
+use crate::story;
 
 /// Number of questions that one client is asked at the same time. Further questions wait until one of these ends.
 const AT_ONCE: usize = 16;
@@ -119,6 +120,7 @@ impl QuestionContext {
             Ok(None) => return close(&*self.context.common.queue, &self.context.session_id, question).await,
             Err(_) => Answer::cancelled("no answer came in time"),
         };
+        story::answered(&self.context.session_id, &question.request_id, answer.action());
         has_answer.set(true);
         let _settling = Settling::count(&self.context);
         let patience = deadline.saturating_duration_since(clock::now()).max(BACKOFF.max);
@@ -143,6 +145,7 @@ impl QuestionContext {
             match self.context.common.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
+                    story::asked(&self.context.session_id, question);
                     let elicit = AssertUnwindSafe(async { self.context.session.elicit(question).await }).catch_unwind();
                     let elicited = tokio::select! {
                         biased;

@@ -48,6 +48,7 @@ use crate::config::Config;
 use crate::retry::RestartBudget;
 use crate::session::{EnsureError, McpSession};
 use crate::session_id::SessionId;
+use crate::story;
 use crate::subscription::ExitReason;
 
 mod announcing;
@@ -265,6 +266,7 @@ impl SupervisorActor {
         // Subscribers of this id that have not ended yet end first, so that they acknowledge the deliveries that they
         // have made.
         let predecessors = self.stopping.of(&session_id).map(StoppingSubscriber::watch).collect();
+        story::started(&session_id, self.epochs, &placement);
         let subscriber = SessionSubscriberActor::new(Arc::clone(&context), retained, predecessors);
         host.start(subscriber, &self.queue);
         let place = Some(self.limits.take(placement));
@@ -315,6 +317,7 @@ impl Handler<EnsureSubscriber> for SupervisorActor {
         // The place is found before the old subscriber is stopped: where no place is free, the old subscriber
         // continues.
         let allocation = self.allocate(Some(&session_id))?;
+        story::ensured(&session_id, &ensured);
         self.stop_child(&session_id, ctx);
         let identity = Identity { session_id, session, stats: Arc::new(Stats::new()) };
         self.start_child(allocation, identity, RestartBudget::new(RESTARTS, RESTARTS_WITHIN), None, ctx);
@@ -385,7 +388,7 @@ impl Handler<Ended> for SupervisorActor {
         match (reason, retained) {
             (ExitReason::Parked, Some(retained)) => self.park(&session, retained, ctx),
             (ExitReason::Closed | ExitReason::Detached | ExitReason::Stopped, _) => {
-                tracing::debug!(?session, "a subscriber has ended");
+                story::removed(&session, epoch);
                 if let Some(child) = self.children.remove(&session) {
                     child.run_state.end_then(|| {});
                 }

@@ -34,14 +34,23 @@ impl Answer {
         Self::cancelled(format!("the answer has {bytes} bytes, and at most {limit} are allowed"))
     }
 
+    /// Returns MCP's word for the answer.
+    pub(crate) fn action(&self) -> &'static str {
+        match self {
+            Self::Accept(_) => "accept",
+            Self::Decline => "decline",
+            Self::Cancel { .. } => "cancel",
+        }
+    }
+
     /// Returns the JSON that the worker reads, with the id of the question. FastMCP reads `action` and `content`.
     pub(crate) fn to_wire(&self, request_id: &str) -> String {
-        let (action, content, reason) = match self {
-            Self::Accept(content) => ("accept", Some(content), None),
-            Self::Decline => ("decline", None, None),
-            Self::Cancel { reason } => ("cancel", None, reason.as_ref()),
+        let (content, reason) = match self {
+            Self::Accept(content) => (Some(content), None),
+            Self::Decline => (None, None),
+            Self::Cancel { reason } => (None, reason.as_ref()),
         };
-        let mut wire = json!({"action": action, "content": content, "request_id": request_id});
+        let mut wire = json!({"action": self.action(), "content": content, "request_id": request_id});
         if let Some(reason) = reason {
             wire["reason"] = json!(reason);
         }

@@ -109,6 +109,20 @@ pub struct DeliveryOutcome {
     pub confirmed: Option<Result<(), HandOverError>>,
 }
 
+impl DeliveryOutcome {
+    /// Returns the name of the batch's end, for the log.
+    pub(crate) fn end_name(&self) -> &'static str {
+        match self.end {
+            BatchEnd::AllAccepted => "all accepted",
+            BatchEnd::Discarded(_) => "discarded",
+            BatchEnd::Failed { .. } => "failed",
+            BatchEnd::NotReady(_) => "not ready",
+            BatchEnd::Closed => "session over",
+            BatchEnd::NotPermitted => "not permitted",
+        }
+    }
+}
+
 /// End of a batch: the outcome of the notifications behind the accepted ones.
 #[derive(Debug)]
 #[non_exhaustive]

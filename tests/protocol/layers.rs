@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "config",
     "examination",
     "subscription",
+    "story",
     "backend",
     "connect",
     "session",

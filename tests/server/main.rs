@@ -10,3 +10,4 @@ mod http;
 mod inspecting;
 mod restoring;
 mod rmcp_sessions;
+mod story;

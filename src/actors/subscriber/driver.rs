@@ -26,6 +26,7 @@ use crate::actors::session::{Ask, Confirmation, Deliver, SessionActor, StopAskin
 use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
 use crate::session::{HandOverError, Presence};
+use crate::story;
 use crate::subscription::{Action, DeliveryOutcome, Event, ExitReason, SessionState, SubscriberState};
 
 /// Performs the actions of one subscriber's machine, and holds the futures of those that run.
@@ -86,6 +87,8 @@ impl Driver {
         let mut changed = pin!(changed(seen, presence));
         let (mut asked, mut is_stopping) = (pin!(context.stop.asked()), false);
         loop {
+            let before = self.retained.machine.state();
+            story::event(&context.session_id, &event);
             if let Err(defect) = self.retained.machine.handle(event, clock::now(), fastrand::f64()) {
                 return (ExitReason::Panicked(defect.to_string()), self.retained);
             }
@@ -95,6 +98,7 @@ impl Driver {
                 }
             }
             let state = self.retained.machine.state();
+            story::state(&context.session_id, before, state);
             context.stats.set_state(state);
             let deadline = self.retained.machine.deadline();
             event = tokio::select! {
@@ -121,6 +125,7 @@ impl Driver {
 
     /// Performs an action, and returns the reason where the subscriber exits.
     fn perform(&mut self, action: Action) -> Option<ExitReason> {
+        story::action(&self.context.session_id, &action);
         match action {
             Action::Begin(operation) => {
                 let (context, queues) = (Arc::clone(&self.context), Arc::clone(&self.queues));

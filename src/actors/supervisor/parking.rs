@@ -20,11 +20,13 @@ use super::{Identity, SupervisorActor};
 use crate::actors::subscriber_context::RetainedState;
 use crate::session::{EnsureError, SessionState};
 use crate::session_id::SessionId;
+use crate::story;
 
 impl SupervisorActor {
     /// Parks a subscriber whose client is away: frees its arbiter and its place.
     pub(super) fn park(&mut self, session_id: &SessionId, retained: Box<RetainedState>, ctx: &mut Context<Self>) {
         let Some(child) = self.children.get_mut(session_id) else { return };
+        story::parked(session_id, child.context.epoch);
         let parked = Parked::new(Arc::clone(&child.context), retained, ctx.address().recipient());
         let ran = std::mem::replace(&mut child.run_state, RunState::Parked(parked));
         child.place = None;
@@ -107,6 +109,7 @@ impl Handler<ClientReturned> for SupervisorActor {
     fn handle(&mut self, ClientReturned { session, epoch }: ClientReturned, ctx: &mut Context<Self>) {
         // Meanwhile the subscriber may have been started, stopped or replaced.
         if self.children.get(&session).is_some_and(|child| child.context.epoch == epoch) {
+            story::returned(&session, epoch);
             self.start_returned(&session, ctx);
         }
     }

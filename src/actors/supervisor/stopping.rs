@@ -23,6 +23,7 @@ use crate::actors::clock;
 use crate::actors::log_gate::log_through;
 use crate::actors::subscriber_context::{Forced, SubscriberContext};
 use crate::session_id::SessionId;
+use crate::story;
 
 /// Time that a stopping subscriber may take, beyond that of one hand-over, before it is dropped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -97,6 +98,7 @@ impl SupervisorActor {
         ctx: &mut Context<Self>,
     ) -> Option<oneshot::Receiver<Forced>> {
         let Child { context, run_state, place: _, restarts: _ } = self.children.remove(session_id)?;
+        story::stopping(session_id, context.epoch);
         // The subscriber may have ended already. Its `Ended` is then on its way to this actor.
         context.stop.ask();
         let (ended, end) = oneshot::channel();
@@ -136,6 +138,7 @@ impl SupervisorActor {
         let Some(StoppingSubscriber { context, run_state, waiters }) = self.stopping.remove(session_id, epoch) else {
             return;
         };
+        story::removed(session_id, epoch);
         match run_state {
             RunState::Parked(_) => {}
             run_state if by_force => drop(actix_rt::spawn(force_end(context, run_state, waiters))),

@@ -18,6 +18,7 @@ use crate::backend::ProcessId;
 use crate::backend::Settled;
 use crate::failure::QueueError;
 use crate::question::{Answer, Question};
+use crate::story;
 
 impl<M: SessionManager> CourierSessionManager<M> {
     /// Passes the answer to a ping on to the process that sent the ping.
@@ -80,9 +81,12 @@ async fn give(
     request_id: &str,
     answer: Answer,
 ) -> Result<(), QueueError> {
-    let session = client.session_id();
+    let (session, action) = (client.session_id(), answer.action());
     match subscribers.answer(session, request_id, answer.clone()).await {
-        Ok(Settled::Done) => client.settled(request_id),
+        Ok(Settled::Done) => {
+            story::answered(session, request_id, action);
+            client.settled(request_id);
+        }
         // A future that asks in this process knows the question even where the queue does not, and retries for longer.
         _ if client.hand_in(request_id, answer) => {}
         // No error response, as the client can mend nothing: its user answered twice, or too late.

@@ -29,6 +29,7 @@ use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
 use crate::session::PresenceSender;
 use crate::session_id::SessionId;
+use crate::story;
 
 mod activity;
 mod delivery;
@@ -119,6 +120,7 @@ impl ClientSession {
         state.break_off(None, Break::Superseded);
         let opened = state.streams.open(rmcp, EventIds::behind(resumed), is_layered);
         let (number, frames) = (opened.number, Arc::clone(&opened.frames));
+        story::stream_opened(&self.session_id, number, resumed.is_some());
         self.presence.resumed(number, resumed.and_then(|id| id.received));
         (number, frames)
     }
@@ -143,6 +145,7 @@ impl ClientSession {
         self.activity.touch();
         let mut state = self.locked();
         let Some(closed) = state.streams.remove(number) else { return };
+        story::stream_closed(&self.session_id, number, why.cause());
         state.break_off(Some(number), why);
         match state.streams.newest() {
             Some(newest) => self.presence.connected(newest.number),
@@ -154,6 +157,7 @@ impl ClientSession {
 
     /// Ends the session, for good or only in this process.
     pub(super) fn end(&self, only_here: bool) {
+        story::moved(&self.session_id, if only_here { "closed here" } else { "ended" });
         if only_here {
             self.presence.detached();
         } else {
@@ -161,6 +165,9 @@ impl ClientSession {
         }
         let mut state = self.locked();
         let streams = state.streams.take();
+        for stream in &streams {
+            story::stream_closed(&self.session_id, stream.number, "the session is closed");
+        }
         state.break_off(None, Break::Ended);
         drop(state);
         streams.into_iter().for_each(OpenStream::close);

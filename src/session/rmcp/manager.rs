@@ -31,6 +31,7 @@ use super::shared::Shared;
 use super::store::CourierSessionStore;
 use super::stream::{CourierStream, RequestStream, Standalone, WholeStream};
 use crate::session::McpSession;
+use crate::story;
 
 /// Number of moves of its session that a request waits for at most, before it is refused.
 const MOVES: usize = 8;
@@ -189,6 +190,7 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
         let place = self.shared.make_room().ok_or_else(|| self.too_many_sessions())?;
         let (id, transport) = self.shared.inner.create_session().await.map_err(ManagerError::Inner)?;
         let client = self.shared.client(session_of(&id)?);
+        story::moved(client.session_id(), "created");
         self.shared.sessions.add(&id, client, place);
         Ok((id, transport))
     }

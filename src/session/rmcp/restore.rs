@@ -40,6 +40,7 @@ use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
 use crate::backend::SessionRecord;
 use crate::session_id::SessionId;
+use crate::story;
 
 /// Longest time for which the next session waits for a handler of user code, which may hang.
 const HANDLER: Duration = Duration::from_millis(100);
@@ -61,6 +62,7 @@ pub(super) fn load<M: SessionManager>(
         };
         let Some(place) = shared.make_room() else { return loading.end(Moved::NoPlace) };
         client.set_head(head);
+        story::moved(&session, "loaded");
         loading.end_loaded(&id, Arc::clone(&client), place);
         // An end before the arrival found no session here to close.
         if shared.has_ended(&session) {
@@ -107,6 +109,7 @@ pub(super) fn serve<M: SessionManager>(
         match restore_handler(&shared, &id, &client, head).await {
             None => serving.end(Moved::Failed),
             Some(restoring) => {
+                story::moved(client.session_id(), "served");
                 serving.end_served(&client);
                 // An end of the handler before this point did not end the session, which had no handler yet.
                 if restoring.has_ended() {

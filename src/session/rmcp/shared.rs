@@ -32,6 +32,7 @@ use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::recent_set::RecentSet;
 use crate::session_id::SessionId;
+use crate::story;
 
 /// Number of ended sessions that are remembered in each of two lists: those that ended for good, whose end may be
 /// announced again, and those that were served here.
@@ -171,6 +172,7 @@ impl<M: SessionManager> Shared<M> {
     ) -> Result<(), QueueError> {
         let ended = async {
             if self.queue.end_session(session, self.process, is_known).await? {
+                story::moved(session, "ended everywhere");
                 self.call_on_end(session);
                 // A request may have restored the session before Redis stored its end.
                 self.close_if_here(session);

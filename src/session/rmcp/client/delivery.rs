@@ -74,6 +74,18 @@ pub(super) enum Break {
     Unanswered,
 }
 
+impl Break {
+    /// Returns the cause of the break, for the log.
+    pub(super) fn cause(self) -> &'static str {
+        match self {
+            Self::Superseded => "the client has a newer stream",
+            Self::Ended => "the client or the server has ended it",
+            Self::Unread => "the client does not read it",
+            Self::Unanswered => "the client answers no ping",
+        }
+    }
+}
+
 impl<W> Delivery<W> {
     /// Returns the stream that got the unconfirmed messages.
     pub(super) fn stream(&self) -> Option<u64> {
