@@ -104,6 +104,9 @@ pub use crate::subscription::{Behind, Delivered, Item, LeaseState, MessageOutcom
 pub trait Backend:
     fmt::Debug + Send + Sync + Outcomes + Questions + Elicitations + Answers + ServerQueues + Fleet + Inspection + 'static
 {
+    /// Returns the kind of the queue for spans, as OpenTelemetry's `messaging.system` names it.
+    fn system(&self) -> &'static str;
+
     /// Queues notifications, and returns one answer for each, in the order given.
     ///
     /// # Cancellation

@@ -69,6 +69,7 @@
 //! | `rmcp` | [`McpServer`] and [`CourierSessionManager`], on rmcp and actix-web; implies `server` |
 //! | `sentinel` | the primary that Sentinels name, by `redis+sentinel://`: see [`ways_to_redis`] |
 //! | `tls` | TLS to Redis, by `rediss://`: see [`ways_to_redis`] |
+//! | `opentelemetry` | spans of worker and server in one trace, linked by W3C trace context |
 //!
 //! A server relays questions and answers without `elicitation` too: the worker that asked checks the answer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -121,6 +122,7 @@ mod backend;
 mod session;
 
 mod connect;
+mod spans;
 #[cfg(feature = "server")]
 mod story;
 #[cfg(feature = "server")]

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Outgoing, PushRefusal, Queued};
@@ -17,6 +18,7 @@ use crate::json::MAX_DEPTH;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
 use crate::session_id::{SessionId, SessionStatus};
+use crate::spans;
 
 mod dead_letters;
 mod fastmcp;
@@ -106,6 +108,8 @@ impl Publisher {
 
     /// Queues a notification for a session.
     ///
+    /// With the feature `opentelemetry` a notification without a trace context carries that of the current span.
+    ///
     /// The session need not exist yet. A notification that no server delivers expires after its own time to live, which
     /// defaults to [`Config::time_to_live`]. [`Pushed::session`] reports whether the fleet knows the session. Pushes to
     /// unknown sessions are also [counted](Self::pushed_to_unknown), and logged at most once a minute.
@@ -139,6 +143,8 @@ impl Publisher {
         &self,
         notifications: impl IntoIterator<Item = (SessionId, Notification)>,
     ) -> Vec<Result<Pushed, PushError>> {
+        let span = spans::push(self.queue.system());
+        let cause = spans::context_of(&span);
         let (mut kept, mut batch) = (Vec::new(), Vec::new());
         // Sessions with a refused notification. Their later notifications are refused too, because order comes first.
         let mut refused: HashSet<SessionId> = HashSet::new();
@@ -155,7 +161,8 @@ impl Publisher {
                 None => match first.filter(|first| *first < kept.len()) {
                     Some(first) => PushPlan::RepeatOf(first),
                     None => {
-                        let draft = Draft::new(&notification, id, self.config.time_to_live());
+                        let time_to_live = self.config.time_to_live();
+                        let draft = Draft::caused_by(&notification, id, time_to_live, cause.as_ref());
                         batch.push(Outgoing { session: session.clone(), draft });
                         PushPlan::Queue
                     }
@@ -163,7 +170,8 @@ impl Publisher {
             };
             kept.push((session, notification, id, plan));
         }
-        let mut results = self.queue.push(batch).await.into_iter();
+        spans::record_pushed(&span, kept.iter().map(|(session, notification, id, _)| (session, notification, *id)));
+        let mut results = self.queue.push(batch).instrument(span.clone()).await.into_iter();
         let mut answers: Vec<Result<Pushed, PushError>> = Vec::with_capacity(kept.len());
         for (session, notification, id, plan) in kept {
             let result = match plan {
@@ -181,6 +189,9 @@ impl Publisher {
                     Err(reason) => Err(reason),
                 },
             };
+            if let Err(reason) = &result {
+                spans::record_failure(&span, reason);
+            }
             answers.push(result.map_err(|reason| PushError { session, notification: Box::new(notification), reason }));
         }
         answers

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures_util::FutureExt;
+use tracing::{Instrument, Span};
 
 use super::clock;
 use super::isolated_session::{drop_isolated, text_of};
@@ -25,6 +26,7 @@ use super::questions::QuestionTasks;
 use super::subscriber_context::SubscriberContext;
 use crate::envelope::{Envelope, Timestamp};
 use crate::question::Question;
+use crate::spans::{self, Accepted};
 use crate::subscription::{Delivery, DeliveryOutcome, EndedTasks, HandOverError, Permit, Step};
 
 /// Time beyond its limit that a call of the session may take before its future is dropped. A session that keeps the
@@ -100,17 +102,24 @@ impl Handler<Deliver> for SessionActor {
 
     fn handle(&mut self, message: Deliver, _: &mut Context<Self>) -> Self::Result {
         let (context, ended) = (Arc::clone(&self.context), Arc::clone(&self.ended));
-        Box::pin(async move {
+        let span = spans::delivery(context.common.queue.system(), &context.session_id, &message.batch);
+        let delivering = async move {
             tokio::select! {
                 biased;
                 // A forced stop drops the running call. The subscriber was dropped before, so nobody awaits an outcome.
                 () = context.stop.forced() => None,
-                outcome = deliver(&context, &ended, message) => {
+                (outcome, accepted) = deliver(&context, &ended, message) => {
                     let is_accepted = outcome.accepted > 0;
-                    Some(if is_accepted { begin_confirmation(context.clone(), outcome).await } else { (outcome, None) })
+                    Span::current().record("accepted", outcome.accepted);
+                    Some(if is_accepted {
+                        begin_confirmation(context.clone(), outcome, accepted).await
+                    } else {
+                        (outcome, None)
+                    })
                 }
             }
-        })
+        };
+        Box::pin(delivering.instrument(span))
     }
 }
 
@@ -133,13 +142,14 @@ impl Handler<StopAsking> for SessionActor {
     }
 }
 
-/// Performs the steps of one delivery, and returns its outcome.
+/// Performs the steps of one delivery, and returns its outcome, with the spans of the accepted notifications.
 async fn deliver(
     context: &SubscriberContext,
     ended: &EndedTasks,
     Deliver { batch, read_at, permit }: Deliver,
-) -> DeliveryOutcome {
-    let (session, config) = (&context.session, &context.common.config);
+) -> (DeliveryOutcome, Accepted) {
+    let (session, config, system) = (&context.session, &context.common.config, context.common.queue.system());
+    let mut accepted = Accepted::default();
     let limit = config.hand_over_timeout() + GRACE;
     let mut delivery = Delivery::new(batch, read_at, Arc::clone(&permit));
     let mut next_yield = clock::now() + YIELD_AFTER;
@@ -153,7 +163,10 @@ async fn deliver(
         let step = delivery.next(now, ended);
         match step {
             Step::HandOver(envelope) => {
-                let answer = call_session(limit, || session.hand_over(envelope.outbound())).await;
+                let span = spans::deliver(system, &context.session_id, envelope.outbound());
+                let call = call_session(limit, || session.hand_over(envelope.outbound()));
+                let answer = call.instrument(span.clone()).await;
+                accepted.add(span, envelope.outbound(), &answer);
                 delivery.handed_over(answer, config, ended, fastrand::f64);
                 if context.stop.is_asked() {
                     // The machine closes the permit at a stop too, but only when this thread's other tasks run. Closing
@@ -161,7 +174,7 @@ async fn deliver(
                     permit.close();
                 }
             }
-            Step::Done(outcome) => return outcome,
+            Step::Done(outcome) => return (outcome, accepted),
         }
     }
 }
@@ -173,11 +186,19 @@ async fn deliver(
 async fn begin_confirmation(
     context: Arc<SubscriberContext>,
     mut outcome: DeliveryOutcome,
+    accepted: Accepted,
 ) -> (DeliveryOutcome, Option<Confirmation>) {
-    let mut confirmation: Confirmation = Box::pin(async move {
+    let span = spans::confirmation(context.common.queue.system(), &context.session_id, &accepted);
+    let confirming = async move {
         let limit = context.common.config.hand_over_timeout() + GRACE;
-        call_session(limit, || context.session.confirm()).await
-    });
+        let answer = call_session(limit, || context.session.confirm()).await;
+        accepted.end(&answer);
+        if let Err(error) = &answer {
+            spans::record_failure(&Span::current(), error);
+        }
+        answer
+    };
+    let mut confirmation: Confirmation = Box::pin(confirming.instrument(span));
     match poll_fn(|context| Poll::Ready(confirmation.poll_unpin(context))).await {
         Poll::Ready(answer) => {
             outcome.confirmed = Some(answer);

@@ -171,6 +171,10 @@ impl MemoryBackend {
 
 #[async_trait]
 impl Backend for MemoryBackend {
+    fn system(&self) -> &'static str {
+        "memory"
+    }
+
     async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
         self.step(|moment| moment.push(&batch))
     }

@@ -128,6 +128,10 @@ impl RedisBackend {
 
 #[async_trait]
 impl Backend for RedisBackend {
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
     async fn push(&self, batch: Vec<Outgoing>) -> Vec<Result<Queued, PushRefusal>> {
         self.push_all(batch).await
     }

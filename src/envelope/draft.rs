@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Timestamp;
 use crate::json;
 use crate::notification::{KeyHash, Notification, NotificationId};
+use crate::trace_context::TraceContext;
 
 /// Notification that is about to be queued: the message without its times.
 #[derive(Debug, Clone)]
@@ -60,9 +61,22 @@ impl Times {
 
 impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
+    #[cfg(any(test, feature = "testing"))]
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
+        Self::caused_by(notification, id, default_time_to_live, None)
+    }
+
+    /// Renders a notification under an id. `default_time_to_live` applies where the notification has none, and so does
+    /// the trace context `cause`.
+    pub(crate) fn caused_by(
+        notification: &Notification,
+        id: NotificationId,
+        default_time_to_live: Duration,
+        cause: Option<&TraceContext>,
+    ) -> Self {
         let Notification { id: _, method, params, meta, trace_context, time_to_live, receipt, deduplication_key } =
             notification;
+        let trace_context = trace_context.as_deref().or(cause);
         let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
             .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
         let length = objects.iter().flatten().map(|(name, text)| name.len() + text.len()).sum::<usize>();

@@ -12,3 +12,5 @@ mod faults;
 mod fleet_example;
 mod poll;
 mod secrets;
+#[cfg(feature = "opentelemetry")]
+mod traces;

@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "config",
     "examination",
     "subscription",
+    "spans",
     "story",
     "backend",
     "connect",
@@ -219,10 +220,11 @@ fn a_file_is_one_idea() {
 #[test]
 fn each_feature_brings_only_its_own_crates() {
     for (features, without) in [
-        ("", &["actix", "actix-rt", "jsonschema", "schemars", "rmcp", "actix-web", "openssl"][..]),
+        ("", &["actix", "actix-rt", "jsonschema", "opentelemetry", "schemars", "rmcp", "actix-web", "openssl"][..]),
         ("elicitation", &["actix", "actix-rt", "rmcp", "actix-web", "openssl"]),
         ("server", &["jsonschema", "schemars", "rmcp", "actix-web", "openssl"]),
-        ("elicitation,rmcp", &["native-tls", "openssl", "rustls"]),
+        ("opentelemetry", &["actix", "jsonschema", "opentelemetry_sdk", "rmcp"]),
+        ("elicitation,rmcp", &["native-tls", "openssl", "opentelemetry", "rustls", "tracing-opentelemetry"]),
     ] {
         let tree = packages(features);
         for krate in without {

@@ -9,9 +9,12 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
 use crate::failure::{QueueError, QueueErrorKind};
+use crate::spans;
 use crate::subscription::{Event, Operation};
 
 /// Future that runs for a subscriber, on the subscriber's arbiter.
@@ -49,13 +52,26 @@ pub(super) fn begin(
             Ok(Event::Renewed(consumer.renew().await?))
         }),
         Operation::Take { delivered, behind } => {
+            let acknowledged = delivered.as_ref().map_or(0, |delivered| delivered.count);
+            let span = spans::take(context.common.queue.system(), &context.session_id, acknowledged);
             over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
-                Ok(Event::Taken(consumer.take_behind(delivered.as_ref(), behind.as_ref()).await?))
+                let taken = consumer.take_behind(delivered.as_ref(), behind.as_ref()).instrument(span.clone()).await;
+                spans::record_taken(&span, &taken);
+                Ok(Event::Taken(taken?))
             })
         }
-        Operation::Wait(block) => over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
-            Ok(Event::Taken(consumer.wait(block).await?))
-        }),
+        Operation::Wait(block) => {
+            let waits_for = Arc::clone(&context);
+            over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
+                let taken = consumer.wait(block).await;
+                // The wait itself belongs to no message and may be long, so a span begins where messages have come.
+                if !matches!(&taken, Ok(taken) if taken.items.is_empty()) {
+                    let span = spans::take(waits_for.common.queue.system(), &waits_for.session_id, 0);
+                    spans::record_taken(&span, &taken);
+                }
+                Ok(Event::Taken(taken?))
+            })
+        }
         Operation::Rewrite { oldest, replacement } => {
             over_connection(connection, &context, async move |consumer: &mut dyn Consumer| {
                 Ok(Event::Rewritten(consumer.replace_oldest(&oldest, replacement).await?))

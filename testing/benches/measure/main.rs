@@ -12,6 +12,8 @@ mod push;
 mod streams;
 mod support;
 mod throughput;
+#[cfg(feature = "opentelemetry")]
+mod traced;
 mod web;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +45,9 @@ enum Table {
     Http(Bench),
     /// Many open streams.
     Streams(Bench),
+    /// Recorded spans, beside disabled ones.
+    #[cfg(feature = "opentelemetry")]
+    Traced(Bench),
     /// Other packages that bring messages through Redis.
     Compare(compare::Comparison),
     /// This crate's side of the comparison.
@@ -66,6 +71,8 @@ fn main() -> Result<(), Cause> {
         Table::Idle(bench) => idle::run(&bench),
         Table::Http(bench) => http::run(&bench),
         Table::Streams(bench) => streams::run(&bench),
+        #[cfg(feature = "opentelemetry")]
+        Table::Traced(bench) => traced::run(&bench),
         Table::Compare(comparison) => return compare::run(comparison),
         Table::Side(side) => return side.run(),
         Table::IdlePart(child) => child.run(),

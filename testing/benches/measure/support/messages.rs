@@ -67,7 +67,8 @@ fn padded(padding: usize) -> Notification {
     Notification::new("notifications/bench").unwrap().with_params(params).unwrap()
 }
 
-fn stamped(notification: &Notification) -> Vec<u8> {
+/// Returns a notification as it lies in a queue.
+pub(crate) fn stamped(notification: &Notification) -> Vec<u8> {
     let id = id();
     Draft::new(notification, id, Config::default().time_to_live()).stamp(Timestamp::of_this_host())
 }
