@@ -58,8 +58,8 @@ struct Args {
     /// Address to listen at. Port 0 picks a free port.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// URL of the queue. All servers on one Redis with one prefix are one chat.
-    #[arg(long, value_name = "URL", default_value = "memory://chat")]
+    /// URL of the queue. All servers on one Redis with one prefix are one chat. A password belongs into the environment.
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true, default_value = "memory://chat")]
     redis: String,
     /// Prefix of all keys in Redis.
     #[arg(long, default_value = "mcp-courier")]

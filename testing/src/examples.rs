@@ -59,7 +59,12 @@ pub struct ChatProcess {
 impl ChatProcess {
     /// Starts a chat server on a free port, and waits until it is ready.
     pub async fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(example("chat"));
+        Self::start_program(&example("chat"), args).await
+    }
+
+    /// Starts this program as [`start`](Self::start) starts the example.
+    pub async fn start_program(program: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
         let mut child = Child::start(command.args(["--listen", "127.0.0.1:0"]).args(args)).unwrap();
         let url = child.said("listening on ").await;
         Self { child, url }

@@ -10,6 +10,7 @@ mod chat_trouble;
 mod examples;
 mod faults;
 mod fleet_example;
+mod mixed_versions;
 mod poll;
 mod secrets;
 #[cfg(feature = "opentelemetry")]
