@@ -37,3 +37,40 @@ async fn the_rights_that_the_document_names_are_enough() {
     let receipt = publisher.until_settled(&session, kept.id, Duration::from_secs(5)).await.unwrap();
     assert!(receipt.is_settled(), "{receipt:?}");
 }
+
+/// Number of sessions whose server writes its record.
+#[cfg(feature = "server")]
+const SESSIONS: u64 = 50;
+
+#[cfg(feature = "server")]
+#[actix::test]
+async fn a_server_writes_one_record_a_heartbeat_whatever_the_number_of_its_sessions() {
+    use std::time::Instant;
+
+    use mcp_courier::Courier;
+    use mcp_courier_testing::eventually::{SOON, eventually};
+    use mcp_courier_testing::recorder::Recorder;
+
+    let (redis, heartbeat) = (RedisServer::start(), Duration::from_millis(200));
+    let config = mcp_courier_testing::waiting::config().heartbeat(heartbeat).build().unwrap();
+    let courier = Courier::start(&redis.url(), config).await.unwrap();
+    for n in 0..SESSIONS {
+        let session = SessionId::new(format!("s-{n}")).unwrap();
+        courier.ensure_subscriber(&session, Recorder::new()).await.unwrap();
+    }
+    let inspector = courier.publisher().inspector();
+    eventually("a record of all", SOON, async || {
+        let servers = inspector.servers().await.unwrap();
+        servers.iter().any(|server| server.subscribers.waiting as u64 == SESSIONS)
+    })
+    .await;
+    // A renewal only extends a lease. So each `SET` is of a record.
+    let sets = async || redis.calls().await.get("set").copied().unwrap_or_default();
+    let (begun, before) = (Instant::now(), sets().await);
+    eventually("five records", SOON, async || sets().await >= before + 5).await;
+    let written = sets().await - before;
+    let heartbeats = begun.elapsed().as_millis() / heartbeat.as_millis() + 1;
+    assert!(u128::from(written) <= heartbeats, "{written} records in {heartbeats} heartbeats");
+    courier.shutdown(SOON).await;
+    assert!(inspector.servers().await.unwrap().is_empty());
+}
