@@ -9,6 +9,7 @@ use crate::backend::redis::RedisBackend;
 use crate::backend::redis::url::shown;
 use crate::config::{Config, ConfigError};
 use crate::failure::QueueError;
+use crate::metrics;
 
 /// Opens the queue that a URL names, and checks that the queue can be used.
 ///
@@ -16,6 +17,7 @@ use crate::failure::QueueError;
 /// [`ConnectError`] where the URL cannot be used or the queue cannot be reached.
 pub(crate) async fn connect(url: &str, config: Arc<Config>) -> Result<Arc<dyn Backend>, ConnectError> {
     let refused = |rule: &str| Err(ConnectError::Url(ConfigError::new("url", shown(url), rule)));
+    metrics::register();
     // Every scheme but that of a queue in memory is one of Redis, or unknown: `redis/url.rs` has the table.
     let queue: Arc<dyn Backend> = match url.split_once("://") {
         #[cfg(feature = "server")]

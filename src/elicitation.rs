@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::backend::{Backend, Posed, Settled};
 use crate::failure::QueueError;
 use crate::lock::lock;
+use crate::metrics::{self, Level};
 use crate::notification::{Notification, Object, Task, TaskStatus};
 use crate::publisher::{Publisher, PushError};
 use crate::question::{Answer, Elicitation, InvalidQuestion, Question, RELATED_TASK, TaskKey};
@@ -129,11 +130,15 @@ impl Elicitor {
             return Err(InvalidQuestion::Timeout { given: timeout }.into());
         }
         let until = Instant::now() + timeout;
+        let _open = Level::of(&metrics::ELICITATIONS_OPEN);
         let request_id = Uuid::now_v7().to_string();
         let mut pending =
             PendingElicitation { elicitor: self, session, task, request_id: &request_id, is_settled: true };
         let asked = self.ask(&mut pending, elicitation, until);
-        match tokio::time::timeout_at(until, asked).await {
+        let ended = tokio::time::timeout_at(until, asked).await;
+        let outcome = ended.as_ref().map_or("timed_out", |ended| ended.as_ref().map_or("failed", Answer::label));
+        metrics::ELICITATIONS.add(outcome, 1);
+        match ended {
             Ok(Ok(Answer::Accept(content))) => Ok(schema.check(content)),
             Ok(answer) => answer,
             Err(_) => {

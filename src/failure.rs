@@ -41,6 +41,18 @@ impl QueueError {
     }
 }
 
+#[cfg(feature = "server")]
+impl QueueErrorKind {
+    /// Returns the value of the label `kind`.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Broken(_) => "broken",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// Reason of a [`QueueError`].
 #[derive(Debug, Error)]
 #[non_exhaustive]

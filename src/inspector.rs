@@ -7,6 +7,7 @@ use crate::backend::{Backend, Mark, ServerRecord};
 use crate::config::Config;
 use crate::connect::{ConnectError, connect};
 use crate::failure::QueueError;
+use crate::metrics;
 use crate::session_id::SessionId;
 
 mod examine;
@@ -191,6 +192,7 @@ impl Inspector {
             let Some(newest) = newest else { break };
             if self.queue.purge_queue(session, count, &newest, &receipts).await? {
                 purged += count;
+                metrics::DISCARDED.add("purged", count);
                 left -= count;
             } else {
                 // The owner has removed messages meanwhile: fewer of those that there were are left.

@@ -58,13 +58,14 @@
 //!   happens when Redis is down, silent, full, or forgets. [`ways_to_redis`] has the URLs, with TLS and Sentinel.
 //!
 //! # Features
-//! The first four rows are on by default. A worker that only pushes needs none: with `default-features = false` the crate
-//! has no actix.
+//! All but `metrics`, `opentelemetry`, `sentinel` and `tls` are on by default. A worker that only pushes needs none: with
+//! `default-features = false` the crate has no actix.
 //!
 //! | feature | adds |
 //! | --- | --- |
 //! | none | [`Publisher`], [`Notification`], [`TaskReporter`], receipts and [`DeadLetters`], over Redis |
 //! | `elicitation` | [`Elicitor`], which checks answers by jsonschema |
+//! | `metrics` | [metrics](https://docs.rs/metrics) of workers and servers, for any recorder: see `docs/metrics.md` |
 //! | `server` | [`Courier`], [`McpSession`] and the actors, on actix; queues in memory, and [`Inbox`] |
 //! | `rmcp` | [`McpServer`] and [`CourierSessionManager`], on rmcp and actix-web; implies `server` |
 //! | `sentinel` | the primary that Sentinels name, by `redis+sentinel://`: see [`ways_to_redis`] |
@@ -91,6 +92,7 @@ mod hex;
 mod json;
 mod keys;
 mod lock;
+mod metrics;
 mod notification;
 mod outcome;
 mod principal;
@@ -212,6 +214,12 @@ pub mod testing {
     /// [`ConnectError`](crate::ConnectError), as from [`Courier::start`](crate::Courier::start).
     pub async fn start_here(url: &str, config: crate::Config) -> Result<crate::Courier, crate::ConnectError> {
         crate::Courier::start_with(url, config, crate::actors::Arbiters::Here).await
+    }
+
+    /// Metrics of the crate, for the tests of their documents.
+    #[cfg(feature = "metrics")]
+    pub mod metrics {
+        pub use crate::metrics::{Description, all};
     }
 
     /// Pure parts of a subscriber.

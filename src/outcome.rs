@@ -44,6 +44,18 @@ impl DiscardReason {
 
 /// Reasons as they are kept.
 impl DiscardReason {
+    /// Returns the value of the label `reason`.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Rejected(_) => "rejected",
+            Self::AttemptsExhausted { .. } => "attempts_exhausted",
+            Self::Superseded => "superseded",
+            Self::Undecodable(_) => "undecodable",
+            Self::Purged => "purged",
+        }
+    }
+
     /// Returns the reason with its text cut to a bounded length.
     pub(crate) fn bounded(&self) -> Self {
         let mut short = self.clone();

@@ -15,6 +15,7 @@ use crate::envelope::Draft;
 use crate::failure::QueueError;
 use crate::inspector::Inspector;
 use crate::json::MAX_DEPTH;
+use crate::metrics;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
 use crate::session_id::{SessionId, SessionStatus};
@@ -180,6 +181,10 @@ impl Publisher {
                 // The backend returns one result for each notification of the batch, so there is one here.
                 PushPlan::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
                     Ok(Queued { waiting, session: status, duplicate_of }) => {
+                        match duplicate_of {
+                            None => metrics::PUSHED.add(status.label(), 1),
+                            Some(_) => metrics::PUSH_DUPLICATES.count(1),
+                        }
                         if status == SessionStatus::Unknown {
                             self.unknown.push(&session);
                         }
@@ -190,6 +195,7 @@ impl Publisher {
                 },
             };
             if let Err(reason) = &result {
+                metrics::PUSH_REFUSED.add(reason.label(), 1);
                 spans::record_failure(&span, reason);
             }
             answers.push(result.map_err(|reason| PushError { session, notification: Box::new(notification), reason }));

@@ -167,6 +167,18 @@ pub enum SessionStatus {
     NotRead,
 }
 
+impl SessionStatus {
+    /// Returns the value of the label `session`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Owned => "owned",
+            Self::Known => "known",
+            Self::Unknown => "unknown",
+            Self::NotRead => "not_read",
+        }
+    }
+}
+
 /// Rejection of a string that is no session id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -102,7 +102,7 @@ fn write_action(session: &SessionId, action: &Action) {
         }
         Action::StopAsking => tracing::trace!(?session, "the client is asked no more"),
         Action::Record { .. } => tracing::trace!(?session, "the outcome of a notification is recorded"),
-        Action::Note(Note::Delivered(count)) => tracing::trace!(?session, count, "notifications are delivered"),
+        Action::Note(Note::Delivered { count, .. }) => tracing::trace!(?session, count, "notifications are delivered"),
         // The other notes have lines of their own, at other levels.
         Action::Note(_) => {}
         Action::Exit(reason) => ended(session, reason),

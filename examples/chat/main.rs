@@ -113,6 +113,8 @@ fn without_values(mut error: clap::Error) -> clap::Error {
 }
 
 async fn serve(args: Args) -> Result<(), Cause> {
+    #[cfg(feature = "metrics")]
+    let prometheus = operations::Prometheus::install()?;
     let config = Config::builder().prefix(args.prefix).build()?;
     let courier = Courier::start(&args.redis, config).await?;
     let member_ttl = Duration::from_secs(args.member_ttl);
@@ -156,6 +158,8 @@ async fn serve(args: Args) -> Result<(), Cause> {
         let served_by = DefaultHeaders::new().add((SERVED_BY, served_by));
         let routes = |app: &mut ServiceConfig| {
             operations::routes(&courier, app);
+            #[cfg(feature = "metrics")]
+            prometheus.route(app);
             page::routes(app, needs_token);
         };
         App::new().wrap(served_by).service(mounted.scope(MCP)).configure(routes)

@@ -32,6 +32,7 @@ use super::isolated_session::text_of;
 use super::subscriber_context::{Settling, SubscriberContext};
 use crate::backend::relay::{close, settle_open};
 use crate::envelope::Timestamp;
+use crate::metrics::{self, Level};
 use crate::question::{Answer, Question};
 use crate::retry::Backoff;
 use crate::session::{AskError, SessionState};
@@ -114,6 +115,7 @@ impl Drop for QuestionTasks {
 
 impl QuestionContext {
     async fn ask(&self, question: &Question, deadline: Instant, has_answer: &Cell<bool>) {
+        let _open = Level::of(&metrics::QUESTIONS_OPEN);
         let answer = match tokio::time::timeout_at(deadline.into(), self.ask_until_answered(question)).await {
             Ok(Some(answer)) => answer.within(self.context.common.config.message_max_bytes()),
             // Nobody waits for the answer any more.
@@ -145,6 +147,7 @@ impl QuestionContext {
             match self.context.common.queue.is_waiting(&question.task, &question.request_id).await {
                 Ok(false) => return None,
                 Ok(true) => {
+                    metrics::QUESTIONS_ASKED.count(1);
                     story::asked(&self.context.session_id, question);
                     let elicit = AssertUnwindSafe(async { self.context.session.elicit(question).await }).catch_unwind();
                     let elicited = tokio::select! {

@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::lock::lock;
 use crate::session_id::SessionId;
@@ -79,6 +79,9 @@ struct Rest {
     state: SubscriberState,
     /// Text of the newest failure, and its time by this host's clock.
     error: Option<(String, SystemTime)>,
+    /// Moment of the push of the oldest notification that is known to wait.
+    #[cfg(feature = "metrics")]
+    oldest_since: Option<Instant>,
 }
 
 impl Stats {
@@ -87,7 +90,12 @@ impl Stats {
             since: SystemTime::now(),
             delivered: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
-            rest: Mutex::new(Rest { state: SubscriberState::Connecting, error: None }),
+            rest: Mutex::new(Rest {
+                state: SubscriberState::Connecting,
+                error: None,
+                #[cfg(feature = "metrics")]
+                oldest_since: None,
+            }),
         }
     }
 
@@ -99,8 +107,30 @@ impl Stats {
         self.discarded.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn set_state(&self, state: SubscriberState) {
-        lock(&self.rest).state = state;
+    /// Sets the state, and the moment of the push of the oldest notification where that is known.
+    pub(super) fn set_state(&self, state: SubscriberState, oldest_since: Option<Instant>) {
+        let mut rest = lock(&self.rest);
+        rest.state = state;
+        #[cfg(not(feature = "metrics"))]
+        let _ = oldest_since;
+        #[cfg(feature = "metrics")]
+        match state {
+            // The queue is empty, or is not this subscriber's.
+            SubscriberState::Waiting
+            | SubscriberState::StandingBy
+            | SubscriberState::Parked
+            | SubscriberState::Stopping => rest.oldest_since = None,
+            // Between two reads of the queue nothing is known. Until the next one, the oldest stays what it was.
+            _ if oldest_since.is_some() => rest.oldest_since = oldest_since,
+            _ => {}
+        }
+    }
+
+    /// Returns the state, and the moment of the push of the oldest notification that is known to wait.
+    #[cfg(feature = "metrics")]
+    pub(super) fn state_and_oldest(&self) -> (SubscriberState, Option<Instant>) {
+        let rest = lock(&self.rest);
+        (rest.state, rest.oldest_since)
     }
 
     pub(super) fn set_error(&self, error: &impl ToString) {
@@ -113,14 +143,14 @@ impl Stats {
 
     pub(super) fn info(&self, session: SessionId, placement: Option<Placement>) -> SubscriberInfo {
         let (delivered, discarded) = self.counts();
-        let Rest { state, error } = &*lock(&self.rest);
+        let Rest { state, error, .. } = &*lock(&self.rest);
         let (state, last_error) = (*state, error.as_ref().map(|(text, _)| text.clone()));
         SubscriberInfo { session, since: self.since, placement, state, delivered, discarded, last_error }
     }
 
     /// Returns the present state, and the time of the newest failure.
     pub(super) fn state_and_time_of_error(&self) -> (SubscriberState, Option<SystemTime>) {
-        let Rest { state, error } = &*lock(&self.rest);
+        let Rest { state, error, .. } = &*lock(&self.rest);
         (*state, error.as_ref().map(|(_, at)| *at))
     }
 

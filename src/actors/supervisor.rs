@@ -32,7 +32,7 @@ use actix::prelude::*;
 use self::announcing::Announcer;
 use self::child::{Child, RunState, StoppingSubscriber};
 use self::host::{Host, SharedArbiters};
-use self::limits::{Limits, Place};
+use self::limits::Limits;
 use self::stopping::StoppingSubscribers;
 use super::arbiters::Arbiters;
 use super::isolated_session::IsolatedSession;
@@ -56,9 +56,12 @@ mod child;
 mod health;
 mod host;
 mod limits;
+mod listing;
 mod parked;
 mod parking;
 mod restarts;
+#[cfg(feature = "metrics")]
+mod sampling;
 mod shutdown;
 mod stopping;
 
@@ -295,6 +298,8 @@ impl Actor for SupervisorActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.announce(ctx);
+        #[cfg(feature = "metrics")]
+        sampling::begin(ctx);
     }
 }
 
@@ -347,26 +352,6 @@ impl Handler<StopSubscriber> for SupervisorActor {
                 None => false,
             }
         })
-    }
-}
-
-impl Handler<GetSubscriberCount> for SupervisorActor {
-    type Result = usize;
-
-    fn handle(&mut self, _: GetSubscriberCount, _: &mut Context<Self>) -> usize {
-        self.children.len()
-    }
-}
-
-impl Handler<ListSubscribers> for SupervisorActor {
-    type Result = MessageResult<ListSubscribers>;
-
-    fn handle(&mut self, _: ListSubscribers, _: &mut Context<Self>) -> Self::Result {
-        let infos = self.children.iter().map(|(id, child)| {
-            let placement = child.place.as_ref().map(Place::placement);
-            child.context.stats.info(id.clone(), placement)
-        });
-        MessageResult(infos.collect())
     }
 }
 

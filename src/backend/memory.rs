@@ -240,6 +240,11 @@ impl ServerQueues for MemoryBackend {
         Ok(())
     }
 
+    #[cfg(feature = "metrics")]
+    async fn lengths(&self, sessions: &[SessionId]) -> Result<Vec<usize>, QueueError> {
+        Ok(self.step(|moment| sessions.iter().map(|session| moment.length(session)).collect()))
+    }
+
     fn share(self: Arc<Self>) -> Arc<dyn Queues> {
         self
     }

@@ -47,6 +47,10 @@ pub trait ServerQueues: Queues {
     /// Removes the record of a server process that ends.
     async fn withdraw_server(&self, server: ServerId) -> Result<(), QueueError>;
 
+    /// Returns the number of messages of each queue, in the order given. Changes nothing.
+    #[cfg(feature = "metrics")]
+    async fn lengths(&self, sessions: &[SessionId]) -> Result<Vec<usize>, QueueError>;
+
     /// Returns the queues as the subscribers of one arbiter share them. Must be called on that arbiter.
     ///
     /// These subscribers share connections, whose number does not grow with the number of sessions.
@@ -65,8 +69,8 @@ pub trait Consumer: Send {
     /// line that could be narrow ignores the limit.
     fn share_limit(&mut self, _limit: Arc<Mutex<LineLimit>>) {}
 
-    /// Takes the lease, also from another owner.
-    async fn claim(&mut self) -> Result<(), QueueError>;
+    /// Takes the lease, also from another owner. Returns whether another owner held it.
+    async fn claim(&mut self) -> Result<bool, QueueError>;
 
     /// Keeps the lease for another two heartbeats. Takes the lease where nobody has it.
     async fn renew(&mut self) -> Result<LeaseState, QueueError>;

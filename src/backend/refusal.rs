@@ -63,6 +63,21 @@ impl PushRefusal {
     pub fn may_have_been_queued(&self) -> bool {
         matches!(self, Self::Uncertain(_))
     }
+
+    /// Returns the value of the label `reason`.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::QueueFull(_) => "queue_full",
+            Self::NotForFastMcp { .. } => "not_for_fastmcp",
+            Self::TooDeep { .. } => "too_deep",
+            Self::TaskIdTooLong { .. } => "task_id_too_long",
+            Self::AfterRefused => "after_refused",
+            Self::Unreachable(_) => "unreachable",
+            Self::Uncertain(_) => "uncertain",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 /// Bound that a queue has reached.

@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Settled};
 use crate::failure::QueueError;
+use crate::metrics;
 use crate::question::{Answer, Question};
 use crate::session_id::SessionId;
 
@@ -13,6 +14,9 @@ pub(crate) async fn settle_open(
     answer: &Answer,
 ) -> Result<Settled, QueueError> {
     let settled = queue.settle(&question.task, &question.request_id, answer).await?;
+    if settled == Settled::Done {
+        metrics::QUESTIONS_ANSWERED.add(answer.label(), 1);
+    }
     close(queue, session, question).await;
     Ok(settled)
 }

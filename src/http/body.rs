@@ -64,7 +64,13 @@ impl MessageBody for StreamBody {
         match this.poll_stream(context) {
             Poll::Ready(events) => Poll::Ready(events.map(Ok)),
             // Only whole events went out so far, so a comment may follow.
-            Poll::Pending => Pin::new(&mut this.rmcp).poll_next(context).map_err(internal),
+            Poll::Pending => {
+                let comment = Pin::new(&mut this.rmcp).poll_next(context);
+                if matches!(comment, Poll::Ready(None)) {
+                    this.stream.note_shutdown();
+                }
+                comment.map_err(internal)
+            }
         }
     }
 }

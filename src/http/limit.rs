@@ -19,6 +19,8 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::metrics;
+
 /// Time after which a refused client may try again, in seconds.
 pub(super) const RETRY: &str = "5";
 
@@ -77,6 +79,7 @@ impl StreamLimit {
 
     fn refuse(&self, request: ServiceRequest) -> ServiceResponse<BoxBody> {
         let (limit, so_far) = (self.limit, self.refused.fetch_add(1, Ordering::Relaxed) + 1);
+        metrics::STREAMS_REFUSED.count(1);
         if so_far.is_power_of_two() {
             tracing::warn!(limit, so_far, "stream_limit is reached; a client's stream is refused");
         }

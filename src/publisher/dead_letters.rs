@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::envelope::{Envelope, Undecodable};
 use crate::failure::QueueError;
 use crate::keys::Keys;
+use crate::metrics;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;
 use crate::session_id::SessionId;
@@ -184,7 +185,10 @@ impl DeadLetters {
                     continue;
                 };
                 match self.queue.redrive(session, stayed, &letter.mark, &draft).await? {
-                    Redrove::Done => done.redriven += 1,
+                    Redrove::Done => {
+                        metrics::REDRIVEN.count(1);
+                        done.redriven += 1;
+                    }
                     Redrove::Full(limit) => {
                         done.full = Some(limit);
                         return Ok(done);

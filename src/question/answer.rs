@@ -18,6 +18,15 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Returns the value of the label `outcome`.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Accept(_) => "accepted",
+            Self::Decline => "declined",
+            Self::Cancel { .. } => "cancelled",
+        }
+    }
+
     /// Creates a cancellation that is not the user's act.
     pub(crate) fn cancelled(reason: impl Into<String>) -> Self {
         Self::Cancel { reason: Some(reason.into()) }

@@ -207,8 +207,15 @@ pub enum OperationKind {
 /// Fact for the log and the statistics.
 #[derive(Debug)]
 pub enum Note {
-    /// This number of notifications was delivered and confirmed.
-    Delivered(usize),
+    /// Notifications were delivered and confirmed.
+    Delivered {
+        /// Number of the notifications.
+        count: usize,
+        /// Times from their pushes to now, by the queue's clock. Empty without the feature `metrics`.
+        since_push: Vec<Duration>,
+    },
+    /// This number of notifications was handed over again, because their earlier delivery was not confirmed.
+    Repeated(usize),
     /// A notification is discarded. The worker of its question, if any, must get the reason.
     Discarded {
         /// Id of the notification, where the message could be read.

@@ -29,9 +29,11 @@
 //! `tests/protocol/simulation` runs many machines against one queue under faults. It removes each guard in turn and
 //! must then find a broken guarantee.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
 
 use super::ack::Ack;
 use super::arrivals::Arrivals;
@@ -117,6 +119,11 @@ pub struct Subscription {
     awaits_removed: bool,
     /// Set where the last read stopped at a bound, so that further messages may be queued.
     has_more: bool,
+    /// Ids of notifications that were handed over and whose delivery was given up. A second delivery of them is a repeat.
+    /// At most two windows.
+    unconfirmed: HashSet<NotificationId, RandomState>,
+    /// Ids that the running delivery had when it was given up, in order. Its outcome says how many were handed over.
+    given_up: Vec<NotificationId>,
     /// Ids of delivered notifications. A message that is read again after an acknowledgement with unknown outcome is
     /// recognised by its id and skipped.
     recent: RecentSet<NotificationId>,
@@ -209,6 +216,8 @@ impl Subscription {
             after_window: None,
             awaits_removed: false,
             has_more: false,
+            unconfirmed: HashSet::default(),
+            given_up: Vec::new(),
             recent: RecentSet::new(capacity),
             arrivals: Arrivals::new(capacity, config.time_to_live()),
             is_to_read_questions: false,
@@ -232,6 +241,23 @@ impl Subscription {
     /// Returns the permit, which connections and deliveries share.
     pub fn permit(&self) -> &Arc<Permit> {
         &self.permit
+    }
+
+    /// Returns the moment of the push of the oldest message that is handed over or read, by this host's clock; `None`
+    /// where no message is known, and without the feature `metrics`.
+    pub fn oldest_since(&self) -> Option<Instant> {
+        if cfg!(not(feature = "metrics")) {
+            return None;
+        }
+        let (clock, read) = self.read_at?;
+        let pushed_at = match self.window.messages().next() {
+            Some(sent) => sent.pushed_at,
+            None => self
+                .sent
+                .first()
+                .map_or_else(|| self.items.front()?.envelope.as_ref().ok()?.enqueued_at, |sent| sent.pushed_at),
+        };
+        read.checked_sub(clock.since(pushed_at?))
     }
 
     /// Returns the next action to perform. The driver performs all actions in their order before the next event.

@@ -59,6 +59,22 @@ pub enum SubscriberState {
     Stopping,
 }
 
+#[cfg(feature = "metrics")]
+impl SubscriberState {
+    /// Every state, with its value of the label `state`.
+    pub(crate) const LABELS: [(Self, &'static str); 9] = [
+        (Self::Connecting, "connecting"),
+        (Self::Reading, "reading"),
+        (Self::Waiting, "waiting"),
+        (Self::Delivering, "delivering"),
+        (Self::Rewriting, "rewriting"),
+        (Self::BackingOff, "backing_off"),
+        (Self::StandingBy, "standing_by"),
+        (Self::Parked, "parked"),
+        (Self::Stopping, "stopping"),
+    ];
+}
+
 /// Reason why a subscriber exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

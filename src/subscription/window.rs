@@ -17,7 +17,7 @@ use foldhash::fast::RandomState;
 
 use crate::config::Config;
 use crate::envelope::Envelope;
-use crate::envelope::Mark;
+use crate::envelope::{Mark, Timestamp};
 use crate::notification::NotificationId;
 use crate::question::Question;
 
@@ -28,12 +28,14 @@ pub(super) struct Sent {
     pub(super) id: NotificationId,
     pub(super) question: Option<Box<Question>>,
     pub(super) receipt: Option<NotificationId>,
+    /// Time of the push, by the queue's clock as far as is known.
+    pub(super) pushed_at: Option<Timestamp>,
 }
 
 impl Sent {
     pub(super) fn of(mark: Mark, envelope: &Envelope) -> Self {
         let (id, question) = (envelope.id, envelope.question.clone());
-        Self { mark, id, question, receipt: envelope.receipt.then_some(id) }
+        Self { mark, id, question, receipt: envelope.receipt.then_some(id), pushed_at: envelope.enqueued_at }
     }
 }
 
@@ -104,6 +106,11 @@ impl Window {
         self.sent.drain(..count)
     }
 
+    /// Returns the messages, the oldest first.
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter()
+    }
+
     /// Empties the window. Its messages stay in the queue and are delivered again.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
@@ -147,7 +154,7 @@ mod tests {
 
     fn sent(n: u128) -> Sent {
         let mark = Mark::of(n.to_string().as_bytes());
-        Sent { mark, id: NotificationId(Uuid::from_u128(n)), question: None, receipt: None }
+        Sent { mark, id: NotificationId(Uuid::from_u128(n)), question: None, receipt: None, pushed_at: None }
     }
 
     fn of(messages: usize, bytes: usize) -> Config {

@@ -8,7 +8,7 @@
 //! - Judges: [`received`] says whether all came, in order and once.
 //! - Sessions: [`recorder`] records notifications and fails by a script. [`staged_manager`] holds a session at any step.
 //! - Faults: [`forwarder`] is a network between two processes that delays, cuts and narrows.
-//! - Time and observation: [`eventually`], [`paused`], [`waiting`], [`log`], [`readme`].
+//! - Time and observation: [`eventually`], [`paused`], [`waiting`], [`log`], [`scrape`], [`readme`].
 
 #[cfg(feature = "tls")]
 pub mod certificates;
@@ -29,6 +29,7 @@ pub mod received;
 #[cfg(feature = "server")]
 pub mod recorder;
 pub mod redis_server;
+pub mod scrape;
 #[cfg(feature = "sentinel")]
 pub mod sentinels;
 pub mod sse;

@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "retry",
     "config",
     "examination",
+    "metrics",
     "subscription",
     "spans",
     "story",

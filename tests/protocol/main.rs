@@ -8,5 +8,7 @@ mod documents;
 mod layers;
 #[cfg(feature = "server")]
 mod lua;
+#[cfg(feature = "metrics")]
+mod metrics_documents;
 #[cfg(feature = "server")]
 mod simulation;

@@ -67,6 +67,7 @@ contract! {
         a_message_that_is_too_large_stops_its_session_and_no_other,
         a_notification_that_stands_twice_in_a_call_is_queued_once,
         pushing_nothing_gives_nothing,
+        a_probe_leaves_nothing_behind_and_lengths_count_what_is_queued,
         a_short_lived_message_does_not_cut_the_life_of_a_long_lived_one,
         what_nobody_takes_goes_when_the_last_of_it_has_expired,
         a_push_says_whether_its_session_is_owned_known_or_unknown,
@@ -88,6 +89,7 @@ contract! {
     // Clauses 5, 6 and 11.
     lease:
         the_newest_claim_wins,
+        a_claim_says_whether_it_displaced_another_owner,
         to_another_than_the_owner_the_queue_is_lost,
         an_absent_lease_is_reclaimed_by_a_take,
         an_absent_lease_is_reclaimed_by_a_renewal,

@@ -8,6 +8,8 @@ mod failover_trouble;
 mod health;
 mod http;
 mod inspecting;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod restoring;
 mod rmcp_sessions;
 mod story;

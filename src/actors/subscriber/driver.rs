@@ -25,6 +25,7 @@ use crate::actors::clock;
 use crate::actors::session::{Ask, Confirmation, Deliver, SessionActor, StopAsking};
 use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
+use crate::metrics;
 use crate::session::{HandOverError, Presence};
 use crate::story;
 use crate::subscription::{Action, DeliveryOutcome, Event, ExitReason, SessionState, SubscriberState};
@@ -99,7 +100,7 @@ impl Driver {
             }
             let state = self.retained.machine.state();
             story::state(&context.session_id, before, state);
-            context.stats.set_state(state);
+            context.stats.set_state(state, self.retained.machine.oldest_since());
             let deadline = self.retained.machine.deadline();
             event = tokio::select! {
                 biased;
@@ -157,6 +158,7 @@ impl Driver {
     /// Takes the answer to a delivery, and returns the machine's event.
     fn take_outcome(&mut self, answer: DeliveryAnswer) -> Event {
         let Some((outcome, confirmation)) = answer else { return Event::Delivered(None) };
+        metrics::DELIVERED.count(outcome.accepted);
         self.confirmations.extend(confirmation);
         Event::Delivered(Some(outcome))
     }

@@ -13,6 +13,7 @@ use crate::actors::Placement;
 use crate::actors::log_gate::log_through;
 use crate::actors::subscriber_context::{Settling, SubscriberContext};
 use crate::backend::relay::settle_open;
+use crate::metrics;
 use crate::outcome::DiscardReason;
 use crate::question::{Answer, Question};
 use crate::subscription::{MessageOutcome, Note};
@@ -21,13 +22,20 @@ use crate::subscription::{MessageOutcome, Note};
 pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
     let (session, stats) = (&context.session_id, &context.stats);
     match note {
-        Note::Delivered(count) => {
+        Note::Delivered { count, since_push } => {
             stats.add_delivered(count);
             context.common.totals.add_delivered(count);
+            metrics::CONFIRMED.count(count);
+            since_push.iter().for_each(|time| metrics::DELIVERY_SECONDS.record(time.as_secs_f64()));
+        }
+        Note::Repeated(count) => {
+            metrics::REPEATED.count(count);
+            tracing::debug!(?session, count, "notifications that were not confirmed are delivered again");
         }
         Note::Discarded { id, question, reason } => {
             stats.add_discarded();
             context.common.totals.add_discarded();
+            metrics::DISCARDED.add(reason.label(), 1);
             if reason != DiscardReason::Expired {
                 stats.set_error(&reason);
             }
@@ -38,9 +46,11 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
             }
         }
         Note::Skipped(id) => {
+            metrics::SKIPPED.add("delivered", 1);
             tracing::debug!(?session, %id, "a notification was delivered before; it is acknowledged and not sent again");
         }
         Note::Received(count) => {
+            metrics::SKIPPED.add("named", count);
             tracing::debug!(
                 ?session,
                 count,
@@ -49,6 +59,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
         }
         Note::AttemptFailed { id, attempts, error, pause } => {
             stats.set_error(&error);
+            metrics::RETRIED.count(1);
             tracing::warn!(?session, %id, %error, ?pause, attempts, "handing over a notification failed; trying again");
         }
         Note::NotReady(why) => {
@@ -57,6 +68,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
         }
         Note::QueueFailed { error, failures, pause } => {
             stats.set_error(&error);
+            metrics::QUEUE_FAILURES.add(error.kind.label(), 1);
             let source = std::error::Error::source(&error).map(ToString::to_string);
             // Subscribers fail together and for hours. The first failure is logged, then the second, the fourth, the
             // eighth and so on. The count is of one dedicated subscriber, or of all shared ones together.
@@ -70,15 +82,18 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
             log_through!(passes, info, ?session, failures, "the subscriber is at work again");
         }
         Note::Reclaimed => {
+            metrics::RECLAIMED.count(1);
             let passes = context.passes(|gates| &gates.reclaimed);
             log_through!(passes, warn, ?session, "the lease had gone; it is claimed again");
         }
         Note::Changed => {
+            metrics::QUEUE_CHANGED.count(1);
             let consequence = "nothing is removed, and delivered notifications are skipped";
             let passes = context.passes(|gates| &gates.changed);
             log_through!(passes, warn, ?session, consequence, "the queue changed under its owner");
         }
         Note::TakenOver => {
+            metrics::TAKEOVERS.add("lost", 1);
             let passes = context.passes(|gates| &gates.taken_over);
             log_through!(passes, info, ?session, "another subscriber has taken the session over; this one stands by");
         }
@@ -87,6 +102,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
             tracing::warn!(?session, ?off, consequence, "a producer's clock is wrong");
         }
         Note::Lost { envelope, why } => {
+            metrics::LOST.count(1);
             tracing::warn!(?session, id = %envelope.id, why,
                 "a notification is lost, because it was removed from its queue before its delivery");
             if let Some(question) = envelope.question {

@@ -14,6 +14,7 @@ use tracing::Instrument;
 use crate::actors::subscriber_context::{RetainedState, SubscriberContext};
 use crate::backend::{Consumer, Queues};
 use crate::failure::{QueueError, QueueErrorKind};
+use crate::metrics;
 use crate::spans;
 use crate::subscription::{Event, Operation};
 
@@ -45,7 +46,9 @@ pub(super) fn begin(
             })
         }
         Operation::Claim => over_connection(connection, &context, async |consumer: &mut dyn Consumer| {
-            consumer.claim().await?;
+            if consumer.claim().await? {
+                metrics::TAKEOVERS.add("won", 1);
+            }
             Ok(Event::Claimed)
         }),
         Operation::Renew => over_connection(connection, &context, async |consumer: &mut dyn Consumer| {

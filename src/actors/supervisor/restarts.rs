@@ -17,6 +17,7 @@ use super::child::{Child, RunState};
 use super::{Identity, SupervisorActor};
 use crate::actors::log_gate::log_through;
 use crate::actors::{SubscriberState, clock};
+use crate::metrics;
 use crate::session_id::SessionId;
 
 /// Message of the supervisor to itself: the pause of a failed subscriber is over.
@@ -35,7 +36,8 @@ impl SupervisorActor {
         let context = Arc::clone(&child.context);
         let epoch = context.epoch;
         context.stats.set_error(&reason);
-        context.stats.set_state(SubscriberState::BackingOff);
+        context.stats.set_state(SubscriberState::BackingOff, None);
+        metrics::SUBSCRIBERS_FAILED.count(1);
         // Futures that still run for the child, such as a delivery, must not run beside its successor.
         child.run_state.stop(&context);
         std::mem::replace(&mut child.run_state, RunState::Pausing).end_then(|| {});

@@ -59,9 +59,8 @@ impl MemoryConsumer {
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
-    async fn claim(&mut self) -> Result<(), QueueError> {
-        self.step(|moment, session| moment.claim(session, self.owner), |()| self.renewed());
-        Ok(())
+    async fn claim(&mut self) -> Result<bool, QueueError> {
+        Ok(self.step(|moment, session| moment.claim(session, self.owner), |_| self.renewed()))
     }
 
     async fn renew(&mut self) -> Result<LeaseState, QueueError> {

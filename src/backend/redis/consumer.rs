@@ -273,7 +273,7 @@ impl Consumer for RedisConsumer {
         self.limit = limit;
     }
 
-    async fn claim(&mut self) -> Result<(), QueueError> {
+    async fn claim(&mut self) -> Result<bool, QueueError> {
         let claimed = self.do_claim().await;
         self.named("claiming the queue", claimed).await
     }

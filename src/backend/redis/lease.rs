@@ -42,6 +42,12 @@ pub(super) fn announcement(config: &Config, sessions: &str, live: &[(i64, impl T
     [add, remove, redis::cmd("PEXPIRE").arg(sessions).arg(lease_ms * 2).take()]
 }
 
+/// Reads the answer to a claim: whether another owner held the lease, and the time in ms.
+pub(super) fn claimed(value: Value) -> Result<(bool, i64), BadReply> {
+    let [displaced, now] = reply::array(value)?;
+    Ok((reply::number::<i64>(displaced)? != 0, reply::number(now)?))
+}
+
 /// Reads the answer to a renewal: the state of the lease, and the time in ms.
 pub(super) fn renewed(value: Value) -> Result<(LeaseState, i64), BadReply> {
     let [state, now] = reply::array(value)?;

@@ -9,6 +9,8 @@ use super::consumer::{self, RedisConsumer};
 use super::dead_letters::settings;
 use super::discards::{not_kept, reason};
 use super::lease::{self, lease_value};
+#[cfg(feature = "metrics")]
+use super::link::{Command, Request, read};
 use super::lua::{ANNOUNCE_SERVER, RECORD, RELEASE, RENEW};
 use super::shared::SharedQueues;
 use super::{RedisBackend, reply};
@@ -84,6 +86,19 @@ impl ServerQueues for RedisBackend {
         const DOING: &str = "removing the record of a server";
         let () = self.query(DOING, redis::cmd("DEL").arg(self.keys.server(server))).await?;
         self.query(DOING, redis::cmd("ZREM").arg(self.keys.servers()).arg(server.to_string())).await
+    }
+
+    #[cfg(feature = "metrics")]
+    async fn lengths(&self, sessions: &[SessionId]) -> Result<Vec<usize>, QueueError> {
+        const DOING: &str = "reading the lengths of queues";
+
+        let mut request = Request::new();
+        for session in sessions {
+            request.add(Command::read(redis::cmd("LLEN").arg(self.keys.of(session).queue).take()));
+        }
+        let answers = self.link.send(&request).await.map_err(|error| self.failed(DOING, error))?;
+        // Another type under the key of one queue must not hide the others.
+        Ok(answers.into_iter().map(|answer| answer.and_then(read).unwrap_or(0)).collect())
     }
 
     fn share(self: Arc<Self>) -> Arc<dyn Queues> {

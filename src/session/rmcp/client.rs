@@ -20,13 +20,14 @@ use self::activity::Activity;
 use self::delivery::{Break, Delivery};
 use self::introduction::Introduction;
 use self::questions::Questions;
-use self::streams::{OpenStream, Streams};
+use self::streams::Streams;
 use super::detachable_stream::DetachableStream;
 use super::event_id::{EventId, EventIds};
 use super::frames::Frames;
 use crate::backend::ProcessId;
 use crate::config::{Config, DeliveryLevel};
 use crate::lock::lock;
+use crate::metrics;
 use crate::session::PresenceSender;
 use crate::session_id::SessionId;
 use crate::story;
@@ -116,6 +117,7 @@ impl ClientSession {
         resumed: Option<EventId<'_>>,
         is_layered: bool,
     ) -> (u64, Arc<Frames>) {
+        metrics::STREAMS_OPENED.add(if resumed.is_some() { "resumed" } else { "new" }, 1);
         let mut state = self.locked();
         state.break_off(None, Break::Superseded);
         let opened = state.streams.open(rmcp, EventIds::behind(resumed), is_layered);
@@ -135,15 +137,18 @@ impl ClientSession {
         !self.locked().streams.is_empty()
     }
 
-    /// Closes a stream that has ended, or must end. The newest of the others then receives.
-    pub(super) fn close(&self, number: u64) {
-        self.close_for(number, Break::Ended);
+    /// Closes a stream that has ended: its client has hung up, or the server shuts down. The newest of the others then
+    /// receives.
+    pub(super) fn close(&self, number: u64, is_shut_down: bool) {
+        self.close_for(number, Break::Ended, if is_shut_down { "shutdown" } else { "hung_up" });
     }
 
-    /// Closes a stream for a reason, which those who wait on it get. The newest of the others then receives.
-    fn close_for(&self, number: u64, why: Break) {
+    /// Closes a stream for a reason, which those who wait on it get. The newest of the others then receives. `cause` is
+    /// the one that is counted.
+    fn close_for(&self, number: u64, why: Break, cause: &'static str) {
         self.activity.touch();
         let mut state = self.locked();
+        let is_newest = state.streams.newest().is_some_and(|newest| newest.number == number);
         let Some(closed) = state.streams.remove(number) else { return };
         story::stream_closed(&self.session_id, number, why.cause());
         state.break_off(Some(number), why);
@@ -152,7 +157,7 @@ impl ClientSession {
             None => self.presence.disconnected(),
         }
         drop(state);
-        closed.close();
+        closed.close(if is_newest || cause != "hung_up" { cause } else { "newer_stream" });
     }
 
     /// Ends the session, for good or only in this process.
@@ -170,7 +175,7 @@ impl ClientSession {
         }
         state.break_off(None, Break::Ended);
         drop(state);
-        streams.into_iter().for_each(OpenStream::close);
+        streams.into_iter().for_each(|stream| stream.close("session_ended"));
     }
 
     pub(super) fn request_began(&self) {

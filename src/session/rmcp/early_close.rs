@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use super::event_id::EventId;
 use super::sse::push_event;
 use crate::lock::lock;
+use crate::metrics;
 
 /// Time for which a client waits after an early close before it opens the real stream.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -87,6 +88,7 @@ impl EarlyCloses {
             return false;
         }
         answered.young.insert(id, now);
+        metrics::early_close();
         true
     }
 }

@@ -39,6 +39,7 @@ use super::restorer::Restoring;
 use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
 use crate::backend::SessionRecord;
+use crate::metrics;
 use crate::session_id::SessionId;
 use crate::story;
 
@@ -56,11 +57,11 @@ pub(super) fn load<M: SessionManager>(
     let outcome = loading.outcome();
     let (shared, id) = (Arc::clone(shared), Arc::clone(id));
     tokio::spawn(async move {
-        let client = match load_client(&shared, &session).await {
-            Ok(client) => client,
-            Err(moved) => return loading.end(moved),
-        };
-        let Some(place) = shared.make_room() else { return loading.end(Moved::NoPlace) };
+        let loaded = load_client(&shared, &session).await;
+        let loaded = loaded.and_then(|client| Ok((client, shared.make_room().ok_or(Moved::NoPlace)?)));
+        let moved = loaded.as_ref().map_or_else(|moved| *moved, |_| Moved::Done);
+        metrics::RESTORED.add(moved.label(), 1);
+        let Ok((client, place)) = loaded else { return loading.end(moved) };
         client.set_head(head);
         story::moved(&session, "loaded");
         loading.end_loaded(&id, Arc::clone(&client), place);

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::client::ClientSession;
 use crate::health::Room;
 use crate::lock::lock;
+use crate::metrics::{self, Level};
 use crate::session_id::SessionId;
 
 /// Sessions of this process, bounded in number.
@@ -48,6 +49,8 @@ struct Entry {
     has_handler: bool,
     /// Permit of this session, released when the entry is dropped.
     _place: SessionPermit,
+    /// Share of this session in the metric of sessions.
+    _counted: Level,
 }
 
 /// Permit to hold one more session.
@@ -81,6 +84,18 @@ pub(super) enum Moved {
     NoPlace,
     /// The restore failed, or Redis did not answer whether the session exists.
     Failed,
+}
+
+impl Moved {
+    /// Returns the value of the label `outcome`, for a session that was loaded.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Done => "restored",
+            Self::Absent => "unknown",
+            Self::NoPlace => "no_room",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Waits for the end of a move, and returns its result.
@@ -170,7 +185,8 @@ impl Sessions {
 
     /// Adds a session that was created here.
     pub(super) fn add(&self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
-        let entry = Entry { client, is_restored: false, has_handler: true, _place: place };
+        let counted = Level::of(&metrics::SESSIONS);
+        let entry = Entry { client, is_restored: false, has_handler: true, _place: place, _counted: counted };
         self.state().here.insert(Arc::clone(id), entry);
     }
 
@@ -216,7 +232,8 @@ impl Move {
 
     /// Ends the move: the session was loaded, and is here without a handler. From now on its streams are served.
     pub(super) fn end_loaded(self, id: &RmcpSessionId, client: Arc<ClientSession>, place: SessionPermit) {
-        let entry = Entry { client, is_restored: true, has_handler: false, _place: place };
+        let counted = Level::of(&metrics::SESSIONS);
+        let entry = Entry { client, is_restored: true, has_handler: false, _place: place, _counted: counted };
         self.end_with(Moved::Done, |state| drop(state.here.insert(Arc::clone(id), entry)));
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Standalone {
     next: Option<ServerSseMessage>,
     /// Source that is polled first next time. Alternates, so that neither source starves the other.
     ours_first: bool,
+    /// Set where rmcp has ended the response, which it does when the server shuts down.
+    is_shut_down: bool,
 }
 
 impl Standalone {
@@ -66,7 +68,12 @@ impl Standalone {
     ) -> Self {
         let (number, frames) = session.open(rmcp.clone(), resumed, is_layered);
         let next = Some(frames.first(|id| session.priming(id, retry)));
-        Self { session: Arc::clone(session), number, frames, rmcp, next, ours_first: true }
+        Self { session: Arc::clone(session), number, frames, rmcp, next, ours_first: true, is_shut_down: false }
+    }
+
+    /// Notes that rmcp has ended the response, because the server shuts down.
+    pub(crate) fn note_shutdown(&mut self) {
+        self.is_shut_down = true;
     }
 
     /// Polls for the next part; `None` where the stream must end, because it is cut or its session is over.
@@ -87,7 +94,10 @@ impl Standalone {
     }
 
     fn poll_rmcp(&mut self, context: &mut Context<'_>) -> Poll<Option<Part>> {
-        let Some(mut event) = ready!(self.rmcp.poll_next(context)) else { return Poll::Ready(None) };
+        let Some(mut event) = ready!(self.rmcp.poll_next(context)) else {
+            self.note_shutdown();
+            return Poll::Ready(None);
+        };
         let before = self.frames.insert(&mut event);
         Poll::Ready(Some(if before.is_empty() {
             Part::Event(event)
@@ -106,7 +116,7 @@ impl std::fmt::Debug for Standalone {
 
 impl Drop for Standalone {
     fn drop(&mut self) {
-        self.session.close(self.number);
+        self.session.close(self.number, self.is_shut_down);
     }
 }
 

@@ -63,7 +63,8 @@ impl Subscription {
     }
 
     /// Counts a message that the client has, for the next acknowledgement.
-    pub(super) fn count_delivered(&mut self, Sent { mark, id, question, receipt }: Sent) {
+    pub(super) fn count_delivered(&mut self, Sent { mark, id, question, receipt, .. }: Sent) {
+        self.unconfirmed.remove(&id);
         self.recent.insert(id);
         self.arrivals.delivered(id);
         self.ack.deliver(mark, question.map(|question| *question), receipt);
@@ -140,7 +141,12 @@ impl Subscription {
     pub(super) fn handle_batch_end(&mut self, accepted: usize, end: BatchEnd, jitter: f64) {
         let mut sent = std::mem::take(&mut self.sent).into_iter();
         if accepted > 0 {
+            let ids = sent.as_slice().iter().take(accepted).map(|sent| sent.id);
+            let repeated = ids.filter(|id| self.unconfirmed.remove(id)).count();
             self.window.add(self.delivery, sent.by_ref().take(accepted));
+            if repeated > 0 {
+                self.note(Note::Repeated(repeated));
+            }
         }
         self.window.release(sent.as_slice().iter());
         let then = match end {

@@ -28,6 +28,7 @@
 use std::time::{Duration, Instant};
 
 use super::{NextStep, Subscription};
+use crate::envelope::Timestamp;
 use crate::retry::Backoff;
 use crate::subscription::batch::Taken;
 use crate::subscription::delivery::{BatchEnd, DeliveryOutcome, HandOverError};
@@ -47,8 +48,11 @@ impl Subscription {
                 self.abandon_window();
                 self.drain_window_then(NextStep::Exit(ExitReason::Panicked("the session actor is gone".to_owned())));
             }
-            // This delivery was given up meanwhile.
-            Some(_) if self.delivery <= self.abandoned => {}
+            // This delivery was given up meanwhile. Its messages are delivered again, or for the first time.
+            Some(DeliveryOutcome { accepted, .. }) if self.delivery <= self.abandoned => {
+                let given_up = std::mem::take(&mut self.given_up);
+                self.unconfirmed.extend(given_up.into_iter().take(accepted));
+            }
             Some(DeliveryOutcome { accepted, end, confirmed }) => {
                 if self.removed.is_none() {
                     self.handle_batch_end(accepted, end, jitter);
@@ -79,13 +83,14 @@ impl Subscription {
         }
         match answer {
             Ok(()) if self.awaits_removed => {
-                self.count_confirmed(1);
+                let pushed_at = self.removed.as_ref().and_then(|removed| removed.envelope.enqueued_at);
+                self.count_confirmed(1, [pushed_at].into_iter(), now);
                 self.end_removed_delivery(BatchEnd::AllAccepted, jitter);
             }
             Ok(()) => {
                 let sent: Vec<Sent> = self.window.confirm(delivery).collect();
                 if !sent.is_empty() {
-                    self.count_confirmed(sent.len());
+                    self.count_confirmed(sent.len(), sent.iter().map(|sent| sent.pushed_at), now);
                 }
                 sent.into_iter().for_each(|sent| self.count_delivered(sent));
             }
@@ -108,9 +113,16 @@ impl Subscription {
         self.continue_delivery(now, jitter);
     }
 
-    /// Counts notifications that the session has confirmed.
-    fn count_confirmed(&mut self, count: usize) {
-        self.note(Note::Delivered(count));
+    /// Counts notifications that the session has confirmed, with the times of their pushes.
+    fn count_confirmed(&mut self, count: usize, pushed_at: impl Iterator<Item = Option<Timestamp>>, now: Instant) {
+        let since_push = match self.read_at {
+            Some((clock, read)) if cfg!(feature = "metrics") => {
+                let clock = clock.plus(now.saturating_duration_since(read));
+                pushed_at.flatten().map(|pushed| clock.since(pushed)).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.note(Note::Delivered { count, since_push });
         // The backoff ends at a confirmation and not sooner. A session that accepts nothing, or a queue that can be
         // read and not written, would otherwise be tried without a growing pause.
         self.end_backoff();
@@ -123,8 +135,13 @@ impl Subscription {
         // that are delivered again.
         self.permit.revoke();
         self.abandoned = self.delivery;
+        // Messages of a queue that was flushed are never delivered again. They must not pile up.
+        if self.unconfirmed.len() > self.config.window_messages() {
+            self.unconfirmed.clear();
+        }
+        self.unconfirmed.extend(self.window.messages().map(|sent| sent.id));
+        self.given_up = self.sent.drain(..).map(|sent| sent.id).collect();
         self.window.clear();
-        self.sent.clear();
         self.discarded.clear();
     }
 
@@ -235,7 +252,7 @@ impl Subscription {
                 _ => self.back_off(*error, now, jitter),
             };
         }
-        for (Sent { mark, id, question, receipt }, reason) in std::mem::take(&mut self.discarded) {
+        for (Sent { mark, id, question, receipt, .. }, reason) in std::mem::take(&mut self.discarded) {
             let question = question.map(|question| *question);
             self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
             self.ack.discard(mark, reason, receipt);

@@ -16,8 +16,11 @@ mod throughput;
 mod traced;
 mod web;
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
 use mcp_courier::Cause;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use support::figures::Bench;
 
@@ -61,7 +64,25 @@ enum Table {
     WebPart(web::Part),
 }
 
+/// Installs the recorder that `MEASURE_RECORDER` names, as `scripts/metrics-cost` does. Its samples are sorted in another
+/// thread, as a program does between its scrapes.
+fn install_recorder() -> Result<(), Cause> {
+    if std::env::var_os("MEASURE_RECORDER").is_some_and(|recorder| recorder == "prometheus") {
+        let delivery = Matcher::Full("mcp_courier_delivery_seconds".to_owned());
+        let recorder = PrometheusBuilder::new().set_buckets_for_metric(delivery, &[0.001, 0.01, 0.1, 1.0, 10.0])?;
+        let handle = recorder.install_recorder()?;
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(5));
+                handle.run_upkeep();
+            }
+        });
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Cause> {
+    install_recorder()?;
     match Line::parse().table {
         Table::Drain(bench) => drain::run(&bench),
         Table::Latency(bench) => latency::run(&bench),

@@ -384,8 +384,9 @@ fn is_on_connection(operation: &Operation) -> bool {
 }
 
 /// Kinds of notes of which a short run must meet each.
-pub(crate) const KINDS: [&str; 17] = [
+pub(crate) const KINDS: [&str; 18] = [
     "delivered",
+    "repeated",
     "received",
     "expired",
     "rejected",
@@ -406,7 +407,8 @@ pub(crate) const KINDS: [&str; 17] = [
 
 fn kind(note: &Note) -> &'static str {
     match note {
-        Note::Delivered(_) => "delivered",
+        Note::Delivered { .. } => "delivered",
+        Note::Repeated(_) => "repeated",
         Note::Discarded { reason: DiscardReason::Expired, .. } => "expired",
         Note::Discarded { reason: DiscardReason::Rejected(_), .. } => "rejected",
         Note::Discarded { reason: DiscardReason::AttemptsExhausted { .. }, .. } => "attempts exhausted",

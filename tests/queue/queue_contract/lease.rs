@@ -21,6 +21,16 @@ pub(crate) async fn the_newest_claim_wins(place: &Place) {
     assert_eq!(b.take().await.lease, LeaseState::Lost);
 }
 
+pub(crate) async fn a_claim_says_whether_it_displaced_another_owner(place: &Place) {
+    let (_publisher, queue, mut a) = place.pair(config()).await;
+    assert!(!a.consumer.claim().await.unwrap(), "it is its own");
+    let mut b = Owner::opening(&queue).await;
+    assert!(b.consumer.claim().await.unwrap());
+    assert!(queue.release(&session(), b.token).await.unwrap());
+    assert!(!a.consumer.claim().await.unwrap(), "nobody had it");
+    a.settle().await;
+}
+
 pub(crate) async fn to_another_than_the_owner_the_queue_is_lost(place: &Place) {
     let (publisher, queue, mut a) = place.pair(config()).await;
     push(&publisher, 0..3).await;

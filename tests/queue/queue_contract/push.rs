@@ -161,6 +161,20 @@ pub(crate) async fn a_notification_that_stands_twice_in_a_call_is_queued_once(pl
     assert_eq!(numbers(&owner.take().await), [3, 4]);
 }
 
+pub(crate) async fn a_probe_leaves_nothing_behind_and_lengths_count_what_is_queued(place: &Place) {
+    let (publisher, queue, mut owner) = place.pair(config()).await;
+    push(&publisher, 0..3).await;
+    queue.probe().await.unwrap();
+    assert_eq!(numbers(&owner.take().await), [0, 1, 2]);
+    #[cfg(feature = "metrics")]
+    {
+        let other = mcp_courier::SessionId::new("other").unwrap();
+        assert_eq!(queue.lengths(&[other, session()]).await.unwrap(), [0, 3]);
+        assert!(queue.lengths(&[]).await.unwrap().is_empty());
+    }
+    owner.settle().await;
+}
+
 pub(crate) async fn pushing_nothing_gives_nothing(place: &Place) {
     assert!(place.publisher(config()).await.push_many([]).await.is_empty());
 }

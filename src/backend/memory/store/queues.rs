@@ -85,14 +85,22 @@ impl Moment<'_> {
         sessions
     }
 
-    /// Takes the lease, also from another owner.
-    pub fn claim(&mut self, session: &SessionId, owner: OwnerToken) {
+    /// Returns the number of messages of a queue.
+    #[cfg(feature = "metrics")]
+    pub fn length(&mut self, session: &SessionId) -> usize {
+        self.with_list(session, |_, list| list.messages.len())
+    }
+
+    /// Takes the lease, also from another owner. Returns whether another owner held it.
+    pub fn claim(&mut self, session: &SessionId, owner: OwnerToken) -> bool {
         self.with_list(session, |moment, list| {
-            if list.state_for(owner) == LeaseState::Lost {
+            let displaces = list.state_for(owner) == LeaseState::Lost;
+            if displaces {
                 moment.end_lease(session, list);
             }
             moment.lease_to(owner, list);
-        });
+            displaces
+        })
     }
 
     /// Keeps the lease for another two heartbeats. Takes the lease where nobody has it.

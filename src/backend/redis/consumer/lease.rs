@@ -25,7 +25,6 @@ use super::{RedisConsumer, each};
 use crate::backend::redis::lease::{self, is_owner};
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Request};
 use crate::backend::redis::lua::{CLAIM, RENEW};
-use crate::backend::redis::reply;
 use crate::backend::{LeaseState, OwnerToken};
 use crate::failure::QueueErrorKind;
 use crate::subscription::SuspensionMark;
@@ -71,11 +70,11 @@ impl RedisConsumer {
         lease::arguments(&self.config, self.owner, reclaim)
     }
 
-    /// Claims the lease, tracks it, and announces the session as live. The permit counts from before the sending.
-    pub(super) async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
+    /// Claims the lease, tracks it, and announces the session as live. Returns whether another owner held it. The permit counts from before the sending.
+    pub(super) async fn do_claim(&mut self) -> Result<bool, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit.mark());
         let now = self.link.query(Command::call(&CLAIM, &self.lease_keys(), &self.lease_arguments(true))).await?;
-        let now: i64 = reply::number(now)?;
+        let (displaced, now) = lease::claimed(now)?;
         if self.track_now().await? {
             self.permit.renewed(sent, self.config.lease(), mark);
             self.renewed = sent;
@@ -83,7 +82,8 @@ impl RedisConsumer {
             // A newer claim came between. The next take says so.
             self.permit.revoke();
         }
-        self.announce(now).await
+        self.announce(now).await?;
+        Ok(displaced)
     }
 
     /// Renews the lease and tracks it in one pipeline. A lease that was deleted behind the renewal counts as reclaimed,

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 use crate::lock::lock;
+use crate::metrics;
 
 /// Connection of a link, and everything learned about it.
 pub(super) struct Inner {
@@ -227,6 +228,8 @@ async fn attempt(
         Ok(connection)
     };
     let connected = connected.await;
+    let outcome = if made == 1 { "made" } else { "made_again" };
+    metrics::REDIS_CONNECTIONS.add(if connected.is_ok() { outcome } else { "failed" }, 1);
     // Noted here and not by the waiters: all of them may have gone. The next caller would then get the error of this
     // old attempt.
     if let (Err(_), Some(inner)) = (&connected, inner.upgrade()) {

@@ -5,11 +5,12 @@
 -- ARGV[1]  value of the caller's lease
 -- ARGV[2]  life of the lease, in ms
 -- ARGV[3]  least life of the queue, in ms
--- Reply    time in ms
+-- Reply    1 where another owner held the lease, else 0; time in ms
 
 -- include clock
 
 local time = redis.call('TIME')
+local before = redis.call('GET', KEYS[1])
 -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -18,4 +19,4 @@ local life = redis.call('PTTL', KEYS[2])
 if life >= 0 and life < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
 -- Read last, so that Redis announces the next change of the lease on a connection that tracks keys.
 redis.call('GET', KEYS[1])
-return time[1] * 1000 + math.floor(time[2] / 1000)
+return {(before and before ~= ARGV[1]) and 1 or 0, time[1] * 1000 + math.floor(time[2] / 1000)}

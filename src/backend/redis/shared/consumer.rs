@@ -32,7 +32,7 @@ use crate::backend::redis::lease::{self, is_owner, lease_then, lease_value};
 use crate::backend::redis::link::{Answer, Command, is_timeout};
 use crate::backend::redis::lua::{CLAIM, RENEW, Script};
 use crate::backend::redis::take::{self, Acknowledged, Acknowledgement, Reads};
-use crate::backend::redis::{reply, wrong_type};
+use crate::backend::redis::wrong_type;
 use crate::backend::{Behind, Consumer, Delivered, LeaseState, LineLimit, Mark, OwnerToken, Permit, Replaced, Taken};
 use crate::envelope::Timestamp;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -267,15 +267,15 @@ impl SharedConsumer {
         Ok(is_held)
     }
 
-    async fn do_claim(&mut self) -> Result<(), QueueErrorKind> {
+    async fn do_claim(&mut self) -> Result<bool, QueueErrorKind> {
         let (sent, mark) = (Instant::now(), self.permit().mark());
         let claimed = self.write_lease(&CLAIM).await;
         self.mux.wrote_lease(&self.registration.queue, Some(&self.registration));
-        let now: i64 = reply::number(claimed?)?;
+        let (displaced, now) = lease::claimed(claimed?)?;
         if self.renewed(sent, mark).await? {
             self.announce(now).await;
         }
-        Ok(())
+        Ok(displaced)
     }
 
     async fn do_renew(&mut self) -> Result<LeaseState, QueueErrorKind> {
@@ -337,7 +337,7 @@ impl Consumer for SharedConsumer {
         self.limit = limit;
     }
 
-    async fn claim(&mut self) -> Result<(), QueueError> {
+    async fn claim(&mut self) -> Result<bool, QueueError> {
         let claimed = self.do_claim().await;
         self.named("claiming the queue", claimed).await
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::metrics::{self, Level};
 use crate::session::rmcp::detachable_stream::DetachableStream;
 use crate::session::rmcp::event_id::EventIds;
 use crate::session::rmcp::frames::Frames;
@@ -22,6 +23,8 @@ pub(super) struct OpenStream {
     pub(super) frames: Arc<Frames>,
     /// Set where the HTTP layer writes the messages, with their text unchanged.
     pub(super) is_layered: bool,
+    /// Share of this stream in the metric of open streams.
+    _counted: Level,
     /// rmcp's own stream. Kept here to be dropped when ours is cut, even while nobody polls it.
     pub(super) rmcp: DetachableStream,
 }
@@ -35,7 +38,8 @@ impl Streams {
         }
         self.opened += 1;
         let (number, frames) = (self.opened, Arc::new(Frames::new(ids)));
-        self.open.push(OpenStream { number, frames, is_layered, rmcp });
+        let counted = Level::of(&metrics::STREAMS_OPEN);
+        self.open.push(OpenStream { number, frames, is_layered, rmcp, _counted: counted });
         &self.open[self.open.len() - 1]
     }
 
@@ -61,8 +65,9 @@ impl Streams {
 }
 
 impl OpenStream {
-    /// Ends the stream.
-    pub(super) fn close(self) {
+    /// Ends the stream, for this cause.
+    pub(super) fn close(self, cause: &'static str) {
+        metrics::STREAMS_CLOSED.add(cause, 1);
         self.frames.close();
         // rmcp's worker waits for the reader of its own stream. Dropping that stream frees the worker.
         self.rmcp.clear();

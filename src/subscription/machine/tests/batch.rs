@@ -219,14 +219,14 @@ fn an_outcome_about_a_message_that_was_not_sent_has_the_queue_read_again() {
 fn progress_ends_the_backoff_and_is_counted() {
     let mut rig = Rig::delivering(&[1, 2]);
     let actions = rig.outcome(0, BatchEnd::NotReady("no stream".to_owned()));
-    assert!(!notes(&actions).any(|note| matches!(note, Note::Delivered(_))));
+    assert!(!notes(&actions).any(|note| matches!(note, Note::Delivered { .. })));
     rig.timer();
     rig.feed(Event::Opened);
     rig.feed(Event::Renewed(LeaseState::Held));
     rig.feed(taken(LeaseState::Held, items(&[1, 2])));
     assert_eq!(delivered_ids(&rig.feed(Event::Questions(Vec::new()))), [1, 2]);
     let actions = rig.outcome(2, BatchEnd::AllAccepted);
-    assert!(notes(&actions).any(|note| matches!(note, Note::Delivered(2))));
+    assert!(notes(&actions).any(|note| matches!(note, Note::Delivered { count: 2, .. })));
     assert!(notes(&actions).any(|note| matches!(note, Note::Recovered(1))));
 }
 

@@ -75,7 +75,7 @@ fn the_next_batch_goes_out_before_the_one_before_is_confirmed() {
     assert!(begins_nothing(&rig.feed(taken(LeaseState::Held, Vec::new()))));
     // A confirmation is cumulative: the third delivery's answer confirms the second one too.
     let actions = rig.confirmed(3);
-    assert!(notes(&actions).any(|note| matches!(note, Note::Delivered(3))));
+    assert!(notes(&actions).any(|note| matches!(note, Note::Delivered { count: 3, .. })));
     assert_eq!(behind(&actions), (Some(3), None));
     assert_eq!(rig.machine.state(), SubscriberState::Reading);
 }
@@ -147,6 +147,8 @@ fn what_is_not_confirmed_comes_again_with_all_behind_it() {
     rig.feed(Event::Renewed(LeaseState::Held));
     rig.feed(more(queued(&[3, 4])));
     assert_eq!(delivered_ids(&rig.feed(Event::Questions(Vec::new()))), [3, 4]);
+    let actions = rig.handed_until(2, BatchEnd::AllAccepted);
+    assert!(notes(&actions).any(|note| matches!(note, Note::Repeated(1))), "4 was not handed over before");
 }
 
 #[test]
@@ -157,8 +159,18 @@ fn a_delivery_that_was_given_up_confirms_nothing_by_its_outcome() {
     rig.unconfirmed(1);
     let outcome = DeliveryOutcome { accepted: 1, end: BatchEnd::AllAccepted, confirmed: Some(Ok(())) };
     let actions = rig.feed(Event::Delivered(Some(outcome)));
-    assert!(closes(&actions) && !notes(&actions).any(|note| matches!(note, Note::Delivered(_))));
+    assert!(closes(&actions) && !notes(&actions).any(|note| matches!(note, Note::Delivered { .. })));
     assert_eq!(rig.machine.state(), SubscriberState::BackingOff);
+    rig.timer();
+    rig.feed(Event::Opened);
+    rig.feed(Event::Renewed(LeaseState::Held));
+    rig.feed(more(queued(&[1, 2, 3])));
+    rig.feed(Event::Questions(Vec::new()));
+    let actions = rig.handed_until(3, BatchEnd::AllAccepted);
+    assert!(
+        notes(&actions).any(|note| matches!(note, Note::Repeated(2))),
+        "1, and 2 of the delivery that was given up"
+    );
 }
 
 #[test]
