@@ -1,7 +1,7 @@
 //! Real `redis-server` on a free loopback port, with a directory of its own.
 //!
 //! The environment variable `REDIS_SERVER` names another program than that of the PATH, as `scripts/test-versions`
-//! does.
+//! does. With `TEST_RIGHTS=least` the crate connects as a user with the documented rights alone.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
+
+use crate::readme;
 
 /// Time limit of a start, and of an answer.
 const START: Duration = Duration::from_secs(10);
@@ -27,7 +29,12 @@ pub struct RedisServer {
     has_own_clock: bool,
     /// Set where the port speaks TLS, and nothing else.
     speaks_tls: bool,
+    /// Set where the server has the user of [`url`](Self::url) under `TEST_RIGHTS=least`.
+    has_least_user: bool,
 }
+
+/// Commands that are sent in case they are allowed.
+const OPTIONAL: [&str; 4] = ["client|setinfo", "client", "config|get", "config"];
 
 impl RedisServer {
     /// Starts a server that keeps nothing on its disk.
@@ -65,6 +72,7 @@ impl RedisServer {
             options: options.iter().map(ToString::to_string).collect(),
             has_own_clock,
             speaks_tls,
+            has_least_user: false,
         };
         server.set_clock(0);
         // A port that is free now may be another's in a moment: then another one is tried.
@@ -129,9 +137,11 @@ impl RedisServer {
             .env_remove("FAKETIME");
     }
 
-    /// Returns the URL over TCP, with TLS where the server speaks it.
+    /// Returns the URL over TCP, with TLS where the server speaks it. Under `TEST_RIGHTS=least` it is the URL of a user
+    /// with the rights that the documentation gives a server.
     pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}/", if self.speaks_tls { "rediss" } else { "redis" }, self.port)
+        let login = if self.has_least_user { "least:secret@" } else { "" };
+        format!("{}://{login}127.0.0.1:{}/", if self.speaks_tls { "rediss" } else { "redis" }, self.port)
     }
 
     /// Returns the port.
@@ -152,7 +162,7 @@ impl RedisServer {
     /// Opens a connection of the test itself.
     pub async fn connection(&self) -> MultiplexedConnection {
         // Not over TLS, which the crate under test brings, and redis-rs has no part in.
-        let url = if self.speaks_tls { self.unix_url() } else { self.url() };
+        let url = if self.speaks_tls { self.unix_url() } else { format!("redis://127.0.0.1:{}/", self.port) };
         let client = redis::Client::open(url).expect("our own URL");
         // By default half a second: too short for a test that keeps its thread busy on a busy machine.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
@@ -175,7 +185,7 @@ impl RedisServer {
         let mut connection = self.connection().await;
         let created = redis::cmd("ACL").arg(&["SETUSER", "courier"]).arg(rights).exec_async(&mut connection).await;
         created.expect("a user with these rights");
-        self.url().replace("//", "//courier:secret@")
+        format!("redis://courier:secret@127.0.0.1:{}/", self.port)
     }
 
     /// Asserts that the log of denials names only commands that are sent in case they are allowed.
@@ -185,8 +195,7 @@ impl RedisServer {
         let log: Vec<HashMap<String, redis::Value>> = log.expect("the log of denials");
         let object = |entry: HashMap<String, redis::Value>| redis::from_redis_value(entry["object"].clone());
         let denied: Vec<String> = log.into_iter().map(|entry| object(entry).expect("a name")).collect();
-        let optional = ["client|setinfo", "client", "config|get", "config"];
-        assert!(denied.iter().all(|what| optional.contains(&what.as_str())), "{denied:?}");
+        assert!(denied.iter().all(|what| OPTIONAL.contains(&what.as_str())), "{denied:?}");
     }
 
     /// Returns the number of calls of each command, those of scripts included.
@@ -268,6 +277,7 @@ impl RedisServer {
                 return false;
             }
             if answers(&socket) {
+                self.has_least_user = has_least_rights() && self.make_least_user().is_ok();
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -276,9 +286,52 @@ impl RedisServer {
     }
 }
 
+impl RedisServer {
+    /// Opens a blocking connection to the socket, where the port may speak TLS.
+    fn blocking(&self) -> redis::RedisResult<redis::Connection> {
+        let connection = redis::Client::open(self.unix_url())?.get_connection_with_timeout(START)?;
+        connection.set_read_timeout(Some(START))?;
+        Ok(connection)
+    }
+
+    /// Makes the user of `TEST_RIGHTS=least`. A server that demands a password has none.
+    fn make_least_user(&self) -> redis::RedisResult<()> {
+        redis::cmd("ACL").arg(&["SETUSER", "least"]).arg(readme::rights()).exec(&mut self.blocking()?)
+    }
+
+    /// Returns the rights that the user of `TEST_RIGHTS=least` lacked. None where the server does not answer any more.
+    fn rights_that_were_missing(&self) -> Vec<String> {
+        let log = || -> redis::RedisResult<Vec<HashMap<String, redis::Value>>> {
+            redis::cmd("ACL").arg("LOG").query(&mut self.blocking()?)
+        };
+        let text = |entry: &HashMap<String, redis::Value>, field: &str| -> String {
+            redis::from_redis_value(entry[field].clone()).unwrap_or_default()
+        };
+        let of_ours = |entry: &HashMap<String, redis::Value>| text(entry, "username") == "least";
+        let denied = log().unwrap_or_default().into_iter().filter(of_ours).map(|entry| text(&entry, "object"));
+        denied.filter(|what| !OPTIONAL.contains(&what.as_str())).collect()
+    }
+}
+
+/// Returns whether the crate is to have no more rights than the documentation names.
+fn has_least_rights() -> bool {
+    match std::env::var("TEST_RIGHTS").as_deref() {
+        Err(std::env::VarError::NotPresent) | Ok("all") => false,
+        Ok("least") => true,
+        other => panic!("TEST_RIGHTS is {other:?}, neither least nor all"),
+    }
+}
+
 impl Drop for RedisServer {
+    /// Kills the server.
+    ///
+    /// # Panics
+    /// Where the crate lacked a right under `TEST_RIGHTS=least`.
     fn drop(&mut self) {
+        let is_judged = self.has_least_user && self.child.is_some() && !std::thread::panicking();
+        let missing = if is_judged { self.rights_that_were_missing() } else { Vec::new() };
         self.kill();
+        assert!(missing.is_empty(), "docs/redis.md does not give these rights: {missing:?}");
     }
 }
 

@@ -221,12 +221,9 @@ async fn a_worker_is_told_when_its_question_is_lost_with_a_session_that_closes()
 }
 
 #[actix::test]
-async fn the_rights_that_the_readme_names_are_enough() {
+async fn the_documented_rights_are_enough() {
     let redis = RedisServer::start();
-    let mut rights = readme::rights();
-    // README: "Reading dead letters needs".
-    rights.push("+scan");
-    let url = redis.restricted_url(&rights).await;
+    let url = redis.restricted_url(&readme::rights()).await;
     // So small that bytes are counted.
     let config = config().message_max_bytes(1024).queue_max_bytes(4096).heartbeat(Duration::from_millis(100));
     let courier = Courier::start(&url, config.build().unwrap()).await.unwrap();

@@ -78,7 +78,7 @@ async fn a_redis_that_is_silent_full_no_primary_or_gone_ends_readiness_and_never
 }
 
 #[actix::test]
-async fn a_probe_writes_with_the_rights_that_the_readme_names() {
+async fn a_probe_writes_with_the_documented_rights() {
     let redis = RedisServer::start();
     let url = redis.restricted_url(&readme::rights()).await;
     let courier = Courier::start(&url, Config::default()).await.unwrap();

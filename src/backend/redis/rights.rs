@@ -39,6 +39,7 @@ pub(super) fn calls(keys: &Keys) -> Option<(Vec<Call>, Vec<Call>)> {
         call(&["LSET", dead, "0", ""]),
         call(&["LREM", dead, "0", ""]),
         call(&["LTRIM", dead, "0", "0"]),
+        call(&["RPOP", dead]),
         call(&["MEMORY", "USAGE", queue]),
         call(&["PTTL", lease]),
         call(&["PEXPIRE", probe, "1"]),
@@ -47,7 +48,9 @@ pub(super) fn calls(keys: &Keys) -> Option<(Vec<Call>, Vec<Call>)> {
         call(&["DEL", receipt]),
         call(&["EXISTS", lease]),
         call(&["HGET", questions, ""]),
+        call(&["HSET", questions, "", ""]),
         call(&["HDEL", questions, ""]),
+        call(&["HLEN", questions]),
         call(&["STRLEN", stored]),
         call(&["SCAN", "0"]),
         call(&["ZRANGEBYSCORE", sessions, "0", "0"]),
@@ -56,9 +59,7 @@ pub(super) fn calls(keys: &Keys) -> Option<(Vec<Call>, Vec<Call>)> {
         call(&["BLMOVE", queue, queue, "RIGHT", "RIGHT", "0"]),
         call(&["CLIENT", "CACHING", "NO"]),
         call(&["GETEX", stored]),
-        call(&["HSET", questions, "", ""]),
         call(&["HVALS", questions]),
-        call(&["HLEN", questions]),
         call(&["PUBLISH", &keys.news(), ""]),
         call(&["PUBSUB", "NUMSUB"]),
         call(&["SUBSCRIBE", &keys.news()]),
@@ -68,4 +69,44 @@ pub(super) fn calls(keys: &Keys) -> Option<(Vec<Call>, Vec<Call>)> {
         call(&["TYPE", queue]),
     ];
     Some((worker, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Returns the commands that the documentation allows a user, sorted.
+    fn documented(user: &str) -> BTreeSet<String> {
+        let text = include_str!("../../../docs/redis.md");
+        let rule = text.split_once(&format!("ACL SETUSER {user} ")).expect("a rule of this user").1;
+        let rule = rule.split("```").next().and_then(|rule| rule.split("ACL SETUSER").next()).expect("an end");
+        rule.split_whitespace().filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect()
+    }
+
+    #[test]
+    fn the_documented_rights_are_those_of_these_calls() {
+        let (worker, server) = calls(&Keys::new("p")).expect("calls");
+        let worker: BTreeSet<String> = worker.iter().map(Call::name).collect();
+        assert_eq!(documented("worker"), worker);
+        let server = server.iter().map(Call::name).chain(worker).collect::<BTreeSet<_>>();
+        assert_eq!(documented("server"), server);
+    }
+
+    #[cfg(all(feature = "server", feature = "testing"))]
+    #[test]
+    fn every_script_calls_only_what_is_documented() {
+        let allowed = documented("server");
+        let mut calls = 0;
+        for script in crate::backend::redis::lua::ALL {
+            for call in script.text().split("call('").skip(1) {
+                let name = call.split('\'').next().expect("a name").to_uppercase();
+                let name = if name == "MEMORY" { "MEMORY|USAGE".to_owned() } else { name };
+                assert!(allowed.contains(&name), "{} calls {name}, which docs/redis.md does not allow", script.name());
+                calls += 1;
+            }
+        }
+        assert!(calls > 50, "only {calls} calls were found");
+    }
 }

@@ -60,9 +60,19 @@ pub(in crate::backend::redis) fn read<T: redis::FromRedisValue>(answer: Value) -
 /// Returns the error text as Redis wrote it. redis-rs replaces the text of some codes by its own.
 pub(super) fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) if lacks_right(code, detail) => {
+            format!("{code} {detail}; docs/redis.md lists the rights that a user needs")
+        }
         (Some(code), Some(detail)) => format!("{code} {}", url::without_arguments(detail)),
         _ => error.to_string(),
     }
+}
+
+/// Returns whether Redis refused for lack of a right. Before Redis 7.2 the error of a script has another code.
+fn lacks_right(code: &str, detail: &str) -> bool {
+    code == "NOPERM"
+        || detail.contains("The user executing the script can't")
+        || detail.contains("ACL failure in script")
 }
 
 /// Returns whether an error says that the connection itself is broken or silent, rather than that a command was
