@@ -43,6 +43,9 @@
 //!     session that is there during the whole list. A purge removes the messages that its caller saw and no others.
 //! 21. *A server process is listed* while it writes its record, and for two heartbeats after the last one. An owner's
 //!     lease names its process.
+//! 22. *A push replaces only what nobody can have read*: the newest message with its collapse key, where that one was
+//!     pushed, and still waits, since the session had an owner last. All others keep their order. The receipt of the
+//!     replaced message says so. A message is not replaced by one that expires earlier, or that has an older id.
 
 use std::fmt;
 
@@ -131,6 +134,13 @@ pub trait Backend:
     async fn probe(&self) -> Result<(), QueueError>;
 }
 
+/// Number of collapse keys of one session under which messages can be replaced. Messages under further keys are queued as
+/// all others.
+pub(crate) const COLLAPSE_KEYS: usize = 1000;
+
+/// Size of the largest message that can be replaced, in bytes. Redis keeps such a message twice.
+pub(crate) const COLLAPSE_BYTES: usize = 4096;
+
 /// A notification for one session.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
@@ -149,4 +159,6 @@ pub struct Queued {
     pub session: SessionStatus,
     /// Notification that was queued under the same deduplication key before. This one is not queued then.
     pub duplicate_of: Option<NotificationId>,
+    /// Set where this notification replaced an older one with its collapse key.
+    pub collapsed: bool,
 }

@@ -156,6 +156,10 @@ settings! {
     /// Number of deduplication keys of one session that are remembered at least, the newest ones. Twice as many are
     /// kept at most, at about 130 B each. Defaults to 10,000; 1 to 1,000,000.
     deduplication_keys: usize = 10_000;
+    /// Set where progress, updates of resources and changes of lists replace older ones that wait for a session that no
+    /// server owns ([`Notification::with_collapse_key`](crate::Notification::with_collapse_key)). Explicit keys do so
+    /// in any case. Defaults to `true`.
+    collapse: bool = true;
     /// Order of delivery and acknowledgement. Defaults to [`Delivery::AtLeastOnce`].
     delivery: Delivery = Delivery::AtLeastOnce;
     /// Time for which a session is remembered after the last use, while no server holds it. Its client can continue at

@@ -29,11 +29,18 @@ pub(crate) struct QueueKeys {
     pub(crate) dead: String,
     /// Both key sets: hashes in which the deduplication keys are kept.
     pub(crate) deduplication: [String; 2],
+    /// Hash of the messages that a push may replace, by their collapse keys.
+    pub(crate) collapsible: String,
     /// Prefix of the receipts' keys. The notification's id follows.
     receipts: String,
 }
 
 impl QueueKeys {
+    /// Returns the beginning of the keys of receipts. The notification's id follows.
+    pub(crate) fn receipts(&self) -> &str {
+        &self.receipts
+    }
+
     /// Returns the key of a notification's receipt.
     pub(crate) fn receipt(&self, id: NotificationId) -> String {
         format!("{}{id}", self.receipts)
@@ -75,6 +82,7 @@ impl Keys {
             questions: self.companion(&queue, "questions"),
             dead: self.companion(&queue, "dead"),
             deduplication: ["dedup:0", "dedup:1"].map(|name| self.companion(&queue, name)),
+            collapsible: self.collapsible_of(&queue),
             receipts: self.companion(&queue, "receipt:"),
             queue,
         }
@@ -89,6 +97,11 @@ impl Keys {
     #[cfg(any(test, feature = "server"))]
     pub(crate) fn lease_of(&self, queue: &str) -> String {
         self.companion(queue, "lease")
+    }
+
+    /// Returns the key of the messages that a push may replace.
+    pub(crate) fn collapsible_of(&self, queue: &str) -> String {
+        self.companion(queue, "collapsible")
     }
 
     /// Returns the queue of a lease's key, or `None` where the key is not that of a lease.
@@ -284,7 +297,7 @@ mod tests {
             prop_assert_eq!(slot(&keys.queue), slot(&keys.lease));
             prop_assert_eq!(slot(&keys.queue), slot(&keys.questions));
             prop_assert_eq!(slot(&keys.queue), slot(&keys.dead));
-            for key in &keys.deduplication {
+            for key in keys.deduplication.iter().chain([&keys.collapsible]) {
                 prop_assert_eq!(slot(&keys.queue), slot(key));
             }
             prop_assert_eq!(slot(&keys.queue), slot(&keys.receipt(NotificationId(uuid::Uuid::nil()))));
@@ -326,8 +339,9 @@ mod tests {
             let keys = Keys::new(prefix);
             let mut all = vec![keys.sessions(), keys.news(), keys.probe(), keys.servers(), keys.server("a")];
             for session in if a == b { vec![&a] } else { vec![&a, &b] } {
-                let QueueKeys { queue, lease, questions, dead, deduplication, receipts } = keys.of(session);
+                let QueueKeys { queue, lease, questions, dead, deduplication, collapsible, receipts } = keys.of(session);
                 all.extend(deduplication);
+                all.push(collapsible);
                 all.extend([queue, lease, questions, dead, receipts, keys.session(session)]);
             }
             if let Ok(task) = TaskKey::anonymous(task) {

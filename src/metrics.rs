@@ -79,7 +79,7 @@ define! {
         "reason" ["delivered", "named"],
         "Notifications that were acknowledged without a delivery: delivered before, or named by the client as received.";
     DISCARDED: Counter, "mcp_courier_discarded_total", COUNT,
-        "reason" ["expired", "rejected", "attempts_exhausted", "superseded", "undecodable", "purged"],
+        "reason" ["expired", "rejected", "attempts_exhausted", "superseded", "undecodable", "purged", "collapsed"],
         "Notifications that were discarded, by reason.";
     LOST: Counter, "mcp_courier_lost_total", COUNT, "" [""],
         "Notifications that were removed from their queues before a delivery that failed, with at-most-once delivery only.";

@@ -19,7 +19,7 @@ mod task;
 pub use self::invalid::InvalidNotification;
 pub(crate) use self::json::Object;
 pub use self::kinds::{LoggingLevel, ProgressToken, RequestId};
-pub(crate) use self::producer_key::KeyHash;
+pub(crate) use self::producer_key::{Collapse, KeyHash};
 pub use self::task::{Task, TaskStatus};
 
 /// Method of a notification about a task's status.
@@ -118,6 +118,8 @@ pub struct Notification {
     pub(crate) receipt: bool,
     /// Key by which the queue recognises a repeated push, as its hash.
     pub(crate) deduplication_key: Option<KeyHash>,
+    /// Choice of the waiting notifications that this one replaces.
+    pub(crate) collapse: Collapse,
 }
 
 impl Notification {
@@ -141,6 +143,7 @@ impl Notification {
             time_to_live: None,
             receipt: false,
             deduplication_key: None,
+            collapse: Collapse::default(),
         }
     }
 

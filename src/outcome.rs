@@ -28,6 +28,11 @@ pub enum DiscardReason {
     /// The notification reports a status of a task whose end was delivered before.
     #[error("its task has ended")]
     Superseded,
+    /// A newer notification with the same collapse key replaced the notification, while no server owned the session
+    /// ([`Notification::with_collapse_key`](crate::Notification::with_collapse_key)). Such a notification is kept as no
+    /// dead letter, and in no log.
+    #[error("a newer one replaced it")]
+    Collapsed,
     /// The message cannot be decoded.
     #[error("it cannot be decoded: {0}")]
     Undecodable(String),
@@ -53,6 +58,7 @@ impl DiscardReason {
             Self::Superseded => "superseded",
             Self::Undecodable(_) => "undecodable",
             Self::Purged => "purged",
+            Self::Collapsed => "collapsed",
         }
     }
 
@@ -63,7 +69,7 @@ impl DiscardReason {
             Self::Rejected(text) | Self::AttemptsExhausted { last_error: text, .. } | Self::Undecodable(text) => {
                 *text = shortened(text).to_owned();
             }
-            Self::Expired | Self::Superseded | Self::Purged => {}
+            Self::Expired | Self::Superseded | Self::Collapsed | Self::Purged => {}
         }
         short
     }
@@ -143,6 +149,7 @@ mod tests {
             DiscardReason::Rejected("no\n\"way\"".to_owned()),
             DiscardReason::AttemptsExhausted { attempts: 3, last_error: "é".to_owned() },
             DiscardReason::Superseded,
+            DiscardReason::Collapsed,
             DiscardReason::Undecodable("\0".to_owned()),
             DiscardReason::Purged,
         ];

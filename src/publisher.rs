@@ -66,6 +66,8 @@ pub struct Pushed {
     /// Set where nothing was queued, because a notification with the same deduplication key was queued before
     /// ([`Notification::with_deduplication_key`]). That one may have been delivered, or discarded, meanwhile.
     pub is_duplicate: bool,
+    /// Set where the notification replaced an older one that waited ([`Notification::with_collapse_key`]).
+    pub collapsed: bool,
     /// Number of notifications that wait for the session now, this one included.
     pub waiting: usize,
     /// Standing of the session at the push. A notification for an unknown session stays queued like any other, and is
@@ -151,6 +153,7 @@ impl Publisher {
         let mut refused: HashSet<SessionId> = HashSet::new();
         let mut named: HashMap<(SessionId, NotificationId), usize> = HashMap::new();
         for (session, mut notification) in notifications {
+            let is_repeated = notification.id.is_some();
             let first = notification.id.map(|id| *named.entry((session.clone(), id)).or_insert(kept.len()));
             let id = *notification.id.get_or_insert_with(|| NotificationId(Uuid::now_v7()));
             let plan = match self.refusal_of(&notification) {
@@ -163,7 +166,10 @@ impl Publisher {
                     Some(first) => PushPlan::RepeatOf(first),
                     None => {
                         let time_to_live = self.config.time_to_live();
-                        let draft = Draft::caused_by(&notification, id, time_to_live, cause.as_ref());
+                        let mut draft = Draft::caused_by(&notification, id, time_to_live, cause.as_ref());
+                        // A repetition may be skipped by its id, and must not take a newer one's place.
+                        let key = notification.collapse_key(self.config.collapse());
+                        draft.collapse_key = key.filter(|_| !is_repeated);
                         batch.push(Outgoing { session: session.clone(), draft });
                         PushPlan::Queue
                     }
@@ -180,16 +186,19 @@ impl Publisher {
                 PushPlan::RepeatOf(first) => answers[first].as_ref().copied().map_err(|_| PushRefusal::AfterRefused),
                 // The backend returns one result for each notification of the batch, so there is one here.
                 PushPlan::Queue => match results.next().unwrap_or(Err(PushRefusal::AfterRefused)) {
-                    Ok(Queued { waiting, session: status, duplicate_of }) => {
+                    Ok(Queued { waiting, session: status, duplicate_of, collapsed }) => {
                         match duplicate_of {
                             None => metrics::PUSHED.add(status.label(), 1),
                             Some(_) => metrics::PUSH_DUPLICATES.count(1),
+                        }
+                        if collapsed {
+                            metrics::DISCARDED.add("collapsed", 1);
                         }
                         if status == SessionStatus::Unknown {
                             self.unknown.push(&session);
                         }
                         let (is_duplicate, id) = (duplicate_of.is_some(), duplicate_of.unwrap_or(id));
-                        Ok(Pushed { id, is_duplicate, waiting, session: status })
+                        Ok(Pushed { id, is_duplicate, collapsed, waiting, session: status })
                     }
                     Err(reason) => Err(reason),
                 },

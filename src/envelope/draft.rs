@@ -21,6 +21,8 @@ pub struct Draft {
     pub(crate) id: NotificationId,
     /// Hash of the notification's deduplication key. The message does not contain it.
     pub(crate) deduplication_key: Option<KeyHash>,
+    /// Hash of the notification's collapse key. The message does not contain it.
+    pub(crate) collapse_key: Option<KeyHash>,
 }
 
 /// Number of digits of the queue's time in microseconds, until the year 2286.
@@ -74,8 +76,17 @@ impl Draft {
         default_time_to_live: Duration,
         cause: Option<&TraceContext>,
     ) -> Self {
-        let Notification { id: _, method, params, meta, trace_context, time_to_live, receipt, deduplication_key } =
-            notification;
+        let Notification {
+            id: _,
+            method,
+            params,
+            meta,
+            trace_context,
+            time_to_live,
+            receipt,
+            deduplication_key,
+            collapse: _,
+        } = notification;
         let trace_context = trace_context.as_deref().or(cause);
         let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
             .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
@@ -98,7 +109,7 @@ impl Draft {
             body.push_str(",\"receipt\":true");
         }
         let draft = Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt);
-        Self { deduplication_key: *deduplication_key, ..draft }
+        Self { deduplication_key: *deduplication_key, collapse_key: notification.collapse_key(true), ..draft }
     }
 
     /// Ends a body with its id and the name of the queue's time. An acknowledgement distinguishes two messages by both:
@@ -106,12 +117,12 @@ impl Draft {
     pub(super) fn ending(mut body: String, id: NotificationId, time_to_live: Duration, receipt: bool) -> Self {
         // Writing to a string does not fail.
         let _ = write!(body, ",\"id\":\"{id}\",\"at\":");
-        Self { body, time_to_live, receipt: receipt.then_some(id), id, deduplication_key: None }
+        Self { body, time_to_live, receipt: receipt.then_some(id), id, deduplication_key: None, collapse_key: None }
     }
 
     /// Returns whether the notification has a key by which the queue recognises others.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.deduplication_key.is_some()
+        self.deduplication_key.is_some() || self.collapse_key.is_some()
     }
 
     /// Returns the size of the queued message in bytes. The size is the same for each push until the year 2286.

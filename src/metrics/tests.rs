@@ -40,6 +40,7 @@ fn the_values_of_labels_are_those_of_the_types_that_they_come_from() {
         D::Superseded,
         D::Undecodable(String::new()),
         D::Purged,
+        D::Collapsed,
     ];
     assert_eq!(values("mcp_courier_discarded_total"), discards.each_ref().map(D::label));
     let failures = [Q::Unreachable("x".into()), Q::Broken("x".into()), Q::Refused(String::new())];

@@ -57,6 +57,14 @@ impl Object {
         }
     }
 
+    /// Returns the JSON of the field of this name, if there is one.
+    pub(super) fn json(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Fields(fields) => Some(fields.get(name)?.to_string().into()),
+            Self::Text(text) => Some(Fields::of(text).ok()?.get(name)?.to_owned().into()),
+        }
+    }
+
     /// Sets a field of the object.
     pub(super) fn set(&mut self, name: &str, value: Value) {
         match self {

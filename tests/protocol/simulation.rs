@@ -223,4 +223,6 @@ tests_of_both! {
     a_window_without_a_bound_breaks_g3: WindowBound, ["G3"];
     an_acknowledgement_of_unconfirmed_messages_breaks_g2: AckOfConfirmed, ["G2"];
     an_acknowledgement_that_says_nothing_of_its_messages_settles_no_receipt: Outcomes, ["receipts"];
+    a_push_that_replaces_what_an_owner_may_have_read_breaks_g3: CollapseUnowned, ["G2", "G3"];
+    a_claim_that_does_not_end_what_may_be_replaced_breaks_g3: CollapseForgotten, ["G2", "G3"];
 }

@@ -3,6 +3,7 @@
 //! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
 //! `redis_shared::claim`, where the owners share the connections of their process.
 
+mod collapse;
 mod deduplication;
 mod fleet;
 mod inspection;
@@ -205,6 +206,19 @@ contract! {
         a_purge_beside_an_owner_removes_nothing_that_was_pushed_later,
         a_session_of_the_same_id_is_found_under_any_user_and_prefix,
         a_server_is_listed_until_its_record_is_removed_or_its_time_is_over;
+    // Clause 22.
+    collapse:
+        while_nobody_owns_a_session_the_newest_replaces_the_older_and_the_others_keep_their_order,
+        what_was_pushed_under_an_owner_is_never_replaced,
+        what_waits_when_an_owner_comes_is_never_replaced_however_it_comes,
+        the_receipt_of_a_replaced_one_says_so,
+        what_lives_longer_is_not_replaced,
+        what_is_pushed_again_replaces_nothing,
+        a_push_that_is_refused_replaces_nothing,
+        in_one_call_the_last_of_each_key_is_left,
+        kinds_collapse_by_default_and_not_where_that_is_off,
+        what_is_too_large_or_under_too_many_keys_is_queued_as_all_others,
+        a_duplicate_replaces_nothing;
     // Whatever order they come in.
     model:
         any_interleaving_of_owners_agrees_with_the_model;

@@ -17,6 +17,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 mod answers;
+mod away;
 mod bounds;
 mod early_close;
 mod pings;

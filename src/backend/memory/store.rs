@@ -23,6 +23,7 @@ use crate::keys::Keys;
 use crate::notification::NotificationId;
 use crate::session_id::SessionId;
 
+mod collapse;
 mod dead_letters;
 mod deduplication;
 #[cfg(feature = "testing")]

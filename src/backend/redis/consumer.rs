@@ -127,9 +127,10 @@ impl RedisConsumer {
         limit: LineLimit,
     ) {
         let Self { keys, lease, life, .. } = self;
-        let QueueKeys { queue, lease: lease_key, .. } = keys;
+        let QueueKeys { queue, lease: lease_key, collapsible, .. } = keys;
         let all = || keys.clone();
-        let acknowledgement = Acknowledgement { queue, lease_key, keys: &all, lease, delivered, reclaim, life: *life };
+        let acknowledgement =
+            Acknowledgement { queue, lease_key, collapsible, keys: &all, lease, delivered, reclaim, life: *life };
         request.add(acknowledgement.call(&self.config));
         request.add(redis::cmd("TIME"));
         self.add_read(request, behind, limit);

@@ -22,8 +22,9 @@
 use std::sync::OnceLock;
 
 /// Texts that several scripts include, by their names.
-const INCLUDES: [(&str, &str); 10] = [
+const INCLUDES: [(&str, &str); 11] = [
     ("clock", include_str!("lua/include/clock.lua")),
+    ("collapse", include_str!("lua/include/collapse.lua")),
     ("deduplication", include_str!("lua/include/deduplication.lua")),
     ("enqueue", include_str!("lua/include/enqueue.lua")),
     ("lease_life", include_str!("lua/include/lease_life.lua")),

@@ -15,7 +15,7 @@ use redis::{RedisWrite, ToRedisArgs, Value};
 
 use super::link::Command;
 use super::reply::{self, BadReply};
-use crate::backend::{QueueLimit, Redrove};
+use crate::backend::{COLLAPSE_BYTES, COLLAPSE_KEYS, QueueLimit, Redrove};
 use crate::config::Config;
 use crate::envelope::{Draft, Times, Timestamp};
 use crate::notification::{KeyHash, NotificationId};
@@ -54,6 +54,8 @@ pub(super) struct Done {
     pub(super) waiting: usize,
     /// Notification that was queued under the same deduplication key before. The message was not queued then.
     pub(super) duplicate_of: Option<NotificationId>,
+    /// Set where the message replaced an older one.
+    pub(super) collapsed: bool,
 }
 
 /// Arguments of a push or a redrive: the settings, the data of receipts, and the messages.
@@ -101,11 +103,14 @@ impl<'a, D: Iterator<Item = &'a Draft> + Clone> Arguments<'a, D> {
     pub(super) fn add_keys_to(&self, command: &mut Command) {
         for draft in self.drafts.clone() {
             command.arg(draft.id.to_string());
-            command.arg(draft.deduplication_key.map(KeyHash::as_bytes).as_ref().map_or(&[][..], |hash| hash));
+            for key in [draft.deduplication_key, draft.collapse_key] {
+                command.arg(key.map(KeyHash::as_bytes).as_ref().map_or(&[][..], |hash| hash));
+            }
         }
         command.arg(self.drafts.clone().count());
         command.arg(self.config.deduplication_window().as_micros().to_string());
         command.arg(self.config.deduplication_keys());
+        command.arg(millis(self.config.receipt_life())).arg(COLLAPSE_KEYS).arg(COLLAPSE_BYTES);
     }
 
     fn longest(&self) -> Duration {
@@ -135,7 +140,7 @@ pub(super) fn answer(config: &Config, pushed: usize, value: Value) -> Result<Ans
         queued => (reply::number(queued)?, limit(config, next())?),
     };
     let before = length.saturating_sub(queued);
-    let done = (1..=queued).map(|n| Done { waiting: before + n, duplicate_of: None }).collect();
+    let done = (1..=queued).map(|n| Done { waiting: before + n, duplicate_of: None, collapsed: false }).collect();
     Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
 }
 
@@ -144,9 +149,10 @@ pub(super) fn keyed_answer(config: &Config, value: Value) -> Result<Answer, BadR
     let mut parts = reply::list(value)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
     let (owned, now, stopped) = (reply::number::<i64>(next())?, reply::decimal(next())?, limit(config, next())?);
-    let mut done = Vec::with_capacity(parts.len() / 2);
-    while let (Some(waiting), Some(earlier)) = (parts.next(), parts.next()) {
-        done.push(Done { waiting: reply::number(waiting)?, duplicate_of: reply::id(earlier)? });
+    let mut done = Vec::with_capacity(parts.len() / 3);
+    while let (Some(waiting), Some(earlier), Some(removed)) = (parts.next(), parts.next(), parts.next()) {
+        let collapsed = reply::number::<i64>(removed)? != 0;
+        done.push(Done { waiting: reply::number(waiting)?, duplicate_of: reply::id(earlier)?, collapsed });
     }
     Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
 }

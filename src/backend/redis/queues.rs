@@ -36,9 +36,10 @@ impl Queues for RedisBackend {
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
         const DOING: &str = "reading a lease";
-        let QueueKeys { lease, queue, .. } = self.keys.of(session);
-        let answer: Value =
-            self.call(DOING, &RENEW, &[lease, queue], &lease::arguments(&self.config, owner, true)).await?;
+        let QueueKeys { lease, queue, collapsible, .. } = self.keys.of(session);
+        let answer: Value = self
+            .call(DOING, &RENEW, &[lease, queue, collapsible], &lease::arguments(&self.config, owner, true))
+            .await?;
         lease::renewed(answer).map(|(state, _)| state).map_err(|e| self.failed(DOING, e))
     }
 

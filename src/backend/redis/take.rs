@@ -39,6 +39,8 @@ pub(super) struct Acknowledgement<'a> {
     pub(super) queue: &'a str,
     /// Key of the lease.
     pub(super) lease_key: &'a str,
+    /// Key of the messages that a push may replace.
+    pub(super) collapsible: &'a str,
     /// Returns the other keys of the queue. A closure, as few acknowledgements need them.
     pub(super) keys: &'a dyn Fn() -> QueueKeys,
     /// Value of the owner's lease.
@@ -59,7 +61,7 @@ impl Acknowledgement<'_> {
                 self.call_with_outcomes(config, delivered)
             }
             _ => {
-                let mut call = Command::begin(&ACKNOWLEDGE, &[self.queue, self.lease_key]);
+                let mut call = Command::begin(&ACKNOWLEDGE, &[self.queue, self.lease_key, self.collapsible]);
                 self.add_what_all_have(config, &mut call);
                 call
             }
@@ -70,7 +72,7 @@ impl Acknowledgement<'_> {
     fn call_with_outcomes(&self, config: &Config, delivered: &Delivered) -> Command {
         let all = (self.keys)();
         let receipts = delivered.outcomes.iter().filter_map(|outcome| outcome.receipt).map(|id| all.receipt(id));
-        let always = [&all.queue, &all.lease, &all.questions, &all.dead].into_iter().cloned();
+        let always = [&all.queue, &all.lease, &all.questions, &all.dead, &all.collapsible].into_iter().cloned();
         let keys: Vec<String> = always.chain(receipts).collect();
         let mut call = Command::begin(&ACKNOWLEDGE_OUTCOMES, &keys);
         self.add_what_all_have(config, &mut call);

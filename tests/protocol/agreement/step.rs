@@ -34,6 +34,8 @@ pub(crate) struct Message {
     pub(crate) has_receipt: bool,
     /// Number of the deduplication key, if the message has one.
     pub(crate) key: Option<u8>,
+    /// Number of the collapse key, if the message has one.
+    pub(crate) collapse_key: Option<u8>,
     /// Index of the time to live, among those that the configuration of the kind has.
     pub(crate) life: usize,
 }
@@ -187,7 +189,8 @@ impl Steps {
         let (has_receipt, life) = (self.rng.usize(..2) == 0, self.rng.usize(..2));
         // More keys than are remembered.
         let key = (self.rng.usize(..4) == 0).then(|| self.rng.u8(..6));
-        Message { session, number: self.pushed, size, has_receipt, key, life }
+        let collapse_key = (self.rng.usize(..3) == 0).then(|| self.rng.u8(..3));
+        Message { session, number: self.pushed, size, has_receipt, key, collapse_key, life }
     }
 
     /// Number of a message that was pushed, or of one that was not.

@@ -69,6 +69,10 @@ fn draft(setting: &Setting, message: &Message) -> Draft {
         Some(key) => notification.with_deduplication_key(key.to_string()).unwrap(),
         None => notification,
     };
+    let notification = match message.collapse_key {
+        Some(key) => notification.with_collapse_key(key.to_string()).unwrap(),
+        None => notification,
+    };
     Draft::new(&notification, id_of(message.number), setting.config.time_to_live())
 }
 

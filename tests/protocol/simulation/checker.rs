@@ -68,6 +68,8 @@ pub(crate) struct Message {
     /// Number of times that Redis lost it, or brought it back.
     pub(crate) forgotten: u32,
     pub(crate) ran_out: bool,
+    /// Set once the push of a newer one with its key has removed it.
+    pub(crate) is_replaced: bool,
 }
 
 /// Standing of one owner at its queue.
@@ -165,6 +167,7 @@ impl Checker {
             discarded: None,
             forgotten: 0,
             ran_out: false,
+            is_replaced: false,
         });
         self.messages.len() - 1
     }
@@ -241,7 +244,17 @@ impl Checker {
                         self.fail("G2", session, text);
                     }
                 }
-                Cause::Command { .. } | Cause::Pushed => {}
+                Cause::Command { .. } => {}
+                Cause::Pushed => {
+                    let key = self.messages[n].kind.key();
+                    let has_newer = self.queues[session]
+                        .iter()
+                        .any(|other| other.n > n && self.messages[other.n].kind.key() == key);
+                    if key.is_none() || !has_newer {
+                        self.fail("G2", session, format!("#{n} was removed by a push, and no newer one replaces it"));
+                    }
+                    self.messages[n].is_replaced = true;
+                }
             }
         }
     }
@@ -434,8 +447,9 @@ impl Checker {
 
     /// Returns whether it is known what became of a message.
     pub(crate) fn is_accounted_for(&self, n: usize) -> bool {
-        let Message { session, received, discarded, forgotten, ran_out, .. } = &self.messages[n];
-        *received > 0 || discarded.is_some() || *forgotten > 0 || *ran_out || self.resuming.is_forged(*session, n)
+        let Message { session, received, discarded, forgotten, ran_out, is_replaced, .. } = &self.messages[n];
+        let is_over = discarded.is_some() || *ran_out || *is_replaced;
+        *received > 0 || is_over || *forgotten > 0 || self.resuming.is_forged(*session, n)
     }
 
     /// Judges what has become of everything when all has had its time.

@@ -156,7 +156,8 @@ impl World {
             let Ok(envelope) = &mut item.envelope else { continue };
             let n = number(envelope.params().as_bytes());
             if self.settings.without == Some(Guard::SkipById) {
-                set_id(envelope, any_id(&mut self.rng));
+                let n = self.rng.usize(..1 << 32);
+                set_id(envelope, any_id(n, &mut self.rng));
             }
             self.numbers.insert(envelope.id, n);
         }

@@ -1,10 +1,11 @@
 //! Variants of the queue that lack a guard of the protocol.
 
-use mcp_courier::SessionId;
-use mcp_courier::testing::backend::{Behind, Mark, OwnerToken};
+use mcp_courier::testing::backend::{Behind, Mark, OwnerToken, Store};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::{Delivered, MessageOutcome};
+use mcp_courier::{Config, SessionId};
 
+use super::messages::number;
 use super::network::{Command, Request};
 use super::settings::Guard;
 use super::world::World;
@@ -30,6 +31,24 @@ impl World {
         moment.delete_queue(name);
         messages.iter().for_each(|message| moment.push_raw(name, message));
         true
+    }
+
+    /// Returns the message that the push of message `n` replaces where a guard of that is removed: the newest with its
+    /// key, also while an owner has the lease, or also where an owner has read it since.
+    pub(crate) fn replaced_without_guard(&self, session: usize, n: usize) -> Option<Vec<u8>> {
+        let (name, key) = (&self.names[session], self.checker.messages[n].kind.key()?);
+        let is_owned = self.redis.store.lease(name).is_some();
+        let applies = match self.settings.without {
+            Some(Guard::CollapseUnowned) => is_owned,
+            Some(Guard::CollapseForgotten) => !is_owned,
+            _ => false,
+        };
+        let is_older = |raw: &&[u8]| {
+            let other = number(raw);
+            other < n && self.checker.messages[other].kind.key() == Some(key)
+        };
+        let newest = self.redis.store.messages(name).filter(is_older).last();
+        newest.filter(|_| applies).map(<[u8]>::to_vec)
     }
 
     /// Returns what a read passes over; with the mark of whatever stands there, where that guard is removed.
@@ -111,6 +130,14 @@ impl World {
         self.redis.put_off.insert(token, later);
         Some(rest)
     }
+}
+
+/// Removes a message from the middle of a queue.
+pub(crate) fn remove(store: &mut Store, config: &Config, clock: Timestamp, name: &SessionId, message: &[u8]) {
+    let kept: Vec<Vec<u8>> = store.messages(name).filter(|raw| *raw != message).map(<[u8]>::to_vec).collect();
+    let mut moment = store.at(config, clock);
+    moment.delete_queue(name);
+    kept.iter().for_each(|raw| moment.push_raw(name, raw));
 }
 
 /// Joins two acknowledgements into one.

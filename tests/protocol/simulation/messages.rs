@@ -22,6 +22,10 @@ pub(crate) enum Kind {
         task: u8,
         is_terminal: bool,
     },
+    /// It replaces an older one with its key, while nobody owns the session.
+    Collapsing {
+        key: u8,
+    },
     /// FastMCP's: neither an id nor the time of the queue's clock.
     FastMcp,
     /// No envelope.
@@ -34,13 +38,32 @@ pub(crate) enum Letter {
     /// Ours.
     Draft {
         draft: Draft,
+        /// The same as it is pushed again, which replaces nothing.
+        again: Box<Draft>,
         id: NotificationId,
         time_to_live: Duration,
     },
     Raw(Vec<u8>),
 }
 
+impl Letter {
+    /// Returns the message as it is pushed again under its id.
+    pub(crate) fn again(self) -> Self {
+        match self {
+            Self::Draft { again, id, time_to_live, .. } => {
+                Self::Draft { draft: (*again).clone(), again, id, time_to_live }
+            }
+            raw => raw,
+        }
+    }
+}
+
 impl Kind {
+    /// Returns the collapse key, if messages of this kind have one.
+    pub(crate) fn key(self) -> Option<u8> {
+        if let Self::Collapsing { key } = self { Some(key) } else { None }
+    }
+
     pub(crate) fn draw(rng: &mut Rng, is_foreign: bool) -> Self {
         match rng.usize(..100) {
             0..3 => Self::Rejected,
@@ -48,6 +71,7 @@ impl Kind {
             6..14 => Self::Status { task: rng.u8(..6), is_terminal: rng.usize(..4) == 0 },
             14..24 if is_foreign => Self::FastMcp,
             24..26 if is_foreign => Self::Garbage,
+            26..46 => Self::Collapsing { key: rng.u8(..2) },
             _ => Self::Ordinary,
         }
     }
@@ -69,22 +93,30 @@ pub(crate) fn letter(n: usize, kind: Kind, time_to_live: Duration, now: Timestam
             params["taskId"] = format!("task-{task}").into();
             params["status"] = if is_terminal { "completed" } else { "working" }.into();
         }
-        Kind::Ordinary | Kind::Rejected | Kind::Failing => {}
+        Kind::Ordinary | Kind::Rejected | Kind::Failing | Kind::Collapsing { .. } => {}
     }
     let notification = Notification::new(method).expect("a method").with_params(params).expect("an object");
     let notification = notification.with_time_to_live(time_to_live).expect("a time to live");
     let notification = if has_receipt(n) { notification.with_receipt() } else { notification };
-    let id = any_id(rng);
-    Letter::Draft { draft: Draft::new(&notification, id, time_to_live), id, time_to_live }
+    let id = any_id(n, rng);
+    let again = Draft::new(&notification, id, time_to_live);
+    let draft = match kind {
+        Kind::Collapsing { key } => {
+            let notification = notification.with_collapse_key(key.to_string()).expect("a key");
+            Draft::new(&notification, id, time_to_live)
+        }
+        _ => again.clone(),
+    };
+    Letter::Draft { draft, again: Box::new(again), id, time_to_live }
 }
 
-/// Returns an id that the seed decides.
-pub(crate) fn any_id(rng: &mut Rng) -> NotificationId {
-    let (high, low) = (rng.u64(..), rng.u64(..));
+/// Returns an id that the seed decides. Ids are in the order of their numbers, as those of one worker are.
+pub(crate) fn any_id(n: usize, rng: &mut Rng) -> NotificationId {
+    let (high, low) = ((n as u64) << 16 | rng.u64(..1 << 16), rng.u64(..));
     let id = format!(
         "{:08x}-{:04x}-7{:03x}-8{:03x}-{:012x}",
         high >> 32,
-        high & 0xffff,
+        high >> 16 & 0xffff,
         low & 0xfff,
         low >> 52,
         low >> 16 & 0xffff_ffff_ffff

@@ -1,14 +1,17 @@
 //! Receipts: in the end each tells what became of its notification.
 
-use mcp_courier::Receipt;
+use mcp_courier::{DiscardReason, Receipt};
 
 use super::messages::Letter;
+use super::settings::Guard;
 use super::world::World;
 
 impl World {
     /// Judges the receipts, where the queue has lost nothing and its clock has not jumped.
     pub(crate) fn check_receipts(&mut self) {
-        if self.settings.forgets || self.settings.jumps {
+        // The variants without a guard of collapse settle no receipts of what they remove.
+        let settles = !matches!(self.settings.without, Some(Guard::CollapseUnowned | Guard::CollapseForgotten));
+        if self.settings.forgets || self.settings.jumps || !settles {
             return;
         }
         let (clock, config) = (self.redis.clock(self.scheduler.now()), self.settings.config.clone());
@@ -23,6 +26,7 @@ impl World {
             let has_arrived = message.received > 0 || self.checker.resuming.is_forged(session, n);
             let is_right = match &receipt {
                 Receipt::Delivered { .. } => has_arrived,
+                Receipt::Discarded { reason: DiscardReason::Collapsed, .. } => message.is_replaced,
                 Receipt::Discarded { .. } => message.discarded.is_some(),
                 _ => false,
             };

@@ -50,6 +50,10 @@ pub(crate) enum Guard {
     AckOfConfirmed,
     /// An acknowledgement does not say what became of each message.
     Outcomes,
+    /// A push replaces a message though an owner has the lease.
+    CollapseUnowned,
+    /// A push replaces also a message that an owner may have read since.
+    CollapseForgotten,
     /// The take behind a wait takes an absent lease.
     NoReclaimAfterWait,
     /// Shared: a plain read counts though the lease behind it is not the reader's.
@@ -234,6 +238,9 @@ impl Settings {
             Guard::LeaseTracked => {
                 (self.servers, self.tracks, self.most_tracked) = (3, true, usize::MAX);
                 (self.push_every, self.act_every, self.odds.slow_session) = (millis(500), millis(1000), 500);
+            }
+            Guard::CollapseUnowned | Guard::CollapseForgotten => {
+                (self.push_every, self.act_every, self.answers) = (millis(300), millis(1000), millis(2000));
             }
             _ => {}
         }

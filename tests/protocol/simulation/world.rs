@@ -13,6 +13,7 @@ use mcp_courier::{MessageId, NotificationId, SessionId};
 use super::checker::{Cause, Checker, Violation};
 use super::client::{Client, Stream};
 use super::delivery::Plan;
+use super::guards::remove;
 use super::line::Wire;
 use super::messages::{Kind, Letter, letter};
 use super::network::{Connection, Reply, Request};
@@ -339,7 +340,8 @@ impl World {
             if !foreign && self.hits(odds.repeated + pushed_again) {
                 let most = if self.rng.bool() { every * 2 } else { Duration::ZERO };
                 let again = at + self.delay() + up_to(&mut self.rng, most);
-                self.scheduler.at(again, Event::Queued { session, n, letter: letter.clone() });
+                let letter = letter.clone().again();
+                self.scheduler.at(again, Event::Queued { session, n, letter });
             }
             self.scheduler.at(at, Event::Queued { session, n, letter });
         }
@@ -363,6 +365,7 @@ impl World {
             Letter::Draft { time_to_live, .. } => (clock.plus(*time_to_live), clock.plus(*time_to_live)),
         };
         self.run_out(session);
+        let replaced = self.replaced_without_guard(session, n);
         self.intervene(session, Cause::Pushed, |store, clock| match letter {
             Letter::Raw(raw) => {
                 let mut moment = store.at(&config, clock);
@@ -371,6 +374,9 @@ impl World {
                 moment.expire_queue(&name, config.time_to_live());
             }
             Letter::Draft { draft, .. } => {
+                if let Some(replaced) = &replaced {
+                    remove(store, &config, clock, &name, replaced);
+                }
                 let outgoing = Outgoing { session: name.clone(), draft: draft.clone() };
                 is_queued = store.at(&config, clock).push(&[outgoing])[0].is_ok();
             }

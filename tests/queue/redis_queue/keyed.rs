@@ -4,7 +4,7 @@ use mcp_courier::{Notification, Publisher, PushRefusal};
 use mcp_courier_testing::forwarder::{Forwarder, Mode};
 use mcp_courier_testing::waiting;
 
-use super::fixture::{Fixture, note, numbers, session};
+use super::fixture::{Fixture, QUEUE, note, numbers, session};
 
 const KEY_SET: &str = "{mcp-courier:notifications:s-1}:dedup:1";
 
@@ -100,5 +100,61 @@ async fn a_full_redis_refuses_a_push_with_a_key_and_keeps_no_key() {
     let _: () = f.redis(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert!(!f.publisher.push(&session(), keyed(1, "job")).await.unwrap().is_duplicate);
     assert_eq!(numbers(&f.take().await), [1]);
+    f.end().await;
+}
+
+#[tokio::test]
+async fn replaceable_messages_are_bounded_by_their_queue_and_gone_with_the_next_owner() {
+    const COLLAPSIBLE: &str = "{mcp-courier:notifications:s-1}:collapsible";
+    let mut f = Fixture::new().await;
+    let progress = |n: i32| Notification::progress("secret-token", f64::from(n), None, None).unwrap();
+    f.publisher.push(&session(), progress(0)).await.unwrap();
+    let kept: u64 = f.redis(&["EXISTS", COLLAPSIBLE]).await;
+    assert_eq!(kept, 0, "under an owner nothing is kept");
+    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    for n in 1..100 {
+        assert_eq!(f.publisher.push(&session(), progress(n)).await.unwrap().waiting, 2);
+    }
+    let fields: Vec<Vec<u8>> = f.redis(&["HKEYS", COLLAPSIBLE]).await;
+    assert_eq!(fields.len(), 1);
+    assert!(!String::from_utf8_lossy(&fields[0]).contains("secret"));
+    let lives: [i64; 2] = [f.redis(&["PTTL", QUEUE]).await, f.redis(&["PTTL", COLLAPSIBLE]).await];
+    assert!(0 < lives[1] && lives[1] <= lives[0], "{lives:?}");
+    f.consumer.claim().await.unwrap();
+    let kept: u64 = f.redis(&["EXISTS", COLLAPSIBLE]).await;
+    assert_eq!(kept, 0, "the owner may read it from here on");
+    f.end().await;
+}
+
+#[tokio::test]
+async fn what_another_program_took_from_the_queue_is_replaced_by_a_plain_push() {
+    let mut f = Fixture::new().await;
+    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    let keyed = |n| note(n).with_collapse_key("a").unwrap();
+    f.publisher.push(&session(), keyed(0)).await.unwrap();
+    // As a FastMCP server does, which takes no lease.
+    let _: String = f.redis(&["RPOP", QUEUE]).await;
+    let pushed = f.publisher.push(&session(), keyed(1)).await.unwrap();
+    assert_eq!((pushed.collapsed, pushed.waiting), (false, 1));
+    f.end().await;
+}
+
+#[tokio::test]
+async fn another_type_under_the_replaceable_messages_refuses_the_push_and_queues_nothing() {
+    const COLLAPSIBLE: &str = "{mcp-courier:notifications:s-1}:collapsible";
+    let mut f = Fixture::new().await;
+    assert!(f.queue.release(&session(), f.token).await.unwrap());
+    let _: () = f.redis(&["SET", COLLAPSIBLE, "x", "EX", "60"]).await;
+    let refused = f.publisher.push(&session(), Notification::tools_list_changed()).await.unwrap_err();
+    assert!(
+        matches!(&refused.reason, PushRefusal::Refused(text) if text.contains("WRONGTYPE")),
+        "{:?}",
+        refused.reason
+    );
+    let waiting: usize = f.redis(&["LLEN", QUEUE]).await;
+    assert_eq!(waiting, 0);
+    // The next owner removes it.
+    f.consumer.claim().await.unwrap();
+    f.publisher.push(&session(), Notification::tools_list_changed()).await.unwrap();
     f.end().await;
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::collapse::Collapsible;
 use super::deduplication::RememberedKeys;
 use crate::backend::{LeaseState, OwnerToken, StoredLetter};
 use crate::config::Config;
@@ -21,6 +22,7 @@ pub(super) struct List {
     pub(super) questions: OpenQuestions,
     pub(super) letters: Letters,
     pub(super) keys: RememberedKeys,
+    pub(super) collapsible: Collapsible,
 }
 
 /// Lease of a queue.
@@ -49,6 +51,7 @@ impl List {
         }
         self.letters.tidy(now);
         self.keys.tidy(now);
+        self.collapsible.tidy(now);
         if self.expires.is_some_and(|at| at <= now) {
             self.messages.clear();
             self.bytes = 0;
@@ -72,6 +75,7 @@ impl List {
             && self.questions.all.is_empty()
             && self.letters.all.is_empty()
             && self.keys.is_empty()
+            && self.collapsible.is_empty()
     }
 
     pub(super) fn state_for(&self, owner: OwnerToken) -> LeaseState {
@@ -98,6 +102,15 @@ impl List {
     pub(super) fn push(&mut self, message: Vec<u8>) {
         self.bytes += message.len();
         self.messages.push_back(message);
+    }
+
+    /// Removes the newest message that has this content. Returns whether there was one.
+    pub(super) fn remove_newest_equal(&mut self, raw: &[u8]) -> bool {
+        let found = self.messages.iter().rposition(|message| message == raw);
+        if let Some(removed) = found.and_then(|at| self.messages.remove(at)) {
+            self.bytes -= removed.len();
+        }
+        found.is_some()
     }
 
     pub(super) fn remove_oldest(&mut self) -> Option<Vec<u8>> {

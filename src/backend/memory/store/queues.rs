@@ -6,14 +6,15 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::collapse::{Collapsible, Replaceable};
 use super::list::{Lease, List};
 use super::{Change, Moment};
 use crate::backend::{
     Behind, Delivered, Item, LeaseState, Mark, Outgoing, OwnerToken, PushRefusal, QueueLimit, Queued, Replaced, Taken,
 };
 use crate::envelope::{Draft, Timestamp};
-use crate::notification::TIME_TO_LIVE_MAX;
-use crate::outcome::Receipt;
+use crate::notification::{KeyHash, TIME_TO_LIVE_MAX};
+use crate::outcome::{DiscardReason, Receipt};
 use crate::session_id::{SessionId, SessionStatus};
 
 impl Moment<'_> {
@@ -37,7 +38,7 @@ impl Moment<'_> {
         if bytes > limit {
             return Err(PushRefusal::TooLarge { bytes, limit });
         }
-        let (waiting, is_owned, duplicate_of) = self.with_list(session, |moment, list| {
+        let (is_owned, queued) = self.with_list(session, |moment, list| {
             let (config, now, key) = (moment.config, moment.now, draft.deduplication_key);
             list.bound_lease(now);
             let duplicate_of = key.and_then(|key| list.keys.first_of(config, key, now));
@@ -47,10 +48,14 @@ impl Moment<'_> {
                     list.keys.remember(config, key, draft.id, now);
                 }
             }
-            Ok((list.messages.len(), list.lease.is_some(), duplicate_of))
+            let is_owned = list.lease.is_some();
+            let collapse_key = draft.collapse_key.filter(|_| !is_owned && duplicate_of.is_none());
+            let collapsed = collapse_key.is_some_and(|key| moment.collapse(session, list, key, draft));
+            Ok((is_owned, (list.messages.len(), duplicate_of, collapsed)))
         })?;
         let session = if is_owned { SessionStatus::Owned } else { self.status_of_unowned(session) };
-        Ok(Queued { waiting, session, duplicate_of })
+        let (waiting, duplicate_of, collapsed) = queued;
+        Ok(Queued { waiting, session, duplicate_of, collapsed })
     }
 
     /// Queues one notification in a list, within the bounds. Extends the life of the list beyond the notification and
@@ -74,6 +79,24 @@ impl Moment<'_> {
             self.set_receipt(session, id, Receipt::Queued { expires_at: expires_at.to_system() }, until);
         }
         Ok(())
+    }
+
+    /// Removes the message that the newest message of the list replaces, and notes that the newest may be replaced.
+    /// Called only where no lease exists. Returns whether a message was removed.
+    fn collapse(&mut self, session: &SessionId, list: &mut List, key: KeyHash, draft: &Draft) -> bool {
+        let (Some(raw), older) = (list.messages.back().cloned(), list.collapsible.get(key)) else { return false };
+        if older.as_ref().is_some_and(|older| older.id >= draft.id) {
+            return false;
+        }
+        let replaced = older.filter(|older| draft.time_to_live >= older.time_to_live);
+        let removed = replaced.filter(|older| list.remove_newest_equal(&older.raw));
+        if let Some(older) = removed.as_ref().filter(|older| older.has_receipt) {
+            let receipt = Receipt::Discarded { reason: DiscardReason::Collapsed, at: self.now.to_system() };
+            self.set_receipt(session, older.id, receipt, self.now.plus(self.config.receipt_life()));
+        }
+        let (id, time_to_live, has_receipt) = (draft.id, draft.time_to_live, draft.receipt.is_some());
+        list.collapsible.note(key, Replaceable { raw, id, time_to_live, has_receipt }, list.expires);
+        removed.is_some()
     }
 
     /// Returns the sessions that have an owner, in order.
@@ -121,6 +144,8 @@ impl Moment<'_> {
         let given = self.config.lease();
         let until = self.now.plus(given);
         list.lease = Some(Lease { owner, until, given });
+        // The owner may read every message from here on: no push may replace any of them.
+        list.collapsible = Collapsible::default();
         list.extend_to(until.plus(self.config.expiry_grace()));
     }
 
@@ -163,6 +188,7 @@ impl Moment<'_> {
             if taken.lease == LeaseState::Absent && reclaim {
                 let (given, until) = (moment.config.lease(), moment.now.plus(moment.config.lease()));
                 list.lease = Some(Lease { owner, until, given });
+                list.collapsible = Collapsible::default();
                 taken.lease = LeaseState::Reclaimed;
             }
             if let Some(delivered) = delivered {

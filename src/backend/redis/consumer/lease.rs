@@ -62,8 +62,8 @@ impl RedisConsumer {
         Ok(is_owner(self.owner, &owner))
     }
 
-    fn lease_keys(&self) -> [String; 2] {
-        [self.keys.lease.clone(), self.keys.queue.clone()]
+    fn lease_keys(&self) -> [String; 3] {
+        [self.keys.lease.clone(), self.keys.queue.clone(), self.keys.collapsible.clone()]
     }
 
     fn lease_arguments(&self, reclaim: bool) -> Vec<Vec<u8>> {

@@ -10,6 +10,7 @@
 --
 -- KEYS[1]  queue
 -- KEYS[2]  lease
+-- KEYS[3]  messages that a push may replace, deleted where the lease is taken
 -- ARGV[1]  value of the caller's lease
 -- ARGV[2]  life of the lease in ms where an absent lease is to be taken, or ""
 -- ARGV[3]  least life of the queue, in ms
@@ -31,7 +32,7 @@ if owner ~= ARGV[1] then
   if owner then return 'lost' end
   if ARGV[2] == '' then return 'absent' end
   -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
-  call('DEL', lease)
+  call('DEL', lease, KEYS[3])
   call('SET', lease, ARGV[1], 'PX', ARGV[2])
   state = 'reclaimed'
 end

@@ -4,7 +4,8 @@
 -- KEYS[2]    lease
 -- KEYS[3]    open questions
 -- KEYS[4]    dead letters
--- KEYS[5..]  receipts to be settled
+-- KEYS[5]    messages that a push may replace, deleted where the lease is taken
+-- KEYS[6..]  receipts to be settled
 -- ARGV[1]    value of the caller's lease
 -- ARGV[2]    life of the lease in ms where an absent lease is to be taken, or ""
 -- ARGV[3]    least life of the queue, in ms
@@ -40,7 +41,7 @@ local state = 'held'
 -- message is recorded only where this call removes it. Otherwise the new owner may still deliver it.
 local outcomes, trouble = 10 + ARGV[10], ''
 local function settle_receipts(removed)
-  local next_receipt = 5
+  local next_receipt = 6
   for i = outcomes + 5, #ARGV, 3 do
     if ARGV[i + 2] == '1' then
       if ARGV[i + 1] == '' then
@@ -59,7 +60,7 @@ end
 if not owner then
   if ARGV[2] == '' then return {'absent', now, ''} end
   -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
-  call('DEL', lease)
+  call('DEL', lease, KEYS[5])
   call('SET', lease, ARGV[1], 'PX', ARGV[2])
   state = 'reclaimed'
 end

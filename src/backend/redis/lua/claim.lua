@@ -2,6 +2,7 @@
 --
 -- KEYS[1]  lease
 -- KEYS[2]  queue
+-- KEYS[3]  messages that a push may replace, deleted because the owner may read them from here on
 -- ARGV[1]  value of the caller's lease
 -- ARGV[2]  life of the lease, in ms
 -- ARGV[3]  least life of the queue, in ms
@@ -12,7 +13,7 @@
 local time = redis.call('TIME')
 local before = redis.call('GET', KEYS[1])
 -- DEL first: a script whose first write is SET is refused when Redis is out of memory.
-redis.call('DEL', KEYS[1])
+redis.call('DEL', KEYS[1], KEYS[3])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 -- The queue must outlive its owner's lease, as in `renew`.
 local life = redis.call('PTTL', KEYS[2])

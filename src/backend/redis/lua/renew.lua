@@ -2,6 +2,7 @@
 --
 -- KEYS[1]  lease
 -- KEYS[2]  queue
+-- KEYS[3]  messages that a push may replace, deleted where the lease is taken
 -- ARGV[1]  value of the caller's lease
 -- ARGV[2]  life of the lease, in ms
 -- ARGV[3]  least life of the queue, in ms
@@ -22,7 +23,7 @@ elseif lease_owner(lease) then
 elseif ARGV[4] ~= '1' then
   return {'absent', now}
 else
-  call('DEL', lease)
+  call('DEL', lease, KEYS[3])
   call('SET', lease, ARGV[1], 'PX', ARGV[2])
   state = 'reclaimed'
 end

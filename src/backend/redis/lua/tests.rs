@@ -86,8 +86,9 @@ fn each_header_numbers_the_keys_and_arguments_that_its_script_uses() {
 }
 
 /// Scripts and includes of which Redis may refuse the first write when it is out of memory, each with its reason.
-const REFUSED_WITHOUT_MEMORY: [(&str, &str, &str); 7] = [
+const REFUSED_WITHOUT_MEMORY: [(&str, &str, &str); 8] = [
     ("acknowledge_outcomes", "HSET", "no message was removed before, and the answer is an error, as for a lost answer"),
+    ("collapse", "HSET", "`enqueue` has written before"),
     ("deduplication", "HSET", "`enqueue` has written before"),
     ("enqueue", "LPUSH", "the producer gets the refusal"),
     ("live_sessions", "ZADD", "the call is a pcall: nothing is cut then"),

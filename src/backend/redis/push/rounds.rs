@@ -189,10 +189,11 @@ impl RedisBackend {
         let mut keys = vec![queue, lease_key];
         if is_keyed || drafts.clone().any(|draft| draft.receipt.is_some()) {
             let all = self.keys.of(session);
-            keys.extend(drafts.filter_map(|draft| draft.receipt).map(|id| all.receipt(id)));
             if is_keyed {
-                keys.splice(2..2, all.deduplication);
+                keys.extend(all.deduplication.iter().chain([&all.collapsible]).cloned());
+                keys.push(all.receipts().to_owned());
             }
+            keys.extend(drafts.filter_map(|draft| draft.receipt).map(|id| all.receipt(id)));
         }
         let mut command = Command::begin(if is_keyed { &PUSH_KEYED } else { &PUSH }, &keys);
         command.arg(&arguments);
@@ -258,7 +259,9 @@ fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
             let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
             for (i, &place) in places.iter().enumerate() {
                 results[place] = match (done.get(i), stopped) {
-                    (Some(&Done { waiting, duplicate_of }), _) => Ok(Queued { waiting, session, duplicate_of }),
+                    (Some(&Done { waiting, duplicate_of, collapsed }), _) => {
+                        Ok(Queued { waiting, session, duplicate_of, collapsed })
+                    }
                     (None, Some(limit)) if i == done.len() => Err(PushRefusal::QueueFull(limit)),
                     (None, _) => Err(PushRefusal::AfterRefused),
                 };

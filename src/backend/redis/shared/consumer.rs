@@ -158,6 +158,7 @@ impl SharedConsumer {
         let acknowledgement = Acknowledgement {
             queue,
             lease_key: &self.mux.keys.lease_of(queue),
+            collapsible: &self.mux.keys.collapsible_of(queue),
             keys: &|| self.mux.keys.of(&self.session),
             lease: &lease_value(self.owner, config),
             delivered,
@@ -242,7 +243,7 @@ impl SharedConsumer {
     /// Calls a script that writes the lease and reads it last.
     async fn write_lease(&self, script: &'static Script) -> Result<Value, QueueErrorKind> {
         let queue = &*self.registration.queue;
-        let keys = [self.mux.keys.lease_of(queue), queue.to_owned()];
+        let keys = [self.mux.keys.lease_of(queue), queue.to_owned(), self.mux.keys.collapsible_of(queue)];
         self.registration.set_stale();
         let arguments = lease::arguments(&self.mux.config, self.owner, true);
         self.mux.call(Command::call(script, &keys, &arguments)).await
