@@ -72,7 +72,7 @@ impl RedisServer {
             options: options.iter().map(ToString::to_string).collect(),
             has_own_clock,
             speaks_tls,
-            has_least_user: false,
+            has_least_user: has_least_rights(),
         };
         server.set_clock(0);
         // A port that is free now may be another's in a moment: then another one is tried.
@@ -250,6 +250,10 @@ impl RedisServer {
         if self.has_own_clock {
             self.clock(&mut command);
         }
+        if self.has_least_user {
+            // From the begin on: a client that returns at once after a restart must find its user.
+            command.args(["--user", "least"]).args(readme::rights());
+        }
         let child = command
             .args(["--bind", "127.0.0.1", "--daemonize", "no", "--save", ""])
             .args(if self.speaks_tls { ["--port", "0", "--tls-port"].as_slice() } else { &["--port"] })
@@ -277,7 +281,6 @@ impl RedisServer {
                 return false;
             }
             if answers(&socket) {
-                self.has_least_user = has_least_rights() && self.make_least_user().is_ok();
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -292,11 +295,6 @@ impl RedisServer {
         let connection = redis::Client::open(self.unix_url())?.get_connection_with_timeout(START)?;
         connection.set_read_timeout(Some(START))?;
         Ok(connection)
-    }
-
-    /// Makes the user of `TEST_RIGHTS=least`. A server that demands a password has none.
-    fn make_least_user(&self) -> redis::RedisResult<()> {
-        redis::cmd("ACL").arg(&["SETUSER", "least"]).arg(readme::rights()).exec(&mut self.blocking()?)
     }
 
     /// Returns the rights that the user of `TEST_RIGHTS=least` lacked. None where the server does not answer any more.
