@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::pushes::Pushes;
 use super::{Link, Server};
+use crate::backend::redis::lua::Script;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
 
@@ -19,6 +20,12 @@ impl Link {
     /// Redis's refusal, or a connection that did not come about in time.
     pub(in crate::backend::redis) async fn connect(&self) -> Result<(), QueueErrorKind> {
         self.inner.connected().await.map(drop)
+    }
+
+    /// Loads scripts. Returns Redis's reason where it refuses one. Callers need not load: the link itself loads a
+    /// script that Redis turns out not to know.
+    pub(in crate::backend::redis) async fn load(&self, scripts: &[&'static Script]) -> Option<String> {
+        self.inner.load(scripts).await
     }
 
     /// Registers for all keys, as [`watch`](Link::watch) does for one. The listener gets no name where all keys may
