@@ -7,6 +7,8 @@ use crate::question::TaskKey;
 use crate::session_id::SessionId;
 
 mod session_key;
+#[cfg(any(test, feature = "cluster"))]
+pub(crate) mod slot;
 
 pub(crate) use self::session_key::{SessionKey, SessionKeyKind};
 
@@ -14,6 +16,8 @@ pub(crate) use self::session_key::{SessionKey, SessionKeyKind};
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
+    /// Set in a cluster where the prefix has no hash tag. Keys that belong together then have a tag each.
+    has_tags: bool,
 }
 
 /// Keys of one session's queue. They are in one slot of a Redis Cluster, so one script can use all of them.
@@ -62,7 +66,15 @@ pub(crate) struct ElicitKeys {
 
 impl Keys {
     pub(crate) fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), has_tags: false }
+    }
+
+    /// Makes names for Redis Cluster. One script uses the four keys of a question, so they must share a slot. FastMCP's
+    /// names do so only by a hash tag in the prefix. Without one the keys get names of this crate, with a tag. So do
+    /// the channels of the processes.
+    #[cfg(any(test, feature = "cluster"))]
+    pub(crate) fn in_cluster(self) -> Self {
+        Self { has_tags: !self.prefix.contains('{'), ..self }
     }
 
     /// Returns the keys of a queue and of its lease. Most pushes need no others.
@@ -181,9 +193,11 @@ impl Keys {
     }
 
     /// Returns the name of the channel for messages to one process.
-    #[cfg(feature = "rmcp")]
+    #[cfg(any(test, feature = "rmcp"))]
     pub(crate) fn news_for(&self, process: impl std::fmt::Display) -> String {
-        format!("{}:{process}", self.news())
+        let news = self.news();
+        // In the slot of the first channel: the same node then has all listeners, and no message crosses the cluster.
+        if self.has_tags { format!("{{{news}}}:{process}") } else { format!("{news}:{process}") }
     }
 
     /// Returns a key that never exists, for a write that changes nothing.
@@ -193,7 +207,10 @@ impl Keys {
 
     /// Returns the keys of a task's question.
     pub(crate) fn elicit(&self, task: &TaskKey) -> ElicitKeys {
-        let stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
+        let mut stem = format!("{}:task:{}:elicit", self.prefix, task.in_key());
+        if self.has_tags {
+            stem = format!("{{{stem}}}");
+        }
         ElicitKeys {
             request: format!("{stem}:request"),
             response: format!("{stem}:response"),
@@ -239,21 +256,8 @@ mod tests {
     use super::*;
     use crate::principal::Principal;
 
-    /// Returns the slot of a key by the Redis Cluster specification.
     fn slot(key: &str) -> u16 {
-        let tag = key
-            .split_once('{')
-            .and_then(|(_, rest)| rest.split_once('}'))
-            .map(|(tag, _)| tag)
-            .filter(|tag| !tag.is_empty());
-        let mut crc: u16 = 0;
-        for byte in tag.unwrap_or(key).bytes() {
-            crc ^= u16::from(byte) << 8;
-            for _ in 0..8 {
-                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-            }
-        }
-        crc % 16384
+        super::slot::slot(key.as_bytes())
     }
 
     fn session_id() -> impl Strategy<Value = SessionId> {
@@ -263,11 +267,6 @@ mod tests {
             Some(principal) => id.bound_to(principal),
             None => id,
         })
-    }
-
-    #[test]
-    fn the_slot_function_is_redis_own() {
-        assert_eq!(slot("123456789"), 12739);
     }
 
     #[test]
@@ -301,6 +300,21 @@ mod tests {
                 prop_assert_eq!(slot(&keys.queue), slot(key));
             }
             prop_assert_eq!(slot(&keys.queue), slot(&keys.receipt(NotificationId(uuid::Uuid::nil()))));
+        }
+
+        #[test]
+        fn the_keys_of_a_question_share_a_slot_in_a_cluster(
+            task in ".{1,20}", prefix in "[a-z:]{1,5}|[a-z:]{0,5}\\{[a-z:]{1,5}\\}[a-z:]{0,5}",
+        ) {
+            if let Ok(task) = TaskKey::anonymous(task) {
+                let (plain, clustered) = (Keys::new(&prefix), Keys::new(&prefix).in_cluster());
+                let ElicitKeys { request, response, status, asker } = clustered.elicit(&task);
+                for other in [response, status, asker] {
+                    prop_assert_eq!(slot(&request), slot(&other));
+                }
+                prop_assert_eq!(plain.elicit(&task) == clustered.elicit(&task), prefix.contains('{'));
+                prop_assert_eq!(slot(&clustered.news()), slot(&clustered.news_for("process")));
+            }
         }
 
         #[test]

@@ -68,6 +68,7 @@
 //! | `metrics` | [metrics](https://docs.rs/metrics) of workers and servers, for any recorder: see `docs/metrics.md` |
 //! | `server` | [`Courier`], [`McpSession`] and the actors, on actix; queues in memory, and [`Inbox`] |
 //! | `rmcp` | [`McpServer`] and [`CourierSessionManager`], on rmcp and actix-web; implies `server` |
+//! | `cluster` | Redis Cluster, by `redis+cluster://` |
 //! | `sentinel` | the primary that Sentinels name, by `redis+sentinel://`: see [`ways_to_redis`] |
 //! | `tls` | TLS to Redis, by `rediss://`: see [`ways_to_redis`] |
 //! | `opentelemetry` | spans of worker and server in one trace, linked by W3C trace context |

@@ -18,15 +18,16 @@
 //! it may lag behind the leases. Broadcasts and lists use the set, and deliveries never do
 //! (`a_queue_and_its_lease_share_a_slot`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, ToRedisArgs};
+use futures_util::future::join_all;
+use redis::{FromRedisValue, ToRedisArgs, Value};
 
 use self::clock::ServerClock;
 use self::key_watcher::KeyWatcher;
-use self::link::{Command, Link, Pushes, Server};
+use self::link::{Command, Deployment, Link, Pushes};
 use self::lua::{LIVE_SESSIONS, Script};
 use super::{Backend, Outgoing, PushRefusal, Queued};
 use crate::config::{Config, ConfigError};
@@ -69,7 +70,8 @@ mod wrong_type;
 
 /// Queues of a fleet in one Redis.
 pub(crate) struct RedisBackend {
-    server: Server,
+    /// One server or a cluster, of which every link is made.
+    deployment: Deployment,
     /// URL without its secrets, for errors.
     shown_url: String,
     /// Link for every command that neither blocks nor listens.
@@ -91,12 +93,16 @@ impl std::fmt::Debug for RedisBackend {
 impl RedisBackend {
     /// Makes a backend that connects at its first command.
     pub(crate) fn new(url: &str, config: Arc<Config>) -> Result<Self, ConfigError> {
-        let (server, shown_url, keys) = (Server::new(url)?, url::shown(url), Keys::new(config.prefix()));
+        let (deployment, shown_url, keys) = (Deployment::new(url)?, url::shown(url), Keys::new(config.prefix()));
+        #[cfg(feature = "cluster")]
+        let keys = if deployment.is_cluster() { keys.in_cluster() } else { keys };
         #[cfg(feature = "sentinel")]
-        server.follow_primary();
-        let link = Link::shared(&server, &config, Pushes::Nothing);
-        let key_watcher = KeyWatcher::new(Link::shared(&server, &config, Pushes::Keys));
-        Ok(Self { server, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })
+        if let Deployment::Server(server) = &deployment {
+            server.follow_primary();
+        }
+        let link = Link::shared(&deployment, &config, Pushes::Nothing);
+        let key_watcher = KeyWatcher::new(Link::shared(&deployment, &config, Pushes::Keys));
+        Ok(Self { deployment, shown_url, link, clock: ServerClock::default(), config, keys, key_watcher })
     }
 
     /// Sends one command over the shared link.
@@ -119,6 +125,26 @@ impl RedisBackend {
         arguments: &[impl ToRedisArgs],
     ) -> Result<T, QueueError> {
         self.query(doing, Command::call(script, keys, arguments)).await
+    }
+
+    /// Checks one server. Returns its policy for a full memory; "" where that is unknown.
+    async fn check_server(&self, link: &Link) -> Result<String, QueueErrorKind> {
+        let sent = Timestamp::of_this_host();
+        let (seconds, micros): (i64, i64) = link.query(redis::cmd("TIME")).await?;
+        self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
+        if !self.deployment.is_cluster() {
+            // The right to say HELLO is that to connect, so each user may ask. Nobody needs the answer of a proxy.
+            let hello: Result<HashMap<String, Value>, _> = link.query(redis::cmd("HELLO")).await;
+            if hello.is_ok_and(|hello| hello.get("mode").is_some_and(is_cluster_mode)) {
+                return Err(QueueErrorKind::Refused(
+                    "the server is a node of a Redis Cluster; use redis+cluster:// in place of redis://".to_owned(),
+                ));
+            }
+        }
+        let settings: Result<HashMap<String, String>, _> =
+            link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
+        // Many hosted Redis servers refuse CONFIG. The policy is unknown then, and no warning is logged.
+        Ok(settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy")).unwrap_or_default())
     }
 
     fn failed(&self, doing: &str, error: impl Into<QueueErrorKind>) -> QueueError {
@@ -154,15 +180,22 @@ impl Backend for RedisBackend {
     }
 
     async fn check(&self) -> Result<(), QueueError> {
-        let sent = Timestamp::of_this_host();
-        let (seconds, micros): (i64, i64) = self.query("connecting", redis::cmd("TIME")).await?;
-        self.clock.learn(sent, Timestamp(seconds * 1_000_000 + micros));
-        let settings: Result<HashMap<String, String>, _> =
-            self.link.query(redis::cmd("CONFIG").arg(&["GET", "maxmemory-policy"])).await;
-        // Many hosted Redis servers refuse CONFIG. The policy is unknown then, and no warning is logged.
-        if let Some(policy) = settings.ok().and_then(|mut settings| settings.remove("maxmemory-policy"))
-            && policy != "noeviction"
-        {
+        const DOING: &str = "connecting";
+        let failed = |error| self.failed(DOING, error);
+        let mut policies = BTreeSet::new();
+        // Each node of a cluster has settings of its own. One that is down now does not keep the others from serving.
+        let mut outcome = Ok(());
+        let servers = self.link.to_each_server().await.map_err(failed)?;
+        for checked in join_all(servers.iter().map(|link| self.check_server(link))).await {
+            match checked {
+                Ok(policy) => drop(policies.insert(policy)),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if policies.is_empty() {
+            outcome.map_err(failed)?;
+        }
+        for policy in policies.iter().filter(|policy| !["", "noeviction"].contains(&policy.as_str())) {
             tracing::warn!(%policy, url = %self.shown_url,
                     "Redis may evict queues when its memory is full: set maxmemory-policy to noeviction");
         }
@@ -175,4 +208,9 @@ impl Backend for RedisBackend {
         let mut write = redis::cmd("SET");
         self.query("writing a probe", write.arg(self.keys.probe()).arg(0).arg("PX").arg(1)).await
     }
+}
+
+/// Returns whether the `mode` that a server says in its answer to `HELLO` is that of a cluster.
+fn is_cluster_mode(mode: &Value) -> bool {
+    matches!(mode, Value::BulkString(mode) if mode == b"cluster")
 }

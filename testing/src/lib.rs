@@ -1,7 +1,8 @@
 //! Fixtures of this repository's tests and measurements. The package is not published.
 //!
 //! - Servers: [`redis_server`] starts a real `redis-server`, [`sentinels`] a primary with replicas and Sentinels, and
-//!   [`mcp_server`] an MCP server in this process. [`certificates`] makes what a server with TLS needs.
+//!   [`redis_cluster`] a cluster. [`certificates`] makes what a server with TLS needs. [`mcp_server`] starts an MCP
+//!   server in this process.
 //! - Processes: [`child`] is a process that talks in lines, [`examples`] has those of the repository, [`process`] counts
 //!   the threads and memory of one, and [`own_process`] gives a test a process.
 //! - Clients: [`raw_client`] shows events and can misbehave, [`wire`] shows bytes, and [`sse`] parses events.
@@ -28,6 +29,7 @@ pub mod readme;
 pub mod received;
 #[cfg(feature = "server")]
 pub mod recorder;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod scrape;
 #[cfg(feature = "sentinel")]

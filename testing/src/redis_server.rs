@@ -77,9 +77,7 @@ impl RedisServer {
         server.set_clock(0);
         // A port that is free now may be another's in a moment: then another one is tried.
         for _ in 0..10 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
-            server.port = free.local_addr().expect("its address").port();
-            drop(free);
+            server.port = if options.contains(&"--cluster-enabled") { free_ports_of_node() } else { free_port() };
             if server.try_start() {
                 return server;
             }
@@ -331,6 +329,19 @@ impl Drop for RedisServer {
         self.kill();
         assert!(missing.is_empty(), "docs/redis.md does not give these rights: {missing:?}");
     }
+}
+
+/// Returns a port that is free now.
+fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+    free.local_addr().expect("its address").port()
+}
+
+/// Returns a port that is free now, and whose port of the cluster's bus is free too: the one that is 10000 higher.
+fn free_ports_of_node() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let ports = std::iter::repeat_with(|| fastrand::u16(12000..22000)).take(1000);
+    ports.into_iter().find(|port| is_free(*port) && is_free(port + 10000)).expect("two free ports")
 }
 
 /// Returns whether a PING is answered, if only by a demand for a password. The PING goes to the socket in the directory

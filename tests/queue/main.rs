@@ -4,6 +4,8 @@
 mod bounds;
 #[cfg(all(feature = "elicitation", feature = "server"))]
 mod clock_steps;
+#[cfg(all(feature = "cluster", feature = "server"))]
+mod cluster;
 #[cfg(all(feature = "elicitation", feature = "server"))]
 mod fates;
 mod inspecting;

@@ -1,7 +1,8 @@
 //! The contract of the queue, as `src/backend.rs` numbers it: every claim is tested against every backend.
 //!
 //! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
-//! `redis_shared::claim`, where the owners share the connections of their process.
+//! `redis_shared::claim`, where the owners share the connections of their process. `cluster::claim` and
+//! `cluster_shared::claim` are the same over a Redis Cluster of three masters.
 
 mod collapse;
 mod deduplication;
@@ -47,6 +48,30 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $claim() {
                     let place = super::place::Place::in_redis_shared();
+                    super::$clause::$claim(&place).await;
+                    place.assert_no_key_without_expiry().await;
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "cluster")]
+        mod cluster {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = super::place::Place::in_cluster().await;
+                    super::$clause::$claim(&place).await;
+                    place.assert_no_key_without_expiry().await;
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "cluster")]
+        mod cluster_shared {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = super::place::Place::in_cluster_shared().await;
                     super::$clause::$claim(&place).await;
                     place.assert_no_key_without_expiry().await;
                 }

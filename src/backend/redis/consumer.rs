@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use self::lease::Renewal;
 use super::discards::not_kept;
 use super::lease::{lease_then, lease_value};
-use super::link::{Answer, Link, Pushes, Request, Server, Watch, is_timeout};
+use super::link::{Answer, Deployment, Link, Pushes, Request, Watch, is_timeout};
 use super::lua::{ACKNOWLEDGE, RENEW};
 use super::take::{self, Acknowledged, Acknowledgement, Read, Reads};
 use super::{reply, wrong_type};
@@ -55,6 +55,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Consumer of one session's queue over a dedicated link.
 pub(super) struct RedisConsumer {
     link: Link,
+    /// Link over which the session is announced as live.
+    announcing: Link,
+    /// Set where that link is not the one of the queue.
+    announces_elsewhere: bool,
     /// Suspends the permit when the lease may have changed, or when the connection broke. Both count the same:
     /// another owner may have claimed.
     _watch: Watch,
@@ -81,9 +85,10 @@ pub(super) struct RedisConsumer {
 }
 
 impl RedisConsumer {
-    /// Connects, registers for the lease, and loads the scripts of takes and renewals. Claims nothing yet.
+    /// Connects, registers for the lease, and loads the scripts of takes and renewals. Claims nothing yet. `common` is
+    /// the link of the whole process.
     pub(super) async fn open(
-        server: &Server,
+        (deployment, common): (&Deployment, &Link),
         config: Arc<Config>,
         session: &SessionId,
         owner: OwnerToken,
@@ -93,15 +98,20 @@ impl RedisConsumer {
         let keys = Keys::new(config.prefix());
         // Only the lease is tracked, and only where a command asks for it. Otherwise Redis would also announce every
         // push to the queue.
-        let link = Link::dedicated(server, &config, Pushes::ChosenKeys);
+        let link = Link::dedicated(deployment, &config, Pushes::ChosenKeys, &keys.of(session).queue);
         let suspended = Arc::clone(&permit);
         let watch = link.watch(keys.of(session).lease, move |_| suspended.suspend());
         link.connect().await.map_err(failed)?;
         // Calls of these scripts travel behind other commands, the take behind a blocking wait. A missing script would
         // be noticed only after that wait.
         link.load(&[&ACKNOWLEDGE, &RENEW]).await;
+        // The sorted set of live sessions is in another slot of a cluster, and so perhaps at another node.
+        let announces_elsewhere = deployment.is_cluster();
+        let announcing = if announces_elsewhere { common.clone() } else { link.clone() };
         Ok(Self {
             link,
+            announcing,
+            announces_elsewhere,
             _watch: watch,
             keys: keys.of(session),
             sessions: keys.sessions(),

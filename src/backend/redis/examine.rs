@@ -24,17 +24,28 @@ const SETTINGS: [&str; 6] =
     ["maxmemory-policy", "appendfsync", "save", "min-replicas-to-write", "timeout", "tracking-table-max-keys"];
 
 impl RedisBackend {
-    /// Examines the server.
+    /// Examines the server, or each master of a cluster. Of the checks of a property the worst is returned.
     ///
     /// # Errors
     /// A broken connection. A refusal is a fact, and no error.
     pub(super) async fn examine_server(&self) -> Result<Vec<Check>, QueueError> {
-        self.facts().await.map(|facts| facts.judge()).map_err(|error| self.failed("examining the server", error))
+        let failed = |error| self.failed("examining the server", error);
+        let mut worst: Vec<Check> = Vec::new();
+        for link in self.link.to_each_server().await.map_err(failed)? {
+            for check in self.facts(&link).await.map_err(failed)?.judge() {
+                match worst.iter_mut().find(|known| known.name == check.name) {
+                    Some(known) if known.verdict >= check.verdict => {}
+                    Some(known) => *known = check,
+                    None => worst.push(check),
+                }
+            }
+        }
+        Ok(worst)
     }
 
-    async fn facts(&self) -> Result<Facts, QueueErrorKind> {
-        let link = &self.link;
-        let mut facts = Facts::default();
+    /// Reads the facts of the server of a link.
+    async fn facts(&self, link: &Link) -> Result<Facts, QueueErrorKind> {
+        let mut facts = Facts { is_cluster_url: self.deployment.is_cluster(), ..Facts::default() };
         let mut fastest = None;
         for _ in 0..TRIPS {
             let (sent, host) = (Instant::now(), Timestamp::of_this_host());
@@ -49,36 +60,30 @@ impl RedisBackend {
         }
         facts.info =
             allowed(link.query::<String>(redis::cmd("INFO").arg("everything")).await)?.map(|text| fields(&text));
-        facts.settings = self.settings().await?;
-        facts.write_refused = refusal(link.query::<Value>(redis::cmd("PEXPIRE").arg(self.keys.probe()).arg(1)).await)?;
+        facts.settings = settings(link).await?;
+        // Over the common link, which finds the node of the key.
+        facts.write_refused =
+            refusal(self.link.query::<Value>(redis::cmd("PEXPIRE").arg(self.keys.probe()).arg(1)).await)?;
         // A connection of its own, as tracking would change what the shared one is sent.
-        let other = Link::shared(&self.server, &self.config, Pushes::Nothing);
+        let other = Link::shared(&self.deployment, &self.config, Pushes::Nothing);
         facts.tracking_refused = refusal(other.query::<Value>(redis::cmd("CLIENT").arg(&["TRACKING", "ON"])).await)?;
         facts.user = allowed(link.query(redis::cmd("ACL").arg("WHOAMI")).await)?;
-        facts.denied = self.denied().await?;
+        facts.denied = self.denied(link).await?;
         Ok(facts)
     }
 
-    async fn settings(&self) -> Result<Option<HashMap<String, String>>, QueueErrorKind> {
-        let mut all = None;
-        for name in SETTINGS {
-            let read = self.link.query::<HashMap<String, String>>(redis::cmd("CONFIG").arg(&["GET", name])).await;
-            if let Some(read) = allowed(read)? {
-                all.get_or_insert_with(HashMap::new).extend(read);
-            }
-        }
-        Ok(all)
-    }
-
     /// Returns the commands that the user may not call; `None` where the server cannot be asked.
-    async fn denied(&self) -> Result<Option<Denied>, QueueErrorKind> {
-        let Some((worker, server)) = calls(&self.keys) else { return Ok(None) };
+    async fn denied(&self, link: &Link) -> Result<Option<Denied>, QueueErrorKind> {
+        let Some((mut worker, server)) = calls(&self.keys) else { return Ok(None) };
+        if self.deployment.is_cluster() {
+            worker.extend(["SLOTS", "INFO"].map(|what| Call(vec!["CLUSTER".to_owned(), what.to_owned()])));
+        }
         let all: Vec<&Call> = worker.iter().chain(&server).collect();
         let mut ask = Command::begin(&RIGHTS, NO_ARGUMENTS);
         for Call(words) in &all {
             ask.arg(words.len()).arg(words);
         }
-        let Some(Some(denied)) = allowed(self.link.query::<Option<Vec<usize>>>(ask).await)? else { return Ok(None) };
+        let Some(Some(denied)) = allowed(link.query::<Option<Vec<usize>>>(ask).await)? else { return Ok(None) };
         let mut sorted = Denied::default();
         for number in denied {
             let Some(call) = number.checked_sub(1).and_then(|at| all.get(at)) else { continue };
@@ -87,6 +92,18 @@ impl RedisBackend {
         }
         Ok(Some(sorted))
     }
+}
+
+/// Reads the settings that the judgements need.
+async fn settings(link: &Link) -> Result<Option<HashMap<String, String>>, QueueErrorKind> {
+    let mut all = None;
+    for name in SETTINGS {
+        let read = link.query::<HashMap<String, String>>(redis::cmd("CONFIG").arg(&["GET", name])).await;
+        if let Some(read) = allowed(read)? {
+            all.get_or_insert_with(HashMap::new).extend(read);
+        }
+    }
+    Ok(all)
 }
 
 /// Returns the answer, or `None` where the server refused.

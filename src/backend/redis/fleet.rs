@@ -84,6 +84,11 @@ impl Fleet for RedisBackend {
     }
 
     async fn knows_all(&self, sessions: &[SessionId]) -> Result<bool, QueueError> {
+        if self.deployment.is_cluster() {
+            // Each session's key has a slot of its own, so one command cannot read several.
+            let known = self.look_up_sessions(sessions).await?;
+            return Ok(known.iter().all(|record| *record != SessionRecord::Unknown));
+        }
         for some in sessions.chunks(PIPELINE) {
             let mut exists = redis::cmd("EXISTS");
             for session in some {
@@ -125,7 +130,7 @@ impl Fleet for RedisBackend {
     fn listen(&self, process: ProcessId) -> NewsReceiver {
         let (sender, receiver) = news_channel();
         let channels = [self.keys.news(), self.keys.news_for(process)];
-        let link = Link::shared(&self.server, &self.config, Pushes::Channels(channels.to_vec()));
+        let link = Link::shared(&self.deployment, &self.config, Pushes::Channels(channels.to_vec()));
         tokio::spawn(news::listen(link, channels, sender));
         receiver
     }

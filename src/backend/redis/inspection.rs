@@ -70,8 +70,7 @@ impl RedisBackend {
 
     /// Returns a link to each server that holds a part of the keys.
     async fn servers_of_keys(&self, doing: &str) -> Result<Vec<Link>, QueueError> {
-        let _ = doing;
-        Ok(vec![self.link.clone()])
+        self.link.to_each_server().await.map_err(|error| self.failed(doing, error))
     }
 
     /// Adds the reads whose answers [`Answers::facts`] takes.

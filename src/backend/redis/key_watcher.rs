@@ -157,7 +157,7 @@ impl Shared {
     /// # Errors
     /// The failure of the link.
     async fn touch(&self, all: &[Arc<Waiting>]) -> Result<(), QueueErrorKind> {
-        let mut failed: Option<(usize, QueueErrorKind)> = None;
+        let (mut failed, mut lost): (Option<(usize, QueueErrorKind)>, _) = (None, None);
         for some in all.chunks(TOGETHER) {
             let mut request = Request::new();
             for waiting in some {
@@ -169,14 +169,16 @@ impl Shared {
                     Ok(_) => {}
                     // One key is wrong, as where it holds another type. The other keys are not affected, and the next
                     // round tries this one again.
-                    Err(error) => failed.get_or_insert((0, error)).0 += 1,
+                    Err(error @ QueueErrorKind::Refused(_)) => failed.get_or_insert((0, error)).0 += 1,
+                    // One node of a cluster failed. Its keys are read again as after the failure of a single server.
+                    Err(error) => lost = Some(error),
                 }
             }
         }
         if let Some((count, error)) = failed {
             tracing::warn!(%error, count, "reading watched keys failed; the next round reads them again");
         }
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

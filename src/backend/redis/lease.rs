@@ -5,11 +5,17 @@
 //! would hold its session for the size of the step
 //! (`g4_g8_who_stands_by_follows_a_killed_owner_and_deliveries_go_on_though_the_clock_is_set`).
 
+use std::time::Duration;
+
 use redis::{Cmd, ToRedisArgs, Value};
 
 use super::reply::{self, BadReply};
 use crate::backend::{LeaseState, OwnerToken};
 use crate::config::Config;
+
+/// Longest wait for the announcement of a session as live, where another node of a cluster than that of its queue writes
+/// the announcement. A node without an answer must not delay the deliveries of the others.
+pub(super) const ANNOUNCED_WITHIN: Duration = Duration::from_millis(250);
 
 /// Returns the value of an owner's lease: its token, and the life in ms that each renewal gives.
 ///

@@ -5,6 +5,9 @@
 //! A *dedicated* link belongs to one subscriber, whose commands may block. It connects once: after a failure its owner
 //! opens another link.
 //!
+//! In a cluster a shared link has a connection to each node that it needs (`cluster`). A dedicated link leads to the node
+//! of its queue.
+//!
 //! # Repetitions
 //! - Redis does not know a script: both kinds of link load the script and send its call again. Redis did nothing of it.
 //! - A server is no primary: a shared link sends the request once more over a new connection, where a repetition does
@@ -21,7 +24,8 @@ use std::time::Duration;
 use redis::{FromRedisValue, Value};
 use tokio::runtime::Handle;
 
-use self::inner::Inner;
+use self::endpoint::Endpoint;
+use self::inner::{Common, Inner};
 use self::line_capacity::{LARGE, PendingRequest};
 use crate::backend::LineLimit;
 use crate::config::Config;
@@ -29,17 +33,26 @@ use crate::failure::QueueErrorKind;
 
 #[cfg(feature = "server")]
 pub(super) use self::connection::ANSWER_TIMEOUT;
-pub(super) use self::connection::Server;
+pub(super) use self::endpoint::Deployment;
 #[cfg(feature = "server")]
-pub(super) use self::error::same;
+pub(super) use self::error::{is_migrating, same};
 pub(super) use self::error::{is_timeout, read};
 #[cfg(feature = "server")]
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
-pub(super) use self::request::{Command, Request, size};
+#[cfg(feature = "server")]
+pub(super) use self::request::size;
+pub(super) use self::request::{Command, Request};
+#[cfg(feature = "server")]
+pub(super) use self::watches::Concerned;
 pub(super) use self::watches::{LinkEvent, Watch};
 
+#[cfg(feature = "cluster")]
+mod cluster;
+#[cfg(feature = "cluster")]
+mod command_slot;
 mod connection;
+mod endpoint;
 mod error;
 mod health;
 mod inner;
@@ -50,54 +63,88 @@ mod request;
 mod sending;
 #[cfg(feature = "server")]
 mod subscribers;
+#[cfg(feature = "cluster")]
+mod topology;
 mod watches;
 
 /// Outcome of one command of a request.
 pub(super) type Answer = Result<Value, QueueErrorKind>;
 
-/// Link to one Redis server. Clones share one connection.
+/// Link to Redis. Clones share its connections: one to a single server, and one to each node of a cluster.
 #[derive(Clone)]
 pub(super) struct Link {
-    inner: Arc<Inner>,
-    /// Set where answers may be large ([`LARGE`]).
+    route: Route,
+    common: Common,
+    /// Set where answers may be large ([`LARGE`](self::line_capacity::LARGE)).
     is_for_large_answers: bool,
+}
+
+/// Connections of a link.
+#[derive(Clone)]
+enum Route {
+    /// Single server, or the node to which the caller knows its commands to belong.
+    One(Arc<Inner>),
+    /// Node that serves one slot of a cluster.
+    #[cfg(all(feature = "cluster", feature = "server"))]
+    Slot(Arc<Inner>, Arc<topology::Topology>),
+    /// All nodes of a cluster.
+    #[cfg(feature = "cluster")]
+    Nodes(Arc<cluster::Nodes>),
 }
 
 impl Link {
     /// Makes a link that many may share. Connects at the first request.
-    pub(super) fn shared(server: &Server, config: &Config, pushes: Pushes) -> Self {
-        Self::new(server, config, pushes, Some(Handle::current()))
-    }
-
-    fn new(server: &Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
-        Self { inner: Arc::new(Inner::new(server.clone(), config, pushes, home)), is_for_large_answers: false }
+    pub(super) fn shared(deployment: &Deployment, config: &Config, pushes: Pushes) -> Self {
+        let common = Common::new(config, pushes, Some(Handle::current()));
+        let route = match deployment {
+            Deployment::Server(server) => Route::to(Endpoint::Server(server.clone()), &common),
+            #[cfg(feature = "cluster")]
+            Deployment::Cluster(topology) => Route::Nodes(cluster::Nodes::new(Arc::clone(topology), common.clone())),
+        };
+        Self { route, common, is_for_large_answers: false }
     }
 
     /// Returns the same link for large answers. After a late answer, later ones get more time.
     pub(super) fn for_large_answers(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), is_for_large_answers: true }
+        Self { is_for_large_answers: true, ..self.clone() }
+    }
+
+    /// Returns a link to each server that holds a part of the keys: this link, or one to each master of a cluster. A
+    /// command that concerns all keys or the server itself, such as `SCAN`, must be sent over each.
+    ///
+    /// # Errors
+    /// No node of a cluster answered when the masters were asked for.
+    pub(super) async fn to_each_server(&self) -> Result<Vec<Self>, QueueErrorKind> {
+        match &self.route {
+            #[cfg(feature = "cluster")]
+            Route::Nodes(nodes) => {
+                let to = |line| Self { route: Route::One(line), ..self.clone() };
+                Ok(nodes.masters().await?.into_iter().map(to).collect())
+            }
+            _ => Ok(vec![self.clone()]),
+        }
     }
 
     /// Returns the bounds of the next large request.
     pub(super) fn limit(&self) -> LineLimit {
-        self.inner.line.limit()
+        self.common.line.limit()
     }
 
     /// Learns from a request or an answer that moved this many messages and bytes.
     pub(super) fn learn(&self, messages: usize, bytes: usize, took: Duration) {
-        self.inner.line.learn(messages, bytes, took);
+        self.common.line.learn(messages, bytes, took);
     }
 
     /// Begins requests of so many bytes together. While the guard lives, each of them has the time that all of them
     /// need.
     pub(super) fn begin(&self, bytes: usize) -> PendingRequest<'_> {
-        self.inner.line.begin(bytes >= LARGE)
+        self.common.line.begin(bytes >= LARGE)
     }
 
     /// Registers for a key or a channel. `listener` runs in the task that reads the connection, before that task hands
     /// over any later answer. So whoever reads such an answer knows the change already. The listener must not block.
     pub(super) fn watch(&self, name: String, listener: impl Fn(LinkEvent<'_>) + Send + Sync + 'static) -> Watch {
-        self.inner.watches.register(name, listener)
+        self.common.watches.register(name, listener)
     }
 
     /// Sends one command.
@@ -122,7 +169,14 @@ impl Link {
     /// # Cancellation
     /// A command that was sent may be done.
     pub(super) async fn send(&self, request: &Request) -> Result<Vec<Answer>, QueueErrorKind> {
-        self.inner.send(request, self.is_for_large_answers).await
+        let large = self.is_for_large_answers;
+        match &self.route {
+            Route::One(line) => line.send(request, large).await,
+            #[cfg(all(feature = "cluster", feature = "server"))]
+            Route::Slot(line, topology) => cluster::send_to_slot(line, topology, request, large).await,
+            #[cfg(feature = "cluster")]
+            Route::Nodes(nodes) => nodes.send(request, large).await,
+        }
     }
 
     /// Checks that the server answers and is a primary. Makes another connection where the server is none. After
@@ -134,11 +188,30 @@ impl Link {
     /// # Errors
     /// No connection to a primary came about this time. The caller may check again.
     pub(super) async fn check(&self) -> Result<u64, QueueErrorKind> {
-        self.inner.check().await
+        match &self.route {
+            Route::One(line) => line.check().await,
+            #[cfg(all(feature = "cluster", feature = "server"))]
+            Route::Slot(line, _) => line.check().await,
+            #[cfg(feature = "cluster")]
+            Route::Nodes(nodes) => nodes.check().await,
+        }
     }
 
     /// Drops the connection of a shared link. The next request makes another.
     pub(super) fn disconnect(&self) {
-        self.inner.disconnect();
+        match &self.route {
+            Route::One(line) => line.disconnect(),
+            #[cfg(all(feature = "cluster", feature = "server"))]
+            Route::Slot(line, _) => line.disconnect(),
+            #[cfg(feature = "cluster")]
+            Route::Nodes(nodes) => nodes.disconnect(),
+        }
+    }
+}
+
+impl Route {
+    /// Makes the route to one place, whose connection announces all keys.
+    fn to(endpoint: Endpoint, common: &Common) -> Self {
+        Self::One(Arc::new(Inner::new(endpoint, common.clone(), Box::new(|_| true))))
     }
 }

@@ -196,20 +196,26 @@ impl Outcomes for RedisBackend {
     }
 
     async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
-        let (mut cursor, mut sessions) = (0_u64, BTreeSet::new());
-        loop {
-            // `SCAN` finds every key that exists during the whole scan, some of them more than once. Keys are read as
-            // bytes: a key that is no text must not hide the others.
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
-            let (next, keys): (u64, Vec<Vec<u8>>) = self.query("looking for dead letters", scan).await?;
-            let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
-            sessions.extend(self.with_letters(keys).await?.iter().filter_map(session));
-            if next == 0 {
-                return Ok(sessions.into_iter().collect());
+        const DOING: &str = "looking for dead letters";
+        let mut sessions = BTreeSet::new();
+        for server in self.link.to_each_server().await.map_err(|error| self.failed(DOING, error))? {
+            let mut cursor = 0_u64;
+            loop {
+                // `SCAN` finds every key that exists during the whole scan, some of them more than once. Keys are read
+                // as bytes: a key that is no text must not hide the others.
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
+                let scanned = server.query(scan).await.map_err(|error| self.failed(DOING, error));
+                let (next, keys): (u64, Vec<Vec<u8>>) = scanned?;
+                let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
+                sessions.extend(self.with_letters(keys).await?.iter().filter_map(session));
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
             }
-            cursor = next;
         }
+        Ok(sessions.into_iter().collect())
     }
 }
 

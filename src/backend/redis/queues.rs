@@ -30,8 +30,9 @@ impl Queues for RedisBackend {
         owner: OwnerToken,
         permit: Arc<Permit>,
     ) -> Result<Box<dyn Consumer>, QueueError> {
-        let consumer = RedisConsumer::open(&self.server, Arc::clone(&self.config), session, owner, permit).await?;
-        Ok(Box::new(consumer))
+        let consumer =
+            RedisConsumer::open((&self.deployment, &self.link), Arc::clone(&self.config), session, owner, permit);
+        Ok(Box::new(consumer.await?))
     }
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
@@ -103,6 +104,6 @@ impl ServerQueues for RedisBackend {
     }
 
     fn share(self: Arc<Self>) -> Arc<dyn Queues> {
-        Arc::new(SharedQueues::new(&self.server, &self.shown_url, Arc::clone(&self.config)))
+        Arc::new(SharedQueues::new(&self.deployment, &self.shown_url, Arc::clone(&self.config)))
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Call(pub(super) Vec<String>);
 impl Call {
     /// Returns the name of the command as an ACL spells it, such as `GET` or `CLIENT|TRACKING`.
     pub(super) fn name(&self) -> String {
-        let words = if ["CLIENT", "MEMORY", "PUBSUB", "SCRIPT"].contains(&&*self.0[0]) { 2 } else { 1 };
+        let words = if ["CLIENT", "CLUSTER", "MEMORY", "PUBSUB", "SCRIPT"].contains(&&*self.0[0]) { 2 } else { 1 };
         self.0[..words].join("|")
     }
 }

@@ -31,11 +31,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future;
 
 use self::consumer::SharedConsumer;
 use self::multiplexer::Multiplexer;
 use super::lease::{self, lease_value};
-use super::link::{Command, Link, Pushes, Server, read};
+use super::link::{Command, Deployment, Link, Pushes, read};
 use super::lua::{RELEASE, RENEW};
 use super::{consumer::member, reply};
 use crate::backend::{Consumer, LeaseState, OwnerToken, Permit, Queues};
@@ -64,8 +65,8 @@ impl std::fmt::Debug for SharedQueues {
 
 impl SharedQueues {
     /// Makes a line on the runtime of the caller. Connects at the first job.
-    pub(super) fn new(server: &Server, shown_url: &str, config: Arc<Config>) -> Self {
-        let link = Link::shared(server, &config, Pushes::KeysButThose);
+    pub(super) fn new(deployment: &Deployment, shown_url: &str, config: Arc<Config>) -> Self {
+        let link = Link::shared(deployment, &config, Pushes::KeysButThose);
         Self { mux: Multiplexer::start(link, config), shown_url: shown_url.to_owned() }
     }
 
@@ -105,7 +106,8 @@ impl Queues for SharedQueues {
         let release = Command::call(&RELEASE, &[lease], &[lease_value(owner, config)]);
         let unlist = redis::cmd("ZREM").arg(keys.sessions()).arg(member(session, owner, config)).take();
         let released = async {
-            let [released, unlisted] = self.mux.send([release, unlist.into()]).await?.answers()?;
+            // Two jobs: the sorted set of live sessions is in another slot of a cluster.
+            let (released, unlisted) = future::join(self.mux.call(release), self.mux.call(unlist.into())).await;
             let released: i64 = reply::number(released?)?;
             unlisted?;
             Ok(released == 1)

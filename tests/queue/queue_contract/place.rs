@@ -17,9 +17,28 @@ use serde_json::{Value, json};
 /// A backend that nobody else uses.
 pub(crate) struct Place {
     url: String,
-    server: Option<RedisServer>,
+    servers: Servers,
     /// Set where owners share connections.
     is_shared: bool,
+}
+
+/// The Redis servers of a place.
+enum Servers {
+    None,
+    One(RedisServer),
+    #[cfg(feature = "cluster")]
+    Cluster(mcp_courier_testing::redis_cluster::RedisCluster),
+}
+
+impl Servers {
+    fn all(&self) -> &[RedisServer] {
+        match self {
+            Self::None => &[],
+            Self::One(server) => std::slice::from_ref(server),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.nodes(),
+        }
+    }
 }
 
 /// The backend as one process has it. Owners reach their queues as its subscribers do: over connections of their own, or over
@@ -68,16 +87,31 @@ impl Queue {
 impl Place {
     pub(crate) fn in_memory() -> Self {
         static NAMES: AtomicU64 = AtomicU64::new(0);
-        Self { url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)), server: None, is_shared: false }
+        Self {
+            url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)),
+            servers: Servers::None,
+            is_shared: false,
+        }
     }
 
     pub(crate) fn in_redis() -> Self {
         let server = RedisServer::start();
-        Self { url: server.url(), server: Some(server), is_shared: false }
+        Self { url: server.url(), servers: Servers::One(server), is_shared: false }
     }
 
     pub(crate) fn in_redis_shared() -> Self {
         Self { is_shared: true, ..Self::in_redis() }
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn in_cluster() -> Self {
+        let cluster = mcp_courier_testing::redis_cluster::RedisCluster::start().await;
+        Self { url: cluster.url(), servers: Servers::Cluster(cluster), is_shared: false }
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn in_cluster_shared() -> Self {
+        Self { is_shared: true, ..Self::in_cluster().await }
     }
 
     pub(crate) async fn queue(&self, config: ConfigBuilder) -> Queue {
@@ -102,20 +136,28 @@ impl Place {
     pub(crate) async fn until_waiting(&self, count: usize) {
         tokio::task::yield_now().await;
         // Over shared connections nobody blocks: a wait begins where it is polled.
-        if let Some(server) = self.server.as_ref().filter(|_| !self.is_shared) {
-            eventually("clients that block", SOON, async || server.blocked_clients().await >= count).await;
+        let servers = self.servers.all();
+        if !self.is_shared && !servers.is_empty() {
+            let blocked = async || {
+                let mut blocked = 0;
+                for server in servers {
+                    blocked += server.blocked_clients().await;
+                }
+                blocked
+            };
+            eventually("clients that block", SOON, async || blocked().await >= count).await;
         }
     }
 
     /// Until no more connections are left than these: what was sent over others is done or never will be.
     pub(crate) async fn until_connections(&self, count: usize) {
-        if let Some(server) = &self.server {
+        if let Servers::One(server) = &self.servers {
             eventually("the end of connections", SOON, async || server.connected_clients().await <= count).await;
         }
     }
 
     pub(crate) async fn assert_no_key_without_expiry(&self) {
-        if let Some(server) = &self.server {
+        for server in self.servers.all() {
             server.assert_no_key_without_expiry().await;
         }
     }

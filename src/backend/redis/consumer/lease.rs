@@ -22,7 +22,7 @@ use redis::Value;
 use tokio::task::JoinSet;
 
 use super::{RedisConsumer, each};
-use crate::backend::redis::lease::{self, is_owner};
+use crate::backend::redis::lease::{self, ANNOUNCED_WITHIN, is_owner};
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Request};
 use crate::backend::redis::lua::{CLAIM, RENEW};
 use crate::backend::{LeaseState, OwnerToken};
@@ -190,7 +190,15 @@ impl RedisConsumer {
         for command in lease::announcement(&self.config, &self.sessions, &[(now_ms, &self.member)]) {
             request.add(command);
         }
-        if let Some(Err(error)) = self.link.send(&request).await?.into_iter().find(Result::is_err) {
+        let announced = if self.announces_elsewhere {
+            // A failure of another node of the cluster does not concern this queue.
+            let announced = tokio::time::timeout(ANNOUNCED_WITHIN, self.announcing.send(&request)).await;
+            let late = || QueueErrorKind::Broken("no answer yet from the node of the live sessions".into());
+            announced.unwrap_or_else(|_| Err(late())).unwrap_or_else(|error| vec![Err(error)])
+        } else {
+            self.announcing.send(&request).await?
+        };
+        if let Some(Err(error)) = announced.into_iter().find(Result::is_err) {
             // The announcement serves broadcasts and monitoring only. An owner without it still delivers.
             tracing::warn!(session = ?self.session, %error,
                 "announcing a session as live failed; broadcasts may miss it");

@@ -81,7 +81,11 @@ impl Server {
             }
             #[cfg(not(feature = "sentinel"))]
             Place::Sentinel { .. } => return Err(refused("Sentinel needs the crate's feature `sentinel`".to_owned())),
-            Place::Cluster(_) => return Err(refused("Redis Cluster is not supported yet".to_owned())),
+            #[cfg(feature = "cluster")]
+            // The servers of all nodes are made of this one by `at`.
+            Place::Cluster(mut nodes) => Target::Tcp(nodes.swap_remove(0)),
+            #[cfg(not(feature = "cluster"))]
+            Place::Cluster(_) => return Err(refused("Redis Cluster needs the crate's feature `cluster`".to_owned())),
         };
         #[cfg(feature = "tls")]
         let tls = tls.as_ref().map(Tls::new).transpose().map_err(refused)?;
@@ -100,7 +104,7 @@ impl Server {
     }
 
     /// Returns the server at one node: with the same login, TLS and note of refused client tracking.
-    #[expect(dead_code, reason = "Redis Cluster needs it")]
+    #[cfg(feature = "cluster")]
     pub(in crate::backend::redis) fn at(&self, node: Node) -> Self {
         Self { target: Arc::new(Target::Tcp(node)), ..self.clone() }
     }

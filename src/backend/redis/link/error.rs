@@ -23,7 +23,7 @@ pub(in crate::backend::redis) fn is_timeout(error: &QueueErrorKind) -> bool {
 }
 
 /// Returns an error of the same kind and text. The failure of a request that many share goes to each of them.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "cluster", feature = "server"))]
 pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind {
     let text = |cause: &dyn std::fmt::Display| cause.to_string().into();
     match error {
@@ -34,6 +34,16 @@ pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind 
         },
         QueueErrorKind::Refused(text) => QueueErrorKind::Refused(text.clone()),
     }
+}
+
+/// Beginning of the refusal of a command whose slot a cluster is migrating.
+#[cfg(any(feature = "cluster", feature = "server"))]
+pub(super) const MIGRATING: &str = "the slot of the key is being migrated";
+
+/// Returns whether a command was refused because its slot is being migrated. The command did nothing.
+#[cfg(feature = "server")]
+pub(in crate::backend::redis) fn is_migrating(answer: &Result<Value, QueueErrorKind>) -> bool {
+    matches!(answer, Err(QueueErrorKind::Refused(text)) if text.starts_with(MIGRATING))
 }
 
 /// Returns the meaning of an error of redis-rs.

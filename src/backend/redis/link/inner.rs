@@ -17,7 +17,8 @@ use futures_util::future;
 use redis::{Pipeline, RedisResult};
 use tokio::runtime::Handle;
 
-use super::connection::{CONNECT_TIMEOUT, Connection, Push, Server};
+use super::connection::{CONNECT_TIMEOUT, Connection, Push};
+use super::endpoint::Endpoint;
 use super::error::{kind, no_answer};
 use super::health::Health;
 use super::line_capacity::LineCapacity;
@@ -31,21 +32,65 @@ use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 use crate::lock::lock;
 use crate::metrics;
+use crate::retry::Backoff;
+
+/// Parts of a link that all its connections share.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) pushes: Pushes,
+    /// Runtime that drives the connections of a shared link; `None` for a dedicated link. See [`State::home`].
+    home: Option<Handle>,
+    backoff: Backoff,
+    /// Write that changes nothing, sent beside a request when a check is due. Without it a replica would pass as a
+    /// primary, as it answers reads and `PUBLISH` too.
+    probe: Pipeline,
+    /// Set where the newest connection announces changed keys.
+    pub(super) is_tracking: Arc<AtomicBool>,
+    pub(super) line: Arc<LineCapacity>,
+    pub(super) watches: Arc<Watches>,
+}
+
+impl Common {
+    pub(super) fn new(config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
+        let limit = LineLimit::new(CALL_MESSAGES, CALL_BYTES).for_messages_of(config.message_max_bytes());
+        Self {
+            pushes,
+            home,
+            backoff: config.backoff(),
+            probe: primary::probe(&Keys::new(config.prefix())),
+            is_tracking: Arc::default(),
+            line: Arc::new(LineCapacity::new(limit)),
+            watches: Arc::default(),
+        }
+    }
+
+    /// Returns the parts for the node of a cluster. The key of the probe has a slot, which most nodes do not serve, so
+    /// the probe of a node has no key. The table of slots says which nodes are masters.
+    #[cfg(feature = "cluster")]
+    pub(super) fn for_nodes(mut self) -> Self {
+        self.probe = redis::pipe().cmd("TIME").clone();
+        self
+    }
+}
+
+/// Decides by its name whether a key or channel is announced over a connection.
+pub(super) type Scope = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Connection of a link, and everything learned about it.
 pub(super) struct Inner {
-    server: Server,
-    pushes: Pushes,
-    /// Set for a shared link, which makes another connection after a failure. A dedicated link fails instead.
-    is_shared: bool,
-    /// Set where the current connection announces changed keys.
-    pub(super) is_tracking: AtomicBool,
-    /// Write that changes nothing, sent beside a request when a check is due. Without it a replica would pass as a
-    /// primary, as it answers reads and `PUBLISH` too.
-    pub(super) probe: Pipeline,
-    pub(super) line: LineCapacity,
-    pub(super) watches: Arc<Watches>,
+    endpoint: Endpoint,
+    common: Common,
+    /// Keys and channels that the connection announces. A lost connection concerns these.
+    scope: Scope,
     state: Mutex<State>,
+}
+
+impl std::ops::Deref for Inner {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 /// Present connection of a link, and the decisions about the next.
@@ -64,22 +109,19 @@ pub(super) struct State {
 type Connecting = future::Shared<future::BoxFuture<'static, Option<RedisResult<Connection>>>>;
 
 impl Inner {
-    pub(super) fn new(server: Server, config: &Config, pushes: Pushes, home: Option<Handle>) -> Self {
-        let limit = LineLimit::new(CALL_MESSAGES, CALL_BYTES).for_messages_of(config.message_max_bytes());
-        Self {
-            server,
-            pushes,
-            is_shared: home.is_some(),
-            is_tracking: AtomicBool::new(false),
-            probe: primary::probe(&Keys::new(config.prefix())),
-            line: LineCapacity::new(limit),
-            watches: Arc::default(),
-            state: Mutex::new(State { health: Health::new(config.backoff()), current: None, home }),
-        }
+    /// Makes a connection to be, which is opened at the first request.
+    pub(super) fn new(endpoint: Endpoint, common: Common, scope: Scope) -> Self {
+        let (health, home) = (Health::new(common.backoff), common.home.clone());
+        Self { endpoint, common, scope, state: Mutex::new(State { health, current: None, home }) }
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.is_shared
+        self.common.home.is_some()
+    }
+
+    /// Returns the write that changes nothing, by which the server is checked.
+    pub(super) fn probe(&self) -> &Pipeline {
+        &self.common.probe
     }
 
     /// Returns the number of the current connection, the attempt that makes it, and whether the connection must be
@@ -106,8 +148,8 @@ impl Inner {
     /// attempt runs as a task of the `home` runtime: a timer or socket of a waiter's runtime would stop with it, and
     /// stall the others.
     fn connect(self: &Arc<Self>, made: u64, home: Option<&Handle>) -> Connecting {
-        let (server, pushes, probe) = (self.server.clone(), self.pushes.clone(), self.probe.clone());
-        let attempt = attempt(server, pushes, probe, Arc::downgrade(self), made);
+        let (endpoint, pushes, probe) = (self.endpoint.clone(), self.pushes.clone(), self.probe.clone());
+        let attempt = attempt(endpoint, pushes, probe, Arc::downgrade(self), made);
         match home {
             Some(home) => {
                 let at_home = home.spawn(attempt);
@@ -130,7 +172,7 @@ impl Inner {
                 Ok(Some(connected)) => {
                     return connected.map(|connection| (made, connection, is_check_due)).map_err(kind);
                 }
-                Ok(None) | Err(_) if self.is_shared => {
+                Ok(None) | Err(_) if self.is_shared() => {
                     self.forget(made);
                     self.state().home = Some(Handle::current());
                 }
@@ -144,7 +186,7 @@ impl Inner {
     fn dispatch(&self, made: u64, push: &Push) {
         match push {
             Push::Changed(keys) => keys.iter().for_each(|key| self.watches.notify(key, LinkEvent::Changed)),
-            Push::AllChanged => self.watches.notify_all(LinkEvent::Changed),
+            Push::AllChanged => self.watches.notify_each(&self.scope, LinkEvent::Changed),
             Push::Message { channel, text } => self.watches.notify(channel, LinkEvent::Message(text)),
             Push::Disconnected => {
                 self.forget(made);
@@ -156,7 +198,7 @@ impl Inner {
     pub(super) fn forget(&self, made: u64) -> bool {
         let over = self.take(made).is_some();
         if over {
-            self.watches.notify_all(LinkEvent::Lost);
+            self.watches.notify_each(&self.scope, LinkEvent::Lost);
         }
         over
     }
@@ -204,7 +246,7 @@ impl Inner {
 
 /// Makes a connection, and turns on its pushes.
 async fn attempt(
-    server: Server,
+    endpoint: Endpoint,
     pushes: Pushes,
     probe: Pipeline,
     inner: Weak<Inner>,
@@ -220,7 +262,7 @@ async fn attempt(
     };
     let connecting = inner.clone();
     let connected = async {
-        let connection = server.connect(&probe, pushed).await?;
+        let (connection, server) = endpoint.connect(&probe, pushed).await?;
         let is_asked = pushes.ask(&server, &connection).await?;
         if let Some(inner) = connecting.upgrade() {
             inner.is_tracking.store(is_asked, Ordering::Relaxed);

@@ -42,6 +42,15 @@ impl Command {
         Self { command, script: Some(script), is_read: false }
     }
 
+    /// Returns the slot of the command in a cluster; `None` where it has no key.
+    #[cfg(feature = "server")]
+    pub(in crate::backend::redis) fn slot(&self) -> Option<u16> {
+        #[cfg(feature = "cluster")]
+        return super::command_slot::slot_of(&self.command);
+        #[cfg(not(feature = "cluster"))]
+        None
+    }
+
     /// Marks a command as one that changes nothing. A request with it may be sent again where its other commands did
     /// nothing.
     pub(in crate::backend::redis) fn read(command: Cmd) -> Self {
@@ -84,6 +93,9 @@ pub(in crate::backend::redis) struct Request {
     pub(super) is_probe: bool,
     /// Time for the answer, where it differs from the link's own.
     time: Option<Duration>,
+    /// Set where a slot of a cluster that is being migrated is not waited for.
+    #[cfg(feature = "cluster")]
+    pub(super) is_impatient: bool,
 }
 
 impl Request {
@@ -166,14 +178,29 @@ impl Request {
 
     /// Returns the positions of the commands to send again after their scripts are loaded.
     pub(super) fn without_script(&self, answers: &[Value]) -> Vec<usize> {
-        let mut unknown: Vec<usize> = Vec::new();
-        for i in 0..self.len() {
-            let is_unknown = self.scripts[i].is_some() && answers.get(i).is_some_and(is_noscript);
-            if is_unknown || unknown.last().is_some_and(|&last| self.sequences[last] == self.sequences[i]) {
-                unknown.push(i);
+        let is_unknown = |i: usize| self.scripts[i].is_some() && answers.get(i).is_some_and(is_noscript);
+        self.with_followers(0..self.len(), is_unknown)
+    }
+
+    /// Returns those of the positions that did nothing, each with all that follow in its sequence.
+    pub(super) fn with_followers(
+        &self,
+        positions: impl IntoIterator<Item = usize>,
+        did_nothing: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
+        let mut again: Vec<usize> = Vec::new();
+        for i in positions {
+            if did_nothing(i) || again.last().is_some_and(|&last| self.sequences[last] == self.sequences[i]) {
+                again.push(i);
             }
         }
-        unknown
+        again
+    }
+
+    /// Returns the number of the sequence of each command.
+    #[cfg(feature = "cluster")]
+    pub(super) fn sequences(&self) -> &[usize] {
+        &self.sequences
     }
 
     /// Returns the scripts at these positions, each once.
@@ -222,6 +249,17 @@ impl Request {
         for command in commands {
             self.push(command, sequence);
         }
+    }
+
+    /// Makes a request that does not wait for the end of a migration of slots. A command whose slot is being migrated
+    /// then returns its refusal at once.
+    #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "only a cluster migrates slots"))]
+    pub(in crate::backend::redis) fn impatient(mut self) -> Self {
+        #[cfg(feature = "cluster")]
+        {
+            self.is_impatient = true;
+        }
+        self
     }
 
     /// Sets the time for the answer, in place of the link's own.

@@ -86,7 +86,7 @@ impl Inner {
     pub(super) async fn check(self: &Arc<Self>) -> Result<u64, QueueErrorKind> {
         let pause = self.state().health.pause(Instant::now());
         tokio::time::sleep(pause).await;
-        let probe = Request::probe(&self.probe);
+        let probe = Request::probe(self.probe());
         let answer = self.deliver(&probe, false).await?.into_iter().map(read::<Value>).next();
         match answer {
             Some(Err(error)) if is_no_primary(&error) => Err(error),
@@ -129,7 +129,7 @@ impl Inner {
         };
         let probe = is_check_due && !request.is_probe;
         // The probe travels before the request, and costs no round trip.
-        let probed = async { if probe { Some(connection.send(&self.probe).await) } else { None } };
+        let probed = async { if probe { Some(connection.send(self.probe()).await) } else { None } };
         let under_way = self.line.begin(large || request.bytes() >= LARGE);
         let time = request.time().unwrap_or_else(|| under_way.time());
         let sent = Instant::now();

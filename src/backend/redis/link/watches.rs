@@ -8,7 +8,9 @@
 //! (`a_listener_may_drop_registrations`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+#[cfg(feature = "server")]
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
 
 use crate::lock::lock;
 
@@ -27,14 +29,25 @@ pub(in crate::backend::redis) enum LinkEvent<'a> {
 /// return quickly.
 type Listener = Arc<dyn Fn(LinkEvent<'_>) + Send + Sync>;
 
-/// Callback as [`Listener`], with the name of each changed key or channel; `None` where the event concerns all of them.
-type Observer = Box<dyn Fn(Option<&[u8]>) + Send + Sync>;
+/// Keys and channels that an event concerns.
+#[cfg(feature = "server")]
+pub(in crate::backend::redis) enum Concerned<'a> {
+    /// The one of this name.
+    One(&'a [u8]),
+    /// Each whose name fulfils the condition.
+    Each(&'a dyn Fn(&str) -> bool),
+}
+
+/// Callback as [`Listener`], with the keys and channels that the event concerns.
+#[cfg(feature = "server")]
+type Observer = Box<dyn Fn(Concerned<'_>) + Send + Sync>;
 
 /// Registered listeners, by their keys and channels.
 #[derive(Default)]
 pub(super) struct Watches {
     state: Mutex<State>,
     /// Listener of a link whose user keeps a register of its own.
+    #[cfg(feature = "server")]
     observer: OnceLock<Observer>,
 }
 
@@ -68,14 +81,15 @@ impl Watches {
 
     /// Registers for everything. Only the first call has an effect.
     #[cfg(feature = "server")]
-    pub(super) fn observe(&self, observer: impl Fn(Option<&[u8]>) + Send + Sync + 'static) {
+    pub(super) fn observe(&self, observer: impl Fn(Concerned<'_>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
     /// Passes an event to those who registered for this key or channel.
     pub(super) fn notify(&self, name: &[u8], event: LinkEvent<'_>) {
+        #[cfg(feature = "server")]
         if let Some(observer) = self.observer.get() {
-            observer(Some(name));
+            observer(Concerned::One(name));
         }
         let Ok(name) = std::str::from_utf8(name) else { return };
         let listeners: Vec<Listener> = match lock(&self.state).listeners.get(name) {
@@ -86,13 +100,17 @@ impl Watches {
         listeners.iter().for_each(|listener| listener(event));
     }
 
-    /// Passes an event to all.
-    pub(super) fn notify_all(&self, event: LinkEvent<'_>) {
+    /// Passes an event to all who registered for a key or channel whose name fulfils the condition.
+    pub(super) fn notify_each(&self, is_concerned: &dyn Fn(&str) -> bool, event: LinkEvent<'_>) {
+        #[cfg(feature = "server")]
         if let Some(observer) = self.observer.get() {
-            observer(None);
+            observer(Concerned::Each(is_concerned));
         }
-        let listeners: Vec<Listener> =
-            lock(&self.state).listeners.values().flatten().map(|(_, listener)| Arc::clone(listener)).collect();
+        let listeners: Vec<Listener> = {
+            let state = lock(&self.state);
+            let concerned = state.listeners.iter().filter(|(name, _)| is_concerned(name));
+            concerned.flat_map(|(_, listeners)| listeners).map(|(_, listener)| Arc::clone(listener)).collect()
+        };
         listeners.iter().for_each(|listener| listener(event));
     }
 }
@@ -137,8 +155,10 @@ mod tests {
         drop(b);
         watches.notify(b"x", LinkEvent::Message(b"1"));
         assert_eq!(take(), ["a: Message([49])"]);
-        watches.notify_all(LinkEvent::Lost);
+        watches.notify_each(&|_| true, LinkEvent::Lost);
         assert_eq!(take(), ["a: Lost", "c: Lost"]);
+        watches.notify_each(&|name| name == "y", LinkEvent::Lost);
+        assert_eq!(take(), ["c: Lost"]);
     }
 
     #[test]
@@ -150,7 +170,7 @@ mod tests {
             watches.register("x".to_owned(), move |_| drop(lock(&other).take()))
         };
         *lock(&other) = Some(watches.register("y".to_owned(), |_| ()));
-        watches.notify_all(LinkEvent::Lost);
+        watches.notify_each(&|_| true, LinkEvent::Lost);
         assert!(lock(&other).is_none());
         assert!(!lock(&watches.state).listeners.contains_key("y"), "no key is left");
     }

@@ -55,8 +55,8 @@ impl RedisBackend {
             }
             let begun = Instant::now();
             // Where nothing else is pushed, the request also asks the session store: that saves a round trip
-            // afterwards.
-            let asks = has_store && waiting.len() == 1;
+            // afterwards. In a cluster the push would then wait for a second node.
+            let asks = has_store && !self.deployment.is_cluster() && waiting.len() == 1;
             let (answers, status) = self.push_round(&batch, &waiting, &calls, bytes, asks).await;
             if answers.iter().all(Result::is_ok) {
                 let most = calls.iter().map(Call::len).max().unwrap_or_default();

@@ -9,40 +9,31 @@
 //! round, before it is sent. So a change that Redis announces while the read is on its way sets the flag again, and no
 //! change is lost.
 //!
-//! *Width of a round*. All sessions of a round wait for its slowest answer. After a large or slow answer the next round
-//! has half as many jobs, and after a failure one job. After a quick full round it has twice as many.
+//! *Files*. `rounds` composes and sends the rounds, `migrating` repeats jobs of a slot that a cluster migrates.
 //!
 //! *Order of the handling*. An invalidation is handled in the task that reads the connection, before any answer behind
 //! it. So a permit is suspended before the answer of a read that the new owner may contradict.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::registration::{End, Reading, Registration, Wait};
-use super::round::{Announcement, Done, Job, Reply, Round};
+use super::round::{Announcement, Job, Reply};
 use crate::backend::Permit;
-use crate::backend::redis::link::{ANSWER_TIMEOUT, CHECK_EVERY, Command, Link, same};
+use crate::backend::redis::lease::ANNOUNCED_WITHIN;
+use crate::backend::redis::link::{ANSWER_TIMEOUT, Command, Concerned, Link};
 use crate::backend::redis::take::oldest;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;
 use crate::lock::lock;
 
-/// Largest number of jobs in one round. In a wider round each job would wait for longer than its own answer takes.
-const WIDEST: usize = 256;
-
-/// Smallest number of jobs in one round.
-const NARROWEST: usize = 1;
-
-/// Number of bytes of answers from which the next rounds are narrower.
-const LARGE: usize = 1024 * 1024;
-
-/// Number of bytes of answers from which the time of a round says something about the line.
-const MEASURABLE: usize = 16 * 1024;
+mod migrating;
+mod rounds;
 
 /// Shortest time between two reads of a queue whose changes Redis does not announce, and the share of each session in
 /// that time.
@@ -54,6 +45,8 @@ pub(super) struct Multiplexer {
     pub(super) link: Link,
     pub(super) config: Arc<Config>,
     pub(super) keys: Keys,
+    /// Slot of the sorted set of live sessions in a cluster.
+    sessions_slot: u16,
     state: Mutex<State>,
     /// Notified when there is a job, and at the end of the line.
     work: Arc<Notify>,
@@ -89,24 +82,26 @@ impl Multiplexer {
             announcements: Vec::new(),
             ends: BTreeMap::new(),
             waits: 0,
-            width: NARROWEST,
+            width: rounds::NARROWEST,
             unannounced: 0,
             check: Instant::now(),
         };
+        let keys = Keys::new(config.prefix());
         let mux = Arc::new(Self {
-            keys: Keys::new(config.prefix()),
+            sessions_slot: link.slot_of(&[redis::cmd("EXISTS").arg(keys.sessions()).into()]),
+            keys,
             link,
             config,
             state: Mutex::new(state),
             work: Arc::default(),
         });
         let weak = Arc::downgrade(&mux);
-        mux.link.observe(move |key| {
+        mux.link.observe(move |concerned| {
             if let Some(mux) = weak.upgrade() {
-                mux.handle_invalidation(key);
+                mux.handle_invalidation(concerned);
             }
         });
-        tokio::spawn(run(Arc::downgrade(&mux), mux.link.for_large_answers(), Arc::clone(&mux.work)));
+        tokio::spawn(rounds::run(Arc::downgrade(&mux), mux.link.for_large_answers(), Arc::clone(&mux.work)));
         mux
     }
 
@@ -151,7 +146,7 @@ impl Multiplexer {
 
     /// Sends commands together, and returns their answers. Errors and cancellation are those of [`call`](Self::call).
     pub(super) async fn send(&self, commands: impl Into<Vec<Command>>) -> Reply {
-        self.queue(commands.into(), ANSWER_TIMEOUT, None).await
+        self.queue_patiently(commands.into(), ANSWER_TIMEOUT, None).await
     }
 
     /// Sends commands whose last reads concern the queue of this place. Their answers may take `time`.
@@ -161,7 +156,7 @@ impl Multiplexer {
         commands: Vec<Command>,
         time: Duration,
     ) -> Reply {
-        self.queue(commands, time, Some(Arc::clone(registration))).await
+        self.queue_patiently(commands, time, Some(Arc::clone(registration))).await
     }
 
     /// Suspends the permits of all on this connection except the writer of the lease: Redis does not announce a
@@ -186,7 +181,7 @@ impl Multiplexer {
     ///
     /// # Cancellation
     /// Nothing is lost. `Waiting` removes the wait and its end.
-    pub(super) async fn wait(
+    async fn wait_once(
         &self,
         registration: &Arc<Registration>,
         (most, time): (usize, Duration),
@@ -223,12 +218,18 @@ impl Multiplexer {
         lock(&self.state).announcements.push(Announcement { member, now_ms, done });
         self.work.notify_one();
         // The channel closes without an answer only where the runtime of the rounds has ended.
-        let _ = announced.await;
+        if self.link.is_cluster() {
+            let _ = tokio::time::timeout(ANNOUNCED_WITHIN, announced).await;
+        } else {
+            let _ = announced.await;
+        }
     }
 
+    /// Queues a job, and waits for its answer.
     async fn queue(&self, commands: Vec<Command>, time: Duration, registration: Option<Arc<Registration>>) -> Reply {
         let (answer, reply) = oneshot::channel();
-        lock(&self.state).jobs.push_back((Job { commands, time, answer }, registration));
+        let slot = self.link.slot_of(&commands);
+        lock(&self.state).jobs.push_back((Job { commands, slot, time, answer }, registration));
         self.work.notify_one();
         answered(reply.await)
     }
@@ -245,11 +246,12 @@ impl Multiplexer {
         let Some(Wait { end, most, time, answer }) = lock(&registration.reading).wait.take() else { return };
         state.ends.remove(&end);
         let commands = self.commands_to_read(&registration.queue, 0, most);
-        state.jobs.push_back((Job { commands, time, answer }, Some(Arc::clone(registration))));
+        let slot = self.link.slot_of(&commands);
+        state.jobs.push_back((Job { commands, slot, time, answer }, Some(Arc::clone(registration))));
     }
 
     /// Evaluates an invalidation in the task that reads the connection, before any answer that came behind it.
-    fn handle_invalidation(&self, key: Option<&[u8]>) {
+    fn handle_invalidation(&self, concerned: Concerned<'_>) {
         let mut state = lock(&self.state);
         let changed = |state: &mut State, registrations: &[Arc<Registration>]| {
             for registration in registrations {
@@ -257,13 +259,18 @@ impl Multiplexer {
                 self.end_wait(state, registration);
             }
         };
-        let Some(key) = key else {
-            // After a flush, or on a lost connection, nothing is known of any lease or queue.
-            let all: Vec<Arc<Registration>> = state.registrations.values().flatten().cloned().collect();
-            all.iter().for_each(|registration| registration.permit.suspend());
-            changed(&mut state, &all);
-            self.work.notify_one();
-            return;
+        let key = match concerned {
+            Concerned::One(key) => key,
+            Concerned::Each(is_concerned) => {
+                // After a flush, on a lost connection, or on a move of slots, nothing is known of these leases and
+                // queues.
+                let all = state.registrations.iter().filter(|(queue, _)| is_concerned(queue));
+                let all: Vec<Arc<Registration>> = all.flat_map(|(_, registrations)| registrations).cloned().collect();
+                all.iter().for_each(|registration| registration.permit.suspend());
+                changed(&mut state, &all);
+                self.work.notify_one();
+                return;
+            }
         };
         let Ok(key) = std::str::from_utf8(key) else { return };
         if let Some(queue) = self.keys.queue_of_lease(key) {
@@ -271,78 +278,6 @@ impl Multiplexer {
         } else if let Some(registrations) = state.registrations.get(key).cloned() {
             changed(&mut state, &registrations);
             self.work.notify_one();
-        }
-    }
-
-    /// Returns the next round, or the time until which none is due.
-    fn next_round(&self) -> Result<Round, Instant> {
-        let (now, mut state) = (Instant::now(), lock(&self.state));
-        while let Some((&(end, _), registration)) = state.ends.first_key_value() {
-            if end > now {
-                break;
-            }
-            let registration = Arc::clone(registration);
-            self.end_wait(&mut state, &registration);
-        }
-        let State { jobs, announcements, registrations, width, check, ends, .. } = &mut *state;
-        let mut round = Round::new();
-        while round.jobs() < *width {
-            let Some((job, registration)) = jobs.pop_front() else { break };
-            // Nobody waits for this answer any more, so the abandoned job is not done.
-            if job.answer.is_closed() {
-                continue;
-            }
-            if let Some(registration) = registration {
-                // Cleared before the read is sent: a change from now on may not be in the answer, and sets the flag
-                // again.
-                lock(&registration.reading).is_stale = false;
-            }
-            round.add(job);
-        }
-        let announcements: Vec<_> = announcements.drain(..announcements.len().min(WIDEST)).collect();
-        if !announcements.is_empty() {
-            round.announce(&self.config, &self.keys.sessions(), announcements);
-        }
-        if round.is_empty() && (*check > now || registrations.is_empty()) {
-            let check = if registrations.is_empty() { now + CHECK_EVERY } else { *check };
-            return Err(ends.first_key_value().map_or(check, |(end, _)| end.0.min(check)));
-        }
-        *check = now + CHECK_EVERY;
-        Ok(round)
-    }
-
-    /// Learns from a round of so many jobs, above all the width of the next rounds.
-    fn learn(&self, jobs: usize, Done { bytes, took, unannounced }: Done) {
-        let mut state = lock(&self.state);
-        state.unannounced = if unannounced.is_some() { state.unannounced.saturating_add(1) } else { 0 };
-        if let Some(error) = unannounced.filter(|_| state.unannounced.is_power_of_two()) {
-            // An owner delivers without an announcement too.
-            let consequence = "broadcasts miss them, and they are not listed as live";
-            tracing::warn!(%error, consequence, rounds = state.unannounced,
-                "announcing shared sessions as live failed");
-        }
-        let width = &mut state.width;
-        // Fewer bytes pass any line in time, so a slow answer of so few says nothing about the line.
-        let slower_than = |time: Duration| bytes >= MEASURABLE && took > time;
-        if bytes > LARGE || slower_than(ANSWER_TIMEOUT / 2) {
-            *width = (jobs / 2).max(NARROWEST);
-        } else if jobs >= *width && bytes < LARGE / 2 && !slower_than(ANSWER_TIMEOUT / 4) {
-            *width = (*width * 2).min(WIDEST);
-        }
-    }
-
-    /// Learns from a failed round: its answers may have been too large for the line.
-    ///
-    /// Where no connection comes about, all jobs that came meanwhile fail too. Each of their rounds would otherwise try
-    /// for as long again.
-    fn failed(&self, error: &QueueErrorKind) {
-        let mut state = lock(&self.state);
-        state.width = NARROWEST;
-        if matches!(error, QueueErrorKind::Unreachable(_)) {
-            state.announcements.clear();
-            for (job, _) in state.jobs.drain(..) {
-                let _ = job.answer.send(Err(same(error)));
-            }
         }
     }
 }
@@ -364,28 +299,6 @@ impl Drop for Waiting<'_> {
         let mut state = lock(&self.mux.state);
         if let Some(wait) = lock(&self.registration.reading).wait.take() {
             state.ends.remove(&wait.end);
-        }
-    }
-}
-
-/// Sends round after round, one at a time, until the line is dropped.
-async fn run(mux: Weak<Multiplexer>, link: Link, work: Arc<Notify>) {
-    loop {
-        // No reference is held while the rounds sleep, so the line ends with its last user.
-        let Some(next) = mux.upgrade().map(|mux| mux.next_round()) else { return };
-        match next {
-            Ok(round) => {
-                let jobs = round.jobs();
-                let done = round.send(&link).await;
-                let Some(mux) = mux.upgrade() else { return };
-                match done {
-                    Ok(done) => mux.learn(jobs, done),
-                    Err(error) => mux.failed(&error),
-                }
-            }
-            Err(until) => {
-                let _ = tokio::time::timeout_at(until, work.notified()).await;
-            }
         }
     }
 }

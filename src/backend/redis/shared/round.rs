@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::redis::consumer::each;
 use crate::backend::redis::lease::announcement;
-use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Link, Request, same, size};
+use crate::backend::redis::link::{ANSWER_TIMEOUT, Answer, Command, Link, Request, is_migrating, same, size};
 use crate::backend::redis::reply;
 use crate::config::Config;
 use crate::envelope::Timestamp;
@@ -28,6 +28,8 @@ use crate::failure::QueueErrorKind;
 /// Commands of one session that go together, in their order.
 pub(super) struct Job {
     pub(super) commands: Vec<Command>,
+    /// Slot of the commands' keys in a cluster.
+    pub(super) slot: u16,
     /// Time that the answers may take.
     pub(super) time: Duration,
     pub(super) answer: oneshot::Sender<Reply>,
@@ -61,6 +63,30 @@ impl Answered {
         self.began.plus(self.sent.elapsed())
     }
 
+    /// Returns whether a command was refused because the slot of its keys is being migrated.
+    pub(super) fn is_migrating(&self) -> bool {
+        self.answers.iter().any(is_migrating)
+    }
+
+    /// Returns the position of the first of these commands to send again where their slot is being migrated. That is
+    /// the first refused one, or the command without a key directly before it, which concerns it.
+    pub(super) fn first_migrating(&self, commands: &[Command]) -> Option<usize> {
+        let refused = self.answers.iter().position(is_migrating)?;
+        let has_key = |command: &Command| command.slot().is_some();
+        Some(commands.iter().take(refused).rposition(has_key).map_or(0, |last| last + 1))
+    }
+
+    /// Moves the answers before the position to `done`.
+    pub(super) fn keep_until(&mut self, position: usize, done: &mut Vec<Answer>) {
+        done.extend(self.answers.drain(..position));
+    }
+
+    /// Returns the answers behind those of earlier commands of the same job.
+    pub(super) fn behind(mut self, mut earlier: Vec<Answer>) -> Self {
+        earlier.append(&mut self.answers);
+        Self { answers: earlier, ..self }
+    }
+
     /// Returns the answers of a job of `N` commands.
     pub(super) fn answers<const N: usize>(self) -> Result<[Answer; N], QueueErrorKind> {
         each(self.answers)
@@ -92,7 +118,7 @@ impl Round {
     /// Begins a round that only reads the clock.
     pub(super) fn new() -> Self {
         let clock = Command::read(redis::cmd("TIME"));
-        Self { request: Request::of(clock), jobs: Vec::new(), announced: Vec::new(), time: ANSWER_TIMEOUT }
+        Self { request: Request::of(clock).impatient(), jobs: Vec::new(), announced: Vec::new(), time: ANSWER_TIMEOUT }
     }
 
     /// Returns the number of jobs.
@@ -106,7 +132,7 @@ impl Round {
     }
 
     /// Adds a job.
-    pub(super) fn add(&mut self, Job { commands, time, answer }: Job) {
+    pub(super) fn add(&mut self, Job { commands, slot: _, time, answer }: Job) {
         self.time = self.time.max(time);
         self.jobs.push((commands.len(), answer));
         self.request.add_sequence(commands);

@@ -161,7 +161,7 @@ proptest! {
         };
         let shown = shown(&url);
         prop_assert!(!shown.to_lowercase().contains("s3cret"), "{} is shown as {}", url, shown);
-        if let Err(error) = super::super::link::Server::new(&url) {
+        if let Err(error) = super::super::link::Deployment::new(&url) {
             let said = format!("{error} {error:?}").to_lowercase();
             prop_assert!(!said.contains("s3cret"), "{} makes {}", url, said);
         }
