@@ -73,6 +73,8 @@ pub(crate) mod redis;
 mod refusal;
 #[cfg(feature = "server")]
 pub(crate) mod relay;
+#[cfg(any(feature = "elicitation", feature = "server"))]
+pub(crate) mod sealing;
 
 #[cfg(not(any(feature = "elicitation", feature = "server")))]
 pub use self::absent::Absent as Answers;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::retry::Backoff;
+use crate::seal::SealingKeys;
 
 mod rules;
 
@@ -55,6 +56,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq)]
         pub struct Config {
             prefix: String,
+            /// Keys of sealed payloads; `None` where this process has none.
+            sealing: Option<SealingKeys>,
             $($name: $type,)*
         }
 
@@ -76,6 +79,7 @@ macro_rules! settings {
             fn default() -> Self {
                 Self {
                     prefix: "mcp-courier".to_owned(),
+                    sealing: None,
                     $($name: $default,)*
                 }
             }
@@ -201,7 +205,34 @@ impl Config {
         self.heartbeat * 2
     }
 
+    /// Returns the keys of sealed payloads, if this process has any.
+    pub(crate) fn sealing_keys(&self) -> Option<&SealingKeys> {
+        self.sealing.as_ref()
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff { initial: self.backoff_initial, max: self.backoff_max }
+    }
+}
+
+#[cfg(feature = "seal")]
+impl Config {
+    /// Returns the keys by which payloads are sealed and opened, if there are any.
+    pub fn sealing(&self) -> Option<&SealingKeys> {
+        self.sealing.as_ref()
+    }
+}
+
+#[cfg(feature = "seal")]
+impl ConfigBuilder {
+    /// Sets the keys by which payloads are sealed before they go to Redis, and opened where they come back. Defaults to
+    /// none: payloads are plain. Needs the feature `seal`.
+    ///
+    /// Sizes and their limits count the sealed form, which is a third larger than the payload and has about 150 bytes
+    /// more. Keys that seal cannot be combined with [`fastmcp_servers`](Self::fastmcp_servers), as FastMCP opens
+    /// nothing.
+    pub fn sealing(mut self, keys: SealingKeys) -> Self {
+        self.0.sealing = Some(keys);
+        self
     }
 }

@@ -188,8 +188,8 @@ impl Elicitor {
             }
         };
         let (request_id, deadline) = (request_id.to_owned(), posed.plus(left()).to_system());
-        let trace_context = self.trace_context.clone();
-        let question = Question { request_id, task: task.clone(), elicitation, deadline, trace_context };
+        let mut question = Question::new(request_id, task.clone(), elicitation, deadline);
+        question.trace_context = self.trace_context.clone();
         self.publisher.push(session, notification(&question, left())).await?;
         let answer = self.queue.answer_to(task, &question.request_id).await?;
         pending.is_settled = true;

@@ -15,6 +15,9 @@
 //! *Trace context*. `traceparent`, `tracestate` and `baggage` stand beside the notification, so that a server reads them
 //! without the notification's content. Each is optional, and a bad one is dropped.
 //!
+//! *Sealed messages* have the field `sealed` in place of `notification`, and `asks` where they bring a question: see
+//! [`seal`](crate::seal).
+//!
 //! *Values*. Each value stays the text that its producer wrote. No number is converted, so none is rounded.
 //!
 //! *Order*. `id` and `at` are last, so that the last bytes of two messages differ. An acknowledgement compares these
@@ -28,10 +31,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::json::{self, Fields};
-use crate::notification::{
-    ID_KEY, InvalidNotification, NotificationId, TASK_STATUS, check_method, time_to_live_is_possible,
-};
+use crate::notification::{ID_KEY, NotificationId, TASK_STATUS, check_method, time_to_live_is_possible};
 use crate::question::{Question, RELATED_TASK};
+use crate::seal::{self, Refused, SealingKeys};
 use crate::trace_context::TraceContext;
 
 mod draft;
@@ -41,6 +43,8 @@ mod message_id;
 mod outbound;
 #[cfg(feature = "server")]
 mod owned;
+mod sealed;
+mod undecodable;
 mod wire;
 
 pub use self::draft::Draft;
@@ -52,6 +56,8 @@ use self::outbound::Content;
 pub use self::outbound::Outbound;
 #[cfg(feature = "server")]
 use self::owned::Facts;
+use self::sealed::Sealing;
+pub use self::undecodable::Undecodable;
 use self::wire::{Wire, fields_of, trace_context};
 pub use crate::timestamp::Timestamp;
 
@@ -69,37 +75,33 @@ pub struct Envelope {
     pub question: Option<Box<Question>>,
     /// Set where the producer asked for a receipt.
     pub receipt: bool,
+    /// Stored form of the message, where that differs from the opened one, or where the message is refused. `None` for
+    /// nearly all plain messages.
+    sealing: Option<Box<Sealing>>,
     #[cfg(feature = "server")]
     facts: Facts,
 }
 
-/// Reason why a message of the queue cannot be read: neither this crate nor FastMCP has written it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Undecodable {
-    /// The message is not a JSON object of the expected form.
-    #[error("not an envelope: {0}")]
-    Json(String),
-    /// The message contains something other than a notification.
-    #[error(transparent)]
-    Notification(#[from] InvalidNotification),
-}
-
 impl Envelope {
     /// Reads a message of the queue `queue`. The name of the queue goes into the id of a message that carries none.
-    /// `default_time_to_live` is for a message that names no expiry.
+    /// `default_time_to_live` is for a message that names no expiry. A sealed message stays closed.
     ///
     /// # Errors
     /// [`Undecodable`] names the fault of the message.
+    #[cfg(any(test, feature = "testing"))]
     pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
-        Self::decode_or_give_back(queue, raw, default_time_to_live).map_err(|(why, _)| why)
+        Self::decode_or_give_back(queue, raw, default_time_to_live, None).map_err(|(why, _)| why)
     }
 
-    /// Reads a message as [`decode`](Self::decode) does, and returns its bytes with an error.
+    /// Reads a message as [`decode`](Self::decode) does, opens a sealed one, and returns its bytes with an error.
+    ///
+    /// A message that cannot be opened is no error: its id, its times and its question are known, and its owner
+    /// discards it by [`refused`](Self::refused).
     pub(crate) fn decode_or_give_back(
         queue: &str,
         raw: Vec<u8>,
         default_time_to_live: Duration,
+        keys: Option<&SealingKeys>,
     ) -> Result<Self, (Undecodable, Vec<u8>)> {
         let raw = match String::from_utf8(raw) {
             Ok(raw) => raw,
@@ -108,9 +110,15 @@ impl Envelope {
                 return Err((Undecodable::Json(why), error.into_bytes()));
             }
         };
+        let is_required = keys.is_some_and(SealingKeys::is_required);
         match Drafted::read(&raw) {
-            Some(drafted) => Ok(Self::of_drafted(drafted, raw)),
-            None => Self::read_any(queue, raw, default_time_to_live).map_err(|(why, raw)| (why, raw.into_bytes())),
+            Some(drafted) if !is_required => Ok(Self::of_drafted(drafted, raw)),
+            _ => match sealed::read_any(queue, &raw, default_time_to_live, keys) {
+                Ok((envelope, Some(sealing))) => Ok(envelope.with_sealing(sealing, raw)),
+                Ok((envelope, None)) if is_required => Ok(envelope.with_plain_refused(raw)),
+                Ok((envelope, None)) => Ok(envelope.with_text(raw)),
+                Err(why) => Err((why, raw.into_bytes())),
+            },
         }
     }
 
@@ -133,22 +141,25 @@ impl Envelope {
             last_error: None,
             question: None,
             receipt,
+            sealing: None,
             #[cfg(feature = "server")]
             facts: Facts { task_status: None, is_stamped: true, has_derived_id: false },
         }
     }
 
-    /// Reads a message of any form, and returns its text with an error.
-    fn read_any(queue: &str, raw: String, default_time_to_live: Duration) -> Result<Self, (Undecodable, String)> {
-        match Self::read_wire(queue, &raw, default_time_to_live) {
-            Ok(envelope) => Ok(Self { outbound: Outbound { raw, ..envelope.outbound }, ..envelope }),
-            Err(why) => Err((why, raw)),
-        }
+    /// Adds the text of a message that was read by [`of_wire`](Self::of_wire).
+    fn with_text(self, raw: String) -> Self {
+        Self { outbound: Outbound { raw, ..self.outbound }, ..self }
     }
 
-    /// Reads a message of any form. The returned envelope lacks the message's text, which the caller adds.
-    fn read_wire(queue: &str, raw: &str, default_time_to_live: Duration) -> Result<Self, Undecodable> {
-        let wire = Wire::read(raw)?;
+    /// Creates the envelope of a message of any form. The returned envelope lacks the message's text, which the caller
+    /// adds. `length` is the length of that text.
+    fn of_wire(
+        queue: &str,
+        wire: Wire<'_>,
+        length: usize,
+        default_time_to_live: Duration,
+    ) -> Result<Self, Undecodable> {
         check_method(&wire.method)?;
         let (id, has_derived_id) = match wire.id.as_deref().map(Uuid::parse_str) {
             Some(Ok(id)) => (NotificationId(id), false),
@@ -176,7 +187,7 @@ impl Envelope {
         }
         let trace_context = wire.trace_context.or_else(|| trace_context(&meta)).map(Box::new);
         let question = question.map(|question| Box::new(Question { trace_context: trace_context.clone(), ..question }));
-        let params = delivered(params, meta, id, trace_context.as_deref(), raw.len());
+        let params = delivered(params, meta, id, trace_context.as_deref(), length);
         Ok(Self {
             outbound: Outbound {
                 id,
@@ -192,27 +203,45 @@ impl Envelope {
             last_error: wire.last_error.map(Cow::into_owned),
             question,
             receipt: wire.receipt,
+            sealing: None,
             #[cfg(feature = "server")]
             facts: Facts { task_status, is_stamped: stamped.is_some(), has_derived_id },
         })
     }
 
-    /// Reads the fields of the message.
+    /// Returns the text of the message in the queue.
+    pub(crate) fn stored(&self) -> &str {
+        self.sealing.as_ref().map_or(&self.raw, |sealing| &sealing.stored)
+    }
+
+    /// Reads the fields of the message in the queue.
     fn fields(&self) -> Result<Fields<'_>, Undecodable> {
-        fields_of(&self.raw)
+        fields_of(self.stored())
+    }
+
+    /// Returns the reason for which the notification must not be used: it cannot be opened, or is plain and should be
+    /// sealed.
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        self.sealing.as_ref()?.refused.as_ref()
     }
 
     /// Returns the notification as a new draft: the same id, the whole time to live, and no attempt counted. Unknown
-    /// fields are kept.
+    /// fields are kept. A sealed notification stays sealed under its key, also where it cannot be opened.
     ///
     /// Returns `None` where the message is not a JSON object.
     pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
         let mut fields = self.fields().ok()?;
-        let notification = fields.remove("notification")?;
+        let is_sealed = self.sealing.as_ref().is_some_and(|sealing| sealing.is_sealed);
+        let name = if is_sealed { seal::FIELD } else { "notification" };
+        let content = fields.remove(name)?;
+        if is_sealed {
+            fields.remove("notification");
+        }
         for anew in ["attempt", "enqueued_at", "expires_at", "ttl", "at", "last_error", "id"] {
             fields.remove(anew);
         }
-        let mut body = format!(",\"notification\":{notification},\"attempt\":0");
+        let mut body = format!(",\"{name}\":{content}");
+        body.push_str(",\"attempt\":0");
         fields.append_to(&mut body);
         let time_to_live = match (self.enqueued_at, self.expires_at) {
             (Some(from), Some(to)) if time_to_live_is_possible(to.since(from)) => to.since(from),

@@ -49,6 +49,7 @@ impl QueueErrorKind {
             Self::Unreachable(_) => "unreachable",
             Self::Broken(_) => "broken",
             Self::Refused(_) => "refused",
+            Self::Sealing(_) => "sealing",
         }
     }
 }
@@ -66,4 +67,8 @@ pub enum QueueErrorKind {
     /// Redis answered with an error.
     #[error("the queue refused: {0}")]
     Refused(String),
+    /// A payload could not be sealed, and was not written. Or a sealed one could not be opened. See
+    /// [`Config::sealing`](crate::Config).
+    #[error("{0}")]
+    Sealing(String),
 }

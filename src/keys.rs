@@ -79,11 +79,17 @@ impl Keys {
 
     /// Returns the keys of a queue and of its lease. Most pushes need no others.
     pub(crate) fn queue_and_lease(&self, session: &SessionId) -> (String, String) {
+        let queue = self.queue(session);
+        let lease = self.companion(&queue, "lease");
+        (queue, lease)
+    }
+
+    /// Returns the key of a queue.
+    pub(crate) fn queue(&self, session: &SessionId) -> String {
         let mut queue = self.of_all();
         // Writing to a string does not fail.
         let _ = write!(queue, "{session}");
-        let lease = self.companion(&queue, "lease");
-        (queue, lease)
+        queue
     }
 
     /// Returns all keys of a session's queue.

@@ -72,11 +72,15 @@
 //! | `sentinel` | the primary that Sentinels name, by `redis+sentinel://`: see [`ways_to_redis`] |
 //! | `tls` | TLS to Redis, by `rediss://`: see [`ways_to_redis`] |
 //! | `opentelemetry` | spans of worker and server in one trace, linked by W3C trace context |
+//! | `seal` | [`SealingKeys`]: payloads sealed at rest, by XChaCha20-Poly1305 |
 //!
 //! A server relays questions and answers without `elicitation` too: the worker that asked checks the answer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The documentation of a part of the features names items of the others. That of all features has every link checked.
-#![cfg_attr(not(all(feature = "elicitation", feature = "rmcp")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "elicitation", feature = "rmcp", feature = "seal")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -101,6 +105,7 @@ mod question;
 #[cfg(feature = "server")]
 mod recent_set;
 mod retry;
+mod seal;
 mod session_id;
 #[cfg_attr(
     not(all(feature = "server", feature = "testing")),
@@ -193,6 +198,33 @@ pub mod testing {
     pub mod envelope {
         pub use crate::envelope::*;
 
+        /// Renders a notification for a queue as a process with these settings does, sealed where it seals.
+        ///
+        /// # Errors
+        /// The reason why the notification cannot be sealed.
+        pub fn draft_with(
+            notification: &crate::Notification,
+            id: crate::NotificationId,
+            queue: &str,
+            config: &crate::Config,
+        ) -> Result<Draft, crate::Cause> {
+            match config.sealing_keys().and_then(|keys| Some((keys, keys.primary()?))) {
+                None => Ok(Draft::new(notification, id, config.time_to_live())),
+                Some(keys) => {
+                    Ok(Draft::sealed(notification, id, config.time_to_live(), None, (keys.0, keys.1, queue))?)
+                }
+            }
+        }
+
+        /// Reads a message of a queue as a process with these settings does, and opens a sealed one.
+        ///
+        /// # Errors
+        /// [`Undecodable`] names the fault of the message.
+        pub fn decode_with(queue: &str, raw: Vec<u8>, config: &crate::Config) -> Result<Envelope, Undecodable> {
+            let read = Envelope::decode_or_give_back(queue, raw, config.time_to_live(), config.sealing_keys());
+            read.map_err(|(why, _)| why)
+        }
+
         /// Returns a notification in the form for the client.
         pub fn outbound(envelope: &Envelope) -> crate::Outbound {
             envelope.outbound().clone()
@@ -258,6 +290,10 @@ mod inspecting {}
 #[doc = include_str!("../docs/fastmcp.md")]
 mod fastmcp {}
 
+#[cfg(all(doctest, feature = "seal"))]
+#[doc = include_str!("../docs/sealing.md")]
+mod sealing {}
+
 /// Version of actix that this crate's API uses: [`Courier::supervisor`] returns an `actix::Addr`.
 #[cfg(feature = "server")]
 pub use actix;
@@ -316,6 +352,8 @@ pub use self::publisher::{DeadLetter, DeadLetters, Publisher, PushError, Pushed,
 #[cfg(any(feature = "elicitation", feature = "server"))]
 pub use self::question::Answer;
 pub use self::question::{Elicitation, InvalidQuestion, Question, TaskKey};
+#[cfg(feature = "seal")]
+pub use self::seal::{InvalidSealingKey, SealingKey, SealingKeys};
 #[cfg(feature = "rmcp")]
 pub use self::session::rmcp::{CourierSessionManager, ManagerError, SessionManagerBuilder, acting_as};
 #[cfg(feature = "server")]

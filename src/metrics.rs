@@ -54,8 +54,8 @@ define! {
         "session" ["owned", "known", "unknown", "not_read"],
         "Notifications that this process has queued, by the standing of their sessions at the push.";
     PUSH_REFUSED: Counter, "mcp_courier_push_refused_total", COUNT,
-        "reason" ["too_large", "queue_full", "not_for_fastmcp", "too_deep", "task_id_too_long", "after_refused",
-            "unreachable", "uncertain", "refused"],
+        "reason" ["too_large", "queue_full", "not_for_fastmcp", "too_deep", "task_id_too_long", "not_sealed",
+            "after_refused", "unreachable", "uncertain", "refused"],
         "Notifications whose push was refused, by reason.";
     PUSH_DUPLICATES: Counter, "mcp_courier_push_duplicates_total", COUNT, "" [""],
         "Notifications that were not queued again, because one with their deduplication key was queued before.";
@@ -79,7 +79,8 @@ define! {
         "reason" ["delivered", "named"],
         "Notifications that were acknowledged without a delivery: delivered before, or named by the client as received.";
     DISCARDED: Counter, "mcp_courier_discarded_total", COUNT,
-        "reason" ["expired", "rejected", "attempts_exhausted", "superseded", "undecodable", "purged", "collapsed"],
+        "reason" ["expired", "rejected", "attempts_exhausted", "superseded", "undecodable", "purged", "collapsed",
+            "cannot_open", "not_sealed"],
         "Notifications that were discarded, by reason.";
     LOST: Counter, "mcp_courier_lost_total", COUNT, "" [""],
         "Notifications that were removed from their queues before a delivery that failed, with at-most-once delivery only.";
@@ -136,7 +137,7 @@ define! {
         "outcome" ["made", "made_again", "failed"],
         "Attempts to connect to Redis: first connections, connections in place of lost ones, and failed attempts.";
     QUEUE_FAILURES: Counter, "mcp_courier_queue_failures_total", COUNT,
-        "kind" ["unreachable", "broken", "refused"],
+        "kind" ["unreachable", "broken", "refused", "sealing"],
         "Operations of subscribers on their queues that failed and are tried again, by kind.";
 }
 

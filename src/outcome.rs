@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Timestamp, shortened};
+#[cfg(feature = "server")]
+use crate::seal::{Refused, Unopened};
 
 /// Reason why a notification was discarded. Each discard is counted and logged, and kept where dead letters are on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -39,6 +41,29 @@ pub enum DiscardReason {
     /// An operator removed the notification from its queue ([`Inspector::purge`](crate::Inspector::purge)).
     #[error("an operator purged its queue")]
     Purged,
+    /// The notification is sealed and the server could not open it ([`Config::sealing`](crate::Config)): the server has
+    /// no such key, or the text was changed or moved from another session. A dead letter stays sealed, and can be
+    /// redriven once the servers have the key.
+    #[error("it is sealed with key {key:?} and cannot be opened: {why}")]
+    CannotOpen {
+        /// Id of the key; empty where the message names none.
+        key: String,
+        /// Reason for which the notification stays closed.
+        why: String,
+    },
+    /// The notification is not sealed, and the server accepts sealed ones only.
+    #[error("it is not sealed, and only what is sealed is accepted here")]
+    NotSealed,
+}
+
+#[cfg(feature = "server")]
+impl From<&Refused> for DiscardReason {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::Unopened(Unopened { key, why }) => Self::CannotOpen { key: key.clone(), why: why.to_string() },
+            Refused::Plain => Self::NotSealed,
+        }
+    }
 }
 
 impl DiscardReason {
@@ -59,6 +84,8 @@ impl DiscardReason {
             Self::Undecodable(_) => "undecodable",
             Self::Purged => "purged",
             Self::Collapsed => "collapsed",
+            Self::CannotOpen { .. } => "cannot_open",
+            Self::NotSealed => "not_sealed",
         }
     }
 
@@ -66,10 +93,11 @@ impl DiscardReason {
     pub(crate) fn bounded(&self) -> Self {
         let mut short = self.clone();
         match &mut short {
-            Self::Rejected(text) | Self::AttemptsExhausted { last_error: text, .. } | Self::Undecodable(text) => {
-                *text = shortened(text).to_owned();
-            }
-            Self::Expired | Self::Superseded | Self::Collapsed | Self::Purged => {}
+            Self::Rejected(text)
+            | Self::AttemptsExhausted { last_error: text, .. }
+            | Self::Undecodable(text)
+            | Self::CannotOpen { why: text, .. } => *text = shortened(text).to_owned(),
+            Self::Expired | Self::Superseded | Self::Collapsed | Self::Purged | Self::NotSealed => {}
         }
         short
     }
@@ -152,6 +180,8 @@ mod tests {
             DiscardReason::Collapsed,
             DiscardReason::Undecodable("\0".to_owned()),
             DiscardReason::Purged,
+            DiscardReason::CannotOpen { key: "k".to_owned(), why: "\n".to_owned() },
+            DiscardReason::NotSealed,
         ];
         for reason in reasons {
             let wire = reason.to_wire();

@@ -15,11 +15,14 @@ use crate::envelope::Draft;
 use crate::failure::QueueError;
 use crate::inspector::Inspector;
 use crate::json::MAX_DEPTH;
+use crate::keys::Keys;
 use crate::metrics;
 use crate::notification::{Notification, NotificationId, Task};
 use crate::question::TaskKey;
+use crate::seal::SealError;
 use crate::session_id::{SessionId, SessionStatus};
 use crate::spans;
+use crate::trace_context::TraceContext;
 
 mod dead_letters;
 mod fastmcp;
@@ -164,15 +167,19 @@ impl Publisher {
                 }
                 None => match first.filter(|first| *first < kept.len()) {
                     Some(first) => PushPlan::RepeatOf(first),
-                    None => {
-                        let time_to_live = self.config.time_to_live();
-                        let mut draft = Draft::caused_by(&notification, id, time_to_live, cause.as_ref());
-                        // A repetition may be skipped by its id, and must not take a newer one's place.
-                        let key = notification.collapse_key(self.config.collapse());
-                        draft.collapse_key = key.filter(|_| !is_repeated);
-                        batch.push(Outgoing { session: session.clone(), draft });
-                        PushPlan::Queue
-                    }
+                    None => match self.draft(&session, &notification, id, cause.as_ref()) {
+                        Ok(mut draft) => {
+                            // A repetition may be skipped by its id, and must not take a newer one's place.
+                            let key = notification.collapse_key(self.config.collapse());
+                            draft.collapse_key = key.filter(|_| !is_repeated);
+                            batch.push(Outgoing { session: session.clone(), draft });
+                            PushPlan::Queue
+                        }
+                        Err(error) => {
+                            refused.insert(session.clone());
+                            PushPlan::Refused(PushRefusal::NotSealed { why: error.to_string() })
+                        }
+                    },
                 },
             };
             kept.push((session, notification, id, plan));
@@ -210,6 +217,24 @@ impl Publisher {
             answers.push(result.map_err(|reason| PushError { session, notification: Box::new(notification), reason }));
         }
         answers
+    }
+
+    /// Renders a notification, sealed where this process seals.
+    fn draft(
+        &self,
+        session: &SessionId,
+        notification: &Notification,
+        id: NotificationId,
+        cause: Option<&TraceContext>,
+    ) -> Result<Draft, SealError> {
+        let default = self.config.time_to_live();
+        match self.config.sealing_keys().and_then(|keys| Some((keys, keys.primary()?))) {
+            None => Ok(Draft::caused_by(notification, id, default, cause)),
+            Some((keys, primary)) => {
+                let queue = Keys::new(self.config.prefix()).queue(session);
+                Draft::sealed(notification, id, default, cause, (keys, primary, &queue))
+            }
+        }
     }
 
     /// Returns the reason why a notification cannot be queued at all, if there is one.

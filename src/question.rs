@@ -9,6 +9,8 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::{Map, Value, json};
 
 use crate::json::{MAX_DEPTH, nests_deeper};
+#[cfg(feature = "server")]
+use crate::seal::Refused;
 use crate::session_id::ENCODED;
 use crate::timestamp::Timestamp;
 use crate::trace_context::TraceContext;
@@ -20,6 +22,7 @@ mod form;
 mod json_rpc;
 #[cfg(any(feature = "elicitation", feature = "server"))]
 mod open;
+mod route;
 
 #[cfg(any(feature = "elicitation", feature = "server"))]
 pub use self::answer::Answer;
@@ -27,6 +30,7 @@ pub use self::answer::Answer;
 pub(crate) use self::form::{ALLOWED, FORMATS};
 #[cfg(feature = "rmcp")]
 pub(crate) use self::json_rpc::JSON_RPC_ID;
+pub(crate) use self::route::{AtRest, QuestionRoute};
 
 /// Key in `_meta` under which FastMCP puts the data for its relay.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
@@ -187,9 +191,26 @@ pub struct Question {
     pub deadline: SystemTime,
     /// Trace context of the question's cause. `None` where the notification that brought the question had none.
     pub trace_context: Option<Box<TraceContext>>,
+    /// Form in which the question came from the queue, and in which it is stored among the open questions.
+    pub(crate) at_rest: AtRest,
 }
 
 impl Question {
+    /// Creates a question, for tests of an [`McpSession`](crate::McpSession).
+    pub fn new(request_id: impl Into<String>, task: TaskKey, elicitation: Elicitation, deadline: SystemTime) -> Self {
+        let trace_context = None;
+        Self { request_id: request_id.into(), task, elicitation, deadline, trace_context, at_rest: AtRest::Plain }
+    }
+
+    /// Returns the reason for which the question is not asked, if there is one.
+    #[cfg(feature = "server")]
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        match &self.at_rest {
+            AtRest::Refused(why) => Some(why),
+            AtRest::Plain | AtRest::Sealed(_) => None,
+        }
+    }
+
     /// Moves the deadline, where it was computed from a wrong time of the push.
     #[cfg(feature = "server")]
     pub(crate) fn queued_at(&mut self, said: Timestamp, corrected: Timestamp) {
@@ -231,13 +252,7 @@ impl Question {
     pub(crate) fn from_related_task(related: &Value, enqueued_at: Option<Timestamp>) -> Option<Self> {
         let elicitation = related.get("elicitation")?;
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-        let id = text(related, "taskId")?;
-        // An absent scope does not mean an anonymous task. FastMCP skips the relay then, and so does this crate.
-        let task = match related.get("task_scope")? {
-            Value::Null => TaskKey::anonymous(id).ok()?,
-            Value::String(scope) => TaskKey::of_scope(scope, id).ok()?,
-            _ => return None,
-        };
+        let task = route::task_of(related)?;
         let message = text(elicitation, "message").unwrap_or_default();
         let asked = match elicitation.get("mode").and_then(Value::as_str) {
             Some("url") => Elicitation::url(message, text(elicitation, "url")?, text(elicitation, "elicitationId")?),
@@ -251,9 +266,10 @@ impl Question {
             .and_then(|at| Timestamp::parse(&at))
             .or_else(|| enqueued_at.map(|at| at.plus(FASTMCP_PATIENCE)))?;
         let request_id = text(elicitation, "requestId").filter(|id| Self::id_is_possible(id))?;
+        let question = Self::new(request_id, task, asked, deadline.to_system());
         // Only an open question has the trace context here. That of a notification stands beside the notification.
         let trace_context = TraceContext::read(|name| text(elicitation, name).map(Cow::Owned)).map(Box::new);
-        Some(Self { request_id, task, elicitation: asked, deadline: deadline.to_system(), trace_context })
+        Some(Self { trace_context, ..question })
     }
 }
 

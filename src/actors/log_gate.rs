@@ -26,6 +26,8 @@ pub(super) struct LogGates {
     pub(super) restarted: LogGate,
     pub(super) given_up: LogGate,
     pub(super) dropped: LogGate,
+    /// Gate for all subscribers, dedicated ones too: one wrong key concerns every notification.
+    pub(super) not_opened: LogGate,
 }
 
 /// Counter that lets the first, second, fourth, eighth event of a row pass, and so on. The other events are logged at

@@ -137,6 +137,11 @@ impl QuestionContext {
     async fn ask_until_answered(&self, question: &Question) -> Option<Answer> {
         let panicked =
             |panic: &(dyn Any + Send)| Answer::cancelled(format!("the session panicked: {}", text_of(panic)));
+        // The relay puts the reason into the answer.
+        if let Some(why) = question.refused() {
+            tracing::warn!(session = ?self.context.session_id, %why, "an open question cannot be opened; it is cancelled");
+            return Some(Answer::cancelled(why.to_string()));
+        }
         let mut presence = match catch_unwind(AssertUnwindSafe(|| self.context.session.presence())) {
             Ok(presence) => presence,
             Err(panic) => return Some(panicked(&*panic)),

@@ -34,7 +34,7 @@ pub struct SubscriberInfo {
     /// Number of notifications that were delivered and confirmed since `since`.
     pub delivered: u64,
     /// Number of notifications that were discarded since `since`, for any reason: expired, rejected, attempts
-    /// exhausted, superseded, undecodable.
+    /// exhausted, superseded, undecodable, cannot be opened, not sealed.
     pub discarded: u64,
     /// Text of the newest failure of the queue or of a hand-over; `None` before the first.
     pub last_error: Option<String>,

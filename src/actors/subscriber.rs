@@ -203,14 +203,11 @@ mod tests {
         assert!(matches!(posed, Posed::Done(_)));
         let elicitation = Elicitation::url("Go", "https://example.org", "e");
         let deadline = Timestamp::of_this_host().plus(Duration::from_secs(60));
-        let question = Question {
-            request_id: "q".to_owned(),
-            task: task.clone(),
-            elicitation,
-            deadline: deadline.to_system(),
-            trace_context: None,
-        };
-        note(&context, Note::Discarded { id: None, question: Some(question), reason: DiscardReason::Expired });
+        let question = Question::new("q", task.clone(), elicitation, deadline.to_system());
+        note(
+            &context,
+            Note::Discarded { id: None, question: Some(Box::new(question)), reason: DiscardReason::Expired },
+        );
         assert!(context.common.queue.is_waiting(&task, "q").await.unwrap(), "the cancellation is still to come");
         assert_eq!(context.settling.until_none().now_or_never(), None, "it is counted");
         context.settled().await;

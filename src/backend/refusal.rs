@@ -44,6 +44,12 @@ pub enum PushRefusal {
         /// Largest length allowed, in bytes.
         limit: usize,
     },
+    /// The notification could not be sealed ([`Config::sealing`](crate::Config)). Not queued.
+    #[error("the notification could not be sealed: {why}")]
+    NotSealed {
+        /// Reason for the failure.
+        why: String,
+    },
     /// An earlier notification of the same call to the same session was refused, and order comes first. Not queued.
     #[error("an earlier notification to the same session was refused")]
     AfterRefused,
@@ -72,6 +78,7 @@ impl PushRefusal {
             Self::NotForFastMcp { .. } => "not_for_fastmcp",
             Self::TooDeep { .. } => "too_deep",
             Self::TaskIdTooLong { .. } => "task_id_too_long",
+            Self::NotSealed { .. } => "not_sealed",
             Self::AfterRefused => "after_refused",
             Self::Unreachable(_) => "unreachable",
             Self::Uncertain(_) => "uncertain",

@@ -6,13 +6,16 @@ use crate::metrics;
 use crate::question::{Answer, Question};
 use crate::session_id::SessionId;
 
-/// Gives an answer to an open question of a session, and closes the question.
+/// Gives an answer to an open question of a session, and closes the question. A question that this process cannot open
+/// is cancelled with the reason instead, as its answer could not be sealed.
 pub(crate) async fn settle_open(
     queue: &dyn Backend,
     session: &SessionId,
     question: &Question,
     answer: &Answer,
 ) -> Result<Settled, QueueError> {
+    let refused = question.refused().map(|why| Answer::cancelled(format!("the question cannot be used: {why}")));
+    let answer = refused.as_ref().unwrap_or(answer);
     let settled = queue.settle(&question.task, &question.request_id, answer).await?;
     if settled == Settled::Done {
         metrics::QUESTIONS_ANSWERED.add(answer.label(), 1);

@@ -96,7 +96,21 @@ impl ConfigBuilder {
         if c.dedicated_limit == 0 && c.shared_limit == 0 {
             return refused("shared_limit", c.shared_limit, "it must be at least 1 where dedicated_limit is 0");
         }
+        check_sealing(&c)?;
         Ok(c)
+    }
+}
+
+/// Checks the keys of sealed payloads against the other settings.
+fn check_sealing(c: &Config) -> Result<(), ConfigError> {
+    let Some(keys) = c.sealing_keys() else { return Ok(()) };
+    let refused = |rule| Err(ConfigError::new("sealing", format!("{keys:?}"), rule));
+    match keys.primary() {
+        Some(_) if c.fastmcp_servers() => {
+            refused("it must not seal where fastmcp_servers is set, as FastMCP's servers open nothing")
+        }
+        None if keys.is_required() => refused("what is required to be sealed must have a key that seals"),
+        _ => Ok(()),
     }
 }
 

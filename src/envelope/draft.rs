@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Timestamp;
 use crate::json;
-use crate::notification::{KeyHash, Notification, NotificationId};
+use crate::notification::{KeyHash, Notification, NotificationId, Object, TASK_STATUS};
+use crate::question::QuestionRoute;
+use crate::seal::{Binding, Purpose, SealError, SealingKeys};
 use crate::trace_context::TraceContext;
 
 /// Notification that is about to be queued: the message without its times.
@@ -61,6 +63,24 @@ impl Times {
     }
 }
 
+/// Renders method, params and `_meta` as an object behind `before`.
+fn content(before: &str, notification: &Notification) -> String {
+    let Notification { method, params, meta, .. } = notification;
+    let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
+        .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
+    let length = objects.iter().flatten().map(|(name, text)| name.len() + text.len()).sum::<usize>();
+    let mut text = String::with_capacity(method.len() + length + 160);
+    text.push_str(before);
+    text.push_str("{\"method\":");
+    json::push_string(&mut text, method);
+    for (name, object) in objects.iter().flatten() {
+        text.push_str(name);
+        text.push_str(object);
+    }
+    text.push('}');
+    text
+}
+
 impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
     #[cfg(any(test, feature = "testing"))]
@@ -76,29 +96,47 @@ impl Draft {
         default_time_to_live: Duration,
         cause: Option<&TraceContext>,
     ) -> Self {
-        let Notification {
-            id: _,
-            method,
-            params,
-            meta,
-            trace_context,
-            time_to_live,
-            receipt,
-            deduplication_key,
-            collapse: _,
-        } = notification;
-        let trace_context = trace_context.as_deref().or(cause);
-        let objects = [(",\"params\":", params), (",\"_meta\":", meta)]
-            .map(|(name, object)| object.as_ref().map(|object| (name, object.to_text())));
-        let length = objects.iter().flatten().map(|(name, text)| name.len() + text.len()).sum::<usize>();
-        let mut body = String::with_capacity(method.len() + length + 160);
-        body.push_str(",\"notification\":{\"method\":");
-        json::push_string(&mut body, method);
-        for (name, text) in objects.iter().flatten() {
-            body.push_str(name);
-            body.push_str(text);
+        let body = content(",\"notification\":", notification);
+        Self::around(body, notification, id, default_time_to_live, cause)
+    }
+
+    /// Seals a notification under the primary key, for the queue of this name, and renders it as
+    /// [`caused_by`](Self::caused_by) does. Its id, times, trace context and wish
+    /// for a receipt stay in clear, and so does the name of a question that it brings.
+    ///
+    /// # Errors
+    /// [`SealError`] where the notification cannot be sealed.
+    pub(crate) fn sealed(
+        notification: &Notification,
+        id: NotificationId,
+        default_time_to_live: Duration,
+        cause: Option<&TraceContext>,
+        (keys, primary, queue): (&SealingKeys, &str, &str),
+    ) -> Result<Self, SealError> {
+        let binding = Binding { purpose: Purpose::Notification, owner: queue, id: &id.to_string() };
+        let sealed = keys.seal(primary, &binding, &content("", notification))?;
+        let mut body = String::with_capacity(sealed.len() + 160);
+        body.push_str(",\"sealed\":");
+        body.push_str(&sealed);
+        let meta = notification.meta.as_ref().filter(|_| notification.method == TASK_STATUS).map(Object::to_text);
+        if let Some(route) = meta.and_then(|meta| QuestionRoute::in_meta(&meta)) {
+            body.push_str(",\"asks\":");
+            body.push_str(&route.to_json());
         }
-        body.push_str("},\"attempt\":0");
+        Ok(Self::around(body, notification, id, default_time_to_live, cause))
+    }
+
+    /// Adds to a body the fields behind the notification.
+    fn around(
+        mut body: String,
+        notification: &Notification,
+        id: NotificationId,
+        default_time_to_live: Duration,
+        cause: Option<&TraceContext>,
+    ) -> Self {
+        let Notification { trace_context, time_to_live, receipt, deduplication_key, .. } = notification;
+        let trace_context = trace_context.as_deref().or(cause);
+        body.push_str(",\"attempt\":0");
         for (name, text) in trace_context.iter().flat_map(|context| context.parts()) {
             body.push_str(",\"");
             body.push_str(name);

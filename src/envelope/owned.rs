@@ -77,7 +77,7 @@ impl Envelope {
 
     /// Returns the bytes of the message in the queue.
     pub(crate) fn raw(&self) -> &[u8] {
-        self.raw.as_bytes()
+        self.stored().as_bytes()
     }
 
     /// Returns the message with one more failed attempt counted, to be written in its place. Unknown fields are kept.

@@ -31,9 +31,8 @@ pub(super) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    /// Reads all fields of a message, and checks their kinds.
-    pub(super) fn read(raw: &'a str) -> Result<Self, Undecodable> {
-        let fields = fields_of(raw)?;
+    /// Checks the kinds of all fields of a message.
+    pub(super) fn of(fields: &Fields<'a>) -> Result<Self, Undecodable> {
         let content = fields.get("notification").unwrap_or("null");
         let notification = match Fields::of(content) {
             Ok(notification) => notification,
@@ -45,14 +44,14 @@ impl<'a> Wire<'a> {
             params: object(&notification, "params")?,
             meta: object(&notification, "_meta")?,
             attempt: attempt(fields.get("attempt"))?,
-            enqueued_at: text(&fields, "enqueued_at")?,
-            expires_at: text(&fields, "expires_at")?,
-            stamp: stamp(&fields),
-            trace_context: trace_context(&fields),
-            last_error: text(&fields, "last_error")?,
+            enqueued_at: text(fields, "enqueued_at")?,
+            expires_at: text(fields, "expires_at")?,
+            stamp: stamp(fields),
+            trace_context: trace_context(fields),
+            last_error: text(fields, "last_error")?,
             // The field is this crate's. Any other value asks for no receipt.
             receipt: fields.get("receipt") == Some("true"),
-            id: text(&fields, "id")?,
+            id: text(fields, "id")?,
             content,
         })
     }

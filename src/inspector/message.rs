@@ -34,7 +34,8 @@ pub struct QueuedMessage {
     pub last_error: Option<String>,
     /// Size of the message in the queue, in bytes.
     pub bytes: usize,
-    /// Fault of a message that cannot be decoded; `None` for all others. The owner discards such a message.
+    /// Fault of a message that cannot be decoded; `None` for all others. The owner discards such a message. A sealed
+    /// message that this process cannot open has its reason here, and its owner may have the key.
     pub undecodable: Option<String>,
 }
 
@@ -74,7 +75,7 @@ fn text<S: Serializer>(text: &Option<impl fmt::Display>, serializer: S) -> Resul
 /// Reads a message of a session's queue.
 pub(super) fn decode(config: &Config, session: &SessionId, raw: Vec<u8>) -> Result<Envelope, (Undecodable, Vec<u8>)> {
     let queue = Keys::new(config.prefix()).of(session).queue;
-    Envelope::decode_or_give_back(&queue, raw, config.time_to_live())
+    Envelope::decode_or_give_back(&queue, raw, config.time_to_live(), config.sealing_keys())
 }
 
 impl PeekedMessage {
@@ -85,15 +86,18 @@ impl PeekedMessage {
             Ok(envelope) => Self {
                 message: QueuedMessage {
                     id: Some(envelope.id),
-                    method: Some(envelope.method().to_owned()),
+                    method: envelope.refused().is_none().then(|| envelope.method().to_owned()),
                     age: envelope.enqueued_at.map(|at| now.since(at)),
                     expires_in: envelope.expires_at.map(|at| at.since(now)),
                     attempts: envelope.attempt,
                     last_error: envelope.last_error.clone(),
                     bytes,
-                    undecodable: None,
+                    undecodable: envelope.refused().map(ToString::to_string),
                 },
-                payload: envelope.params().into_owned(),
+                payload: match envelope.refused() {
+                    Some(_) => envelope.stored().to_owned(),
+                    None => envelope.params().into_owned(),
+                },
             },
             Err((fault, raw)) => Self {
                 message: QueuedMessage {

@@ -27,6 +27,7 @@ fn the_values_of_labels_are_those_of_the_types_that_they_come_from() {
         P::NotForFastMcp { why: String::new() },
         P::TooDeep { limit: 1 },
         P::TaskIdTooLong { bytes: 2, limit: 1 },
+        P::NotSealed { why: String::new() },
         P::AfterRefused,
         P::Unreachable(cause()),
         P::Uncertain(cause()),
@@ -41,9 +42,12 @@ fn the_values_of_labels_are_those_of_the_types_that_they_come_from() {
         D::Undecodable(String::new()),
         D::Purged,
         D::Collapsed,
+        D::CannotOpen { key: String::new(), why: String::new() },
+        D::NotSealed,
     ];
     assert_eq!(values("mcp_courier_discarded_total"), discards.each_ref().map(D::label));
-    let failures = [Q::Unreachable("x".into()), Q::Broken("x".into()), Q::Refused(String::new())];
+    let failures =
+        [Q::Unreachable("x".into()), Q::Broken("x".into()), Q::Refused(String::new()), Q::Sealing(String::new())];
     assert_eq!(values("mcp_courier_queue_failures_total"), failures.each_ref().map(Q::label));
     assert_eq!(values("mcp_courier_subscribers"), SubscriberState::LABELS.map(|(_, label)| label));
     let answers = [Answer::Accept(serde_json::Map::new()), Answer::Decline, Answer::cancelled("x")];

@@ -12,6 +12,7 @@ use crate::keys::Keys;
 use crate::metrics;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;
+use crate::seal::Refused;
 use crate::session_id::SessionId;
 
 /// Number of letters that are read at once while a redrive goes through all of them.
@@ -45,7 +46,8 @@ pub struct DeadLetters {
 pub struct DeadLetter {
     /// Id of the notification; `None` where the message cannot be decoded.
     pub id: Option<NotificationId>,
-    /// Method of the notification; `None` where the message cannot be decoded.
+    /// Method of the notification; `None` where the message cannot be decoded, or is sealed and this process cannot
+    /// open it.
     pub method: Option<String>,
     /// Reason for the discard.
     pub reason: DiscardReason,
@@ -56,7 +58,7 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Text of the last failed attempt, if there was one.
     pub last_error: Option<String>,
-    /// Bytes of the message as they were in the queue.
+    /// Bytes of the message as they were in the queue. A sealed message is sealed here too.
     pub raw: Vec<u8>,
 }
 
@@ -214,8 +216,9 @@ impl DeadLetters {
     }
 
     fn decode(&self, session: &SessionId, letter: &StoredLetter) -> Result<Envelope, Undecodable> {
-        let queue = Keys::new(self.config.prefix()).of(session).queue;
-        Envelope::decode(&queue, letter.raw.clone(), self.config.time_to_live())
+        let (queue, keys) = (Keys::new(self.config.prefix()).queue(session), self.config.sealing_keys());
+        let read = Envelope::decode_or_give_back(&queue, letter.raw.clone(), self.config.time_to_live(), keys);
+        read.map_err(|(why, _)| why)
     }
 
     fn read(&self, session: &SessionId, letter: StoredLetter) -> DeadLetter {
@@ -226,7 +229,9 @@ impl DeadLetters {
             (_, Some(envelope)) => (envelope.attempt, envelope.last_error.clone()),
             _ => (0, None),
         };
-        let (id, method) = envelope.map(|envelope| (envelope.id, envelope.method().to_owned())).unzip();
+        let id = envelope.as_ref().map(|envelope| envelope.id);
+        let readable = envelope.filter(|envelope| !matches!(envelope.refused(), Some(Refused::Unopened(_))));
+        let method = readable.map(|envelope| envelope.method().to_owned());
         DeadLetter { id, method, reason, at: at.to_system(), attempts, last_error, raw }
     }
 }

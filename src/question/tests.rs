@@ -8,13 +8,7 @@ fn question(scope: Option<&str>) -> Question {
         None => TaskKey::anonymous("t").unwrap(),
     };
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}});
-    Question {
-        request_id: "r".to_owned(),
-        task,
-        elicitation: Elicitation::form("Sure?", schema).unwrap(),
-        deadline: Timestamp(1_000_000).to_system(),
-        trace_context: None,
-    }
+    Question::new("r", task, Elicitation::form("Sure?", schema).unwrap(), Timestamp(1_000_000).to_system())
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod settings;
 mod shared;
 mod sse;
 mod store;
+mod stored_state;
 mod stream;
 mod subscribers;
 

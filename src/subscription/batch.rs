@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::envelope::{Envelope, Mark, MessageId, Timestamp, Undecodable};
+use crate::seal::SealingKeys;
 
 /// Result of checking a session's lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,19 +58,32 @@ impl Item {
         self.envelope.as_ref().ok()?.message_id
     }
 
-    /// Decodes one message of a queue. `time_to_live` is for messages that carry none.
+    /// Decodes one plain message of a queue. `time_to_live` is for messages that carry none.
+    #[cfg(test)]
     pub(crate) fn decode(queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
-        Self::decode_marked(Mark::of(&raw), queue, raw, time_to_live)
+        Self::decode_each(queue, vec![raw], time_to_live, None).remove(0)
     }
 
-    /// Decodes messages that were read from a queue together. They share the memory of their marks.
-    pub(crate) fn decode_each(queue: &str, messages: Vec<Vec<u8>>, time_to_live: Duration) -> Vec<Self> {
+    /// Decodes messages that were read from a queue together, and opens sealed ones. They share the memory of their
+    /// marks.
+    pub(crate) fn decode_each(
+        queue: &str,
+        messages: Vec<Vec<u8>>,
+        time_to_live: Duration,
+        keys: Option<&SealingKeys>,
+    ) -> Vec<Self> {
         let marks = Mark::of_each(&messages).into_iter();
-        marks.zip(messages).map(|(mark, raw)| Self::decode_marked(mark, queue, raw, time_to_live)).collect()
+        marks.zip(messages).map(|(mark, raw)| Self::decode_marked(mark, queue, raw, time_to_live, keys)).collect()
     }
 
-    fn decode_marked(mark: Mark, queue: &str, raw: Vec<u8>, time_to_live: Duration) -> Self {
-        match Envelope::decode_or_give_back(queue, raw, time_to_live) {
+    fn decode_marked(
+        mark: Mark,
+        queue: &str,
+        raw: Vec<u8>,
+        time_to_live: Duration,
+        keys: Option<&SealingKeys>,
+    ) -> Self {
+        match Envelope::decode_or_give_back(queue, raw, time_to_live, keys) {
             Ok(envelope) => Self { mark, envelope: Ok(envelope), unreadable: Vec::new() },
             Err((why, unreadable)) => Self { mark, envelope: Err(why), unreadable },
         }

@@ -52,6 +52,8 @@ impl EndedTasks {
     pub(crate) fn reason_to_discard(&self, envelope: &Envelope, now: Timestamp) -> Option<DiscardReason> {
         if envelope.is_expired(now) {
             Some(DiscardReason::Expired)
+        } else if let Some(refused) = envelope.refused() {
+            Some(refused.into())
         } else if envelope.task_status().is_some_and(|(id, is_terminal)| !is_terminal && self.contains(id)) {
             Some(DiscardReason::Superseded)
         } else {

@@ -221,7 +221,7 @@ pub enum Note {
         /// Id of the notification, where the message could be read.
         id: Option<NotificationId>,
         /// Question that the notification brought.
-        question: Option<Question>,
+        question: Option<Box<Question>>,
         /// Reason for the discard.
         reason: DiscardReason,
     },

@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "health",
     "timestamp",
     "trace_context",
+    "seal",
     "question",
     "notification",
     "envelope",

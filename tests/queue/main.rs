@@ -21,6 +21,8 @@ mod queue_contract;
 mod redis_queue;
 #[cfg(all(feature = "elicitation", feature = "rmcp"))]
 mod redis_trouble;
+#[cfg(all(feature = "elicitation", feature = "seal", feature = "server"))]
+mod sealing;
 #[cfg(feature = "server")]
 mod shared_waiting;
 #[cfg(feature = "server")]

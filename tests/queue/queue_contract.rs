@@ -3,6 +3,7 @@
 //! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
 //! `redis_shared::claim`, where the owners share the connections of their process. `cluster::claim` and
 //! `cluster_shared::claim` are the same over a Redis Cluster of three masters.
+//! With the feature `seal` also `memory_sealed::claim` and `redis_sealed::claim`, where everything that is queued is sealed.
 
 mod collapse;
 mod deduplication;
@@ -37,6 +38,29 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $claim() {
                     let place = super::place::Place::in_redis();
+                    super::$clause::$claim(&place).await;
+                    place.assert_no_key_without_expiry().await;
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "seal")]
+        mod memory_sealed {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = super::place::Place::in_memory().sealed();
+                    super::$clause::$claim(&place).await;
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "seal")]
+        mod redis_sealed {
+            $($(
+                #[tokio::test]
+                async fn $claim() {
+                    let place = super::place::Place::in_redis().sealed();
                     super::$clause::$claim(&place).await;
                     place.assert_no_key_without_expiry().await;
                 }

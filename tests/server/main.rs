@@ -12,4 +12,6 @@ mod inspecting;
 mod metrics;
 mod restoring;
 mod rmcp_sessions;
+#[cfg(all(feature = "elicitation", feature = "seal"))]
+mod sealing;
 mod story;

@@ -2,7 +2,8 @@
 //!
 //! *What is logged*. The machine reports facts and decides nothing about the log. This file chooses level and wording.
 //! A shared subscriber's lines pass a gate (`log_gate`), because a fault of Redis concerns all of them at once
-//! (`a_fault_of_many_shared_subscribers_is_logged_a_few_times`, `a_long_trouble_fills_no_log`).
+//! (`a_fault_of_many_shared_subscribers_is_logged_a_few_times`, `a_long_trouble_fills_no_log`). So do the discards of all
+//! subscribers for a missing key (`a_missing_key_is_logged_a_few_times`).
 //!
 //! *Tasks*. Cancellations of questions and records of outcomes run beside the deliveries, and are counted (`Settling`):
 //! the end of the subscriber waits for them, or a worker would wait until its timeout.
@@ -40,9 +41,11 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
                 stats.set_error(&reason);
             }
             let id = id.map(|id| id.to_string());
-            tracing::warn!(?session, id, %reason, "a notification is discarded");
+            let is_of_seal = matches!(reason, DiscardReason::CannotOpen { .. } | DiscardReason::NotSealed);
+            let passes = !is_of_seal || context.common.gates.not_opened.passes();
+            log_through!(passes, warn, ?session, id, %reason, "a notification is discarded");
             if let Some(question) = question {
-                cancel(context, question, reason.to_string());
+                cancel(context, *question, reason.to_string());
             }
         }
         Note::Skipped(id) => {

@@ -14,6 +14,7 @@ use super::link::{Command, Request, read};
 use super::lua::{ANNOUNCE_SERVER, RECORD, RELEASE, RENEW};
 use super::shared::SharedQueues;
 use super::{RedisBackend, reply};
+use crate::backend::sealing::read_open_question;
 use crate::backend::{
     Consumer, LeaseState, MessageOutcome, OwnerToken, Permit, Queues, ServerId, ServerQueues, ServerRecord,
 };
@@ -54,10 +55,10 @@ impl Queues for RedisBackend {
     }
 
     async fn open_questions(&self, session: &SessionId) -> Result<Vec<Question>, QueueError> {
-        let open: Vec<Vec<u8>> = self
-            .query_large("reading open questions", redis::cmd("HVALS").arg(self.keys.of(session).questions))
-            .await?;
-        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
+        let (queue, keys) = (self.keys.of(session), self.config.sealing_keys());
+        let open: Vec<Vec<u8>> =
+            self.query_large("reading open questions", redis::cmd("HVALS").arg(queue.questions)).await?;
+        Ok(open.iter().filter_map(|text| read_open_question(keys, &queue.queue, text)).collect())
     }
 }
 

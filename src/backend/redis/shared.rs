@@ -39,6 +39,7 @@ use super::lease::{self, lease_value};
 use super::link::{Command, Deployment, Link, Pushes, read};
 use super::lua::{RELEASE, RENEW};
 use super::{consumer::member, reply};
+use crate::backend::sealing::read_open_question;
 use crate::backend::{Consumer, LeaseState, OwnerToken, Permit, Queues};
 use crate::config::Config;
 use crate::failure::{QueueError, QueueErrorKind};
@@ -123,12 +124,13 @@ impl Queues for SharedQueues {
         // Nobody waits for a change of these keys, so Redis need not track them. Without tracking Redis refuses this
         // command, which does no harm.
         let forget = redis::cmd("CLIENT").arg(&["CACHING", "NO"]).take();
-        let values = redis::cmd("HVALS").arg(self.mux.keys.of(session).questions).take();
+        let (queue, keys) = (self.mux.keys.of(session), self.mux.config.sealing_keys());
+        let values = redis::cmd("HVALS").arg(queue.questions).take();
         let open = async {
             let [_, values] = self.mux.send([forget.into(), values.into()]).await?.answers()?;
             read::<Vec<Vec<u8>>>(values?)
         };
         let open = open.await.map_err(|e| self.failed("reading open questions", e))?;
-        Ok(open.iter().filter_map(|text| Question::from_open(text)).collect())
+        Ok(open.iter().filter_map(|text| read_open_question(keys, &queue.queue, text)).collect())
     }
 }

@@ -24,6 +24,7 @@ use super::lease::{lease_state, lease_value};
 use super::link::Command;
 use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_OUTCOMES, REPLACE};
 use super::reply::{self, BadReply};
+use crate::backend::sealing::open_question_text;
 use crate::backend::{Delivered, Item, LeaseState, Mark, OwnerToken, Replaced};
 use crate::config::Config;
 use crate::envelope::Timestamp;
@@ -80,7 +81,7 @@ impl Acknowledgement<'_> {
         call.arg(last_deadline.map_or(0, |deadline| deadline.plus(config.expiry_grace()).0 / 1000));
         call.arg(2 * delivered.questions.len());
         for question in &delivered.questions {
-            call.arg(&question.request_id).arg(question.to_open());
+            call.arg(&question.request_id).arg(open_question_text(config.sealing_keys(), self.queue, question));
         }
         if !delivered.outcomes.is_empty() {
             call.arg(&settings(config));
@@ -147,7 +148,7 @@ pub(super) fn acknowledged(value: Value) -> Result<Acknowledged, BadReply> {
 /// Decodes the messages that were read from a queue at `now`. Returns them, and the time for which the queue must live
 /// for them.
 pub(super) fn items(config: &Config, queue: &str, messages: Vec<Vec<u8>>, now: Timestamp) -> (Vec<Item>, Duration) {
-    let items = Item::decode_each(queue, messages, config.time_to_live());
+    let items = Item::decode_each(queue, messages, config.time_to_live(), config.sealing_keys());
     let life = items
         .iter()
         .filter_map(|item| {

@@ -38,6 +38,7 @@ use super::deferred_arrivals::DueArrival;
 use super::restorer::Restoring;
 use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
+use super::stored_state::{Loaded, from_stored};
 use crate::backend::SessionRecord;
 use crate::metrics;
 use crate::session_id::SessionId;
@@ -81,10 +82,21 @@ async fn load_client<M: SessionManager>(
     session: &SessionId,
 ) -> Result<Arc<ClientSession>, Moved> {
     let client = match shared.queue.load_session(session).await {
-        Ok(Some(stored)) => {
-            let client = shared.client(session.clone());
-            client.loaded(stored).map(|()| client).map_err(|error| error.to_string())
-        }
+        Ok(Some(stored)) => match from_stored(&shared.config, session, stored) {
+            Ok(Loaded { state, is_current }) => {
+                let client = shared.client(session.clone());
+                let loaded = client.loaded(state).map_err(|error| error.to_string());
+                loaded.map(|()| {
+                    // Housekeeping stores it anew, under the primary key.
+                    client.set_stored(is_current);
+                    client
+                })
+            }
+            Err(why) => {
+                shared.log_refused_state(session, &why);
+                return Err(Moved::Absent);
+            }
+        },
         Ok(None) => return Err(Moved::Absent),
         Err(error) => Err(error.to_string()),
     };

@@ -24,6 +24,7 @@ use super::other_servers::OtherServers;
 use super::pending_ends::{PendingEnd, PendingEnds};
 use super::sessions::{Moved, SessionPermit, Sessions};
 use super::settings::{DELAY_ALONE, DELAY_IN_FLEET, Settings};
+use super::stored_state::to_stored;
 use super::subscribers::Subscribers;
 use crate::backend::relay::cancel_open;
 use crate::backend::{Backend, ProcessId};
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::failure::QueueError;
 use crate::lock::lock;
 use crate::recent_set::RecentSet;
+use crate::seal::Refused;
 use crate::session_id::SessionId;
 use crate::story;
 
@@ -64,6 +66,8 @@ pub(super) struct Shared<M> {
     pending_ends: Mutex<PendingEnds>,
     /// Number of sessions that were closed to make room for others.
     made_room: AtomicU64,
+    /// Number of stored sessions that were refused, as they could not be opened or should have been sealed.
+    refused_states: AtomicU64,
     /// Notified when the knowledge about sessions may be wrong: housekeeping then looks all of them up.
     pub(super) recheck: Arc<Notify>,
     /// Dropped with this value, which ends the background tasks.
@@ -96,6 +100,7 @@ impl<M: SessionManager> Shared<M> {
             closed: Mutex::new(RecentSet::new(ENDED)),
             pending_ends: Mutex::default(),
             made_room: AtomicU64::new(0),
+            refused_states: AtomicU64::new(0),
             recheck: Arc::default(),
             alive: watch::Sender::default(),
         }
@@ -271,10 +276,20 @@ impl<M> Shared<M> {
         !lock(&self.pending_ends).is_empty()
     }
 
+    /// Logs that a stored session is refused. Its client begins anew, and one wrong key concerns all clients: the first
+    /// line passes, then the second, the fourth, the eighth and so on.
+    pub(super) fn log_refused_state(&self, session: &SessionId, why: &Refused) {
+        let so_far = self.refused_states.fetch_add(1, Ordering::Relaxed) + 1;
+        if so_far.is_power_of_two() {
+            tracing::warn!(?session, %why, so_far, "a stored session is refused; its client must begin a new one");
+        }
+    }
+
     /// Stores a session in Redis, if that is not done yet. Returns `false` where the session has ended meanwhile.
     pub(super) async fn store_session(&self, client: &ClientSession) -> Result<bool, QueueError> {
         let Some(state) = client.state_to_store() else { return Ok(true) };
-        let is_stored = self.queue.store_session(client.session_id(), &state).await?;
+        let stored = to_stored(&self.config, client.session_id(), state)?;
+        let is_stored = self.queue.store_session(client.session_id(), &stored).await?;
         client.set_stored(is_stored);
         Ok(is_stored)
     }

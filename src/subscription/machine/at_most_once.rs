@@ -102,7 +102,7 @@ impl Subscription {
     /// Records and notes the discard of a removed notification.
     pub(super) fn discard_removed(&mut self, envelope: Envelope, reason: DiscardReason) {
         self.record(Some(reason.clone()), &envelope);
-        let (id, question) = (Some(envelope.id), envelope.question.map(|question| *question));
+        let (id, question) = (Some(envelope.id), envelope.question);
         self.note(Note::Discarded { id, question, reason });
     }
 

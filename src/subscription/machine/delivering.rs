@@ -253,7 +253,6 @@ impl Subscription {
             };
         }
         for (Sent { mark, id, question, receipt, .. }, reason) in std::mem::take(&mut self.discarded) {
-            let question = question.map(|question| *question);
             self.note(Note::Discarded { id: Some(id), question, reason: reason.clone() });
             self.ack.discard(mark, reason, receipt);
         }

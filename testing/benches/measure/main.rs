@@ -9,6 +9,7 @@ mod idle;
 mod isolation;
 mod latency;
 mod push;
+mod seal;
 mod streams;
 mod support;
 mod throughput;
@@ -42,6 +43,8 @@ enum Table {
     Isolation(Bench),
     /// Pushes.
     Push(Bench),
+    /// Sealed payloads.
+    Seal(Bench),
     /// Idle sessions.
     Idle(Bench),
     /// Notifications over HTTP.
@@ -89,6 +92,7 @@ fn main() -> Result<(), Cause> {
         Table::Throughput(bench) => throughput::run(&bench),
         Table::Isolation(bench) => isolation::run(&bench),
         Table::Push(bench) => push::run(&bench),
+        Table::Seal(bench) => seal::run(&bench),
         Table::Idle(bench) => idle::run(&bench),
         Table::Http(bench) => http::run(&bench),
         Table::Streams(bench) => streams::run(&bench),

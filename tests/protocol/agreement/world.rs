@@ -503,13 +503,7 @@ impl<'a> World<'a> {
 fn asked(number: u32, deadline: Timestamp) -> Question {
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
     let elicitation = Elicitation::form("?", schema).unwrap();
-    Question {
-        request_id: number.to_string(),
-        task: task(0),
-        elicitation,
-        deadline: deadline.to_system(),
-        trace_context: None,
-    }
+    Question::new(number.to_string(), task(0), elicitation, deadline.to_system())
 }
 
 fn with_fault(mark: &Mark, fault: Fault) -> Mark {

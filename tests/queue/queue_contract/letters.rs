@@ -8,7 +8,7 @@ use mcp_courier::{ConfigBuilder, DeadLetter, DiscardReason, Publisher, QueueLimi
 use mcp_courier_testing::eventually::{SOON, eventually};
 use serde_json::json;
 
-use super::place::{Owner, Place, config, delivered, envelopes, note, numbers, push, session};
+use super::place::{Owner, Place, config, delivered, envelopes, note, numbers, opened, push, session};
 
 fn keeping(count: usize) -> ConfigBuilder {
     config().dead_letters(count)
@@ -28,7 +28,8 @@ async fn all(publisher: &Publisher) -> Vec<DeadLetter> {
 }
 
 fn number(letter: &DeadLetter) -> u64 {
-    serde_json::from_slice::<serde_json::Value>(&letter.raw).unwrap()["notification"]["params"]["n"].as_u64().unwrap()
+    let params: serde_json::Value = opened(&letter.raw).parse_params().unwrap();
+    params["n"].as_u64().unwrap()
 }
 
 async fn letters(publisher: &Publisher) -> Vec<u64> {
@@ -69,7 +70,16 @@ pub(crate) async fn every_reason_survives(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(keeping(10)).await;
     let exhausted = DiscardReason::AttemptsExhausted { attempts: 3, last_error: "é\n\"".to_owned() };
     let undecodable = DiscardReason::Undecodable("x".into());
-    let reasons = [DiscardReason::Expired, exhausted, DiscardReason::Superseded, undecodable, DiscardReason::Purged];
+    let closed = DiscardReason::CannotOpen { key: "k".to_owned(), why: "no\n".to_owned() };
+    let reasons = [
+        DiscardReason::Expired,
+        exhausted,
+        DiscardReason::Superseded,
+        undecodable,
+        DiscardReason::Purged,
+        closed,
+        DiscardReason::NotSealed,
+    ];
     push(&publisher, 0..reasons.len()).await;
     let taken = owner.take().await;
     let outcomes = reasons.iter().enumerate().map(|(position, reason)| MessageOutcome {
@@ -135,7 +145,7 @@ pub(crate) async fn dead_letters_are_bounded_in_bytes(place: &Place) {
     let bounded = keeping(1000).message_max_bytes(2048).queue_max_bytes(10_000);
     let (publisher, _queue, mut owner) = place.pair(bounded).await;
     for n in 0..20 {
-        let padded = note(n).with_meta(json!({"x": "x".repeat(1500)})).unwrap();
+        let padded = note(n).with_meta(json!({"x": "x".repeat(1000)})).unwrap();
         publisher.push(&session(), padded).await.unwrap();
         let taken = owner.take().await;
         owner.take_after(&discarded(&taken, 1, [0])).await;

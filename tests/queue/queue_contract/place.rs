@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mcp_courier::testing::backend::{
     Backend, Consumer, Delivered, LeaseState, OwnerToken, Permit, Queues, Taken, connect,
 };
-use mcp_courier::testing::envelope::Envelope;
+use mcp_courier::testing::envelope::{Envelope, decode_with};
 use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, Question, QueueError, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::redis_server::RedisServer;
@@ -20,6 +20,7 @@ pub(crate) struct Place {
     servers: Servers,
     /// Set where owners share connections.
     is_shared: bool,
+    is_sealed: bool,
 }
 
 /// The Redis servers of a place.
@@ -91,12 +92,13 @@ impl Place {
             url: format!("memory://{}", NAMES.fetch_add(1, Ordering::Relaxed)),
             servers: Servers::None,
             is_shared: false,
+            is_sealed: false,
         }
     }
 
     pub(crate) fn in_redis() -> Self {
         let server = RedisServer::start();
-        Self { url: server.url(), servers: Servers::One(server), is_shared: false }
+        Self { url: server.url(), servers: Servers::One(server), is_shared: false, is_sealed: false }
     }
 
     pub(crate) fn in_redis_shared() -> Self {
@@ -106,7 +108,7 @@ impl Place {
     #[cfg(feature = "cluster")]
     pub(crate) async fn in_cluster() -> Self {
         let cluster = mcp_courier_testing::redis_cluster::RedisCluster::start().await;
-        Self { url: cluster.url(), servers: Servers::Cluster(cluster), is_shared: false }
+        Self { url: cluster.url(), servers: Servers::Cluster(cluster), is_shared: false, is_sealed: false }
     }
 
     #[cfg(feature = "cluster")]
@@ -114,15 +116,35 @@ impl Place {
         Self { is_shared: true, ..Self::in_cluster().await }
     }
 
+    /// Has all processes of the place seal what they queue.
+    #[cfg(feature = "seal")]
+    pub(crate) fn sealed(self) -> Self {
+        Self { is_sealed: true, ..self }
+    }
+
+    /// Adds the settings that all processes of the place share.
+    fn common(&self, config: ConfigBuilder) -> ConfigBuilder {
+        #[cfg(feature = "seal")]
+        if self.is_sealed {
+            return config.sealing(sealing_keys());
+        }
+        config
+    }
+
+    /// Returns whether all processes of the place seal.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
     pub(crate) async fn queue(&self, config: ConfigBuilder) -> Queue {
-        let backend = connect(&self.url, Arc::new(config.build().unwrap())).await.unwrap();
+        let backend = connect(&self.url, Arc::new(self.common(config).build().unwrap())).await.unwrap();
         let queues =
             if self.is_shared { Arc::clone(&backend).share() } else { Arc::clone(&backend) as Arc<dyn Queues> };
         Queue { backend, queues }
     }
 
     pub(crate) async fn publisher(&self, config: ConfigBuilder) -> Publisher {
-        Publisher::connect(&self.url, config.build().unwrap()).await.unwrap()
+        Publisher::connect(&self.url, self.common(config).build().unwrap()).await.unwrap()
     }
 
     /// A publisher and an owner of one session, as most claims need them.
@@ -161,6 +183,21 @@ impl Place {
             server.assert_no_key_without_expiry().await;
         }
     }
+}
+
+#[cfg(feature = "seal")]
+fn sealing_keys() -> mcp_courier::SealingKeys {
+    let key = mcp_courier::SealingKey::from_bytes(&[7; 32]).unwrap();
+    mcp_courier::SealingKeys::sealing("contract", key).unwrap()
+}
+
+/// Reads a message of the queue of [`session`], sealed or not.
+pub(crate) fn opened(raw: &[u8]) -> Envelope {
+    let config = config();
+    #[cfg(feature = "seal")]
+    let config = config.sealing(sealing_keys());
+    let queue = format!("mcp-courier:notifications:{}", session());
+    decode_with(&queue, raw.to_vec(), &config.build().unwrap()).unwrap()
 }
 
 pub(crate) fn config() -> ConfigBuilder {

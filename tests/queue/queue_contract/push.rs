@@ -124,7 +124,9 @@ pub(crate) async fn a_queue_full_of_bytes_refuses_and_is_never_beyond_its_bound(
     // In one call no more than one by one.
     let results = publisher.push_many((0..100).map(|n| (session(), note(n)))).await;
     let together = 1 + results.iter().filter(|r| r.is_ok()).count();
-    assert!(together.abs_diff(queued) <= 1, "{together} {queued}");
+    // One by one the allocations of Redis count, which are up to a quarter larger than their content.
+    let rounding = if place.is_sealed() { 2 } else { 1 };
+    assert!(together.abs_diff(queued) <= rounding, "{together} {queued}");
     assert!(results[..together - 1].iter().all(Result::is_ok));
 }
 
@@ -241,6 +243,10 @@ pub(crate) async fn a_push_says_whether_its_session_is_owned_known_or_unknown(pl
 }
 
 pub(crate) async fn of_sessions_of_fastmcp_servers_nothing_is_said(place: &Place) {
+    // FastMCP's servers open nothing, so the settings refuse the combination.
+    if place.is_sealed() {
+        return;
+    }
     let publisher = place.publisher(config().fastmcp_servers(true)).await;
     let params = serde_json::json!({
         "taskId": "7", "status": "working", "createdAt": "1970-01-01T00:00:00Z", "lastUpdatedAt": "1970-01-01T00:00:00Z",

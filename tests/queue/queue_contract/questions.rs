@@ -153,13 +153,7 @@ pub(crate) async fn waiting_can_be_dropped_and_taken_up_again(place: &Place) {
 
 fn question(n: usize, now: Timestamp) -> Question {
     // Redis keeps microseconds, and so do these.
-    Question {
-        request_id: format!("q{n}"),
-        task: task(),
-        elicitation: asked(n),
-        deadline: now.plus(PATIENCE).to_system(),
-        trace_context: None,
-    }
+    Question::new(format!("q{n}"), task(), asked(n), now.plus(PATIENCE).to_system())
 }
 
 pub(crate) async fn what_was_delivered_and_not_answered_is_an_open_question_for_any_owner(place: &Place) {

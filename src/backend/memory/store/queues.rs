@@ -245,15 +245,15 @@ impl Moment<'_> {
 
     /// Reads the oldest messages behind those that are passed over, as many as one batch may have.
     pub(super) fn batch(&self, queue: &str, list: &List, passed_over: usize) -> Vec<Item> {
-        let (mut items, mut bytes) = (Vec::new(), 0);
+        let (mut messages, mut bytes) = (Vec::new(), 0);
         for raw in list.messages.iter().skip(passed_over).take(self.config.batch_messages()) {
             bytes += raw.len();
-            if bytes > self.config.batch_bytes() && !items.is_empty() {
+            if bytes > self.config.batch_bytes() && !messages.is_empty() {
                 break;
             }
-            items.push(Item::decode(queue, raw.clone(), self.config.time_to_live()));
+            messages.push(raw.clone());
         }
-        items
+        Item::decode_each(queue, messages, self.config.time_to_live(), self.config.sealing_keys())
     }
 
     /// Keeps the list beyond its owner's lease, and until every message read from it has expired. The reason: a foreign

@@ -33,6 +33,7 @@ pub(in crate::backend::redis) fn same(error: &QueueErrorKind) -> QueueErrorKind 
             None => QueueErrorKind::Broken(text(cause)),
         },
         QueueErrorKind::Refused(text) => QueueErrorKind::Refused(text.clone()),
+        QueueErrorKind::Sealing(text) => QueueErrorKind::Sealing(text.clone()),
     }
 }
 

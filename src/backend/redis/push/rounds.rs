@@ -248,7 +248,7 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
         QueueErrorKind::Refused(text) if text.contains("WRONGTYPE") => {
             PushRefusal::Refused("WRONGTYPE: a key of the session's queue holds a value of another type".to_owned())
         }
-        QueueErrorKind::Refused(text) => PushRefusal::Refused(text),
+        QueueErrorKind::Refused(text) | QueueErrorKind::Sealing(text) => PushRefusal::Refused(text),
     }
 }
 

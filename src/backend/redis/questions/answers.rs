@@ -5,6 +5,7 @@ use redis::Value;
 
 use crate::backend::redis::lua::SETTLE;
 use crate::backend::redis::{RedisBackend, reply};
+use crate::backend::sealing::{answer_text, read_open_question};
 use crate::backend::{Answers, GRACE, Settled};
 use crate::failure::QueueError;
 use crate::keys::ElicitKeys;
@@ -16,16 +17,23 @@ impl Answers for RedisBackend {
     async fn settle(&self, task: &TaskKey, request_id: &str, answer: &Answer) -> Result<Settled, QueueError> {
         const DOING: &str = "answering a question";
         let ElicitKeys { request, response, status, asker: _ } = self.keys.elicit(task);
-        let (wire, grace) = (answer.to_wire(request_id), GRACE.as_millis().to_string());
+        let keys = self.config.sealing_keys();
+        // Only a process with keys can seal, so only such a process reads whether the question is sealed.
+        let stored: Option<Vec<u8>> = match keys {
+            Some(_) => self.query_large(DOING, redis::cmd("GET").arg(&request)).await?,
+            None => None,
+        };
+        let wire = answer_text(keys, &request, stored.as_deref(), request_id, answer);
+        let (wire, grace) = (wire.map_err(|e| self.failed(DOING, e))?, GRACE.as_millis().to_string());
         let answer = self.call(DOING, &SETTLE, &[request, response, status], &[request_id, &wire, &grace]).await?;
         settled(answer).map_err(|e| self.failed(DOING, e))
     }
 
     async fn open_question(&self, session: &SessionId, request_id: &str) -> Result<Option<Question>, QueueError> {
-        let questions = self.keys.of(session).questions;
-        let open: Option<Vec<u8>> =
-            self.query_large("reading an open question", redis::cmd("HGET").arg(questions).arg(request_id)).await?;
-        Ok(open.and_then(|text| Question::from_open(&text)))
+        let (queue, keys) = (self.keys.of(session), self.config.sealing_keys());
+        let get = redis::cmd("HGET").arg(queue.questions).arg(request_id).take();
+        let open: Option<Vec<u8>> = self.query_large("reading an open question", get).await?;
+        Ok(open.and_then(|text| read_open_question(keys, &queue.queue, &text)))
     }
 
     async fn close_question(&self, session: &SessionId, request_id: &str) -> Result<(), QueueError> {

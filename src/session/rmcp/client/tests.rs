@@ -225,13 +225,8 @@ fn may_be_asked(session: &ClientSession) {
 
 fn question() -> Question {
     let schema = serde_json::json!({"type": "object", "properties": {}});
-    Question {
-        request_id: "r".to_owned(),
-        task: TaskKey::anonymous("t").unwrap(),
-        elicitation: Elicitation::form("?", schema).unwrap(),
-        deadline: std::time::UNIX_EPOCH,
-        trace_context: None,
-    }
+    let asked = Elicitation::form("?", schema).unwrap();
+    Question::new("r", TaskKey::anonymous("t").unwrap(), asked, std::time::UNIX_EPOCH)
 }
 
 #[tokio::test]
