@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
-use mcp_courier::{Config, ConfigError, Publisher};
+use mcp_courier::{Config, ConfigError, Publisher, SealingKey, SealingKeys};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -18,7 +18,7 @@ const ENVIRONMENT: &str = "MCP_COURIER_";
 
 /// Settings of the tool. The names in the file are those of the fields; all but `url` are settings of
 /// [`Config`], which documents them. Keep them equal to those of the fleet's workers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     /// URL of the queue.
@@ -39,6 +39,17 @@ pub(crate) struct Settings {
     queue_max_messages: usize,
     /// Number of bytes that may wait for one session.
     queue_max_bytes: usize,
+    /// Key that seals what is pushed, and opens: `ID:KEY`, with the key in base64. Empty where nothing is sealed.
+    sealing_key: String,
+    /// Further keys that open, each as `ID:KEY`.
+    opening_keys: Vec<String>,
+}
+
+/// Shows nothing, as the URL may have a password and the keys are secrets.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
 }
 
 impl Default for Settings {
@@ -55,6 +66,8 @@ impl Default for Settings {
             message_max_bytes: config.message_max_bytes(),
             queue_max_messages: config.queue_max_messages(),
             queue_max_bytes: config.queue_max_bytes(),
+            sealing_key: String::new(),
+            opening_keys: Vec::new(),
         }
     }
 }
@@ -99,7 +112,36 @@ impl Settings {
             .message_max_bytes(self.message_max_bytes)
             .queue_max_messages(self.queue_max_messages)
             .queue_max_bytes(self.queue_max_bytes);
+        let config = match self.sealing()? {
+            Some(keys) => config.sealing(keys),
+            None => config,
+        };
         Ok(config.build().map_err(|error: ConfigError| error.to_string())?)
+    }
+
+    /// Returns the keys; `None` where there are none.
+    fn sealing(&self) -> Result<Option<SealingKeys>, Failure> {
+        let read = |name: &str, text: &str| -> Result<(String, SealingKey), Failure> {
+            let (id, key) =
+                text.split_once(':').ok_or_else(|| format!("{name} must be ID:KEY, with the key in base64"))?;
+            let key = SealingKey::from_base64(key).map_err(|error| format!("{name}: {error}"))?;
+            Ok((id.to_owned(), key))
+        };
+        let mut keys = match &*self.sealing_key {
+            "" => None,
+            text => {
+                let (id, key) = read("sealing_key", text)?;
+                Some(SealingKeys::sealing(id, key)?)
+            }
+        };
+        for text in &self.opening_keys {
+            let (id, key) = read("opening_keys", text)?;
+            keys = Some(match keys {
+                Some(keys) => keys.may_open(id, key)?,
+                None => SealingKeys::opening(id, key)?,
+            });
+        }
+        Ok(keys)
     }
 
     /// Connects to the queue.
@@ -143,6 +185,16 @@ mod tests {
             let common = Common { prefix: None, ..common_of(&file) };
             let error = Settings::read(&common).unwrap().config().unwrap_err().to_string();
             assert!(error.contains(rule), "{wrong}: {error}");
+        }
+        let zeros = "A".repeat(43) + "=";
+        std::fs::write(&file, format!("sealing_key = \"a:{zeros}\"\nopening_keys = [\"b:{zeros}\"]")).unwrap();
+        let keys = Settings::read(&common_of(&file)).unwrap().config().unwrap();
+        let keys = keys.sealing().expect("keys");
+        assert_eq!((keys.primary(), keys.ids().count()), (Some("a"), 2));
+        for wrong in ["sealing_key = \"secret\"", "opening_keys = [\"a:secret\"]"] {
+            std::fs::write(&file, wrong).unwrap();
+            let error = Settings::read(&common_of(&file)).unwrap().config().unwrap_err().to_string();
+            assert!(error.contains("key") && !error.contains("secret"), "{error}");
         }
         let missing = Settings::read(&common_of(&dir.path().join("missing"))).unwrap_err();
         assert!(missing.to_string().contains("does not exist"), "{missing}");
