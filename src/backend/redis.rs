@@ -97,8 +97,10 @@ impl RedisBackend {
         #[cfg(feature = "cluster")]
         let keys = if deployment.is_cluster() { keys.in_cluster() } else { keys };
         #[cfg(feature = "sentinel")]
-        if let Deployment::Server(server) = &deployment {
-            server.follow_primary();
+        match &deployment {
+            Deployment::Server(server) => server.follow_primary(),
+            #[cfg(feature = "cluster")]
+            Deployment::Cluster(_) => {}
         }
         let link = Link::shared(&deployment, &config, Pushes::Nothing);
         let key_watcher = KeyWatcher::new(Link::shared(&deployment, &config, Pushes::Keys));
