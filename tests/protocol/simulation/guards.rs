@@ -1,5 +1,7 @@
 //! Variants of the queue that lack a guard of the protocol.
 
+use std::time::Duration;
+
 use mcp_courier::testing::backend::{Behind, Mark, OwnerToken, Store};
 use mcp_courier::testing::envelope::Timestamp;
 use mcp_courier::testing::subscription::{Delivered, MessageOutcome};
@@ -132,12 +134,17 @@ impl World {
     }
 }
 
+/// Longest time to live of a message.
+const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Removes a message from the middle of a queue.
 pub(crate) fn remove(store: &mut Store, config: &Config, clock: Timestamp, name: &SessionId, message: &[u8]) {
     let kept: Vec<Vec<u8>> = store.messages(name).filter(|raw| *raw != message).map(<[u8]>::to_vec).collect();
     let mut moment = store.at(config, clock);
     moment.delete_queue(name);
     kept.iter().for_each(|raw| moment.push_raw(name, raw));
+    // The life that the queue had ends with its deletion: the messages that are left must not run out.
+    moment.expire_queue(name, TIME_TO_LIVE_MAX);
 }
 
 /// Joins two acknowledgements into one.
