@@ -89,9 +89,9 @@ impl Queues for SharedQueues {
 
     async fn claim_if_absent(&self, session: &SessionId, owner: OwnerToken) -> Result<LeaseState, QueueError> {
         const DOING: &str = "reading a lease";
-        let QueueKeys { lease, queue, .. } = self.mux.keys.of(session);
+        let QueueKeys { lease, queue, collapsible, .. } = self.mux.keys.of(session);
         let arguments = lease::arguments(&self.mux.config, owner, true);
-        let renew = Command::call(&RENEW, &[&lease, &queue], &arguments);
+        let renew = Command::call(&RENEW, &[&lease, &queue, &collapsible], &arguments);
         let state = async { Ok(lease::renewed(self.mux.call(renew).await?)?.0) };
         let state = state.await.map_err(|e: QueueErrorKind| self.failed(DOING, e));
         if !state.as_ref().is_ok_and(|state| *state != LeaseState::Reclaimed) {

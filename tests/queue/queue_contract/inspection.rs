@@ -144,7 +144,8 @@ pub(crate) async fn a_peek_shows_the_oldest_within_its_bounds_and_what_cannot_be
         publisher.push(&large, half_mebibyte()).await.unwrap();
     }
     let peeked = inspector.peek(&large, 1000).await.unwrap();
-    assert!(peeked.has_more && (30..36).contains(&peeked.messages.len()), "{}", peeked.messages.len());
+    // Sealed messages are a third larger.
+    assert!(peeked.has_more && (22..36).contains(&peeked.messages.len()), "{}", peeked.messages.len());
 }
 
 /// Looks at everything, as a tool does that never stops.

@@ -27,7 +27,7 @@ async fn a_url_that_cannot_be_used_is_named_with_its_rule() {
         ("redis://h:notaport/", "it cannot be read"),
         ("redis://h/notadatabase", "it cannot be read"),
         ("redis+sentinel://h", "it must name the service"),
-        ("redis+cluster://h", "Cluster is not supported"),
+        ("redis+cluster://h/1", "database"),
     ];
     for (url, rule) in wrong {
         let error = refused(url).await;
