@@ -102,7 +102,8 @@ pub(crate) async fn a_lease_ends_by_release_of_its_owner_only(place: &Place) {
 }
 
 pub(crate) async fn a_lease_ends_by_its_time(place: &Place) {
-    let (_publisher, queue, mut owner) = place.pair(config().heartbeat(Duration::from_millis(100))).await;
+    let queue = place.queue(config().heartbeat(Duration::from_millis(100))).await;
+    let mut owner = Owner::claiming(&queue).await;
     let claimed = Instant::now();
     let other = OwnerToken::new();
     eventually("the end of the lease", SOON, async || {
