@@ -56,25 +56,27 @@ pub(super) async fn run(command: Dead, settings: &Settings, is_json: bool) -> Re
     }
 }
 
+/// Returns the session that was named, or else all that have dead letters.
+async fn chosen(dead: &DeadLetters, session: Option<SessionId>) -> Result<Vec<SessionId>, Failure> {
+    Ok(match session {
+        Some(session) => vec![session],
+        None => dead.sessions().await?,
+    })
+}
+
 /// Returns the sessions, whose treatment a progress bar shows.
 async fn walk(
     dead: &DeadLetters,
     of: Chosen,
     doing: &'static str,
 ) -> Result<impl Iterator<Item = SessionId> + use<>, Failure> {
-    let sessions = match of.session {
-        Some(session) => vec![session],
-        None => dead.sessions().await?,
-    };
+    let sessions = chosen(dead, of.session).await?;
     let bar = output::progress(Some(sessions.len() as u64), doing);
     Ok(bar.wrap_iter(sessions.into_iter()))
 }
 
 async fn list(dead: &DeadLetters, session: Option<SessionId>, limit: usize, is_json: bool) -> Result<Outcome, Failure> {
-    let sessions = match session {
-        Some(session) => vec![session],
-        None => dead.sessions().await?,
-    };
+    let sessions = chosen(dead, session).await?;
     let (mut values, mut rows) = (Vec::new(), Vec::new());
     for session in sessions {
         let mut read = 0;

@@ -1,6 +1,6 @@
 //! `sessions`: list of sessions.
 
-use mcp_courier::{ClientStream, Owner, SessionCursor, SessionSummary};
+use mcp_courier::{ClientStream, Inspector, Owner, QueueError, SessionCursor, SessionSummary};
 
 use super::Outcome;
 use crate::arguments::Sessions;
@@ -15,18 +15,9 @@ pub(super) async fn run(arguments: Sessions, settings: &Settings, is_json: bool)
     let inspector = settings.connect().await?.inspector();
     let is_wanted = |session: &SessionSummary| (!waiting || session.depth > 0) && (!unowned || session.owner.is_none());
     let bar = output::progress(None, "reading sessions");
-    let (mut sessions, mut cursor) = (Vec::new(), Some(SessionCursor::default()));
-    while let Some(at) = cursor.take_if(|_| sessions.len() < limit) {
-        let page = inspector.sessions(&at, PAGE).await?;
-        bar.inc(page.sessions.len() as u64);
-        sessions.extend(page.sessions.into_iter().filter(is_wanted));
-        cursor = page.next;
-    }
+    let (mut sessions, has_more) = list(&inspector, limit, is_wanted, |read| bar.inc(read)).await?;
     bar.finish_and_clear();
-    let is_cut = cursor.is_some() || sessions.len() > limit;
-    // A session whose keys come or go during the list is listed twice.
-    sessions.sort_by(|a, b| a.session.cmp(&b.session));
-    sessions.dedup_by(|a, b| a.session == b.session);
+    let is_cut = has_more || sessions.len() > limit;
     sessions.truncate(limit);
     if is_json {
         output::json(&sessions);
@@ -40,6 +31,27 @@ pub(super) async fn run(arguments: Sessions, settings: &Settings, is_json: bool)
         output::note(format!("there are more sessions than {limit} (--limit)"));
     }
     Ok(Outcome::Yes)
+}
+
+/// Reads pages of sessions until `enough` wanted ones are there, which the last page may exceed. Returns them in the
+/// order of their ids, and whether there are further pages. `progress` gets the number of sessions of each page.
+pub(crate) async fn list(
+    inspector: &Inspector,
+    enough: usize,
+    is_wanted: impl Fn(&SessionSummary) -> bool,
+    progress: impl Fn(u64),
+) -> Result<(Vec<SessionSummary>, bool), QueueError> {
+    let (mut sessions, mut cursor) = (Vec::new(), Some(SessionCursor::default()));
+    while let Some(at) = cursor.take_if(|_| sessions.len() < enough) {
+        let page = inspector.sessions(&at, PAGE).await?;
+        progress(page.sessions.len() as u64);
+        sessions.extend(page.sessions.into_iter().filter(&is_wanted));
+        cursor = page.next;
+    }
+    // A session whose keys come or go during the list is listed twice.
+    sessions.sort_by(|a, b| a.session.cmp(&b.session));
+    sessions.dedup_by(|a, b| a.session == b.session);
+    Ok((sessions, cursor.is_some()))
 }
 
 fn row(session: &SessionSummary) -> [String; 6] {

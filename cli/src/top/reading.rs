@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use mcp_courier::{Inspector, QueueError, ServerId, ServerRecord, SessionCursor, SessionSummary};
+use mcp_courier::{Inspector, QueueError, ServerId, ServerRecord, SessionSummary};
 use serde::Serialize;
 
 use super::SESSIONS;
-
-/// Number of sessions that are asked for at once.
-const PAGE: usize = 500;
+use crate::commands::sessions;
 
 /// State of a fleet at one moment.
 #[derive(Debug, Default, Serialize)]
@@ -48,21 +46,13 @@ struct Counters {
 impl Reading {
     /// Reads the state of the fleet.
     pub(crate) async fn take(inspector: &Inspector, before: Option<&Totals>) -> Result<Self, QueueError> {
-        let (mut sessions, mut cursor) = (Vec::new(), Some(SessionCursor::default()));
-        while let Some(at) = cursor.take_if(|_| sessions.len() < SESSIONS) {
-            let page = inspector.sessions(&at, PAGE).await?;
-            sessions.extend(page.sessions);
-            cursor = page.next;
-        }
+        let (mut sessions, is_cut) = sessions::list(inspector, SESSIONS, |_| true, |_| ()).await?;
         let servers = inspector.servers().await?;
         let totals = Totals::of(&servers, before, Instant::now());
-        // A session whose keys come or go meanwhile is listed twice.
-        sessions.sort_by(|a, b| a.session.cmp(&b.session));
-        sessions.dedup_by(|a, b| a.session == b.session);
         // Stable, so that sessions with equal depths do not change places from reading to reading.
         sessions.sort_by_key(|session| std::cmp::Reverse(session.depth));
         let (delivered_a_second, discarded_a_second) = totals.rates().unzip();
-        Ok(Self { sessions, is_cut: cursor.is_some(), servers, delivered_a_second, discarded_a_second, totals })
+        Ok(Self { sessions, is_cut, servers, delivered_a_second, discarded_a_second, totals })
     }
 
     /// Returns the number of sessions that a server owns, and of notifications that wait.
