@@ -33,7 +33,8 @@ async fn measure(bench: &Bench, size: usize, count: usize) {
     for _ in bench.rounds(&rows) {
         let beside = drain_bare(size, count).await;
         for (mode, row) in Mode::BOTH.into_iter().zip(&mut rows).filter(|(_, row)| bench.wants(row)) {
-            row.add(drain_courier(mode, size, count).await, beside);
+            let redis = filled(count, || message(size)).await;
+            row.add(drained(&redis, mode, count).await, beside);
         }
     }
     rows.iter().for_each(print_row);
@@ -44,19 +45,18 @@ fn size_of_one(size: usize) -> String {
 }
 
 /// Starts a server with messages in the queue of one session.
-async fn filled(size: usize, count: usize) -> RedisServer {
+pub(crate) async fn filled(count: usize, message: impl Fn() -> Vec<u8>) -> RedisServer {
     let redis = RedisServer::start();
     let mut connection = bare::connect(&redis.url()).await;
     for from in (0..count).step_by(1000) {
-        let messages: Vec<_> = (from..count.min(from + 1000)).map(|_| message(size)).collect();
+        let messages: Vec<_> = (from..count.min(from + 1000)).map(|_| message()).collect();
         bare::fill(&mut connection, &queue_of(&session(0)), &messages).await;
     }
     redis
 }
 
 /// Returns the number of messages a second that a subscriber takes from a full queue, its start included.
-async fn drain_courier(mode: Mode, size: usize, count: usize) -> f64 {
-    let redis = filled(size, count).await;
+pub(crate) async fn drained(redis: &RedisServer, mode: Mode, count: usize) -> f64 {
     let courier = courier::start(&redis.url(), mode).await;
     let counter = Counter::new();
     let begun = Instant::now();
@@ -69,7 +69,7 @@ async fn drain_courier(mode: Mode, size: usize, count: usize) -> f64 {
 
 /// Returns the number of messages a second that the bare script takes from a full queue, its connecting included.
 async fn drain_bare(size: usize, count: usize) -> f64 {
-    let redis = filled(size, count).await;
+    let redis = filled(count, || message(size)).await;
     let begun = Instant::now();
     let mut connection = bare::connect(&redis.url()).await;
     bare::drain(&mut connection, &session(0), count).await;

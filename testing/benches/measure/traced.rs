@@ -18,12 +18,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 use uuid::Uuid;
 
+use crate::drain::{drained, filled};
 use crate::support::courier::Mode;
 use crate::support::figures::{Bench, Row, Wanted, print_head, print_row};
 use crate::support::load::SIZE;
-use crate::support::messages::{notification, queue_of, session, stamped};
-use crate::support::sessions::Counter;
-use crate::support::{bare, courier};
+use crate::support::messages::{notification, session, stamped};
 
 /// Number of messages in one drained queue.
 const DRAINED: usize = 100_000;
@@ -107,16 +106,9 @@ async fn drain(bench: &Bench, filter: &Filter, name: &str, contexts: Contexts) {
         let mut row = row.wanted(Wanted::AtLeast(0.95));
         for round in bench.rounds(std::slice::from_ref(&row)) {
             let [ours, beside] = in_turn(round, async |is_on| {
-                let redis = filled(count, contexts).await;
+                let redis = filled(count, || message(contexts)).await;
                 record(filter, is_on);
-                let courier = courier::start(&redis.url(), mode).await;
-                let counter = Counter::new();
-                let begun = Instant::now();
-                courier.ensure_subscriber(&session(0), counter.clone()).await.unwrap();
-                counter.until(count).await;
-                let rate = count as f64 / begun.elapsed().as_secs_f64();
-                courier::stop(courier).await;
-                rate
+                drained(&redis, mode, count).await
             })
             .await;
             row.add(ours, beside);
@@ -134,17 +126,6 @@ async fn in_turn(round: usize, measure: impl AsyncFn(bool) -> f64) -> [f64; 2] {
         let without = measure(false).await;
         [measure(true).await, without]
     }
-}
-
-/// Starts a server with messages in the queue of one session.
-async fn filled(count: usize, contexts: Contexts) -> RedisServer {
-    let redis = RedisServer::start();
-    let mut connection = bare::connect(&redis.url()).await;
-    for from in (0..count).step_by(1000) {
-        let messages: Vec<_> = (from..count.min(from + 1000)).map(|_| message(contexts)).collect();
-        bare::fill(&mut connection, &queue_of(&session(0)), &messages).await;
-    }
-    redis
 }
 
 fn message(contexts: Contexts) -> Vec<u8> {
