@@ -22,18 +22,20 @@ pub(super) fn slot_of(command: &Cmd) -> Option<u16> {
     argument(position).map(slot)
 }
 
+/// Returns the command of these words.
+#[cfg(test)]
+pub(super) fn cmd(text: &str) -> Cmd {
+    let mut words = text.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    words.for_each(|word| {
+        command.arg(word);
+    });
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cmd(text: &str) -> Cmd {
-        let mut words = text.split(' ');
-        let mut command = redis::cmd(words.next().unwrap());
-        words.for_each(|word| {
-            command.arg(word);
-        });
-        command
-    }
 
     #[test]
     fn a_command_belongs_to_the_slot_of_its_first_key() {

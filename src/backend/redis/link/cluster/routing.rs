@@ -43,19 +43,10 @@ pub(super) fn split<N: PartialEq>(positions: &[usize], node_of: impl Fn(usize) -
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use redis::Cmd;
 
     use super::*;
+    use crate::backend::redis::link::command_slot::cmd;
     use crate::keys::slot::slot;
-
-    fn cmd(text: &str) -> Cmd {
-        let mut words = text.split(' ');
-        let mut command = redis::cmd(words.next().unwrap());
-        words.for_each(|word| {
-            command.arg(word);
-        });
-        command
-    }
 
     #[test]
     fn a_command_without_a_key_goes_with_its_sequence_else_with_the_first_key() {
