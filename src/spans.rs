@@ -38,6 +38,7 @@ use self::otel as linking;
 pub(crate) use self::taking::{record_taken, take};
 #[cfg(not(feature = "opentelemetry"))]
 use self::unlinked as linking;
+use crate::envelope::shortened_to;
 use crate::notification::{Notification, NotificationId};
 use crate::session_id::SessionId;
 use crate::trace_context::TraceContext;
@@ -93,7 +94,5 @@ pub(crate) fn record_failure(span: &Span, error: &dyn std::fmt::Display) {
 
 /// Returns the beginning of a method, which may have any length.
 fn shown(method: &str) -> &str {
-    const MAX: usize = 64;
-    let end = (0..=MAX.min(method.len())).rev().find(|&i| method.is_char_boundary(i));
-    &method[..end.unwrap_or(0)]
+    shortened_to(64, method)
 }

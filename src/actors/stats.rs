@@ -40,7 +40,7 @@ pub struct SubscriberInfo {
     pub last_error: Option<String>,
 }
 
-/// Counters of all subscribers of a supervisor, those that have ended included.
+/// Counters of one subscriber, or of all subscribers of a supervisor, those that have ended included.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     delivered: AtomicU64,
@@ -67,8 +67,7 @@ impl Totals {
 #[derive(Debug)]
 pub(super) struct Stats {
     pub(super) since: SystemTime,
-    delivered: AtomicU64,
-    discarded: AtomicU64,
+    pub(super) totals: Totals,
     /// Present state and newest failure. Both change rarely, so a lock costs nothing.
     rest: Mutex<Rest>,
 }
@@ -88,8 +87,7 @@ impl Stats {
     pub(super) fn new() -> Self {
         Self {
             since: SystemTime::now(),
-            delivered: AtomicU64::new(0),
-            discarded: AtomicU64::new(0),
+            totals: Totals::default(),
             rest: Mutex::new(Rest {
                 state: SubscriberState::Connecting,
                 error: None,
@@ -97,14 +95,6 @@ impl Stats {
                 oldest_since: None,
             }),
         }
-    }
-
-    pub(super) fn add_delivered(&self, count: usize) {
-        self.delivered.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_discarded(&self) {
-        self.discarded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sets the state, and the moment of the push of the oldest notification where that is known.
@@ -137,12 +127,8 @@ impl Stats {
         lock(&self.rest).error = Some((error.to_string(), SystemTime::now()));
     }
 
-    pub(super) fn counts(&self) -> (u64, u64) {
-        (self.delivered.load(Ordering::Relaxed), self.discarded.load(Ordering::Relaxed))
-    }
-
     pub(super) fn info(&self, session: SessionId, placement: Option<Placement>) -> SubscriberInfo {
-        let (delivered, discarded) = self.counts();
+        let (delivered, discarded) = self.totals.counts();
         let Rest { state, error, .. } = &*lock(&self.rest);
         let (state, last_error) = (*state, error.as_ref().map(|(text, _)| text.clone()));
         SubscriberInfo { session, since: self.since, placement, state, delivered, discarded, last_error }

@@ -24,7 +24,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
     let (session, stats) = (&context.session_id, &context.stats);
     match note {
         Note::Delivered { count, since_push } => {
-            stats.add_delivered(count);
+            stats.totals.add_delivered(count);
             context.common.totals.add_delivered(count);
             metrics::CONFIRMED.count(count);
             since_push.iter().for_each(|time| metrics::DELIVERY_SECONDS.record(time.as_secs_f64()));
@@ -34,7 +34,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
             tracing::debug!(?session, count, "notifications that were not confirmed are delivered again");
         }
         Note::Discarded { id, question, reason } => {
-            stats.add_discarded();
+            stats.totals.add_discarded();
             context.common.totals.add_discarded();
             metrics::DISCARDED.add(reason.label(), 1);
             if reason != DiscardReason::Expired {

@@ -113,7 +113,7 @@ impl Handler<Shutdown> for SupervisorActor {
                 // A thread that never reaches an await point is left behind, and ends with the process.
                 let _ = tokio::time::timeout(RELEASE, futures_util::future::join_all(ends)).await;
                 for stats in stats {
-                    let (delivered, discarded) = stats.counts();
+                    let (delivered, discarded) = stats.totals.counts();
                     report.delivered += delivered;
                     report.discarded += discarded;
                 }
