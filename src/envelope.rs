@@ -88,7 +88,7 @@ impl Envelope {
     ///
     /// # Errors
     /// [`Undecodable`] names the fault of the message.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     pub fn decode(queue: &str, raw: Vec<u8>, default_time_to_live: Duration) -> Result<Self, Undecodable> {
         Self::decode_or_give_back(queue, raw, default_time_to_live, None).map_err(|(why, _)| why)
     }

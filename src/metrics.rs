@@ -18,7 +18,7 @@ use self::facade as form;
 #[cfg(not(feature = "metrics"))]
 use self::off as form;
 
-#[cfg(all(feature = "metrics", any(test, all(feature = "server", feature = "testing"))))]
+#[cfg(all(feature = "metrics", feature = "server", any(test, feature = "testing")))]
 pub use self::facade::Description;
 #[cfg(all(feature = "metrics", feature = "server"))]
 pub(crate) use self::facade::Share;
@@ -42,7 +42,7 @@ macro_rules! define {
         }
 
         /// Returns the descriptions of all metrics.
-        #[cfg(all(feature = "metrics", any(test, all(feature = "server", feature = "testing"))))]
+        #[cfg(all(feature = "metrics", feature = "server", any(test, feature = "testing")))]
         pub fn all() -> Vec<Description> {
             vec![$($name.description()),+]
         }

@@ -27,7 +27,7 @@ mod keys;
 
 #[cfg(not(feature = "seal"))]
 pub(crate) use self::absent::SealingKeys;
-#[cfg(all(test, feature = "seal"))]
+#[cfg(all(test, feature = "seal", feature = "server"))]
 pub(crate) use self::form::Why;
 pub(crate) use self::form::{Binding, FIELD, Purpose, Refused, SealError, Sealed, Unopened, id_is_possible};
 #[cfg(feature = "seal")]
@@ -50,5 +50,5 @@ impl Sealed<'_> {
     }
 }
 
-#[cfg(all(test, feature = "seal"))]
+#[cfg(all(test, feature = "seal", feature = "elicitation", feature = "rmcp"))]
 mod tests;

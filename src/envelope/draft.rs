@@ -83,7 +83,7 @@ fn content(before: &str, notification: &Notification) -> String {
 
 impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(any(test, all(feature = "server", feature = "testing")))]
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
         Self::caused_by(notification, id, default_time_to_live, None)
     }

@@ -28,7 +28,7 @@ pub(crate) struct Metric<H> {
 }
 
 /// Description of a metric, for the tests of the documents.
-#[cfg(any(test, all(feature = "server", feature = "testing")))]
+#[cfg(all(feature = "server", any(test, feature = "testing")))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// Name, as Prometheus shows it.
@@ -45,7 +45,7 @@ pub struct Description {
 
 /// Handle of one kind of metric.
 pub(crate) trait Handle: Sized {
-    #[cfg(any(test, all(feature = "server", feature = "testing")))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     const KIND: &'static str;
 
     fn describe(name: KeyName, unit: Unit, text: SharedString);
@@ -54,7 +54,7 @@ pub(crate) trait Handle: Sized {
 }
 
 impl Handle for metrics::Counter {
-    #[cfg(any(test, all(feature = "server", feature = "testing")))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     const KIND: &'static str = "counter";
 
     fn describe(name: KeyName, unit: Unit, text: SharedString) {
@@ -70,7 +70,7 @@ impl Handle for metrics::Counter {
 }
 
 impl Handle for metrics::Gauge {
-    #[cfg(any(test, all(feature = "server", feature = "testing")))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     const KIND: &'static str = "gauge";
 
     fn describe(name: KeyName, unit: Unit, text: SharedString) {
@@ -83,7 +83,7 @@ impl Handle for metrics::Gauge {
 }
 
 impl Handle for metrics::Histogram {
-    #[cfg(any(test, all(feature = "server", feature = "testing")))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     const KIND: &'static str = "histogram";
 
     fn describe(name: KeyName, unit: Unit, text: SharedString) {
@@ -134,7 +134,7 @@ impl<H: Handle> Metric<H> {
         });
     }
 
-    #[cfg(any(test, all(feature = "server", feature = "testing")))]
+    #[cfg(all(feature = "server", any(test, feature = "testing")))]
     pub(super) fn description(&self) -> Description {
         let labels = self.values.iter().map(|values| self.labels_of(values).collect()).collect();
         let (name, kind, unit, text) = (self.name, H::KIND, self.unit.as_str(), self.text);

@@ -8,7 +8,7 @@ mod documents;
 mod layers;
 #[cfg(feature = "server")]
 mod lua;
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "metrics", feature = "server"))]
 mod metrics_documents;
 #[cfg(feature = "server")]
 mod simulation;
