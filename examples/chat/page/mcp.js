@@ -25,7 +25,7 @@ const ANSWER_ATTEMPTS = 6;
 const LARGEST_EVENT = 8 * 1024 * 1024;
 
 /** Response of the server that is no success. */
-export class HttpError extends Error {
+class HttpError extends Error {
   constructor(status, text) {
     super(text.trim().slice(0, 300) || `the server answered with status ${status}`);
     this.status = status;
@@ -33,7 +33,7 @@ export class HttpError extends Error {
 }
 
 /** Reads server-sent events. `onBytes` is called for each piece that arrives, also for comments. */
-export async function* events(body, onBytes = () => {}) {
+async function* events(body, onBytes = () => {}) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   let event = { data: [], id: undefined, retry: undefined };
@@ -161,11 +161,12 @@ export class Client {
     return headers;
   }
 
-  async #post(message, signal = AbortSignal.timeout(ANSWER_MS)) {
+  async #post(message) {
     const headers = this.#headers({
       'Content-Type': 'application/json',
       Accept: 'application/json, text/event-stream',
     });
+    const signal = AbortSignal.timeout(ANSWER_MS);
     const response = await fetch(this.#url, { method: 'POST', headers, body: JSON.stringify(message), signal });
     if (!response.ok) throw new HttpError(response.status, await response.text());
     return response;
@@ -218,7 +219,12 @@ export class Client {
     this.#stream = new AbortController();
     const headers = this.#headers({ Accept: 'text/event-stream' });
     if (this.#lastEventId) headers['Last-Event-ID'] = this.#lastEventId;
-    let silence = setTimeout(() => this.#stream.abort(), SILENCE_MS);
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => this.#stream.abort(), SILENCE_MS);
+    };
+    heard();
     let settled;
     try {
       const response = await fetch(this.#url, { headers, signal: this.#stream.signal, cache: 'no-store' });
@@ -231,10 +237,6 @@ export class Client {
         this.#handlers.state({ name: 'connected', server });
       };
       settled = setTimeout(connected, SETTLED_MS);
-      const heard = () => {
-        clearTimeout(silence);
-        silence = setTimeout(() => this.#stream.abort(), SILENCE_MS);
-      };
       for await (const { data, id, retry } of events(response.body, heard)) {
         if (retry !== undefined) this.#retryMs = retry;
         if (data && settled !== undefined) connected();

@@ -170,7 +170,7 @@ function setState({ name, server: named }) {
   } else if (name === 'reconnecting') {
     lostAt ??= now;
   }
-  const texts = { connecting: 'Connecting…', reconnecting: 'Reconnecting…', ended: 'Not connected' };
+  const texts = { connecting: 'Connecting…', reconnecting: 'Reconnecting…' };
   ui['state-text'].textContent = texts[name] ?? (server ? `Connected to ${server}` : 'Connected');
   ui.state.className = `state ${name}`;
 }
