@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use mcp_courier::{Notification, PushError, Pushed, SessionId, SessionStatus};
+use mcp_courier::{Notification, PushError, Pushed, SessionStatus};
 use serde_json::{Value, json};
 
 use super::receipt::{shown, to_json};
@@ -36,22 +36,22 @@ pub(super) async fn run(arguments: Push, settings: &Settings, is_json: bool) -> 
 
     let publisher = settings.connect().await?;
     let bar = output::progress(Some(notifications.len() as u64), "pushing");
-    let mut results: Vec<(Option<SessionId>, Result<Pushed, PushError>)> = Vec::new();
+    let mut results: Vec<Result<Pushed, PushError>> = Vec::new();
     match &to {
         Target::One(session) => {
             for some in notifications.chunks(TOGETHER) {
                 let each = some.iter().map(|notification| (session.clone(), notification.clone()));
-                results.extend(publisher.push_many(each).await.into_iter().map(|r| (Some(session.clone()), r)));
+                results.extend(publisher.push_many(each).await);
                 bar.inc(some.len() as u64);
                 // Order comes first: behind a refused notification none is pushed.
-                if results.last().is_some_and(|(_, result)| result.is_err()) {
+                if results.last().is_some_and(Result::is_err) {
                     break;
                 }
             }
         }
         Target::All => {
             for notification in &notifications {
-                results.extend(publisher.broadcast(notification).await?.into_iter().map(|result| (None, result)));
+                results.extend(publisher.broadcast(notification).await?);
                 bar.inc(1);
             }
         }
@@ -59,11 +59,13 @@ pub(super) async fn run(arguments: Push, settings: &Settings, is_json: bool) -> 
     bar.finish_and_clear();
 
     let (mut rows, mut is_done) = (Vec::new(), true);
-    for (session, result) in results {
+    for result in results {
         let row = match result {
             Ok(pushed) => {
-                let receipt = match (wait, &session) {
-                    (Some(time), Some(session)) => Some(publisher.until_settled(session, pushed.id, time).await?),
+                let receipt = match (wait, &to) {
+                    (Some(time), Target::One(session)) => {
+                        Some(publisher.until_settled(session, pushed.id, time).await?)
+                    }
                     _ => None,
                 };
                 is_done &= receipt.as_ref().is_none_or(|r| matches!(r, mcp_courier::Receipt::Delivered { .. }));

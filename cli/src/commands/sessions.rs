@@ -18,14 +18,15 @@ pub(super) async fn run(arguments: Sessions, settings: &Settings, is_json: bool)
     let (mut sessions, has_more) = list(&inspector, limit, is_wanted, |read| bar.inc(read)).await?;
     bar.finish_and_clear();
     let is_cut = has_more || sessions.len() > limit;
+    each_once(&mut sessions);
     sessions.truncate(limit);
     if is_json {
         output::json(&sessions);
     } else if sessions.is_empty() {
         output::note("no sessions");
     } else {
-        let rows: Vec<_> = sessions.iter().map(row).collect();
-        output::line(output::table(["SESSION", "STATE", "STREAM", "DEPTH", "DEAD", "SERVER"], &rows));
+        let rows: Vec<_> = sessions.iter().map(|session| row(session, session.session.to_string())).collect();
+        output::line(output::table(HEADING, &rows));
     }
     if is_cut {
         output::note(format!("there are more sessions than {limit} (--limit)"));
@@ -33,8 +34,8 @@ pub(super) async fn run(arguments: Sessions, settings: &Settings, is_json: bool)
     Ok(Outcome::Yes)
 }
 
-/// Reads pages of sessions until `enough` wanted ones are there, which the last page may exceed. Returns them in the
-/// order of their ids, and whether there are further pages. `progress` gets the number of sessions of each page.
+/// Reads pages of sessions until `enough` wanted ones are there, which the last page may exceed. Returns them, and
+/// whether there are further pages. `progress` gets the number of sessions of each page.
 pub(crate) async fn list(
     inspector: &Inspector,
     enough: usize,
@@ -48,15 +49,22 @@ pub(crate) async fn list(
         sessions.extend(page.sessions.into_iter().filter(&is_wanted));
         cursor = page.next;
     }
-    // A session whose keys come or go during the list is listed twice.
-    sessions.sort_by(|a, b| a.session.cmp(&b.session));
-    sessions.dedup_by(|a, b| a.session == b.session);
     Ok((sessions, cursor.is_some()))
 }
 
-fn row(session: &SessionSummary) -> [String; 6] {
+/// Sorts sessions by their ids, and leaves each once. A session whose keys come or go during the list is listed twice.
+pub(crate) fn each_once(sessions: &mut Vec<SessionSummary>) {
+    sessions.sort_by(|a, b| a.session.cmp(&b.session));
+    sessions.dedup_by(|a, b| a.session == b.session);
+}
+
+/// Heading of the rows.
+pub(crate) const HEADING: [&str; 6] = ["SESSION", "STATE", "STREAM", "DEPTH", "DEAD", "SERVER"];
+
+/// Returns the row of a session that is shown by this name.
+pub(crate) fn row(session: &SessionSummary, name: String) -> [String; 6] {
     [
-        session.session.to_string(),
+        name,
         state(session).to_owned(),
         stream(session.stream).to_owned(),
         session.depth.to_string(),

@@ -49,6 +49,7 @@ impl Reading {
         let (mut sessions, is_cut) = sessions::list(inspector, SESSIONS, |_| true, |_| ()).await?;
         let servers = inspector.servers().await?;
         let totals = Totals::of(&servers, before, Instant::now());
+        sessions::each_once(&mut sessions);
         // Stable, so that sessions with equal depths do not change places from reading to reading.
         sessions.sort_by_key(|session| std::cmp::Reverse(session.depth));
         let (delivered_a_second, discarded_a_second) = totals.rates().unzip();

@@ -73,7 +73,7 @@ impl View {
         });
         let widths = [26, 8, 8, 8, 6, 30].map(Constraint::Length);
         let table = Table::new(rows, widths)
-            .header(Row::new(SESSION_HEADING).style(Modifier::UNDERLINED))
+            .header(Row::new(sessions::HEADING).style(Modifier::UNDERLINED))
             .row_highlight_style(Modifier::REVERSED)
             .block(Block::bordered().title("sessions, those with the most waiting first"));
         frame.render_stateful_widget(table, sessions, &mut self.table);
@@ -107,19 +107,10 @@ fn server_cells(server: &ServerRecord) -> [String; 9] {
     ]
 }
 
-const SESSION_HEADING: [&str; 6] = ["SESSION", "STATE", "STREAM", "DEPTH", "DEAD", "SERVER"];
-
 fn session_cells(session: &mcp_courier::SessionSummary) -> [String; 6] {
     // A screen is seen by others, and a whole id is a secret.
     let user = session.session.principal().map(|user| format!("{}: ", output::plain(user.as_str(), 14)));
-    [
-        format!("{}{:?}", user.unwrap_or_default(), session.session),
-        sessions::state(session).to_owned(),
-        sessions::stream(session.stream).to_owned(),
-        session.depth.to_string(),
-        session.dead_letters.to_string(),
-        session.owner.as_ref().map_or_else(|| "-".to_owned(), sessions::server),
-    ]
+    sessions::row(session, format!("{}{:?}", user.unwrap_or_default(), session.session))
 }
 
 /// Returns the line of sums.
@@ -156,7 +147,7 @@ pub(crate) fn text(reading: &Reading) -> String {
     }
     if !reading.sessions.is_empty() {
         let rows: Vec<_> = reading.sessions.iter().map(session_cells).collect();
-        parts.push(output::table(SESSION_HEADING, &rows));
+        parts.push(output::table(sessions::HEADING, &rows));
     }
     parts.join("\n\n")
 }
