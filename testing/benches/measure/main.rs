@@ -9,6 +9,7 @@ mod idle;
 mod isolation;
 mod latency;
 mod push;
+#[cfg(feature = "seal")]
 mod seal;
 mod streams;
 mod support;
@@ -44,6 +45,7 @@ enum Table {
     /// Pushes.
     Push(Bench),
     /// Sealed payloads.
+    #[cfg(feature = "seal")]
     Seal(Bench),
     /// Idle sessions.
     Idle(Bench),
@@ -92,6 +94,7 @@ fn main() -> Result<(), Cause> {
         Table::Throughput(bench) => throughput::run(&bench),
         Table::Isolation(bench) => isolation::run(&bench),
         Table::Push(bench) => push::run(&bench),
+        #[cfg(feature = "seal")]
         Table::Seal(bench) => seal::run(&bench),
         Table::Idle(bench) => idle::run(&bench),
         Table::Http(bench) => http::run(&bench),
