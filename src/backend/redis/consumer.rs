@@ -55,10 +55,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Consumer of one session's queue over a dedicated link.
 pub(super) struct RedisConsumer {
     link: Link,
-    /// Link over which the session is announced as live.
-    announcing: Link,
-    /// Set where that link is not the one of the queue.
-    announces_elsewhere: bool,
+    /// Link over which the session is announced as live, where that is not the one of the queue.
+    elsewhere: Option<Link>,
     /// Suspends the permit when the lease may have changed, or when the connection broke. Both count the same:
     /// another owner may have claimed.
     _watch: Watch,
@@ -95,26 +93,25 @@ impl RedisConsumer {
         permit: Arc<Permit>,
     ) -> Result<Self, QueueError> {
         let failed = |kind| QueueError::new(format!("opening the queue of {session:?}"), kind);
-        let keys = Keys::new(config.prefix());
+        let fleet = Keys::new(config.prefix());
+        let keys = fleet.of(session);
         // Only the lease is tracked, and only where a command asks for it. Otherwise Redis would also announce every
         // push to the queue.
-        let link = Link::dedicated(deployment, &config, Pushes::ChosenKeys, &keys.of(session).queue);
+        let link = Link::dedicated(deployment, &config, Pushes::ChosenKeys, &keys.queue);
         let suspended = Arc::clone(&permit);
-        let watch = link.watch(keys.of(session).lease, move |_| suspended.suspend());
+        let watch = link.watch(keys.lease.clone(), move |_| suspended.suspend());
         link.connect().await.map_err(failed)?;
         // Calls of these scripts travel behind other commands, the take behind a blocking wait. A missing script would
         // be noticed only after that wait.
         link.load(&[&ACKNOWLEDGE, &RENEW]).await;
         // The sorted set of live sessions is in another slot of a cluster, and so perhaps at another node.
-        let announces_elsewhere = deployment.is_cluster();
-        let announcing = if announces_elsewhere { common.clone() } else { link.clone() };
+        let elsewhere = deployment.is_cluster().then(|| common.clone());
         Ok(Self {
             link,
-            announcing,
-            announces_elsewhere,
+            elsewhere,
             _watch: watch,
-            keys: keys.of(session),
-            sessions: keys.sessions(),
+            keys,
+            sessions: fleet.sessions(),
             member: member(session, owner, &config),
             session: session.clone(),
             lease: lease_value(owner, &config),

@@ -40,9 +40,9 @@ pub(super) use self::error::{is_timeout, read};
 #[cfg(feature = "server")]
 pub(super) use self::health::CHECK_EVERY;
 pub(super) use self::pushes::Pushes;
-#[cfg(feature = "server")]
-pub(super) use self::request::size;
 pub(super) use self::request::{Command, Request};
+#[cfg(feature = "server")]
+pub(super) use self::request::{MIGRATION_PAUSES, size};
 #[cfg(feature = "server")]
 pub(super) use self::watches::Concerned;
 pub(super) use self::watches::{LinkEvent, Watch};
@@ -84,9 +84,6 @@ pub(super) struct Link {
 enum Route {
     /// Single server, or the node to which the caller knows its commands to belong.
     One(Arc<Inner>),
-    /// Node that serves one slot of a cluster.
-    #[cfg(all(feature = "cluster", feature = "server"))]
-    Slot(Arc<Inner>, Arc<topology::Topology>),
     /// All nodes of a cluster.
     #[cfg(feature = "cluster")]
     Nodes(Arc<cluster::Nodes>),
@@ -171,9 +168,13 @@ impl Link {
     pub(super) async fn send(&self, request: &Request) -> Result<Vec<Answer>, QueueErrorKind> {
         let large = self.is_for_large_answers;
         match &self.route {
-            Route::One(line) => line.send(request, large).await,
-            #[cfg(all(feature = "cluster", feature = "server"))]
-            Route::Slot(line, topology) => cluster::send_to_slot(line, topology, request, large).await,
+            Route::One(line) => {
+                #[cfg(all(feature = "cluster", feature = "server"))]
+                if let Some(topology) = line.topology() {
+                    return cluster::send_to_slot(line, topology, request, large).await;
+                }
+                line.send(request, large).await
+            }
             #[cfg(feature = "cluster")]
             Route::Nodes(nodes) => nodes.send(request, large).await,
         }
@@ -190,8 +191,6 @@ impl Link {
     pub(super) async fn check(&self) -> Result<u64, QueueErrorKind> {
         match &self.route {
             Route::One(line) => line.check().await,
-            #[cfg(all(feature = "cluster", feature = "server"))]
-            Route::Slot(line, _) => line.check().await,
             #[cfg(feature = "cluster")]
             Route::Nodes(nodes) => nodes.check().await,
         }
@@ -201,8 +200,6 @@ impl Link {
     pub(super) fn disconnect(&self) {
         match &self.route {
             Route::One(line) => line.disconnect(),
-            #[cfg(all(feature = "cluster", feature = "server"))]
-            Route::Slot(line, _) => line.disconnect(),
             #[cfg(feature = "cluster")]
             Route::Nodes(nodes) => nodes.disconnect(),
         }

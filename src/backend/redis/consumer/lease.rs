@@ -190,13 +190,13 @@ impl RedisConsumer {
         for command in lease::announcement(&self.config, &self.sessions, &[(now_ms, &self.member)]) {
             request.add(command);
         }
-        let announced = if self.announces_elsewhere {
+        let announced = if let Some(elsewhere) = &self.elsewhere {
             // A failure of another node of the cluster does not concern this queue.
-            let announced = tokio::time::timeout(ANNOUNCED_WITHIN, self.announcing.send(&request)).await;
+            let announced = tokio::time::timeout(ANNOUNCED_WITHIN, elsewhere.send(&request)).await;
             let late = || QueueErrorKind::Broken("no answer yet from the node of the live sessions".into());
             announced.unwrap_or_else(|_| Err(late())).unwrap_or_else(|error| vec![Err(error)])
         } else {
-            self.announcing.send(&request).await?
+            self.link.send(&request).await?
         };
         if let Some(Err(error)) = announced.into_iter().find(Result::is_err) {
             // The announcement serves broadcasts and monitoring only. An owner without it still delivers.

@@ -123,9 +123,9 @@ impl Nodes {
         let mut positions: Vec<usize> = (0..answers.len()).collect();
         loop {
             let any = self.any(&table);
-            let node_of = |i: usize| slots[i].map_or_else(|| any.clone(), |slot| table.node_of(slot).cloned());
-            let parts = split(&positions, node_of).into_iter().map(|(node, part)| async {
-                let sent = self.send_part(node.as_ref(), request, &part, large).await;
+            let node_of = |i: usize| slots[i].map_or(any.as_ref(), |slot| table.node_of(slot));
+            let parts = split(&positions, node_of).into_iter().map(async |(node, part)| {
+                let sent = self.send_part(node, request, &part, large).await;
                 (node, part, sent)
             });
             let mut unreached = Vec::new();
@@ -136,12 +136,12 @@ impl Nodes {
                         self.topology.refresh_after_loss();
                         part.iter().for_each(|&i| answers[i] = Err(same(&error)));
                         if matches!(error, QueueErrorKind::Unreachable(_)) {
-                            unreached.extend(part.iter().map(|&i| (i, node.clone())));
+                            unreached.extend(part.iter().map(|&i| (i, node.cloned())));
                         }
                         continue;
                     }
                 }
-                if let Some(node) = &node {
+                if let Some(node) = node {
                     part.iter().for_each(|&i| correct(&self.topology, &answers[i], node));
                 }
             }

@@ -63,13 +63,13 @@ enum Target {
 }
 
 impl Server {
-    /// Reads a URL, and the files that the URL names. Makes no connection.
+    /// Takes the address that a URL names, and reads the files that the address names. Makes no connection.
     ///
     /// # Errors
     /// [`ConfigError`], without the parts of the URL that may be secret.
-    pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
+    pub(super) fn new(url: &str, address: Address) -> Result<Self, ConfigError> {
         let refused = |rule: String| url::refused(url, rule);
-        let Address { place, login, database, tls } = Address::parse(url)?;
+        let Address { place, login, database, tls } = address;
         let target = match place {
             Place::Tcp(node) => Target::Tcp(node),
             Place::Unix(path) => Target::Unix(path),
@@ -116,25 +116,16 @@ impl Server {
         if !matches!(&*self.target, Target::Sentinels(..)) {
             return;
         }
-        let (weak, settings) = (Arc::downgrade(&self.target), self.settings.clone());
-        let refuses_tracking = Arc::clone(&self.refuses_tracking);
-        #[cfg(feature = "tls")]
-        let tls = self.tls.clone();
+        let server = self.clone();
         tokio::spawn(async move {
             let mut kept = None;
-            loop {
+            while let Target::Sentinels(sentinels, _) = &*server.target {
                 tokio::time::sleep(FOLLOW_EVERY).await;
-                let Some(target) = weak.upgrade() else { return };
-                let server = Self {
-                    target,
-                    settings: settings.clone(),
-                    #[cfg(feature = "tls")]
-                    tls: tls.clone(),
-                    refuses_tracking: Arc::clone(&refuses_tracking),
-                };
-                if let Target::Sentinels(sentinels, _) = &*server.target {
-                    sentinels.follow(&Opener { server: &server, config: config() }, &mut kept).await;
+                // Only the clone of this task is left.
+                if Arc::strong_count(&server.target) == 1 {
+                    return;
                 }
+                sentinels.follow(&Opener { server: &server, config: config() }, &mut kept).await;
             }
         });
     }

@@ -8,8 +8,9 @@ use redis::{Pipeline, RedisResult};
 use super::connection::{Connection, Push, Server};
 #[cfg(feature = "cluster")]
 use super::topology::Topology;
+use crate::backend::redis::url::Address;
 #[cfg(feature = "cluster")]
-use crate::backend::redis::url::{Address, Place};
+use crate::backend::redis::url::Place;
 use crate::config::ConfigError;
 
 /// Redis as its URL names it: one server, which Sentinels may name, or a cluster.
@@ -28,12 +29,13 @@ impl Deployment {
     /// # Errors
     /// [`ConfigError`], without the parts of the URL that may be secret.
     pub(in crate::backend::redis) fn new(url: &str) -> Result<Self, ConfigError> {
-        let server = Server::new(url)?;
+        let address = Address::parse(url)?;
         #[cfg(feature = "cluster")]
-        if let Place::Cluster(seeds) = Address::parse(url)?.place {
-            return Ok(Self::Cluster(Arc::new(Topology::new(server, seeds))));
+        if let Place::Cluster(seeds) = &address.place {
+            let seeds = seeds.clone();
+            return Ok(Self::Cluster(Arc::new(Topology::new(Server::new(url, address)?, seeds))));
         }
-        Ok(Self::Server(server))
+        Server::new(url, address).map(Self::Server)
     }
 
     /// Returns whether Redis is a cluster.

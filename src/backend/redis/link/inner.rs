@@ -115,6 +115,15 @@ impl Inner {
         Self { endpoint, common, scope, state: Mutex::new(State { health, current: None, home }) }
     }
 
+    /// Returns the topology of the cluster where the connection leads to the node of one slot.
+    #[cfg(all(feature = "cluster", feature = "server"))]
+    pub(super) fn topology(&self) -> Option<&Arc<super::topology::Topology>> {
+        match &self.endpoint {
+            Endpoint::Slot(topology, _) => Some(topology),
+            Endpoint::Server(_) => None,
+        }
+    }
+
     pub(super) fn is_shared(&self) -> bool {
         self.common.home.is_some()
     }

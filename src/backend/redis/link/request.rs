@@ -12,6 +12,13 @@ use redis::{Arg, Cmd, Pipeline, ToRedisArgs, Value};
 use super::error::is_noscript;
 use super::primary::refuses;
 use crate::backend::redis::lua::{PUSH, PUSH_KEYED, RECORD, REDRIVE, Script};
+#[cfg(any(feature = "cluster", feature = "server"))]
+use crate::retry::Backoff;
+
+/// Pauses between two attempts at a slot that is being migrated.
+#[cfg(any(feature = "cluster", feature = "server"))]
+pub(in crate::backend::redis) const MIGRATION_PAUSES: Backoff =
+    Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(250) };
 
 /// Single command, or call of a script.
 #[derive(Clone)]

@@ -22,25 +22,20 @@ impl Link {
         #[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "one server has all keys"))] key: &str,
     ) -> Self {
         let common = Common::new(config, pushes, None);
-        let route = match deployment {
-            Deployment::Server(server) => Route::to(Endpoint::Server(server.clone()), &common),
+        let endpoint = match deployment {
+            Deployment::Server(server) => Endpoint::Server(server.clone()),
             #[cfg(feature = "cluster")]
             Deployment::Cluster(topology) => {
-                let slot = crate::keys::slot::slot(key.as_bytes());
-                let endpoint = Endpoint::Slot(Arc::clone(topology), slot);
-                let line = Inner::new(endpoint, common.clone(), Box::new(|_| true));
-                Route::Slot(Arc::new(line), Arc::clone(topology))
+                Endpoint::Slot(Arc::clone(topology), crate::keys::slot::slot(key.as_bytes()))
             }
         };
-        Self { route, common, is_for_large_answers: false }
+        Self { route: Route::to(endpoint, &common), common, is_for_large_answers: false }
     }
 
     /// Returns the one connection of a dedicated link; `None` for a shared link to a cluster.
     fn line(&self) -> Option<&Arc<Inner>> {
         match &self.route {
             Route::One(line) => Some(line),
-            #[cfg(feature = "cluster")]
-            Route::Slot(line, _) => Some(line),
             #[cfg(feature = "cluster")]
             Route::Nodes(_) => None,
         }
@@ -77,7 +72,7 @@ impl Link {
         self.common.is_tracking.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the link leads to a cluster.
+    /// Returns whether the link leads to all nodes of a cluster, as a shared link does.
     pub(in crate::backend::redis) fn is_cluster(&self) -> bool {
         !matches!(self.route, Route::One(_))
     }

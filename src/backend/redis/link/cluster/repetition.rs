@@ -6,13 +6,9 @@ use redis::Value;
 
 use super::super::command_slot::slot_of;
 use super::super::connection::ANSWER_TIMEOUT;
-use super::super::request::Request;
+use super::super::request::{MIGRATION_PAUSES, Request};
 use super::super::topology::Redirect;
 use crate::failure::QueueErrorKind;
-use crate::retry::Backoff;
-
-/// Pauses between two attempts at a slot that is being migrated.
-const MIGRATING: Backoff = Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(250) };
 
 /// Number of redirections that are followed at once. Two nodes that disagree would send a command to and fro.
 const HOPS: u32 = 3;
@@ -50,7 +46,7 @@ impl Attempts {
         if !waits && self.hops <= HOPS {
             return Some(Duration::ZERO);
         }
-        let pause = MIGRATING.pause(self.pauses, fastrand::f64());
+        let pause = MIGRATION_PAUSES.pause(self.pauses, fastrand::f64());
         self.pauses += 1;
         (Instant::now() + pause < self.end).then_some(pause)
     }
@@ -134,7 +130,7 @@ mod tests {
         let mut attempts = Attempts::new(&request().within(Duration::from_secs(60)));
         let pauses: Vec<Duration> =
             (0..5).map(|_| attempts.next([Some(Redirect::Migrating), moved()]).unwrap()).collect();
-        assert!(pauses[0] >= MIGRATING.initial.mul_f64(0.75) && pauses.is_sorted(), "{pauses:?}");
+        assert!(pauses[0] >= MIGRATION_PAUSES.initial.mul_f64(0.75) && pauses.is_sorted(), "{pauses:?}");
     }
 
     #[test]

@@ -12,11 +12,7 @@ use tokio::time::Instant;
 use super::super::registration::Registration;
 use super::super::round::{Answered, Reply};
 use super::Multiplexer;
-use crate::backend::redis::link::Command;
-use crate::retry::Backoff;
-
-/// Pauses between two attempts.
-const PAUSES: Backoff = Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(250) };
+use crate::backend::redis::link::{Command, MIGRATION_PAUSES};
 
 impl Multiplexer {
     /// Queues a job. Where the slot of its keys is being migrated, queues the rest of the job again, for `time` at
@@ -77,5 +73,5 @@ impl Multiplexer {
 }
 
 fn pause(attempts: u32) -> Duration {
-    PAUSES.pause(attempts, fastrand::f64())
+    MIGRATION_PAUSES.pause(attempts, fastrand::f64())
 }
