@@ -106,11 +106,6 @@ impl Keys {
         }
     }
 
-    /// Returns the parts before and after the session in the key of a list of dead letters.
-    fn around_dead(&self) -> (String, &'static str) {
-        if self.prefix.contains('{') { (self.of_all(), "::dead") } else { (format!("{{{}", self.of_all()), "}:dead") }
-    }
-
     /// Returns the key of a queue's lease.
     #[cfg(any(test, feature = "server"))]
     pub(crate) fn lease_of(&self, queue: &str) -> String {
@@ -134,8 +129,8 @@ impl Keys {
 
     /// Returns the glob pattern that matches all lists of dead letters.
     pub(crate) fn all_dead(&self) -> String {
-        let (before, after) = self.around_dead();
-        format!("{}*{}", literally(&before), literally(after))
+        let queues = literally(&self.of_all());
+        if self.prefix.contains('{') { format!("{queues}*::dead") } else { format!("{{{queues}*}}:dead") }
     }
 
     /// Returns the glob pattern that matches the stored sessions, queues, leases and dead letters. Some other keys
@@ -169,8 +164,8 @@ impl Keys {
 
     /// Returns the session of a list of dead letters, or `None` where the key is not that of such a list.
     pub(crate) fn session_of_dead(&self, key: &str) -> Option<SessionId> {
-        let (before, after) = self.around_dead();
-        key.strip_prefix(&before)?.strip_suffix(after)?.parse().ok()
+        let (session, kind) = self.session_key(key)?;
+        (kind == SessionKeyKind::DeadLetters).then_some(session)
     }
 
     /// Returns the prefix of the keys of all queues.

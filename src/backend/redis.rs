@@ -59,9 +59,11 @@ mod questions;
 mod queues;
 mod reply;
 mod rights;
+mod scan;
 mod session_status;
 #[cfg(feature = "server")]
 mod shared;
+mod tail;
 #[cfg(feature = "server")]
 mod take;
 pub(crate) mod url;

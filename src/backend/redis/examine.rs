@@ -9,7 +9,7 @@ use std::time::Instant;
 use redis::Value;
 
 use super::RedisBackend;
-use super::link::{Command, Link, Pushes, read};
+use super::link::{Command, Link, Pushes};
 use super::lua::{NO_ARGUMENTS, RIGHTS};
 use super::rights::{Call, calls};
 use crate::examination::{Check, Denied, Facts};
@@ -116,8 +116,8 @@ fn allowed<T>(answer: Result<T, QueueErrorKind>) -> Result<Option<T>, QueueError
 }
 
 /// Returns the text of the refusal; `None` where the server did not refuse.
-fn refusal(answer: Result<Value, QueueErrorKind>) -> Result<Option<String>, QueueErrorKind> {
-    match answer.and_then(read::<Value>) {
+fn refusal<T>(answer: Result<T, QueueErrorKind>) -> Result<Option<String>, QueueErrorKind> {
+    match answer {
         Ok(_) => Ok(None),
         Err(QueueErrorKind::Refused(why)) => Ok(Some(why)),
         Err(error) => Err(error),

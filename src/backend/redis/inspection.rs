@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, Value};
+use redis::Value;
 
 use self::answers::Answers;
-use self::position::{NoPosition, Position};
 use super::RedisBackend;
-use super::link::{Command, Link, Request, is_timeout};
+use super::dead_letters::settings;
+use super::link::{Command, Request, is_timeout};
 use super::lua::PURGE_QUEUE;
 use super::outcomes::decode;
+use super::scan::{NoPosition, Position, SCANNED};
+use super::tail::{from_the_tail, oldest};
 use crate::backend::inspection::{FOUND_MAX, SERVERS_MAX};
 use crate::backend::{Inspection, Mark, Peeked, SameId, ServerRecord, SessionDetails, SessionFacts};
 use crate::envelope::Timestamp;
@@ -29,13 +31,9 @@ use crate::outcome::{DiscardReason, Receipt};
 use crate::session_id::SessionId;
 
 mod answers;
-mod position;
 
 /// Number of steps of a scan for one page. A page ends after them, also where it has no session.
 const STEPS: usize = 100;
-
-/// Largest number of keys per step of a scan.
-const SCANNED: usize = 1000;
 
 /// Largest number of steps of a search for an id.
 const SEARCH_STEPS: usize = 1000;
@@ -47,32 +45,6 @@ const PIPELINE: usize = 100;
 const PIECE: usize = 100;
 
 impl RedisBackend {
-    /// Makes one step of a scan of all servers, one after the other. Returns the keys that are text, and moves the
-    /// position to the next step, or to `None` at the end.
-    async fn scan(
-        &self,
-        servers: &[Link],
-        position: &mut Option<Position>,
-        pattern: &str,
-        count: usize,
-    ) -> Result<Vec<String>, QueueError> {
-        let Some((at, server)) = position.and_then(|at| Some((at, servers.get(at.server)?))) else {
-            *position = None;
-            return Ok(Vec::new());
-        };
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(at.cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
-        let scanned = server.query(Command::read(scan)).await.map_err(|error| self.failed("listing sessions", error));
-        let (next, keys): (u64, Vec<Vec<u8>>) = scanned?;
-        *position = at.next(next, servers.len());
-        Ok(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect())
-    }
-
-    /// Returns a link to each server that holds a part of the keys.
-    async fn servers_of_keys(&self, doing: &str) -> Result<Vec<Link>, QueueError> {
-        self.link.to_each_server().await.map_err(|error| self.failed(doing, error))
-    }
-
     /// Adds the reads whose answers [`Answers::facts`] takes.
     fn add_facts(&self, request: &mut Request, session: &SessionId) {
         let (keys, stored) = (self.keys.of(session), self.keys.session(session));
@@ -99,13 +71,6 @@ fn read(command: &str, key: &str) -> Command {
     Command::read(redis::cmd(command).arg(key).take())
 }
 
-/// Returns the command that reads the messages behind the `passed_over` oldest ones, with the last of those.
-fn behind(queue: &str, passed_over: usize, count: usize) -> Cmd {
-    let from_the_tail = |position: usize| -i64::try_from(position).unwrap_or(i64::MAX);
-    let (first, last) = (from_the_tail(passed_over + count), from_the_tail(passed_over.max(1)));
-    redis::cmd("LRANGE").arg(queue).arg(first).arg(last).take()
-}
-
 #[async_trait]
 impl Inspection for RedisBackend {
     async fn list_sessions(
@@ -122,7 +87,7 @@ impl Inspection for RedisBackend {
         let (pattern, count) = (self.keys.all_of_sessions(), limit.clamp(10, SCANNED));
         let mut listed = Vec::new();
         for _ in 0..STEPS {
-            let keys = self.scan(&servers, &mut position, &pattern, count).await?;
+            let keys = self.scan(DOING, &servers, &mut position, &pattern, count).await?;
             let mut found: BTreeMap<SessionId, Vec<SessionKeyKind>> = BTreeMap::new();
             for (session, kind) in keys.iter().filter_map(|key| self.keys.session_key(key)) {
                 if kind <= SessionKeyKind::DeadLetters {
@@ -174,8 +139,8 @@ impl Inspection for RedisBackend {
         let mut answers = self.answers(DOING, &request).await?;
         let mut details = || -> Result<SessionDetails, QueueErrorKind> {
             let now = answers.time()?;
-            let mut facts = answers.facts(session)?;
-            let details = SessionDetails {
+            let facts = answers.facts(session)?;
+            let mut details = SessionDetails {
                 now,
                 // A server that refuses `MEMORY` leaves the size unknown.
                 bytes: answers.optional().unwrap_or_default(),
@@ -185,21 +150,21 @@ impl Inspection for RedisBackend {
                 record_rest: answers.rest()?,
                 open_questions: answers.next("open questions")?.unwrap_or_default(),
                 newest_letter: answers.next::<Option<Vec<u8>>>("dead letters")?.flatten().map(decode),
-                facts: facts.clone(),
+                facts,
             };
             for wrong in answers.wrong_types() {
-                if !facts.wrong_types.contains(&wrong) {
-                    facts.wrong_types.push(wrong);
+                if !details.facts.wrong_types.contains(&wrong) {
+                    details.facts.wrong_types.push(wrong);
                 }
             }
-            Ok(SessionDetails { facts, ..details })
+            Ok(details)
         };
         details().map_err(|error| self.failed(DOING, error))
     }
 
     async fn peek(&self, session: &SessionId, limit: usize, bytes: usize) -> Result<Peeked, QueueError> {
         const DOING: &str = "peeking into a queue";
-        let queue = self.keys.of(session).queue;
+        let queue = self.keys.queue(session);
         let line = self.link.for_large_answers();
         let (mut peeked, mut size, mut timeouts) =
             (Peeked { messages: Vec::new(), has_more: false, now: Timestamp(0) }, 0, 0);
@@ -209,7 +174,7 @@ impl Inspection for RedisBackend {
             let most = if before == 0 { 10 } else { PIECE }.min(line.limit().messages());
             let count = most.min(limit + 1 - before);
             let mut request = Request::of(Command::read(redis::cmd("TIME")));
-            request.add(Command::read(behind(&queue, before, count)));
+            request.add(Command::read(oldest(&queue, before, count)));
             let answers = match line.send(&request).await {
                 Ok(answers) => answers,
                 // Fewer messages at once, and then more time: the line has learned from the timeout.
@@ -258,10 +223,9 @@ impl Inspection for RedisBackend {
         let receipts = receipts.iter().map(|id| keys.receipt(*id));
         let all: Vec<String> = [keys.queue.clone()].into_iter().chain(receipts).collect();
         let mut call = Command::begin(&PURGE_QUEUE, &all);
-        let position = i64::try_from(count).unwrap_or(i64::MAX - 1);
-        call.arg(-position).arg(-position - 1).arg(newest.length).arg(newest.last());
-        call.arg(DiscardReason::Purged.to_wire());
-        call.arg(u64::try_from(self.config.receipt_life().as_millis()).unwrap_or(u64::MAX));
+        call.arg(from_the_tail(count)).arg(from_the_tail(count + 1)).arg(newest.length).arg(newest.last());
+        let [.., receipt_life] = settings(&self.config);
+        call.arg(DiscardReason::Purged.to_wire()).arg(receipt_life);
         let removed: i64 = self.query("purging a queue", call).await?;
         Ok(removed == 1)
     }
@@ -300,7 +264,7 @@ impl Inspection for RedisBackend {
         let (mut same, mut receipts) = (SameId { is_partial: true, ..SameId::default() }, Vec::new());
         let (servers, mut position) = (self.servers_of_keys(DOING).await?, Some(Position::default()));
         for _ in 0..SEARCH_STEPS {
-            let keys = self.scan(&servers, &mut position, &pattern, SCANNED).await?;
+            let keys = self.scan(DOING, &servers, &mut position, &pattern, SCANNED).await?;
             for found in keys.iter().filter_map(|key| SessionKey::read(&self.keys, key)) {
                 let is_own = found.prefix == own && found.session == *session;
                 match found.kind {

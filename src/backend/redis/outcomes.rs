@@ -23,6 +23,7 @@ use super::link::{Answer, Command, Request, is_timeout};
 use super::lua::{NO_ARGUMENTS, PURGE, READ_RECEIPT, REDRIVE, TRIM_LETTERS};
 use super::push;
 use super::reply::{self, BadReply};
+use super::scan::{Position, SCANNED};
 use crate::backend::{Mark, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
@@ -34,15 +35,12 @@ use crate::session_id::SessionId;
 /// Number of dead letters per read. Each may be as large as the largest message.
 const PIECE: usize = 10;
 
-/// Number of keys per `SCAN` step that looks for dead letters.
-const SCANNED: usize = 1000;
-
 /// Shortest pause between two reads of a receipt that Redis announces no change of.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl RedisBackend {
     /// Returns the keys that hold unexpired letters. A key outlives its letters where the newest one was redriven.
-    async fn with_letters(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, QueueError> {
+    async fn with_letters(&self, keys: Vec<String>) -> Result<Vec<String>, QueueError> {
         let [_, life, ..] = settings(&self.config);
         let mut request = Request::new();
         for key in &keys {
@@ -197,23 +195,11 @@ impl Outcomes for RedisBackend {
 
     async fn sessions_with_dead_letters(&self) -> Result<Vec<SessionId>, QueueError> {
         const DOING: &str = "looking for dead letters";
-        let mut sessions = BTreeSet::new();
-        for server in self.link.to_each_server().await.map_err(|error| self.failed(DOING, error))? {
-            let mut cursor = 0_u64;
-            loop {
-                // `SCAN` finds every key that exists during the whole scan, some of them more than once. Keys are read
-                // as bytes: a key that is no text must not hide the others.
-                let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(self.keys.all_dead()).arg("COUNT").arg(SCANNED);
-                let scanned = server.query(scan).await.map_err(|error| self.failed(DOING, error));
-                let (next, keys): (u64, Vec<Vec<u8>>) = scanned?;
-                let session = |key: &Vec<u8>| self.keys.session_of_dead(std::str::from_utf8(key).ok()?);
-                sessions.extend(self.with_letters(keys).await?.iter().filter_map(session));
-                if next == 0 {
-                    break;
-                }
-                cursor = next;
-            }
+        let (servers, pattern) = (self.servers_of_keys(DOING).await?, self.keys.all_dead());
+        let (mut position, mut sessions) = (Some(Position::default()), BTreeSet::new());
+        while position.is_some() {
+            let keys = self.scan(DOING, &servers, &mut position, &pattern, SCANNED).await?;
+            sessions.extend(self.with_letters(keys).await?.iter().filter_map(|key| self.keys.session_of_dead(key)));
         }
         Ok(sessions.into_iter().collect())
     }

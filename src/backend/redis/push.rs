@@ -15,10 +15,11 @@ use redis::{RedisWrite, ToRedisArgs, Value};
 
 use super::link::Command;
 use super::reply::{self, BadReply};
-use crate::backend::{COLLAPSE_BYTES, COLLAPSE_KEYS, QueueLimit, Redrove};
+use crate::backend::{COLLAPSE_BYTES, COLLAPSE_KEYS, QueueLimit, Queued, Redrove};
 use crate::config::Config;
 use crate::envelope::{Draft, Times, Timestamp};
-use crate::notification::{KeyHash, NotificationId};
+use crate::notification::KeyHash;
+use crate::session_id::SessionStatus;
 
 mod grouped;
 mod rounds;
@@ -38,24 +39,13 @@ const SLACK: u64 = 60;
 #[derive(Debug)]
 pub(super) struct Answer {
     /// Outcomes of the first messages of the call: of all messages, or of those before the one that a bound stopped.
-    pub(super) done: Vec<Done>,
+    pub(super) done: Vec<Queued>,
     /// Bound that stopped the rest of the call.
     pub(super) stopped: Option<QueueLimit>,
     /// Set where the queue had a lease.
     pub(super) owned: bool,
     /// Time of the push by the server's clock.
     pub(super) now: Timestamp,
-}
-
-/// Outcome of one message of a push that no bound stopped.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Done {
-    /// Number of messages in the queue then.
-    pub(super) waiting: usize,
-    /// Notification that was queued under the same deduplication key before. The message was not queued then.
-    pub(super) duplicate_of: Option<NotificationId>,
-    /// Set where the message replaced an older one.
-    pub(super) collapsed: bool,
 }
 
 /// Arguments of a push or a redrive: the settings, the data of receipts, and the messages.
@@ -135,12 +125,14 @@ pub(super) fn answer(config: &Config, pushed: usize, value: Value) -> Result<Ans
     let mut next = || parts.next().unwrap_or(Value::Nil);
     let (length, owned, now) =
         (reply::number::<usize>(next())?, reply::number::<i64>(next())?, reply::decimal(next())?);
-    let (queued, stopped) = match next() {
+    let (count, stopped) = match next() {
         Value::Nil => (pushed, None),
-        queued => (reply::number(queued)?, limit(config, next())?),
+        count => (reply::number(count)?, limit(config, next())?),
     };
-    let before = length.saturating_sub(queued);
-    let done = (1..=queued).map(|n| Done { waiting: before + n, duplicate_of: None, collapsed: false }).collect();
+    let before = length.saturating_sub(count);
+    let session = status(owned);
+    let queued = |n| Queued { waiting: before + n, session, duplicate_of: None, collapsed: false };
+    let done = (1..=count).map(queued).collect();
     Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
 }
 
@@ -152,9 +144,15 @@ pub(super) fn keyed_answer(config: &Config, value: Value) -> Result<Answer, BadR
     let mut done = Vec::with_capacity(parts.len() / 3);
     while let (Some(waiting), Some(earlier), Some(removed)) = (parts.next(), parts.next(), parts.next()) {
         let collapsed = reply::number::<i64>(removed)? != 0;
-        done.push(Done { waiting: reply::number(waiting)?, duplicate_of: reply::id(earlier)?, collapsed });
+        let (waiting, duplicate_of) = (reply::number(waiting)?, reply::id(earlier)?);
+        done.push(Queued { waiting, session: status(owned), duplicate_of, collapsed });
     }
     Ok(Answer { done, stopped, owned: owned != 0, now: Timestamp(now) })
+}
+
+/// Returns the status of a session as a push finds it: a session without an owner is looked up later.
+fn status(owned: i64) -> SessionStatus {
+    if owned != 0 { SessionStatus::Owned } else { SessionStatus::NotRead }
 }
 
 /// Reads the answer to a redrive.

@@ -101,7 +101,7 @@ impl ServerQueues for RedisBackend {
         }
         let mut request = Request::new();
         for session in sessions {
-            request.add(Command::read(redis::cmd("LLEN").arg(self.keys.of(session).queue).take()));
+            request.add(Command::read(redis::cmd("LLEN").arg(self.keys.queue(session)).take()));
         }
         let answers = self.link.send(&request).await.map_err(|error| self.failed(DOING, error))?;
         // Another type under the key of one queue must not hide the others.

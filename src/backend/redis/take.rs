@@ -24,6 +24,7 @@ use super::lease::{lease_state, lease_value};
 use super::link::Command;
 use super::lua::{ACKNOWLEDGE, ACKNOWLEDGE_OUTCOMES, REPLACE};
 use super::reply::{self, BadReply};
+use super::tail::from_the_tail;
 use crate::backend::sealing::open_question_text;
 use crate::backend::{Delivered, Item, LeaseState, Mark, OwnerToken, Replaced};
 use crate::config::Config;
@@ -33,7 +34,7 @@ use crate::notification::TIME_TO_LIVE_MAX;
 
 mod reads;
 
-pub(super) use self::reads::{Read, Reads, oldest, passed_over};
+pub(super) use self::reads::{Read, Reads, passed_over};
 
 /// Acknowledgement of the delivered messages, if there are any, by an owner that keeps its lease.
 pub(super) struct Acknowledgement<'a> {
@@ -104,7 +105,6 @@ impl Acknowledgement<'_> {
         };
         call.arg(millis(life)).arg(millis(life.max(config.time_to_live() + config.expiry_grace())));
         if let Some(Delivered { count, last, .. }) = self.delivered.filter(|delivered| delivered.count > 0) {
-            let from_the_tail = |position| -i64::try_from(position).unwrap_or(i64::MAX);
             call.arg(from_the_tail(*count)).arg(from_the_tail(count + 1)).arg(last.length).arg(last.last());
         }
     }

@@ -181,14 +181,12 @@ impl Moment<'_> {
         behind: Option<&Behind>,
         reclaim: bool,
     ) -> Taken {
-        let queue = self.store.keys.of(session).queue;
+        let queue = self.store.keys.queue(session);
         self.with_list(session, |moment, list| {
             let (lease, now) = (list.state_for(owner), moment.now);
             let mut taken = Taken { lease, changed: false, has_more: false, now, items: Vec::new() };
             if taken.lease == LeaseState::Absent && reclaim {
-                let (given, until) = (moment.config.lease(), moment.now.plus(moment.config.lease()));
-                list.lease = Some(Lease { owner, until, given });
-                list.collapsible = Collapsible::default();
+                moment.lease_to(owner, list);
                 taken.lease = LeaseState::Reclaimed;
             }
             if let Some(delivered) = delivered {

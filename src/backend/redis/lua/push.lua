@@ -24,7 +24,8 @@
 -- include enqueue
 
 local lease_life, unusual = lease_life_of(KEYS[2], ARGV[#ARGV])
-local count, length, stopped, now = enqueue(3 * #KEYS - 1, #ARGV - 1, unusual)
+local now = server_time()
+local count, length, stopped = enqueue(3 * #KEYS - 1, #ARGV - 1, unusual, now)
 for i = 3, #KEYS do
   if tonumber(ARGV[3 * i - 4]) <= count then receipt_of(KEYS[i], 3 * i - 4, now) end
 end

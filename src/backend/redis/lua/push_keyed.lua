@@ -58,13 +58,13 @@ for n = 1, count do
     local is_collapsible = collapse_key ~= '' and not is_owned
     -- Read before anything is queued: another type under this key must stop the script now.
     if is_collapsible then redis.call('HLEN', KEYS[5]) end
-    local queued, at
-    queued, length, stopped, at = enqueue(first + n - 1, first + n - 1, unusual)
+    local queued
+    queued, length, stopped = enqueue(first + n - 1, first + n - 1, unusual, now)
     if queued == 0 then break end
-    if has_receipt then receipt_of(receipt, of_receipt, at) end
-    if key ~= '' then remember(key_sets, key, id, at, window, most) end
+    if has_receipt then receipt_of(receipt, of_receipt, now) end
+    if key ~= '' then remember(key_sets, key, id, now, window, most) end
     if is_collapsible then
-      removed = collapse(KEYS[5], KEYS[6], collapse_key, id, ARGV[first + n - 1], at, ARGV[last - 3], most_collapsible,
+      removed = collapse(KEYS[5], KEYS[6], collapse_key, id, ARGV[first + n - 1], now, ARGV[last - 3], most_collapsible,
         most_bytes)
     end
   end

@@ -19,8 +19,8 @@
 local dead, place = KEYS[2], -1 - ARGV[#ARGV - 2]
 local found = redis.call('LINDEX', dead, place)
 if not found or #found ~= tonumber(ARGV[#ARGV - 1]) or string.sub(found, -256) ~= ARGV[#ARGV] then return {-1, ''} end
-local message = #ARGV - 3
-local count, _, stopped, now = enqueue(message, message, -2)
+local message, now = #ARGV - 3, server_time()
+local count, _, stopped = enqueue(message, message, -2, now)
 if count == 1 then
   if KEYS[3] then receipt_of(KEYS[3], 5, now) end
   -- The letter is marked and then removed by its mark. Each letter begins with a brace, so the mark matches no other

@@ -20,7 +20,7 @@ use std::time::Instant;
 use futures_util::future::maybe_done;
 
 use super::grouped::{Call, Grouped};
-use super::{Answer, Arguments, Done, answer, keyed_answer};
+use super::{Answer, Arguments, answer, keyed_answer};
 use crate::backend::redis::RedisBackend;
 use crate::backend::redis::link::{self, Command, Request};
 use crate::backend::redis::lua::{PUSH, PUSH_KEYED};
@@ -255,13 +255,10 @@ fn refusal(kind: QueueErrorKind) -> PushRefusal {
 /// Writes the answer of one call into the results. Returns whether anything in it was refused.
 fn settle(places: &[usize], answer: Called, results: &mut Results) -> bool {
     match answer {
-        Ok(Answer { done, stopped, owned, now: _ }) => {
-            let session = if owned { SessionStatus::Owned } else { SessionStatus::NotRead };
+        Ok(Answer { done, stopped, .. }) => {
             for (i, &place) in places.iter().enumerate() {
                 results[place] = match (done.get(i), stopped) {
-                    (Some(&Done { waiting, duplicate_of, collapsed }), _) => {
-                        Ok(Queued { waiting, session, duplicate_of, collapsed })
-                    }
+                    (Some(&queued), _) => Ok(queued),
                     (None, Some(limit)) if i == done.len() => Err(PushRefusal::QueueFull(limit)),
                     (None, _) => Err(PushRefusal::AfterRefused),
                 };

@@ -26,7 +26,7 @@ use super::round::{Announcement, Job, Reply};
 use crate::backend::Permit;
 use crate::backend::redis::lease::ANNOUNCED_WITHIN;
 use crate::backend::redis::link::{ANSWER_TIMEOUT, Command, Concerned, Link};
-use crate::backend::redis::take::oldest;
+use crate::backend::redis::tail::oldest;
 use crate::config::Config;
 use crate::failure::QueueErrorKind;
 use crate::keys::Keys;

@@ -6,6 +6,7 @@
 use redis::{Cmd, Value};
 
 use crate::backend::redis::reply::{self, BadReply};
+use crate::backend::redis::tail::oldest;
 use crate::backend::{Behind, LineLimit};
 
 /// Number of messages that the first read asks for. Nothing is known about their size yet. Each may be as large as
@@ -89,17 +90,6 @@ pub(in crate::backend::redis) struct Read {
 /// Returns the number of messages that a read passes over.
 pub(in crate::backend::redis) fn passed_over(behind: Option<&Behind>) -> usize {
     behind.map_or(0, |behind| behind.count)
-}
-
-/// Returns the command that reads the oldest messages of a queue behind those that are passed over. Redis answers with
-/// the newest first, and with the newest of the passed-over messages last.
-pub(in crate::backend::redis) fn oldest(queue: &str, passed_over: usize, count: usize) -> Cmd {
-    let mut command = Cmd::with_capacity(4, queue.len() + 24);
-    // Negative positions count from the tail.
-    let from_the_tail = |position: usize| -i64::try_from(position).unwrap_or(i64::MAX);
-    let (first, last) = (from_the_tail(passed_over.saturating_add(count)), from_the_tail(passed_over.max(1)));
-    command.arg("LRANGE").arg(queue).arg(first).arg(last);
-    command
 }
 
 #[cfg(test)]

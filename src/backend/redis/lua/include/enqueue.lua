@@ -5,15 +5,14 @@
 -- to ARGV[last]. Where `lease_life` is more than 0, the queue outlives a lease with so many ms to live. Its owner then
 -- discards and counts each expired message.
 --
--- Returns the number of queued messages, the length of the queue, the bound that stopped the rest, and the time in µs
--- as text. The bound is "" where all were queued.
+-- `at` is the time of `server_time`. Returns the number of queued messages, the length of the queue, and the bound that
+-- stopped the rest, which is "" where all were queued.
 --
 -- receipt_of: writes the receipt of a message that was queued at a time. The arguments of the receipt begin at ARGV[i]:
 -- number of its message, time to live in µs, life of the receipt in ms.
-local function enqueue(first, last, lease_life)
+local function enqueue(first, last, lease_life, at)
   local call, queue = redis.call, KEYS[1]
   local count, stopped, life, enough = last - first + 1, '', ARGV[3], ARGV[4]
-  local at = server_time()
 
   local length = call('LLEN', queue)
   if length + count > tonumber(ARGV[1]) then
@@ -28,7 +27,7 @@ local function enqueue(first, last, lease_life)
         if bytes > tonumber(most_bytes) then count, stopped = i - first, 'bytes' break end
       end
     end
-    if count == 0 then return 0, length, stopped, at end
+    if count == 0 then return 0, length, stopped end
     last = first + count - 1
   end
   if stopped ~= '' or lease_life > 0 then
@@ -45,7 +44,7 @@ local function enqueue(first, last, lease_life)
   -- A new queue has no life yet, and needs PEXPIRE. Most other queues live nearly long enough, which saves a call per
   -- push.
   if length == count or call('PTTL', queue) < tonumber(enough) then call('PEXPIRE', queue, life) end
-  return count, length, stopped, at
+  return count, length, stopped
 end
 
 local function receipt_of(receipt, i, at)

@@ -1,7 +1,46 @@
-//! [`Position`]: place in a scan of all keys, over one server or several.
+//! Scan of all keys, over one server or several, in steps: [`Position`] is the place of the next step.
 
 use std::fmt;
 use std::str::FromStr;
+
+use super::RedisBackend;
+use super::link::{Command, Link};
+use crate::failure::QueueError;
+
+/// Largest number of keys per step of a scan.
+pub(super) const SCANNED: usize = 1000;
+
+impl RedisBackend {
+    /// Makes one step of a scan of all servers, one after the other. Returns the keys that are text, and moves the
+    /// position to the next step, or to `None` at the end.
+    ///
+    /// `SCAN` finds every key that exists during the whole scan, some of them more than once. Keys are read as bytes: a
+    /// key that is no text must not hide the others.
+    pub(super) async fn scan(
+        &self,
+        doing: &str,
+        servers: &[Link],
+        position: &mut Option<Position>,
+        pattern: &str,
+        count: usize,
+    ) -> Result<Vec<String>, QueueError> {
+        let Some((at, server)) = position.and_then(|at| Some((at, servers.get(at.server)?))) else {
+            *position = None;
+            return Ok(Vec::new());
+        };
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(at.cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count);
+        let scanned = server.query(Command::read(scan)).await.map_err(|error| self.failed(doing, error));
+        let (next, keys): (u64, Vec<Vec<u8>>) = scanned?;
+        *position = at.next(next, servers.len());
+        Ok(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect())
+    }
+
+    /// Returns a link to each server that holds a part of the keys.
+    pub(super) async fn servers_of_keys(&self, doing: &str) -> Result<Vec<Link>, QueueError> {
+        self.link.to_each_server().await.map_err(|error| self.failed(doing, error))
+    }
+}
 
 /// Place in a scan: the number of the server, and the cursor of its `SCAN`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
