@@ -231,7 +231,7 @@ impl Envelope {
     /// Returns `None` where the message is not a JSON object.
     pub(crate) fn again(&self, default_time_to_live: Duration) -> Option<Draft> {
         let mut fields = self.fields().ok()?;
-        let is_sealed = self.sealing.as_ref().is_some_and(|sealing| sealing.is_sealed);
+        let is_sealed = self.sealing.as_ref().is_some_and(|sealing| sealing.is_sealed());
         let name = if is_sealed { seal::FIELD } else { "notification" };
         let content = fields.remove(name)?;
         if is_sealed {

@@ -208,10 +208,10 @@ pub mod testing {
             queue: &str,
             config: &crate::Config,
         ) -> Result<Draft, crate::Cause> {
-            match config.sealing_keys().and_then(|keys| Some((keys, keys.primary()?))) {
+            match crate::seal::sealer(config.sealing_keys()) {
                 None => Ok(Draft::new(notification, id, config.time_to_live())),
-                Some(keys) => {
-                    Ok(Draft::sealed(notification, id, config.time_to_live(), None, (keys.0, keys.1, queue))?)
+                Some((keys, primary)) => {
+                    Ok(Draft::sealed(notification, id, config.time_to_live(), None, (keys, primary, queue))?)
                 }
             }
         }

@@ -75,7 +75,6 @@ impl DiscardReason {
 /// Reasons as they are kept.
 impl DiscardReason {
     /// Returns the value of the label `reason`.
-    #[cfg(any(test, feature = "server"))]
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Expired => "expired",

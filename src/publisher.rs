@@ -18,8 +18,9 @@ use crate::json::MAX_DEPTH;
 use crate::keys::Keys;
 use crate::metrics;
 use crate::notification::{Notification, NotificationId, Task};
+use crate::outcome::DiscardReason;
 use crate::question::TaskKey;
-use crate::seal::SealError;
+use crate::seal::{self, SealError};
 use crate::session_id::{SessionId, SessionStatus};
 use crate::spans;
 use crate::trace_context::TraceContext;
@@ -199,7 +200,7 @@ impl Publisher {
                             Some(_) => metrics::PUSH_DUPLICATES.count(1),
                         }
                         if collapsed {
-                            metrics::DISCARDED.add("collapsed", 1);
+                            metrics::DISCARDED.add(DiscardReason::Collapsed.label(), 1);
                         }
                         if status == SessionStatus::Unknown {
                             self.unknown.push(&session);
@@ -228,7 +229,7 @@ impl Publisher {
         cause: Option<&TraceContext>,
     ) -> Result<Draft, SealError> {
         let default = self.config.time_to_live();
-        match self.config.sealing_keys().and_then(|keys| Some((keys, keys.primary()?))) {
+        match seal::sealer(self.config.sealing_keys()) {
             None => Ok(Draft::caused_by(notification, id, default, cause)),
             Some((keys, primary)) => {
                 let queue = Keys::new(self.config.prefix()).queue(session);

@@ -30,7 +30,7 @@ pub use self::answer::Answer;
 pub(crate) use self::form::{ALLOWED, FORMATS};
 #[cfg(feature = "rmcp")]
 pub(crate) use self::json_rpc::JSON_RPC_ID;
-pub(crate) use self::route::{AtRest, QuestionRoute};
+pub(crate) use self::route::{ASKS, AtRest, QuestionRoute};
 
 /// Key in `_meta` under which FastMCP puts the data for its relay.
 pub(crate) const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";

@@ -35,6 +35,11 @@ pub use self::key::{InvalidSealingKey, SealingKey};
 #[cfg(feature = "seal")]
 pub use self::keys::SealingKeys;
 
+/// Returns the keys and the id of the primary one, where this process seals.
+pub(crate) fn sealer(keys: Option<&SealingKeys>) -> Option<(&SealingKeys, &str)> {
+    keys.and_then(|keys| Some((keys, keys.primary()?)))
+}
+
 impl Sealed<'_> {
     /// Opens the text with the key that it names.
     ///

@@ -19,7 +19,7 @@
 use crate::envelope::Timestamp;
 use crate::failure::QueueErrorKind;
 use crate::json::{self, Fields};
-use crate::question::{Answer, AtRest, Question, QuestionRoute};
+use crate::question::{ASKS, Answer, AtRest, Question, QuestionRoute};
 use crate::seal::{Binding, FIELD, Purpose, Refused, SealError, Sealed, SealingKeys};
 
 impl From<SealError> for QueueErrorKind {
@@ -37,7 +37,7 @@ pub(crate) fn request_text(
     request_id: &str,
     request: String,
 ) -> Result<String, SealError> {
-    match keys.and_then(|keys| Some((keys, keys.primary()?))) {
+    match crate::seal::sealer(keys) {
         None => Ok(request),
         Some((keys, primary)) => {
             let binding = Binding { purpose: Purpose::Request, owner, id: request_id };
@@ -139,9 +139,6 @@ pub(crate) fn read_open_question(keys: Option<&SealingKeys>, queue: &str, stored
         Err(unopened) => Some(route.refused(Refused::Unopened(unopened), Timestamp(i64::MAX / 2).to_system())),
     }
 }
-
-/// Name of the field with the task and the id of a question.
-const ASKS: &str = "asks";
 
 /// Returns the stored form of a sealed request or answer. Scripts compare the id.
 fn named(request_id: &str, sealed: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Timestamp;
 use crate::json;
 use crate::notification::{KeyHash, Notification, NotificationId, Object, TASK_STATUS};
-use crate::question::QuestionRoute;
+use crate::question::{ASKS, QuestionRoute};
 use crate::seal::{Binding, Purpose, SealError, SealingKeys};
 use crate::trace_context::TraceContext;
 
@@ -85,11 +85,12 @@ impl Draft {
     /// Renders a notification under an id. `default_time_to_live` applies where the notification has none.
     #[cfg(any(test, all(feature = "server", feature = "testing")))]
     pub fn new(notification: &Notification, id: NotificationId, default_time_to_live: Duration) -> Self {
-        Self::caused_by(notification, id, default_time_to_live, None)
+        let draft = Self::caused_by(notification, id, default_time_to_live, None);
+        Self { collapse_key: notification.collapse_key(true), ..draft }
     }
 
-    /// Renders a notification under an id. `default_time_to_live` applies where the notification has none, and so does
-    /// the trace context `cause`.
+    /// Renders a notification under an id, without a collapse key. `default_time_to_live` applies where the notification
+    /// has none, and so does the trace context `cause`.
     pub(crate) fn caused_by(
         notification: &Notification,
         id: NotificationId,
@@ -120,8 +121,7 @@ impl Draft {
         body.push_str(&sealed);
         let meta = notification.meta.as_ref().filter(|_| notification.method == TASK_STATUS).map(Object::to_text);
         if let Some(route) = meta.and_then(|meta| QuestionRoute::in_meta(&meta)) {
-            body.push_str(",\"asks\":");
-            body.push_str(&route.to_json());
+            let _ = write!(body, ",\"{ASKS}\":{}", route.to_json());
         }
         Ok(Self::around(body, notification, id, default_time_to_live, cause))
     }
@@ -147,7 +147,7 @@ impl Draft {
             body.push_str(",\"receipt\":true");
         }
         let draft = Self::ending(body, id, time_to_live.unwrap_or(default_time_to_live), *receipt);
-        Self { deduplication_key: *deduplication_key, collapse_key: notification.collapse_key(true), ..draft }
+        Self { deduplication_key: *deduplication_key, ..draft }
     }
 
     /// Ends a body with its id and the name of the queue's time. An acknowledgement distinguishes two messages by both:

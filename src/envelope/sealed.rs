@@ -10,13 +10,9 @@ use super::drafted::{Drafted, DraftedSealed};
 use super::wire::{Wire, fields_of};
 use super::{Envelope, Undecodable};
 use crate::json::{self, Fields};
-use crate::question::{AtRest, QuestionRoute};
+use crate::question::{ASKS, AtRest, QuestionRoute};
 use crate::seal::{Binding, FIELD, Purpose, Refused, Sealed, SealingKeys, Unopened};
 use crate::timestamp::Timestamp;
-
-/// Name of the field with the task and the id of a question. They stand in clear, so that a server that cannot open the
-/// question can cancel it.
-const ASKS: &str = "asks";
 
 /// Notification in place of the one that cannot be opened. No session gets it.
 const CLOSED: &str = "{\"method\":\"notifications/mcp-courier/closed\"}";
@@ -26,22 +22,24 @@ const CLOSED: &str = "{\"method\":\"notifications/mcp-courier/closed\"}";
 pub(super) struct Sealing {
     /// Text of the message in the queue.
     pub(super) stored: String,
-    pub(super) is_sealed: bool,
     /// Reason for which the message is not used, if there is one.
     pub(super) refused: Option<Refused>,
 }
 
-/// Result of the reading of the field `sealed`.
-#[derive(Debug)]
-pub(super) struct Opened {
-    /// Id of the key, or the reason for which the text stays closed.
-    key: Result<String, Unopened>,
+impl Sealing {
+    /// Returns whether the stored text is sealed. A plain one stands here only where it is refused for that.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.refused != Some(Refused::Plain)
+    }
 }
+
+/// Id of the key that opened the field `sealed`, or the reason for which the text stays closed.
+pub(super) type Opened = Result<String, Unopened>;
 
 impl Envelope {
     /// Adds the stored text of a sealed message, and marks its question as sealed.
-    pub(super) fn with_sealing(mut self, Opened { key }: Opened, stored: String) -> Self {
-        let refused = match key {
+    pub(super) fn with_sealing(mut self, opened: Opened, stored: String) -> Self {
+        let refused = match opened {
             Ok(key) => {
                 if let Some(question) = &mut self.question {
                     question.at_rest = AtRest::Sealed(key.into());
@@ -50,13 +48,13 @@ impl Envelope {
             }
             Err(why) => Some(Refused::Unopened(why)),
         };
-        self.sealing = Some(Box::new(Sealing { stored, is_sealed: true, refused }));
+        self.sealing = Some(Box::new(Sealing { stored, refused }));
         self
     }
 
     /// Adds the text of a plain message that should be sealed.
     pub(super) fn with_plain_refused(mut self, stored: String) -> Self {
-        self.sealing = Some(Box::new(Sealing { stored, is_sealed: false, refused: Some(Refused::Plain) }));
+        self.sealing = Some(Box::new(Sealing { stored, refused: Some(Refused::Plain) }));
         self
     }
 }
@@ -71,40 +69,41 @@ pub(super) fn read_any(
     default_time_to_live: Duration,
     keys: Option<&SealingKeys>,
 ) -> Result<(Envelope, Option<Opened>), Undecodable> {
-    if let Some(read) = DraftedSealed::read(raw).and_then(|message| read_drafted(queue, message, keys)) {
-        return Ok(read);
+    let drafted = DraftedSealed::read(raw);
+    let opened = drafted.as_ref().map(|message| open(&message.sealed, queue, message.id, keys));
+    if let (Some(DraftedSealed { before, after, .. }), Some(Ok((content, key)))) = (drafted, &opened) {
+        let text = [before, "\"notification\":", content, after].concat();
+        // What was sealed may need the full reader, as the status of a task does.
+        if let Some(drafted) = Drafted::read(&text) {
+            return Ok((Envelope::of_drafted(drafted, text), Some(Ok(key.clone()))));
+        }
     }
     let fields = fields_of(raw)?;
     match fields.get(FIELD).and_then(Sealed::of) {
         None => Ok((Envelope::of_wire(queue, Wire::of(&fields)?, raw.len(), default_time_to_live)?, None)),
-        Some(sealed) => read_sealed(queue, fields, sealed, default_time_to_live, keys),
+        Some(sealed) => {
+            let opened = opened.unwrap_or_else(|| {
+                let id = fields.get("id").and_then(json::string).unwrap_or_default();
+                sealed.and_then(|sealed| open(&sealed, queue, &id, keys))
+            });
+            read_sealed(queue, fields, opened, default_time_to_live)
+        }
     }
 }
 
-/// Reads a sealed message that has not changed since its push. Returns `None` where the message cannot be opened, or
-/// what was sealed needs the full reader.
-fn read_drafted(
-    queue: &str,
-    DraftedSealed { before, sealed, after, id }: DraftedSealed<'_>,
-    keys: Option<&SealingKeys>,
-) -> Option<(Envelope, Option<Opened>)> {
-    let opened = sealed.open(keys, &Binding { purpose: Purpose::Notification, owner: queue, id }).ok()?;
-    let text = [before, "\"notification\":", &opened, after].concat();
-    let envelope = Envelope::of_drafted(Drafted::read(&text)?, text);
-    Some((envelope, Some(Opened { key: Ok(sealed.key.to_owned()) })))
+/// Opens what is sealed in the message of this id. Returns the text, and the id of the key.
+fn open(sealed: &Sealed<'_>, queue: &str, id: &str, keys: Option<&SealingKeys>) -> Result<(String, String), Unopened> {
+    let text = sealed.open(keys, &Binding { purpose: Purpose::Notification, owner: queue, id })?;
+    Ok((text, sealed.key.to_owned()))
 }
 
 /// Reads a sealed message of any form.
 fn read_sealed(
     queue: &str,
     fields: Fields<'_>,
-    sealed: Result<Sealed<'_>, Unopened>,
+    opened: Result<(String, String), Unopened>,
     default_time_to_live: Duration,
-    keys: Option<&SealingKeys>,
 ) -> Result<(Envelope, Option<Opened>), Undecodable> {
-    let id = fields.get("id").and_then(json::string).unwrap_or_default();
-    let binding = Binding { purpose: Purpose::Notification, owner: queue, id: &id };
-    let opened = sealed.and_then(|sealed| Ok((sealed.open(keys, &binding)?, sealed.key.to_owned())));
     let (content, key) = match opened {
         Ok((text, key)) => (text, Ok(key)),
         Err(why) => (CLOSED.to_owned(), Err(why)),
@@ -128,7 +127,7 @@ fn read_sealed(
         let question = route.map(|route| route.refused(Refused::Unopened(why.clone()), deadline));
         envelope.question = question.map(Box::new);
     }
-    Ok((envelope.with_text(text), Some(Opened { key })))
+    Ok((envelope.with_text(text), Some(key)))
 }
 
 #[cfg(all(test, feature = "seal", feature = "server"))]

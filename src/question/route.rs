@@ -7,6 +7,10 @@ use serde_json::{Map, Value, json};
 use super::{Elicitation, Question, RELATED_TASK, TaskKey};
 use crate::seal::Refused;
 
+/// Name of the field with the task and the id of a question. They stand in clear, so that a server that cannot open the
+/// question can cancel it.
+pub(crate) const ASKS: &str = "asks";
+
 /// Form of a question in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum AtRest {
