@@ -3,11 +3,12 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Mark, ServerRecord};
+use crate::backend::{Backend, Mark, ServerRecord, SessionDetails};
 use crate::config::Config;
 use crate::connect::{ConnectError, connect};
 use crate::failure::QueueError;
 use crate::metrics;
+use crate::outcome::DiscardReason;
 use crate::session_id::SessionId;
 
 mod examine;
@@ -16,7 +17,7 @@ mod finding;
 mod message;
 mod report;
 
-use self::message::decode;
+pub(crate) use self::message::decode;
 
 pub use self::finding::{Finding, FindingCode, Severity};
 pub use self::message::{PeekedMessage, PeekedMessages, QueuedMessage};
@@ -120,9 +121,14 @@ impl Inspector {
     pub async fn session(&self, session: &SessionId) -> Result<SessionReport, QueueError> {
         let details = self.queue.details(session).await?;
         let servers = if details.facts.lease.is_some() { self.queue.servers().await? } else { Vec::new() };
+        Ok(self.report(session, details, &servers))
+    }
+
+    /// Returns the report of what the queue knows about a session.
+    fn report(&self, session: &SessionId, details: SessionDetails, servers: &[ServerRecord]) -> SessionReport {
         let read = |raw: &Vec<u8>| PeekedMessage::read(&self.config, session, raw.clone(), details.now).message;
         let (oldest, newest) = (details.oldest.as_ref().map(read), details.newest.as_ref().map(read));
-        Ok(SessionReport::new(&self.config, details, &servers, oldest, newest))
+        SessionReport::new(&self.config, details, servers, oldest, newest)
     }
 
     /// Returns the owner of a session's queue; `None` where no server owns the queue.
@@ -192,7 +198,7 @@ impl Inspector {
             let Some(newest) = newest else { break };
             if self.queue.purge_queue(session, count, &newest, &receipts).await? {
                 purged += count;
-                metrics::DISCARDED.add("purged", count);
+                metrics::DISCARDED.add(DiscardReason::Purged.label(), count);
                 left -= count;
             } else {
                 // The owner has removed messages meanwhile: fewer of those that there were are left.

@@ -28,8 +28,9 @@ impl Inspector {
     /// # Cancellation
     /// Dropping the future has no effect.
     pub async fn explain(&self, session: &SessionId) -> Result<Vec<Finding>, QueueError> {
-        let report = self.session(session).await?;
+        let details = self.queue.details(session).await?;
         let servers = self.queue.servers().await?;
+        let report = self.report(session, details, &servers);
         let same = self.queue.find_id(session).await?;
         let own = |(prefix, other): &(String, SessionId)| (prefix == self.config.prefix()).then(|| other.clone());
         let others: Vec<SessionId> = same.others.iter().filter_map(own).take(OTHERS).collect();

@@ -68,13 +68,13 @@ pub struct PeekedMessages {
     pub has_more: bool,
 }
 
-fn text<S: Serializer>(text: &Option<impl fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn text<S: Serializer>(text: &Option<impl fmt::Display>, serializer: S) -> Result<S::Ok, S::Error> {
     text.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 /// Reads a message of a session's queue.
-pub(super) fn decode(config: &Config, session: &SessionId, raw: Vec<u8>) -> Result<Envelope, (Undecodable, Vec<u8>)> {
-    let queue = Keys::new(config.prefix()).of(session).queue;
+pub(crate) fn decode(config: &Config, session: &SessionId, raw: Vec<u8>) -> Result<Envelope, (Undecodable, Vec<u8>)> {
+    let queue = Keys::new(config.prefix()).queue(session);
     Envelope::decode_or_give_back(&queue, raw, config.time_to_live(), config.sealing_keys())
 }
 

@@ -139,7 +139,7 @@ pub struct SessionReport {
     /// Size of the queue, in bytes as its bound counts them. Zero where Redis refuses `MEMORY USAGE`.
     pub bytes: usize,
     /// Bound that the queue has reached, so that pushes are refused. `None` below the bounds.
-    #[serde(serialize_with = "limit")]
+    #[serde(serialize_with = "super::message::text")]
     pub full: Option<QueueLimit>,
     /// Message that is delivered next; `None` for an empty queue.
     pub oldest: Option<QueuedMessage>,
@@ -162,10 +162,6 @@ pub struct SessionReport {
     /// Uses of the session's keys in Redis under which another program has stored another type. Deliveries fail until
     /// those keys are deleted.
     pub wrong_types: Vec<String>,
-}
-
-fn limit<S: serde::Serializer>(limit: &Option<QueueLimit>, serializer: S) -> Result<S::Ok, S::Error> {
-    limit.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 impl SessionSummary {

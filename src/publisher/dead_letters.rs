@@ -8,7 +8,7 @@ use crate::backend::{Backend, QueueLimit, Redrove, StoredLetter};
 use crate::config::Config;
 use crate::envelope::{Envelope, Undecodable};
 use crate::failure::QueueError;
-use crate::keys::Keys;
+use crate::inspector::decode;
 use crate::metrics;
 use crate::notification::NotificationId;
 use crate::outcome::DiscardReason;
@@ -216,9 +216,7 @@ impl DeadLetters {
     }
 
     fn decode(&self, session: &SessionId, letter: &StoredLetter) -> Result<Envelope, Undecodable> {
-        let (queue, keys) = (Keys::new(self.config.prefix()).queue(session), self.config.sealing_keys());
-        let read = Envelope::decode_or_give_back(&queue, letter.raw.clone(), self.config.time_to_live(), keys);
-        read.map_err(|(why, _)| why)
+        decode(&self.config, session, letter.raw.clone()).map_err(|(why, _)| why)
     }
 
     fn read(&self, session: &SessionId, letter: StoredLetter) -> DeadLetter {
