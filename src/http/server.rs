@@ -337,9 +337,8 @@ impl<S: ServerHandler + 'static, M: SessionManager> McpServer<S, M> {
             let add_routes = |app: &mut ServiceConfig| routes.iter().for_each(|add| add(app));
             App::new().configure(add_routes).service(mounted.0.scope(&mounted.1))
         };
-        let http = HttpServer::new(app).backlog(BACKLOG);
-        let http = service.apply_settings(http.bind(address).map_err(ServeError::Bind)?).disable_signals();
-        BoundServer::new(service, http.addrs(), path, move || http.run())
+        let http = HttpServer::new(app).backlog(BACKLOG).bind(address).map_err(ServeError::Bind)?;
+        service.bound(http, path)
     }
 
     /// Serves until SIGTERM or SIGINT (ctrl-c), and then shuts down in the order that loses no time. Deliveries end and

@@ -140,12 +140,12 @@ impl ClientSession {
     /// Closes a stream that has ended: its client has hung up, or the server shuts down. The newest of the others then
     /// receives.
     pub(super) fn close(&self, number: u64, is_shut_down: bool) {
-        self.close_for(number, Break::Ended, if is_shut_down { "shutdown" } else { "hung_up" });
+        self.close_for(number, Break::Ended, is_shut_down.then_some("shutdown"));
     }
 
     /// Closes a stream for a reason, which those who wait on it get. The newest of the others then receives. `cause` is
-    /// the one that is counted.
-    fn close_for(&self, number: u64, why: Break, cause: &'static str) {
+    /// the one that is counted; `None` where the client ended the stream.
+    fn close_for(&self, number: u64, why: Break, cause: Option<&'static str>) {
         self.activity.touch();
         let mut state = self.locked();
         let is_newest = state.streams.newest().is_some_and(|newest| newest.number == number);
@@ -157,7 +157,7 @@ impl ClientSession {
             None => self.presence.disconnected(),
         }
         drop(state);
-        closed.close(if is_newest || cause != "hung_up" { cause } else { "newer_stream" });
+        closed.close(cause.unwrap_or(if is_newest { "hung_up" } else { "newer_stream" }));
     }
 
     /// Ends the session, for good or only in this process.

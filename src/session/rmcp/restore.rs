@@ -85,12 +85,9 @@ async fn load_client<M: SessionManager>(
         Ok(Some(stored)) => match from_stored(&shared.config, session, stored) {
             Ok(Loaded { state, is_current }) => {
                 let client = shared.client(session.clone());
-                let loaded = client.loaded(state).map_err(|error| error.to_string());
-                loaded.map(|()| {
-                    // Housekeeping stores it anew, under the primary key.
-                    client.set_stored(is_current);
-                    client
-                })
+                // Housekeeping stores anew, under the primary key, what is not current.
+                let loaded = client.loaded(state, is_current);
+                loaded.map(|()| client).map_err(|error| error.to_string())
             }
             Err(why) => {
                 shared.log_refused_state(session, &why);

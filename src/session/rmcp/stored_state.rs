@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::failure::{QueueError, QueueErrorKind};
 use crate::json::Fields;
 use crate::keys::Keys;
-use crate::seal::{Binding, FIELD, Purpose, Refused, Sealed, SealingKeys};
+use crate::seal::{Binding, FIELD, Purpose, Refused, Sealed, SealingKeys, sealer};
 use crate::session_id::SessionId;
 
 /// State of a session that was read.
@@ -23,7 +23,7 @@ pub(super) struct Loaded {
 /// # Errors
 /// [`QueueErrorKind::Sealing`] where the state cannot be sealed.
 pub(super) fn to_stored(config: &Config, session: &SessionId, state: String) -> Result<String, QueueError> {
-    let Some((keys, primary)) = config.sealing_keys().and_then(|keys| Some((keys, keys.primary()?))) else {
+    let Some((keys, primary)) = sealer(config.sealing_keys()) else {
         return Ok(state);
     };
     let queue = Keys::new(config.prefix()).queue(session);

@@ -173,7 +173,7 @@ impl ClientSession {
     /// Ends a stream whose reader is stalled: the session's other calls must not wait for that reader.
     fn cut(&self, number: u64, why: Break) -> HandOverError {
         let cause = if why == Break::Unanswered { "unanswered" } else { "unread" };
-        self.close_for(number, why, cause);
+        self.close_for(number, why, Some(cause));
         self.not_ready(why)
     }
 }

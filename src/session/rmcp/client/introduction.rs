@@ -96,13 +96,13 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Notes the state of the client that another server stored.
-    pub(in crate::session::rmcp) fn loaded(&self, stored: String) -> Result<(), serde_json::Error> {
+    /// Notes the state of the client that another server stored, and whether it need not be stored anew.
+    pub(in crate::session::rmcp) fn loaded(&self, stored: String, is_stored: bool) -> Result<(), serde_json::Error> {
         let Stored { initialize_params, negotiated } = serde_json::from_str(&stored)?;
         let mut introduction = lock(&self.introduction);
         introduction.modes = Modes::of(initialize_params.capabilities.elicitation.as_ref());
         introduction.version = negotiated.map(Cow::into_owned);
-        (introduction.state, introduction.is_stored) = (Some(stored), true);
+        (introduction.state, introduction.is_stored) = (Some(stored), is_stored);
         Ok(())
     }
 
