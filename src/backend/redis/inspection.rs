@@ -287,8 +287,7 @@ impl Inspection for RedisBackend {
         }
         let mut answers = self.answers(DOING, &request).await?;
         let now = answers.time().map_err(|error| self.failed(DOING, error))?;
-        let texts = std::iter::from_fn(|| answers.optional::<Value>().map(|value| read_receipt(value, now)));
-        same.receipts = texts.take(receipts.len()).flatten().collect();
+        same.receipts = receipts.iter().filter_map(|_| read_receipt(answers.optional()?, now)).collect();
         Ok(same)
     }
 }

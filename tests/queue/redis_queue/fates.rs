@@ -127,6 +127,26 @@ async fn g2_out_of_memory_what_is_discarded_is_kept_and_receipts_are_settled() {
 }
 
 #[tokio::test]
+async fn a_receipt_of_another_type_hides_no_other_from_an_inspection() {
+    let mut f = Fixture::with(RedisServer::start(), keeping()).await;
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(push_with_receipt(&f, n).await);
+    }
+    ids.sort_unstable();
+    // The receipts are read in this order.
+    for (place, id) in ids.iter().enumerate() {
+        let key = format!("{{mcp-courier:notifications:s-1}}:receipt:{id}");
+        let text: String = f.redis(&["GETDEL", &key]).await;
+        let _: () = f.redis(&["RPUSH", &key, "something else"]).await;
+        let found = f.queue.find_id(&session()).await.unwrap();
+        assert_eq!((found.receipts.len(), found.is_partial), (2, false), "without that at place {place}");
+        let _: () = f.redis(&["SET", &key, &text, "EX", "60"]).await;
+    }
+    f.end().await;
+}
+
+#[tokio::test]
 async fn an_acknowledgement_goes_on_where_letters_cannot_be_kept() {
     let mut f = Fixture::with(RedisServer::start(), keeping()).await;
     let _: () = f.redis(&["SET", DEAD, "something else", "EX", "60"]).await;
