@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, cmd};
 
 use crate::eventually::eventually;
@@ -14,6 +13,10 @@ const MASTERS: u16 = 3;
 
 /// Number of slots of a cluster.
 const SLOTS: u16 = 16384;
+
+/// Options of each node. A dead master is noticed after a second, so that a test need not wait for the usual 15.
+const NODE: [&str; 6] =
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-announce-ip", "127.0.0.1"];
 
 /// Time limit of each change of the cluster, which its nodes tell each other by gossip.
 const SOON: Duration = Duration::from_secs(30);
@@ -33,12 +36,7 @@ impl RedisCluster {
 
     /// Starts three masters with further options of `redis-server`.
     pub async fn with(options: &[&str]) -> Self {
-        // A dead master is noticed after a second, so that a test need not wait for the usual 15.
-        let options = [
-            &["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-announce-ip", "127.0.0.1"],
-            options,
-        ]
-        .concat();
+        let options = [&NODE, options].concat();
         let cluster = Self { nodes: (0..MASTERS).map(|_| RedisServer::with(&options)).collect() };
         for (node, number) in cluster.nodes.iter().zip(0..) {
             let slots: Vec<u16> = (SLOTS * number / MASTERS..SLOTS * (number + 1) / MASTERS).collect();
@@ -52,10 +50,8 @@ impl RedisCluster {
     /// Starts three masters with a replica each.
     pub async fn with_replicas() -> Self {
         let mut cluster = Self::start().await;
-        let options =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-announce-ip", "127.0.0.1"];
         let masters = cluster.nodes.len();
-        cluster.nodes.extend((0..masters).map(|_| RedisServer::with(&options)));
+        cluster.nodes.extend((0..masters).map(|_| RedisServer::with(&NODE)));
         cluster.introduce(masters..2 * masters).await;
         for (master, replica) in cluster.nodes[..masters].iter().zip(&cluster.nodes[masters..]) {
             let id: String = ask(master, cmd("CLUSTER").arg("MYID")).await;
@@ -121,11 +117,6 @@ impl RedisCluster {
         self.nodes[node].kill();
     }
 
-    /// Starts a killed node again.
-    pub fn start_again(&mut self, node: usize) {
-        self.nodes[node].start_again();
-    }
-
     /// Returns the number of the node that serves a slot, as the nodes that run say.
     pub async fn owner_of(&self, slot: u16) -> usize {
         let asked = self.nodes.iter().find(|node| node.pid().is_some()).expect("a node that runs");
@@ -156,11 +147,6 @@ impl RedisCluster {
     /// Returns the number of the node that serves a key.
     pub async fn node_of(&self, key: &str) -> usize {
         self.owner_of(self.slot_of(key).await).await
-    }
-
-    /// Opens a connection of the test itself to the node that serves a key.
-    pub async fn connection_for(&self, key: &str) -> MultiplexedConnection {
-        self.nodes[self.node_of(key).await].connection().await
     }
 
     /// Migrates a slot to another master, key by key as `redis-cli` does. `pause` is made while the slot is migrated:

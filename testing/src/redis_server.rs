@@ -168,6 +168,15 @@ impl RedisServer {
         connection.expect("a connection to our own server")
     }
 
+    /// Sends a command over a connection of the test itself.
+    ///
+    /// # Panics
+    /// Where the server refuses the command or does not answer.
+    pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connection().await;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.expect("an answer of our own server")
+    }
+
     /// Asserts that each key expires by itself, whatever becomes of the process that wrote the key.
     pub async fn assert_no_key_without_expiry(&self) {
         let mut connection = self.connection().await;
@@ -243,7 +252,7 @@ impl RedisServer {
     /// Starts the server, and returns whether it answers. A server whose port is taken ends at once.
     fn try_start(&mut self) -> bool {
         let socket = self.socket();
-        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let program = program();
         let mut command = Command::new(program);
         if self.has_own_clock {
             self.clock(&mut command);
@@ -331,8 +340,13 @@ impl Drop for RedisServer {
     }
 }
 
+/// Returns the program that is started.
+pub(crate) fn program() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 /// Returns a port that is free now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
     free.local_addr().expect("its address").port()
 }

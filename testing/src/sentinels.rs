@@ -1,16 +1,16 @@
 //! A primary with replicas, and the Sentinels that watch them, as real processes.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
+use crate::child::Child;
 use crate::eventually::eventually;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, free_port, program};
 
 /// Name of the service.
 pub const SERVICE: &str = "courier";
@@ -48,18 +48,9 @@ struct Sentinel {
     _dir: TempDir,
 }
 
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Sentinel {
     fn start(primary: u16, setup: &Setup<'_>) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
-        let port = free.local_addr().expect("its address").port();
-        drop(free);
+        let port = free_port();
         let dir = TempDir::new().expect("a temporary directory");
         let mut settings = format!(
             "bind 127.0.0.1\nport {port}\ndir {}\nlogfile {}\nsentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n\
@@ -76,10 +67,9 @@ impl Sentinel {
         }
         let file = dir.path().join("sentinel.conf");
         std::fs::write(&file, settings).expect("the settings of a Sentinel");
-        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-        let mut command = Command::new(program);
-        command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { child: command.spawn().expect("a Sentinel"), port, _dir: dir }
+        let mut command = Command::new(program());
+        command.arg(&file).arg("--sentinel").stderr(Stdio::null());
+        Self { child: Child::start(&mut command).expect("a Sentinel"), port, _dir: dir }
     }
 }
 
@@ -145,21 +135,14 @@ impl Sentinels {
         self.servers[index].kill();
     }
 
-    /// Starts a killed server again.
-    pub fn start_again(&mut self, index: usize) {
-        self.servers[index].start_again();
-    }
-
     /// Kills a Sentinel, as a crash would.
     pub fn kill_sentinel(&mut self, index: usize) {
-        let _ = self.sentinels[index].child.kill();
-        let _ = self.sentinels[index].child.wait();
+        self.sentinels[index].child.kill();
     }
 
     /// Sends a signal to a Sentinel. Between `-STOP` and `-CONT` the Sentinel accepts connections and answers nothing.
     pub fn signal_sentinel(&self, index: usize, signal: &str) {
-        let id = self.sentinels[index].child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        self.sentinels[index].child.signal(signal);
     }
 
     /// Asks for a planned failover, as an operator does before maintenance.

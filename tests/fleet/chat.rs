@@ -24,7 +24,7 @@ async fn client(server: &ChatProcess) -> (RawClient, EventStream) {
 }
 
 /// A client with an open stream that has joined room `r`.
-async fn member(server: &ChatProcess, name: &str) -> (RawClient, EventStream) {
+pub(super) async fn member(server: &ChatProcess, name: &str) -> (RawClient, EventStream) {
     let (client, stream) = client(server).await;
     let joined = client.call_tool("join", json!({"room": "r", "name": name})).await;
     assert_eq!(joined["isError"], false, "{joined}");

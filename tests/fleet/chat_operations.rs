@@ -1,7 +1,7 @@
 //! The chat as its operators see it: health and metrics, asked of real processes over HTTP.
 use std::time::Duration;
 
-use mcp_courier_testing::eventually::eventually;
+use mcp_courier_testing::eventually::{eventually, eventually_some};
 use mcp_courier_testing::examples::ChatProcess;
 use mcp_courier_testing::raw_client::RawClient;
 use mcp_courier_testing::redis_server::RedisServer;
@@ -22,15 +22,12 @@ async fn health(server: &ChatProcess, path: &str) -> Option<(StatusCode, Value)>
 
 /// Waits until both probes answer with these statuses, and returns the last report.
 async fn until_health_is(server: &ChatProcess, live: u16, ready: u16) -> Value {
-    let report = std::sync::Mutex::new(Value::Null);
-    eventually("the probes answer so", Duration::from_secs(30), async || {
-        let Some((is_live, _)) = health(server, "/livez").await else { return false };
-        let Some((is_ready, found)) = health(server, "/readyz").await else { return false };
-        *report.lock().unwrap() = found;
-        (is_live.as_u16(), is_ready.as_u16()) == (live, ready)
+    eventually_some("the probes answer so", Duration::from_secs(30), async || {
+        let (is_live, _) = health(server, "/livez").await?;
+        let (is_ready, report) = health(server, "/readyz").await?;
+        ((is_live.as_u16(), is_ready.as_u16()) == (live, ready)).then_some(report)
     })
-    .await;
-    report.into_inner().unwrap()
+    .await
 }
 
 #[tokio::test]
@@ -65,10 +62,10 @@ async fn the_chat_answers_probes_and_leaves_the_balancer_as_its_drain_begins() {
 mod metrics {
     use std::collections::HashSet;
 
-    use mcp_courier_testing::raw_client::EventStream;
     use mcp_courier_testing::scrape::Scrape;
 
     use super::*;
+    use crate::chat::member;
 
     const WAIT: Duration = Duration::from_secs(30);
 
@@ -82,14 +79,6 @@ mod metrics {
     async fn until(server: &ChatProcess, series: &str, value: f64) {
         let what = format!("{series} is {value}");
         eventually(&what, WAIT, async || scrape(server).await.value(series) == value).await;
-    }
-
-    async fn member(server: &ChatProcess, name: &str) -> (RawClient, EventStream) {
-        let client = RawClient::connect(&server.url).await;
-        let stream = client.open_stream().await;
-        let joined = client.call_tool("join", json!({"room": "r", "name": name})).await;
-        assert_eq!(joined["isError"], false, "{joined}");
-        (client, stream)
     }
 
     #[tokio::test]

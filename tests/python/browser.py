@@ -57,7 +57,6 @@ class Tab:
         if driver.current_url != "data:,":
             driver.switch_to.new_window("tab")
         self.handle = driver.current_window_handle
-        self.errors = []
         driver.get(url)
 
     @property

@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
@@ -29,26 +30,24 @@ def test_each_manifest_has_the_form_of_its_kind(manifest):
 
 
 def test_the_parts_of_kubernetes_name_each_other():
-    by_kind = {manifest["kind"]: manifest for manifest in MANIFESTS}
-    labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    [container] = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    labels = BY_KIND["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    [container] = BY_KIND["Deployment"]["spec"]["template"]["spec"]["containers"]
     for kind in ["Service", "PodDisruptionBudget", "Deployment"]:
-        selector = by_kind[kind]["spec"]["selector"]
+        selector = BY_KIND[kind]["spec"]["selector"]
         assert selector.get("matchLabels", selector) == labels, kind
     ports = {port["name"] for port in container["ports"]}
     for probe in ["livenessProbe", "readinessProbe"]:
         assert container[probe]["httpGet"]["port"] in ports
-    [service_port] = by_kind["Service"]["spec"]["ports"]
+    [service_port] = BY_KIND["Service"]["spec"]["ports"]
     assert service_port["targetPort"] in ports
-    [rule] = by_kind["Ingress"]["spec"]["rules"]
+    [rule] = BY_KIND["Ingress"]["spec"]["rules"]
     [path] = rule["http"]["paths"]
-    assert path["backend"]["service"] == {"name": by_kind["Service"]["metadata"]["name"], "port": {"name": service_port["name"]}}
+    assert path["backend"]["service"] == {"name": BY_KIND["Service"]["metadata"]["name"], "port": {"name": service_port["name"]}}
     assert f"--allow-host={rule['host']}" in container["args"]
 
 
 def test_a_pod_has_the_time_to_end():
-    [deployment] = [manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment"]
-    pod = deployment["spec"]["template"]["spec"]
+    pod = BY_KIND["Deployment"]["spec"]["template"]["spec"]
     [container] = pod["containers"]
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     # The default of McpServer::shutdown_timeout, three steps of it.
@@ -59,13 +58,13 @@ def test_a_pod_has_the_time_to_end():
 
 
 def test_the_chat_has_each_option_that_the_recipes_give_it():
-    known = options(chat_help().split())
-    [deployment] = [manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment"]
-    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    said = chat_help()
+    known = options(said.split())
+    [container] = BY_KIND["Deployment"]["spec"]["template"]["spec"]["containers"]
     image = re.findall(r'CMD \[(.*)\]', (DEPLOY / "Dockerfile").read_text())[0]
     for arguments in [container["args"], COMPOSE["x-server"]["command"], yaml.safe_load(f"[{image}]")]:
         assert options(arguments) and options(arguments) <= known
-    assert "REDIS_URL" in chat_help()
+    assert "REDIS_URL" in said
     assert {"name": "REDIS_URL"}.items() <= container["env"][0].items()
 
 

@@ -60,16 +60,12 @@ impl Member {
     }
 }
 
-async fn redis_says<T: redis::FromRedisValue>(redis: &RedisServer, command: &[&str]) -> T {
-    redis::cmd(command[0]).arg(&command[1..]).query_async(&mut redis.connection().await).await.unwrap()
-}
-
 async fn length_of_queue(redis: &RedisServer, client: &RawClient) -> usize {
     length_of(redis, "", client).await
 }
 
 async fn length_of(redis: &RedisServer, principal: &str, client: &RawClient) -> usize {
-    redis_says(redis, &["LLEN", &format!("mcp-courier:notifications:{principal}{}", client.session_id())]).await
+    redis.command(&["LLEN", &format!("mcp-courier:notifications:{principal}{}", client.session_id())]).await
 }
 
 fn id(client: &RawClient) -> SessionId {
@@ -242,7 +238,7 @@ async fn g8_a_shutdown_of_one_server_ends_nothing_at_others() {
     a.shut_down().await;
     stream.ended().await;
     let lease = format!("{{mcp-courier:notifications:{}}}:lease", client.session_id());
-    assert_eq!(redis_says::<usize>(&redis, &["EXISTS", &lease]).await, 0, "it is released");
+    assert_eq!(redis.command::<usize>(&["EXISTS", &lease]).await, 0, "it is released");
     push(&b.courier.publisher(), &id(&client), 100..200).await;
     let mut stream = client.at(&b.url).open_stream().await;
     assert_eq!(numbers(&mut stream, 100).await, (100..200).collect::<Vec<_>>());
@@ -275,7 +271,7 @@ async fn what_redis_forgot_of_a_session_it_is_told_again() {
     let (a, b) = (member().await, member().await);
     let client = RawClient::connect(&a.url).await;
     let _stream = client.open_stream().await;
-    redis_says::<String>(&redis, &["FLUSHALL"]).await;
+    redis.command::<String>(&["FLUSHALL"]).await;
     let at_b = client.at(&b.url);
     eventually("the session at B", SOON, async || at_b.open_stream_after(None).await.is_ok()).await;
 }
@@ -433,7 +429,7 @@ async fn another_type_under_one_sessions_key_is_that_sessions_trouble_alone() {
         mcp_courier::testing::backend::connect(&redis.url(), Arc::new(config().build().unwrap())).await.unwrap();
     let sessions = ["odd", "known", "unknown"].map(|id| SessionId::new(id).unwrap());
     queue.store_session(&sessions[1], "{}").await.unwrap();
-    redis_says::<usize>(&redis, &["RPUSH", "mcp-courier:session:odd", "x"]).await;
+    redis.command::<usize>(&["RPUSH", "mcp-courier:session:odd", "x"]).await;
     let known = queue.refresh_sessions(&sessions).await.unwrap();
     assert_eq!(known, [SessionRecord::Known, SessionRecord::Known, SessionRecord::Unknown]);
     queue.store_session(&sessions[0], "{}").await.unwrap_err();

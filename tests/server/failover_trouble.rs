@@ -42,10 +42,6 @@ async fn server(redis: &RedisServer) -> (McpServer, Ended) {
     (McpServer::of_fleet(courier, manager), ended)
 }
 
-async fn redis_says<T: redis::FromRedisValue>(redis: &RedisServer, command: &[&str]) -> T {
-    redis::cmd(command[0]).arg(&command[1..]).query_async(&mut redis.connection().await).await.unwrap()
-}
-
 fn id(client: &RawClient) -> SessionId {
     SessionId::new(client.session_id()).unwrap()
 }
@@ -187,8 +183,8 @@ async fn news_that_were_lost_are_made_up_for_as_soon_as_news_come_again() {
     let mut stream = client.open_stream().await;
     // It ends elsewhere, and A does not hear of it.
     let key = format!("mcp-courier:session:{}", client.session_id());
-    redis_says::<String>(&redis, &["SET", &key, "", "PX", "100000"]).await;
-    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
+    redis.command::<String>(&["SET", &key, "", "PX", "100000"]).await;
+    redis.command::<usize>(&["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
     stream.ended().await;
 }
 

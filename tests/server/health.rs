@@ -11,16 +11,12 @@ use mcp_courier::{
     Config, Courier, HandOverError, HealthPart, HealthReport, McpSession, Notification, Outbound, SessionId,
     async_trait,
 };
-use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::eventually::{SOON, eventually, eventually_some};
 use mcp_courier_testing::mcp_server::McpServer;
 use mcp_courier_testing::raw_client::RawClient;
 use mcp_courier_testing::readme;
 use mcp_courier_testing::recorder::Recorder;
 use mcp_courier_testing::redis_server::RedisServer;
-
-async fn redis_does(redis: &RedisServer, command: &[&str]) {
-    redis::cmd(command[0]).arg(&command[1..]).exec_async(&mut redis.connection().await).await.unwrap();
-}
 
 async fn until_ready(courier: &Courier) {
     eventually("it is ready", Duration::from_secs(30), async || courier.check().await.is_ready()).await;
@@ -28,15 +24,11 @@ async fn until_ready(courier: &Courier) {
 
 /// Waits until a part is not well for a reason that contains this text, and returns the report.
 async fn until_ill(courier: &Courier, part: HealthPart, said: &str) -> HealthReport {
-    let found = Mutex::new(None);
-    eventually(said, Duration::from_secs(30), async || {
+    eventually_some(said, Duration::from_secs(30), async || {
         let report = courier.check().await;
-        let is_ill = report.problem(part).is_some_and(|problem| problem.contains(said));
-        *found.lock().unwrap() = Some(report);
-        is_ill
+        report.problem(part).is_some_and(|problem| problem.contains(said)).then_some(report)
     })
-    .await;
-    found.into_inner().unwrap().unwrap()
+    .await
 }
 
 fn id(name: &str) -> SessionId {
@@ -54,14 +46,14 @@ async fn a_redis_that_is_silent_full_no_primary_or_gone_ends_readiness_and_never
     redis.signal("-CONT");
     until_ready(&courier).await;
 
-    redis_does(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    let () = redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let full = until_ill(&courier, HealthPart::Queue, "OOM").await;
-    redis_does(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    let () = redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     until_ready(&courier).await;
 
-    redis_does(&redis, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    let () = redis.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let replica = until_ill(&courier, HealthPart::Queue, "READONLY").await;
-    redis_does(&redis, &["REPLICAOF", "NO", "ONE"]).await;
+    let () = redis.command(&["REPLICAOF", "NO", "ONE"]).await;
     until_ready(&courier).await;
 
     redis.kill();

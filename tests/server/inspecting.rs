@@ -1,7 +1,7 @@
 //! Why a session gets nothing: sessions at real servers, each silent for another reason, and the reason that operators
 //! are told.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mcp_courier::testing::backend::{OwnerToken, Permit, connect, server_record};
@@ -9,7 +9,7 @@ use mcp_courier::{
     ConfigBuilder, Courier, Finding, FindingCode, HandOverError, Inspector, Notification, NotificationId, Principal,
     Publisher, Receipt, SessionId, Severity, Task, TaskStatus, TroubleState,
 };
-use mcp_courier_testing::eventually::{SOON, eventually};
+use mcp_courier_testing::eventually::{SOON, eventually, eventually_some};
 use mcp_courier_testing::mcp_server::McpServer;
 use mcp_courier_testing::raw_client::RawClient;
 use mcp_courier_testing::recorder::{Act, Recorder};
@@ -57,19 +57,11 @@ impl Fleet {
 
     /// Waits until this finding comes first, and returns the finding.
     async fn first(&self, session: &SessionId, code: FindingCode) -> Finding {
-        let first = Mutex::new(None);
-        eventually(&format!("{code:?}"), SOON, async || {
+        eventually_some(&format!("{code:?}"), SOON, async || {
             let found = self.findings(session).await.swap_remove(0);
-            let is_it = found.code == code;
-            *first.lock().unwrap() = Some(found);
-            is_it
+            (found.code == code).then_some(found)
         })
-        .await;
-        first.into_inner().unwrap().unwrap()
-    }
-
-    async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut self.redis.connection().await).await.unwrap()
+        .await
     }
 }
 
@@ -231,12 +223,12 @@ async fn what_lies_before_the_eyes_is_said_behind_the_absence_of_the_client() {
     eventually("the expiry", SOON, async || fleet.codes(&id(&client)).await.contains(&FindingCode::OldestExpired))
         .await;
     assert_eq!(fleet.codes(&id(&client)).await, [FindingCode::ClientAway, FindingCode::OldestExpired]);
-    let _: i64 = fleet.redis(&["RPUSH", &queue, "no message"]).await;
+    let _: i64 = fleet.redis.command(&["RPUSH", &queue, "no message"]).await;
     assert_eq!(fleet.codes(&id(&client)).await, [FindingCode::ClientAway, FindingCode::Undecodable]);
     let small = Inspector::connect(&fleet.redis.url(), config().queue_max_messages(2).build().unwrap()).await.unwrap();
     assert!(small.explain(&id(&client)).await.unwrap().iter().any(|found| found.code == FindingCode::QueueFull));
-    let _: i64 = fleet.redis(&["DEL", &queue]).await;
-    let _: String = fleet.redis(&["SET", &queue, "a string", "EX", "60"]).await;
+    let _: i64 = fleet.redis.command(&["DEL", &queue]).await;
+    let _: String = fleet.redis.command(&["SET", &queue, "a string", "EX", "60"]).await;
     let finding = fleet.first(&id(&client), FindingCode::WrongType).await;
     assert!(finding.text.ends_with(": queue"), "{finding:?}");
 }
@@ -246,7 +238,7 @@ async fn what_another_program_takes_is_told_by_its_receipt() {
     let fleet = Fleet::start().await;
     let session = named("0f0c2f6e-taken");
     fleet.push(&session).await;
-    let taken: Option<Vec<u8>> = fleet.redis(&["RPOP", &format!("mcp-courier:notifications:{session}")]).await;
+    let taken: Option<Vec<u8>> = fleet.redis.command(&["RPOP", &format!("mcp-courier:notifications:{session}")]).await;
     assert!(taken.is_some());
     fleet.first(&session, FindingCode::TakenWithoutLease).await;
 }

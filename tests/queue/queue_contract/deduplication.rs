@@ -4,42 +4,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mcp_courier::testing::backend::{Delivered, MessageOutcome};
-use mcp_courier::{DiscardReason, Notification, Publisher, PushRefusal, Pushed, QueueLimit, Receipt, SessionId};
+use mcp_courier::{DiscardReason, Notification, PushRefusal, QueueLimit, Receipt, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
 
-use super::place::{Place, config, delivered, envelopes, note, numbers, session};
+use super::place::{Place, config, delivered, envelopes, note, numbers, push_one, session};
 
 fn keyed(n: usize, key: &str) -> Notification {
     note(n).with_deduplication_key(key).unwrap()
 }
 
-async fn push(publisher: &Publisher, notification: Notification) -> Pushed {
-    publisher.push(&session(), notification).await.unwrap()
-}
-
 pub(crate) async fn a_key_that_was_pushed_before_queues_nothing_and_answers_with_the_first(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config()).await;
-    let first = push(&publisher, keyed(0, "job-1")).await;
+    let first = push_one(&publisher, keyed(0, "job-1")).await;
     assert!(!first.is_duplicate);
     // A worker that has restarted.
     let restarted = place.publisher(config()).await;
-    let second = push(&restarted, keyed(1, "job-1")).await;
+    let second = push_one(&restarted, keyed(1, "job-1")).await;
     assert_eq!((second.is_duplicate, second.id, second.waiting), (true, first.id, 1));
     assert_eq!(second.session, first.session);
-    assert!(!push(&restarted, keyed(2, "job-2")).await.is_duplicate);
+    assert!(!push_one(&restarted, keyed(2, "job-2")).await.is_duplicate);
     // A notification without a key is never a duplicate.
-    push(&restarted, note(3)).await;
-    let fourth = push(&restarted, note(3)).await;
+    push_one(&restarted, note(3)).await;
+    let fourth = push_one(&restarted, note(3)).await;
     assert_eq!((fourth.is_duplicate, fourth.waiting), (false, 4));
     assert_eq!(numbers(&owner.take().await), [0, 2, 3, 3]);
 }
 
 pub(crate) async fn a_key_is_remembered_whatever_became_of_its_notification(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config().expiry_grace(Duration::ZERO)).await;
-    let first = push(&publisher, keyed(0, "delivered")).await;
+    let first = push_one(&publisher, keyed(0, "delivered")).await;
     let taken = owner.take().await;
     assert!(owner.take_after(&delivered(&taken, 1)).await.items.is_empty());
-    assert_eq!(push(&publisher, keyed(1, "delivered")).await.id, first.id);
+    assert_eq!(push_one(&publisher, keyed(1, "delivered")).await.id, first.id);
     let away = SessionId::new("away").unwrap();
     let expiring = keyed(2, "expired").with_time_to_live(Duration::from_millis(20)).unwrap();
     let first = publisher.push(&away, expiring).await.unwrap();
@@ -51,37 +47,37 @@ pub(crate) async fn a_key_is_remembered_whatever_became_of_its_notification(plac
 
 pub(crate) async fn the_receipt_of_the_first_is_found_by_the_answer_to_the_second(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config()).await;
-    push(&publisher, keyed(0, "job").with_receipt()).await;
+    push_one(&publisher, keyed(0, "job").with_receipt()).await;
     let taken = owner.take().await;
     let outcome = MessageOutcome { position: 0, discarded: None, receipt: Some(envelopes(&taken)[0].id) };
     owner.take_after(&Delivered { outcomes: vec![outcome], ..delivered(&taken, 1) }).await;
-    let again = push(&publisher, keyed(1, "job").with_receipt()).await;
+    let again = push_one(&publisher, keyed(1, "job").with_receipt()).await;
     let receipt = publisher.receipt(&session(), again.id).await.unwrap();
     assert!(again.is_duplicate && matches!(receipt, Receipt::Delivered { .. }), "{receipt:?}");
 }
 
 pub(crate) async fn a_refused_push_leaves_no_key(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config().queue_max_messages(1)).await;
-    push(&publisher, note(0)).await;
+    push_one(&publisher, note(0)).await;
     let refused = publisher.push(&session(), keyed(1, "job")).await.unwrap_err();
     assert!(matches!(refused.reason, PushRefusal::QueueFull(_)));
     let taken = owner.take().await;
     owner.take_after(&delivered(&taken, 1)).await;
-    assert!(!push(&publisher, keyed(2, "job")).await.is_duplicate);
+    assert!(!push_one(&publisher, keyed(2, "job")).await.is_duplicate);
     assert_eq!(numbers(&owner.take().await), [2]);
 }
 
 pub(crate) async fn a_notification_that_is_pushed_again_under_its_id_is_its_own_duplicate(place: &Place) {
     let (publisher, queue, mut owner) = place.pair(config().queue_max_messages(1)).await;
     // The refusal gives the notification its id, as the lost answer to a push does.
-    push(&publisher, note(0)).await;
+    push_one(&publisher, note(0)).await;
     let refused = publisher.push(&session(), keyed(1, "job")).await.unwrap_err();
     let taken = owner.take().await;
     owner.take_after(&delivered(&taken, 1)).await;
-    let first = push(&publisher, (*refused.notification).clone()).await;
+    let first = push_one(&publisher, (*refused.notification).clone()).await;
     assert!(!first.is_duplicate && Some(first.id) == refused.notification.id());
     for _ in 0..2 {
-        let again = push(&publisher, (*refused.notification).clone()).await;
+        let again = push_one(&publisher, (*refused.notification).clone()).await;
         assert_eq!((again.is_duplicate, again.id), (true, first.id));
         // The second time its notification has been delivered.
         let taken = owner.take().await;
@@ -127,14 +123,14 @@ pub(crate) async fn a_call_that_a_bound_stops_remembers_the_keys_of_what_it_queu
     assert_eq!(numbers(&taken), [0, 2]);
     owner.take_after(&delivered(&taken, 2)).await;
     for (key, is_duplicate) in [("a", true), ("b", true), ("c", false)] {
-        assert_eq!(push(&publisher, keyed(7, key)).await.is_duplicate, is_duplicate, "{key}");
+        assert_eq!(push_one(&publisher, keyed(7, key)).await.is_duplicate, is_duplicate, "{key}");
     }
 }
 
 pub(crate) async fn a_full_queue_answers_a_duplicate(place: &Place) {
     let (publisher, _queue, _owner) = place.pair(config().queue_max_messages(1)).await;
-    let first = push(&publisher, keyed(0, "job")).await;
-    assert_eq!(push(&publisher, keyed(1, "job")).await.id, first.id);
+    let first = push_one(&publisher, keyed(0, "job")).await;
+    assert_eq!(push_one(&publisher, keyed(1, "job")).await.id, first.id);
 }
 
 pub(crate) async fn each_session_has_its_own_keys(place: &Place) {
@@ -152,14 +148,14 @@ pub(crate) async fn each_session_has_its_own_keys(place: &Place) {
 pub(crate) async fn a_key_is_forgotten_after_the_window(place: &Place) {
     let window = Duration::from_secs(1);
     let (publisher, _queue, mut owner) = place.pair(config().deduplication_window(window).batch_messages(1000)).await;
-    let first = push(&publisher, keyed(0, "job")).await;
+    let first = push_one(&publisher, keyed(0, "job")).await;
     // Each push of another key lengthens the life of the keys in Redis, and must not lengthen the memory of this key.
     let (others, publisher) = (AtomicUsize::new(1), &publisher);
     eventually("the end of the window", SOON, || {
         let n = others.fetch_add(1, Ordering::Relaxed);
         async move {
-            push(publisher, keyed(n, &format!("other-{n}"))).await;
-            !push(publisher, keyed(0, "job")).await.is_duplicate
+            push_one(publisher, keyed(n, &format!("other-{n}"))).await;
+            !push_one(publisher, keyed(0, "job")).await.is_duplicate
         }
     })
     .await;
@@ -176,23 +172,23 @@ pub(crate) async fn the_newest_keys_are_remembered_and_the_oldest_forgotten(plac
     let (publisher, _queue, _owner) = place.pair(config().deduplication_keys(KEPT)).await;
     let key = |n: usize| keyed(n, &format!("job-{n}"));
     for n in 0..5 * KEPT {
-        assert!(!push(&publisher, key(n)).await.is_duplicate);
+        assert!(!push_one(&publisher, key(n)).await.is_duplicate);
         let kept = n.saturating_sub(KEPT - 1)..=n;
         for remembered in kept {
-            assert!(push(&publisher, key(remembered)).await.is_duplicate, "{remembered} of {n}");
+            assert!(push_one(&publisher, key(remembered)).await.is_duplicate, "{remembered} of {n}");
         }
     }
-    assert!(!push(&publisher, key(0)).await.is_duplicate, "more than twice as many are not kept");
+    assert!(!push_one(&publisher, key(0)).await.is_duplicate, "more than twice as many are not kept");
 }
 
 pub(crate) async fn a_redriven_letter_is_not_stopped_by_its_own_key(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config().dead_letters(10)).await;
-    let first = push(&publisher, keyed(0, "job")).await;
+    let first = push_one(&publisher, keyed(0, "job")).await;
     let taken = owner.take().await;
     let reason = Some(DiscardReason::Rejected("no".to_owned()));
     let outcome = MessageOutcome { position: 0, discarded: reason, receipt: None };
     owner.take_after(&Delivered { outcomes: vec![outcome], ..delivered(&taken, 1) }).await;
-    assert!(push(&publisher, keyed(1, "job")).await.is_duplicate);
+    assert!(push_one(&publisher, keyed(1, "job")).await.is_duplicate);
     assert_eq!(publisher.dead_letters().redrive(&session()).await.unwrap().redriven, 1);
     let taken = owner.take().await;
     assert_eq!((numbers(&taken), envelopes(&taken)[0].id), (vec![0], first.id));

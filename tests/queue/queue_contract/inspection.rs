@@ -163,13 +163,8 @@ pub(crate) async fn looking_all_the_time_disturbs_no_delivery(place: &Place) {
     let (publisher, _queue, mut owner) = place.pair(config()).await;
     let inspector = publisher.inspector();
     let looking = tokio::spawn(async move {
-        let mut looks = 0;
-        loop {
+        for _ in 0..3 {
             look(&inspector).await;
-            looks += 1;
-            if looks == 3 {
-                return;
-            }
         }
     });
     let (mut got, mut pushed, mut taken) = (Vec::new(), 0, owner.take().await);

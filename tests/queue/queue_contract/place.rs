@@ -9,7 +9,7 @@ use mcp_courier::testing::backend::{
     Backend, Consumer, Delivered, LeaseState, OwnerToken, Permit, Queues, Taken, connect,
 };
 use mcp_courier::testing::envelope::{Envelope, decode_with};
-use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, Question, QueueError, SessionId};
+use mcp_courier::{Config, ConfigBuilder, Notification, Publisher, Pushed, Question, QueueError, SessionId};
 use mcp_courier_testing::eventually::{SOON, eventually};
 use mcp_courier_testing::redis_server::RedisServer;
 use serde_json::{Value, json};
@@ -283,4 +283,9 @@ pub(crate) fn numbers(taken: &Taken) -> Vec<usize> {
         .iter()
         .map(|e| usize::try_from(e.parse_params::<Value>().unwrap()["n"].as_u64().unwrap()).unwrap())
         .collect()
+}
+
+/// Pushes a notification to the session.
+pub(crate) async fn push_one(publisher: &Publisher, notification: Notification) -> Pushed {
+    publisher.push(&session(), notification).await.unwrap()
 }

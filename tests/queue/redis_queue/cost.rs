@@ -8,7 +8,7 @@ use mcp_courier_testing::eventually::{SOON, eventually};
 use super::fixture::{Fixture, LEASE, LONG, QUEUE, numbers};
 
 /// The commands since `before`, without those by which the test looks.
-async fn calls_since(f: &Fixture, before: &HashMap<String, u64>) -> HashMap<String, u64> {
+pub(super) async fn calls_since(f: &Fixture, before: &HashMap<String, u64>) -> HashMap<String, u64> {
     let mut calls = f.server.calls().await;
     for (name, count) in before {
         calls.entry(name.clone()).and_modify(|now| *now -= count);

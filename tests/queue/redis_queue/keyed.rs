@@ -4,9 +4,11 @@ use mcp_courier::{Notification, Publisher, PushRefusal};
 use mcp_courier_testing::forwarder::{Forwarder, Mode};
 use mcp_courier_testing::waiting;
 
+use super::cost::calls_since;
 use super::fixture::{Fixture, QUEUE, note, numbers, session};
 
 const KEY_SET: &str = "{mcp-courier:notifications:s-1}:dedup:1";
+const COLLAPSIBLE: &str = "{mcp-courier:notifications:s-1}:collapsible";
 
 fn keyed(n: usize, key: &str) -> Notification {
     note(n).with_deduplication_key(key).unwrap()
@@ -59,13 +61,7 @@ async fn a_push_with_a_key_costs_one_round_trip_and_few_commands() {
     ] {
         let before = f.server.calls().await;
         f.publisher.push(&session(), keyed(1, key)).await.unwrap();
-        let mut calls = f.server.calls().await;
-        for (name, count) in before {
-            calls.entry(name).and_modify(|now| *now -= count);
-        }
-        calls.retain(|name, count| {
-            *count > 0 && !["info", "client|setinfo", "client", "hello"].contains(&name.as_str())
-        });
+        let calls = calls_since(&f, &before).await;
         let (sent, done): (Vec<_>, Vec<_>) =
             calls.iter().partition(|(name, _)| ["evalsha", "strlen"].contains(&name.as_str()));
         assert_eq!(sent.iter().map(|(_, count)| **count).collect::<Vec<_>>(), [1, 1], "{calls:?}");
@@ -105,7 +101,6 @@ async fn a_full_redis_refuses_a_push_with_a_key_and_keeps_no_key() {
 
 #[tokio::test]
 async fn replaceable_messages_are_bounded_by_their_queue_and_gone_with_the_next_owner() {
-    const COLLAPSIBLE: &str = "{mcp-courier:notifications:s-1}:collapsible";
     let mut f = Fixture::new().await;
     let progress = |n: i32| Notification::progress("secret-token", f64::from(n), None, None).unwrap();
     f.publisher.push(&session(), progress(0)).await.unwrap();
@@ -141,7 +136,6 @@ async fn what_another_program_took_from_the_queue_is_replaced_by_a_plain_push() 
 
 #[tokio::test]
 async fn another_type_under_the_replaceable_messages_refuses_the_push_and_queues_nothing() {
-    const COLLAPSIBLE: &str = "{mcp-courier:notifications:s-1}:collapsible";
     let mut f = Fixture::new().await;
     assert!(f.queue.release(&session(), f.token).await.unwrap());
     let _: () = f.redis(&["SET", COLLAPSIBLE, "x", "EX", "60"]).await;

@@ -16,8 +16,8 @@ async fn a_client_that_hangs_up_behind_its_unreadable_answer_does_not_stop_the_c
     });
     let question = stream.next_request().await.unwrap();
     // B needs more than one command for its part, and Redis answers none before the client has gone.
-    redis_says::<()>(&redis, &["SCRIPT", "FLUSH"]).await;
-    redis_says::<()>(&redis, &["CLIENT", "PAUSE", "1000", "ALL"]).await;
+    redis.command::<()>(&["SCRIPT", "FLUSH"]).await;
+    redis.command::<()>(&["CLIENT", "PAUSE", "1000", "ALL"]).await;
     let body = format!(r#"{{"jsonrpc":"2.0","id":{},"result":oops}}"#, question["id"]);
     let post = reqwest::Client::new().post(&b.url).header("accept", "application/json, text/event-stream");
     let post = post.header("content-type", "application/json").header("mcp-session-id", client.session_id());

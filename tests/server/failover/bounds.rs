@@ -21,11 +21,11 @@ async fn introduce(url: &str, client_info: Value) -> (StatusCode, Option<String>
 }
 
 async fn sessions_in_redis(redis: &RedisServer) -> Vec<String> {
-    redis_says(redis, &["KEYS", "mcp-courier:session:*"]).await
+    redis.command(&["KEYS", "mcp-courier:session:*"]).await
 }
 
 async fn is_remembered(redis: &RedisServer, client: &RawClient) -> bool {
-    redis_says::<usize>(redis, &["STRLEN", &format!("mcp-courier:session:{}", client.session_id())]).await > 0
+    redis.command::<usize>(&["STRLEN", &format!("mcp-courier:session:{}", client.session_id())]).await > 0
 }
 
 /// Serves a fleet of one, with a round of its housekeeping each half second.
@@ -42,7 +42,7 @@ async fn g6_what_a_client_says_of_itself_is_kept_within_a_bound_or_refused() {
     let (status, session, _) = introduce(&a.url, icons).await;
     assert_eq!(status, StatusCode::OK);
     let session = session.unwrap();
-    let kept: usize = redis_says(&redis, &["STRLEN", &format!("mcp-courier:session:{session}")]).await;
+    let kept: usize = redis.command(&["STRLEN", &format!("mcp-courier:session:{session}")]).await;
     assert!((1..1000).contains(&kept), "{kept} bytes are kept");
     // Without its icon the client continues at any server.
     assert!(ping(&RawClient::attach(&b.url, &session)).await["error"].is_null());
@@ -98,7 +98,7 @@ async fn a_session_in_use_that_redis_forgot_is_stored_again_within_a_round() {
     let _stream = client.open_stream().await;
     for _ in 0..3 {
         assert!(is_remembered(&redis, &client).await);
-        redis_says::<()>(&redis, &["DEL", &format!("mcp-courier:session:{}", client.session_id())]).await;
+        redis.command::<()>(&["DEL", &format!("mcp-courier:session:{}", client.session_id())]).await;
         eventually("it is stored again", SOON, async || is_remembered(&redis, &client).await).await;
     }
 }
@@ -109,14 +109,14 @@ async fn g6_a_full_redis_stores_no_sessions_and_learns_of_ends() {
     let (a, b) = (with_rounds(&redis, config()).await, with_rounds(&redis, config()).await);
     let known = RawClient::connect(&a.url).await;
     let mut stream = known.open_stream().await;
-    redis_says::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let unknown = RawClient::connect(&a.url).await;
     let _open = unknown.open_stream().await;
     assert!(ping(&unknown).await["error"].is_null(), "it is served");
     assert!(!is_remembered(&redis, &unknown).await);
     assert_eq!(known.at(&b.url).delete().await, StatusCode::NO_CONTENT);
     stream.ended().await;
-    redis_says::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     eventually("it is stored", SOON, async || is_remembered(&redis, &unknown).await).await;
 }
 
@@ -172,7 +172,7 @@ async fn no_log_line_of_the_crate_has_a_whole_session_id() {
     }
     let mut stream = clients[2].at(&b.url).open_stream_after(Some("0")).await.unwrap();
     stream.ended().await;
-    redis_says::<()>(&redis, &["CLIENT", "PAUSE", "1", "ALL"]).await;
+    redis.command::<()>(&["CLIENT", "PAUSE", "1", "ALL"]).await;
     clients[2].at(&b.url).delete().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!log::lines(&["mcp_courier"]).is_empty(), "nothing was logged");
@@ -185,7 +185,7 @@ async fn no_log_line_of_the_crate_has_a_whole_session_id() {
 async fn a_manager_that_is_dropped_listens_no_more() {
     let redis = RedisServer::start();
     let courier = Courier::start(&redis.url(), config().build().unwrap()).await.unwrap();
-    let listening = async || redis_says::<Vec<String>>(&redis, &["PUBSUB", "CHANNELS", "*news*"]).await.len();
+    let listening = async || redis.command::<Vec<String>>(&["PUBSUB", "CHANNELS", "*news*"]).await.len();
     let manager = courier.session_manager().store_sessions(|| Ok(Handler::default())).build();
     assert!(!manager.has_session(&"unknown".into()).await.unwrap());
     eventually("the manager listens", SOON, async || listening().await > 0).await;

@@ -10,9 +10,9 @@ async fn a_ping_whose_answer_was_lost_on_the_way_is_asked_again() {
     let client = RawClient::connect(&a.url).await;
     let mut stream = client.open_stream_answering_at(&b.url).await;
     // The first comes while A does not hear.
-    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
+    redis.command::<usize>(&["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
     push(&b.courier.publisher(), &id(&client), 0..1).await;
-    redis_says::<usize>(&redis, &["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
+    redis.command::<usize>(&["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
     assert_eq!(numbers(&mut stream, 1).await, [0]);
     push(&b.courier.publisher(), &id(&client), 1..2).await;
     assert_eq!(numbers(&mut stream, 1).await, [1], "and not once more the first, on another stream");
@@ -98,11 +98,11 @@ async fn g2_who_may_publish_confirms_nothing() {
     eventually("a ping", SOON, async || stream.pings() > 0).await;
     let ping = stream.last_ping_id().unwrap();
     let (process, nonce) = ping.strip_prefix("mcp-courier:ping:").unwrap().split_once(':').unwrap();
-    let channels: Vec<String> = redis_says(&redis, &["PUBSUB", "CHANNELS", &format!("*{process}")]).await;
+    let channels: Vec<String> = redis.command(&["PUBSUB", "CHANNELS", &format!("*{process}")]).await;
     let [channel] = channels.as_slice() else { panic!("{channels:?}") };
     let publish = async |ping: &str| {
         let news = format!("confirmed {} {ping}", id(&client));
-        assert_eq!(redis_says::<usize>(&redis, &["PUBLISH", channel, &news]).await, 1, "it is listened to");
+        assert_eq!(redis.command::<usize>(&["PUBLISH", channel, &news]).await, 1, "it is listened to");
     };
     for guessed in 0..100 {
         publish(&guessed.to_string()).await;
