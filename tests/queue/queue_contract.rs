@@ -1,9 +1,10 @@
 //! The contract of the queue, as `src/backend.rs` numbers it: every claim is tested against every backend.
 //!
-//! A claim is an `async fn(Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
-//! `redis_shared::claim`, where the owners share the connections of their process. `cluster::claim` and
-//! `cluster_shared::claim` are the same over a Redis Cluster of three masters.
-//! With the feature `seal` also `memory_sealed::claim` and `redis_sealed::claim`, where everything that is queued is sealed.
+//! A claim is an `async fn(&Place)`; [`contract!`] makes of it `memory::claim`, `redis::claim`, and
+//! `redis_shared::claim`, where the owners share the connections of their process. With the feature `seal` also
+//! `memory_sealed::claim` and `redis_sealed::claim`, where everything that is queued is sealed. `cluster::clause` and
+//! `cluster_shared::clause` test all claims of a clause over a Redis Cluster of three masters, which takes 2 seconds to
+//! begin its service.
 
 mod collapse;
 mod deduplication;
@@ -21,85 +22,70 @@ mod replace;
 mod take;
 mod wait;
 
-macro_rules! contract {
-    ($($clause:ident: $($claim:ident),+;)+) => {
-        mod memory {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_memory();
+/// Makes the tests of all claims over one kind of place.
+macro_rules! over {
+    ($place:expr; $($clause:ident: $($claim:ident),+;)+) => {
+        $($(
+            #[tokio::test]
+            async fn $claim() {
+                let place = $place;
+                super::$clause::$claim(&place).await;
+                place.assert_no_key_without_expiry().await;
+            }
+        )+)+
+    };
+}
+
+/// Makes a test of each clause over one kind of place, whose claims share a place.
+macro_rules! over_one {
+    ($place:expr; $($clause:ident: $($claim:ident),+;)+) => {
+        $(
+            #[tokio::test]
+            async fn $clause() {
+                let place = $place;
+                $(
+                    println!("{}", stringify!($claim));
                     super::$clause::$claim(&place).await;
-                }
-            )+)+
+                    place.assert_no_key_without_expiry().await;
+                    place.empty().await;
+                )+
+            }
+        )+
+    };
+}
+
+macro_rules! contract {
+    ($($claims:tt)+) => {
+        mod memory {
+            over! { super::place::Place::in_memory(); $($claims)+ }
         }
 
         mod redis {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_redis();
-                    super::$clause::$claim(&place).await;
-                    place.assert_no_key_without_expiry().await;
-                }
-            )+)+
+            over! { super::place::Place::in_redis(); $($claims)+ }
         }
 
         #[cfg(feature = "seal")]
         mod memory_sealed {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_memory().sealed();
-                    super::$clause::$claim(&place).await;
-                }
-            )+)+
+            over! { super::place::Place::in_memory().sealed(); $($claims)+ }
         }
 
         #[cfg(feature = "seal")]
         mod redis_sealed {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_redis().sealed();
-                    super::$clause::$claim(&place).await;
-                    place.assert_no_key_without_expiry().await;
-                }
-            )+)+
+            over! { super::place::Place::in_redis().sealed(); $($claims)+ }
         }
 
         mod redis_shared {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_redis_shared();
-                    super::$clause::$claim(&place).await;
-                    place.assert_no_key_without_expiry().await;
-                }
-            )+)+
+            over! { super::place::Place::in_redis_shared(); $($claims)+ }
         }
 
         #[cfg(feature = "cluster")]
         mod cluster {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_cluster().await;
-                    super::$clause::$claim(&place).await;
-                    place.assert_no_key_without_expiry().await;
-                }
-            )+)+
+            over_one! { super::place::Place::in_cluster().await; $($claims)+ }
         }
 
         #[cfg(feature = "cluster")]
         mod cluster_shared {
-            $($(
-                #[tokio::test]
-                async fn $claim() {
-                    let place = super::place::Place::in_cluster_shared().await;
-                    super::$clause::$claim(&place).await;
-                    place.assert_no_key_without_expiry().await;
-                }
-            )+)+
+            over_one! { super::place::Place::in_cluster_shared().await; $($claims)+ }
         }
     };
 }

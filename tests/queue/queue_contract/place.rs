@@ -178,6 +178,15 @@ impl Place {
         }
     }
 
+    /// Removes what one claim left behind, before the next one.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn empty(&self) {
+        for server in self.servers.all() {
+            eventually("the end of all waits", SOON, async || server.blocked_clients().await == 0).await;
+            let () = server.command(&["FLUSHALL"]).await;
+        }
+    }
+
     pub(crate) async fn assert_no_key_without_expiry(&self) {
         for server in self.servers.all() {
             server.assert_no_key_without_expiry().await;
