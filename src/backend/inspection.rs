@@ -61,7 +61,7 @@ pub trait Inspection {
         receipts: &[NotificationId],
     ) -> Result<bool, QueueError>;
 
-    /// Returns the records of the server processes, at most [`SERVERS_MAX`].
+    /// Returns the records of the server processes, at most `SERVERS_MAX`.
     async fn servers(&self) -> Result<Vec<ServerRecord>, QueueError>;
 
     /// Looks for other sessions with the id of this one: under another principal, or under another prefix.
@@ -144,9 +144,9 @@ pub struct Peeked {
 /// Other traces of a session's id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SameId {
-    /// Sessions with this id, each with its prefix, except the one that was asked about. At most [`FOUND_MAX`].
+    /// Sessions with this id, each with its prefix, except the one that was asked about. At most `FOUND_MAX`.
     pub others: Vec<(String, SessionId)>,
-    /// Receipts of the session itself, at most [`FOUND_MAX`].
+    /// Receipts of the session itself, at most `FOUND_MAX`.
     pub receipts: Vec<Receipt>,
     /// Set where not all keys were looked at, because there are too many.
     pub is_partial: bool,
