@@ -37,7 +37,19 @@ impl RedisCluster {
     /// Starts three masters with further options of `redis-server`.
     pub async fn with(options: &[&str]) -> Self {
         let options = [&NODE, options].concat();
-        let cluster = Self { nodes: (0..MASTERS).map(|_| RedisServer::with(&options)).collect() };
+        Self::of((0..MASTERS).map(|_| RedisServer::with(&options)).collect()).await
+    }
+
+    /// Starts three masters that speak TLS, also with each other, with the options that name their certificates.
+    #[cfg(feature = "tls")]
+    pub async fn with_tls(options: &[&str]) -> Self {
+        let options = [&NODE, ["--tls-cluster", "yes"].as_slice(), options].concat();
+        Self::of((0..MASTERS).map(|_| RedisServer::with_tls(&options)).collect()).await
+    }
+
+    /// Makes a cluster of these masters.
+    async fn of(nodes: Vec<RedisServer>) -> Self {
+        let cluster = Self { nodes };
         for (node, number) in cluster.nodes.iter().zip(0..) {
             let slots: Vec<u16> = (SLOTS * number / MASTERS..SLOTS * (number + 1) / MASTERS).collect();
             let () = ask(node, cmd("CLUSTER").arg("ADDSLOTS").arg(slots)).await;
@@ -99,7 +111,7 @@ impl RedisCluster {
     /// Returns the URL, which names all nodes.
     pub fn url(&self) -> String {
         let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        format!("{}+cluster://{}", if self.nodes[0].speaks_tls() { "rediss" } else { "redis" }, hosts.join(","))
     }
 
     /// Returns the URL that names one node alone.

@@ -142,6 +142,11 @@ impl RedisServer {
         format!("{}://{login}127.0.0.1:{}/", if self.speaks_tls { "rediss" } else { "redis" }, self.port)
     }
 
+    /// Returns whether the port speaks TLS, and nothing else.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.speaks_tls
+    }
+
     /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port

@@ -29,6 +29,8 @@ pub struct Setup<'a> {
     pub password: &'a str,
     /// Password of the Sentinels; none where this is empty.
     pub sentinel_password: &'a str,
+    /// Options that name certificates. All speak TLS where there are any.
+    pub tls: &'a [&'a str],
 }
 
 /// Three Sentinels and the servers that they watch. All are killed when this is dropped.
@@ -44,7 +46,10 @@ pub struct Sentinels {
 #[derive(Debug)]
 struct Sentinel {
     child: Child,
+    /// Port for the test, in plain text.
     port: u16,
+    /// Port that the URL names.
+    public_port: u16,
     _dir: TempDir,
 }
 
@@ -65,11 +70,19 @@ impl Sentinel {
             let password = setup.sentinel_password;
             writeln!(settings, "requirepass {password}\nsentinel sentinel-pass {password}").expect("a string");
         }
+        let mut public_port = port;
+        if !setup.tls.is_empty() {
+            public_port = free_port();
+            writeln!(settings, "tls-port {public_port}\ntls-replication yes").expect("a string");
+            for option in setup.tls.chunks(2) {
+                writeln!(settings, "{} {}", option[0].trim_start_matches('-'), option[1]).expect("a string");
+            }
+        }
         let file = dir.path().join("sentinel.conf");
         std::fs::write(&file, settings).expect("the settings of a Sentinel");
         let mut command = Command::new(program());
         command.arg(&file).arg("--sentinel").stderr(Stdio::null());
-        Self { child: Child::start(&mut command).expect("a Sentinel"), port, _dir: dir }
+        Self { child: Child::start(&mut command).expect("a Sentinel"), port, public_port, _dir: dir }
     }
 }
 
@@ -86,7 +99,14 @@ impl Sentinels {
         if !setup.password.is_empty() {
             options.extend(["--requirepass", setup.password, "--masterauth", setup.password]);
         }
-        let servers: Vec<RedisServer> = (0..=setup.replicas).map(|_| RedisServer::with(&options)).collect();
+        let server = || match setup.tls {
+            [] => RedisServer::with(&options),
+            #[cfg(feature = "tls")]
+            tls => RedisServer::with_tls(&[&options, ["--tls-replication", "yes"].as_slice(), tls].concat()),
+            #[cfg(not(feature = "tls"))]
+            _ => panic!("TLS takes the feature tls"),
+        };
+        let servers: Vec<RedisServer> = (0..=setup.replicas).map(|_| server()).collect();
         let primary = servers[0].port();
         let mut all = Self {
             servers,
@@ -116,13 +136,14 @@ impl Sentinels {
 
     /// Returns the URL of the service, with the logins that its servers and Sentinels need.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(|at| format!("127.0.0.1:{}", at.port)).collect();
+        let hosts: Vec<String> = self.sentinels.iter().map(|at| format!("127.0.0.1:{}", at.public_port)).collect();
         let login = if self.password.is_empty() { String::new() } else { format!(":{}@", self.password) };
         let option = match &*self.sentinel_password {
             "" => String::new(),
             password => format!("?sentinel_pass={password}"),
         };
-        format!("redis+sentinel://{login}{}/{SERVICE}{option}", hosts.join(","))
+        let scheme = if self.servers[0].speaks_tls() { "rediss" } else { "redis" };
+        format!("{scheme}+sentinel://{login}{}/{SERVICE}{option}", hosts.join(","))
     }
 
     /// Returns a server. The first was the primary at the start.
@@ -170,11 +191,14 @@ impl Sentinels {
 
     /// Opens a connection of the test itself to a server, which may be dead.
     pub async fn connection(&self, server: usize) -> redis::RedisResult<MultiplexedConnection> {
-        open(self.servers[server].port(), &self.password).await
+        let server = &self.servers[server];
+        // The test itself does not speak TLS.
+        let url = if server.speaks_tls() { server.unix_url() } else { plain_url(server.port(), &self.password) };
+        open(url).await
     }
 
     async fn ask<T: FromRedisValue>(&self, sentinel: usize, words: &[&str]) -> redis::RedisResult<T> {
-        let mut connection = open(self.sentinels[sentinel].port, &self.sentinel_password).await?;
+        let mut connection = open(plain_url(self.sentinels[sentinel].port, &self.sentinel_password)).await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
     }
 
@@ -186,9 +210,12 @@ impl Sentinels {
     }
 }
 
-async fn open(port: u16, password: &str) -> redis::RedisResult<MultiplexedConnection> {
+fn plain_url(port: u16, password: &str) -> String {
     let login = if password.is_empty() { String::new() } else { format!(":{password}@") };
+    format!("redis://{login}127.0.0.1:{port}/")
+}
+
+async fn open(url: String) -> redis::RedisResult<MultiplexedConnection> {
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
-    let client = redis::Client::open(format!("redis://{login}127.0.0.1:{port}/"))?;
-    client.get_multiplexed_async_connection_with_config(&patient).await
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
 }

@@ -15,26 +15,36 @@ use serde_json::json;
 
 const HERE: &[&str] = &["127.0.0.1", "localhost"];
 
-/// Starts a server with this certificate, which demands client certificates of the authority or does not.
-fn server(authority: &Authority, Issued { cert, key }: &Issued, demands: &str) -> RedisServer {
+/// Returns the options of a server with this certificate, which demands client certificates of the authority or does not.
+fn options(authority: &Authority, Issued { cert, key }: &Issued, demands: &str) -> Vec<String> {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (cert, key, ca) = (path(cert), path(key), path(&authority.file()));
-    RedisServer::with_tls(&[
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-auth-clients",
-        demands,
-    ])
+    let options = [
+        ("--tls-cert-file", cert),
+        ("--tls-key-file", key),
+        ("--tls-ca-cert-file", ca),
+        ("--tls-auth-clients", demands.to_owned()),
+    ];
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+fn words(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+/// Starts a server with this certificate, which demands client certificates of the authority or does not.
+fn server(authority: &Authority, issued: &Issued, demands: &str) -> RedisServer {
+    RedisServer::with_tls(&words(&options(authority, issued, demands)))
 }
 
 /// Returns the URL of a server with options, each of which names a file or another text.
 fn url(server: &RedisServer, options: &[(&str, &Path)]) -> String {
+    with(server.url(), options)
+}
+
+fn with(url: String, options: &[(&str, &Path)]) -> String {
     let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={}", value.display())).collect();
-    format!("{}?{}", server.url(), options.join("&"))
+    format!("{url}?{}", options.join("&"))
 }
 
 /// Returns the text of a refused connection, with its causes.
@@ -113,6 +123,43 @@ async fn a_client_certificate_lets_in_where_the_server_demands_one() {
     let expired = authority.issue_expired(&["worker"]);
     let text = refused(&url(&server, &[files[0], ("cert", &expired.cert), ("key", &expired.key)])).await;
     assert!(text.contains("refuses the client certificate (CertificateExpired)"), "{text}");
+}
+
+#[cfg(feature = "cluster")]
+#[actix::test]
+async fn notifications_are_delivered_over_tls_by_a_cluster() {
+    use mcp_courier_testing::redis_cluster::RedisCluster;
+
+    let authority = Authority::new();
+    let cluster = RedisCluster::with_tls(&words(&options(&authority, &authority.issue(HERE), "no"))).await;
+    let url = with(cluster.url(), &[("cacert", &authority.file())]);
+    assert!(url.starts_with("rediss+cluster://"), "{url}");
+    deliver(&url).await;
+    let other = Authority::new();
+    let text = refused(&with(cluster.url(), &[("cacert", &other.file())])).await;
+    assert!(text.contains("from an authority that is not trusted"), "{text}");
+    cluster.assert_no_key_without_expiry().await;
+}
+
+#[cfg(feature = "sentinel")]
+#[actix::test]
+async fn a_failover_of_sentinels_that_speak_tls_is_followed() {
+    use mcp_courier_testing::eventually::eventually;
+    use mcp_courier_testing::sentinels::{Sentinels, Setup};
+
+    let authority = Authority::new();
+    let certificates = options(&authority, &authority.issue(HERE), "no");
+    let all = Sentinels::start_with(Setup { replicas: 1, tls: &words(&certificates), ..Setup::default() }).await;
+    let url = with(all.url(), &[("cacert", &authority.file())]);
+    assert!(url.starts_with("rediss+sentinel://"), "{url}");
+    deliver(&url).await;
+    let before = all.primary().await;
+    all.fail_over().await;
+    eventually("another primary", Duration::from_secs(60), async || all.primary().await != before).await;
+    deliver(&url).await;
+    let other = Authority::new();
+    let text = refused(&with(all.url(), &[("cacert", &other.file())])).await;
+    assert!(text.contains("from an authority that is not trusted"), "{text}");
 }
 
 #[tokio::test]
