@@ -29,7 +29,9 @@ impl McpSession for Client {
 /// Worker: holds no session, and knows only the session's id. With `redis://…` a worker may be in any process.
 async fn work(publisher: Publisher, session: SessionId) -> Result<(), Box<dyn Error>> {
     for n in 1..=3 {
-        publisher.push(&session, Notification::progress("export-7", f64::from(n), Some(3.0), None)?).await?;
+        // Each step is to appear. Else one that still waits when no server owns the session yet is replaced by the next.
+        let step = Notification::progress("export-7", f64::from(n), Some(3.0), None)?.without_collapse();
+        publisher.push(&session, step).await?;
     }
     let done = Notification::message(LoggingLevel::Info, Some("worker"), json!("export 7 is done"));
     publisher.push(&session, done).await?;
