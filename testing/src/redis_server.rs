@@ -68,7 +68,7 @@ impl RedisServer {
         let mut server = Self {
             child: None,
             port: 0,
-            dir: TempDir::new().expect("a temporary directory"),
+            dir: directory(options).expect("a temporary directory"),
             options: options.iter().map(ToString::to_string).collect(),
             has_own_clock,
             speaks_tls,
@@ -167,8 +167,9 @@ impl RedisServer {
         // Not over TLS, which the crate under test brings, and redis-rs has no part in.
         let url = if self.speaks_tls { self.unix_url() } else { format!("redis://127.0.0.1:{}/", self.port) };
         let client = redis::Client::open(url).expect("our own URL");
-        // By default half a second: too short for a test that keeps its thread busy on a busy machine.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
+        // By default a second and half a second: too short for a test that keeps its thread busy on a busy machine.
+        let patient =
+            redis::AsyncConnectionConfig::new().set_connection_timeout(Some(START)).set_response_timeout(Some(START));
         let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
         connection.expect("a connection to our own server")
     }
@@ -348,6 +349,13 @@ impl Drop for RedisServer {
 /// Returns the program that is started.
 pub(crate) fn program() -> std::ffi::OsString {
     std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// Makes the directory of a server. That of a node of a cluster lies in memory, where the machine has such a place: a node
+/// waits until each change of the cluster is on its disk, for seconds where that is busy.
+fn directory(options: &[&str]) -> std::io::Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    if options.contains(&"--cluster-enabled") && memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }
 }
 
 /// Returns a port that is free now.
