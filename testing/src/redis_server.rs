@@ -354,8 +354,8 @@ pub(crate) fn program() -> std::ffi::OsString {
 /// Makes the directory of a server. That of a node of a cluster lies in memory, where the machine has such a place: a node
 /// waits until each change of the cluster is on its disk, for seconds where that is busy.
 fn directory(options: &[&str]) -> std::io::Result<TempDir> {
-    let memory = Path::new("/dev/shm");
-    if options.contains(&"--cluster-enabled") && memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }
+    let in_memory = options.contains(&"--cluster-enabled").then(|| TempDir::new_in("/dev/shm").ok()).flatten();
+    in_memory.map_or_else(TempDir::new, Ok)
 }
 
 /// Returns a port that is free now.
