@@ -352,7 +352,7 @@ pub(crate) fn program() -> std::ffi::OsString {
 }
 
 /// Makes the directory of a server. That of a node of a cluster lies in memory, where the machine has such a place: a node
-/// waits until each change of the cluster is on its disk, for seconds where that is busy.
+/// writes each change of the cluster to its directory with `fsync`.
 fn directory(options: &[&str]) -> std::io::Result<TempDir> {
     let in_memory = options.contains(&"--cluster-enabled").then(|| TempDir::new_in("/dev/shm").ok()).flatten();
     in_memory.map_or_else(TempDir::new, Ok)
