@@ -167,10 +167,7 @@ impl RedisServer {
         // Not over TLS, which the crate under test brings, and redis-rs has no part in.
         let url = if self.speaks_tls { self.unix_url() } else { format!("redis://127.0.0.1:{}/", self.port) };
         let client = redis::Client::open(url).expect("our own URL");
-        // By default a second and half a second: too short for a test that keeps its thread busy on a busy machine.
-        let patient =
-            redis::AsyncConnectionConfig::new().set_connection_timeout(Some(START)).set_response_timeout(Some(START));
-        let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
+        let connection = client.get_multiplexed_async_connection_with_config(&patient()).await;
         connection.expect("a connection to our own server")
     }
 
@@ -344,6 +341,12 @@ impl Drop for RedisServer {
         self.kill();
         assert!(missing.is_empty(), "docs/redis.md does not give these rights: {missing:?}");
     }
+}
+
+/// Returns the settings of a connection of a test. By default a connection may take a second, and an answer half a second:
+/// too short for a test that keeps its thread busy on a busy machine.
+pub(crate) fn patient() -> redis::AsyncConnectionConfig {
+    redis::AsyncConnectionConfig::new().set_connection_timeout(Some(START)).set_response_timeout(Some(START))
 }
 
 /// Returns the program that is started.

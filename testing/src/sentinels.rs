@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::child::Child;
 use crate::eventually::eventually;
-use crate::redis_server::{RedisServer, free_port, program};
+use crate::redis_server::{RedisServer, free_port, patient, program};
 
 /// Name of the service.
 pub const SERVICE: &str = "courier";
@@ -216,6 +216,5 @@ fn plain_url(port: u16, password: &str) -> String {
 }
 
 async fn open(url: String) -> redis::RedisResult<MultiplexedConnection> {
-    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
-    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient()).await
 }
