@@ -1,12 +1,25 @@
 //! Waits for a condition that another task, thread or process makes true, and not for a time.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 /// Time limit of a wait on a busy machine. A correct program takes much less.
 pub const SOON: Duration = Duration::from_secs(5);
+
+/// Checks that two times of day are of one moment: at most [`SOON`] apart, in whichever order.
+///
+/// The later reading of a clock may be the lower one, as the clock of a host can be set back.
+#[track_caller]
+pub fn assert_about(a: SystemTime, b: SystemTime) {
+    assert!(are_about(a, b), "{a:?} and {b:?} are more than {SOON:?} apart");
+}
+
+/// Returns whether two times of day are of one moment, as [`assert_about`] understands it.
+pub fn are_about(a: SystemTime, b: SystemTime) -> bool {
+    a.duration_since(b).unwrap_or_else(|earlier| earlier.duration()) <= SOON
+}
 
 /// Checks a condition again and again until it holds.
 ///
