@@ -50,7 +50,7 @@ pub trait Inspection {
     async fn peek(&self, session: &SessionId, limit: usize, bytes: usize) -> Result<Peeked, QueueError>;
 
     /// Removes the `count` oldest messages, where the newest of them still stands at its place. Settles these receipts
-    /// as purged. Returns whether the messages were removed.
+    /// as purged. Returns whether the messages were removed, which is never so for a `count` of 0.
     ///
     /// The owner of the queue learns so as of any other change under it: clause 4.
     async fn purge_queue(
@@ -146,7 +146,7 @@ pub struct Peeked {
 pub struct SameId {
     /// Sessions with this id, each with its prefix, except the one that was asked about. At most `FOUND_MAX`.
     pub others: Vec<(String, SessionId)>,
-    /// Receipts of the session itself, at most `FOUND_MAX`.
+    /// Receipts of the session itself, at most `FOUND_MAX`, as they are where no owner settles them.
     pub receipts: Vec<Receipt>,
     /// Set where not all keys were looked at, because there are too many.
     pub is_partial: bool,

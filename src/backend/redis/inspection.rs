@@ -219,6 +219,10 @@ impl Inspection for RedisBackend {
         newest: &Mark,
         receipts: &[NotificationId],
     ) -> Result<bool, QueueError> {
+        // Position 0 from the tail would be that of the newest message.
+        if count == 0 {
+            return Ok(false);
+        }
         let keys = self.keys.of(session);
         let receipts = receipts.iter().map(|id| keys.receipt(*id));
         let all: Vec<String> = [keys.queue.clone()].into_iter().chain(receipts).collect();
@@ -292,7 +296,7 @@ impl Inspection for RedisBackend {
     }
 }
 
-/// Reads a receipt, as it is where no owner will settle it.
+/// Reads a receipt, as it is where no owner settles it.
 fn read_receipt(value: Value, now: Timestamp) -> Option<Receipt> {
     let Value::BulkString(text) = value else { return None };
     Receipt::from_wire(&text).map(|receipt| receipt.at(now, false))
