@@ -151,9 +151,8 @@ impl Moment<'_> {
             same.add(found, own, session);
         }
         if prefix == own {
-            let mut ids = self.receipts_of(session);
-            ids.truncate(FOUND_MAX);
-            same.receipts = ids.into_iter().map(|id| self.receipt(session, id)).collect();
+            same.receipts = self.receipts_of(session);
+            same.receipts.truncate(FOUND_MAX);
         }
     }
 }

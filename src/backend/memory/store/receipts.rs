@@ -58,14 +58,12 @@ impl Moment<'_> {
         }
     }
 
-    /// Returns the ids of a session's receipts, in order.
-    pub(super) fn receipts_of(&self, session: &SessionId) -> Vec<NotificationId> {
-        let of_session = |((of, id), (_, until)): (&(SessionId, NotificationId), &(Receipt, Timestamp))| {
-            (of == session && *until > self.now).then_some(*id)
-        };
-        let mut ids: Vec<_> = self.store.receipts.told.iter().filter_map(of_session).collect();
-        ids.sort_unstable();
-        ids
+    /// Returns a session's receipts in the order of their ids, as they are where no owner settles them.
+    pub(super) fn receipts_of(&self, session: &SessionId) -> Vec<Receipt> {
+        let told = self.store.receipts.told.iter();
+        let mut live: Vec<_> = told.filter(|((of, _), (_, until))| of == session && *until > self.now).collect();
+        live.sort_unstable_by_key(|((_, id), _)| *id);
+        live.into_iter().map(|(_, (receipt, _))| receipt.clone().at(self.now, false)).collect()
     }
 
     /// Returns a receipt.
