@@ -9,6 +9,7 @@
 //! - `AGREEMENT_STEPS`: plays these steps of that schedule only, as the failure names them.
 //! - `AGREEMENT_RUNS`: number of schedules of each kind, with new seeds. A long run: `AGREEMENT_RUNS=5000 cargo nextest run --release agreement::`.
 
+mod inspect;
 mod play;
 mod step;
 mod time;
@@ -35,6 +36,11 @@ async fn questions_agree() {
 #[tokio::test]
 async fn sessions_agree() {
     agree(Kind::Sessions, 60).await;
+}
+
+#[tokio::test]
+async fn inspection_agrees() {
+    agree(Kind::Inspection, 80).await;
 }
 
 #[tokio::test]

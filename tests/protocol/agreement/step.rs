@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Outcomes,
     Questions,
     Sessions,
+    Inspection,
     All,
     /// As `All`, with short lives and with time that passes.
     Time,
@@ -123,7 +124,22 @@ pub(crate) enum Step {
     KnowsAll { sessions: usize },
     Forget { session: usize, is_known: bool },
     Hear,
+    Inspect { session: usize, what: Inspected },
     Sleep,
+}
+
+/// What an operator looks at, or removes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Inspected {
+    /// All sessions, in pages of this many.
+    Sessions(usize),
+    Facts,
+    Details,
+    /// So many of the oldest messages.
+    Queue(usize),
+    Receipts,
+    /// So many of the oldest messages, to be removed.
+    Purge(usize, Fault),
 }
 
 /// Makes the steps of a schedule.
@@ -158,14 +174,16 @@ impl Steps {
             Kind::Outcomes => [0, 0, 1][self.rng.usize(..3)],
             Kind::Questions => [0, 2, 2][self.rng.usize(..3)],
             Kind::Sessions => [0, 3, 3, 3][self.rng.usize(..4)],
-            Kind::All => self.rng.usize(..4),
-            Kind::Time => [0, 0, 0, 1, 1, 2, 3][self.rng.usize(..7)],
+            Kind::Inspection => [0, 0, 0, 1, 2, 3, 4, 4, 4][self.rng.usize(..9)],
+            Kind::All => self.rng.usize(..5),
+            Kind::Time => [0, 0, 0, 1, 1, 2, 3, 4][self.rng.usize(..8)],
         };
         match part {
             0 => self.of_queues(),
             1 => self.of_outcomes(),
             2 => self.of_questions(),
-            _ => self.of_sessions(),
+            3 => self.of_sessions(),
+            _ => self.of_inspection(),
         }
     }
 
@@ -312,5 +330,17 @@ impl Steps {
             8 => Step::Forget { session, is_known: self.rng.bool() },
             _ => Step::Hear,
         }
+    }
+
+    fn of_inspection(&mut self) -> Step {
+        let what = match self.rng.usize(..12) {
+            0 => Inspected::Sessions(self.rng.usize(1..4)),
+            1..=2 => Inspected::Facts,
+            3..=5 => Inspected::Details,
+            6..=7 => Inspected::Queue(self.rng.usize(1..12)),
+            8 => Inspected::Receipts,
+            _ => Inspected::Purge(self.rng.usize(..5), self.fault()),
+        };
+        Step::Inspect { session: self.session(), what }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn session(number: usize) -> SessionId {
     SessionId::new(format!("s{number}")).unwrap()
 }
 
-fn sessions() -> Vec<SessionId> {
+pub(super) fn sessions() -> Vec<SessionId> {
     (0..SESSIONS).map(session).collect()
 }
 
@@ -121,8 +121,8 @@ struct Seen {
 }
 
 pub(crate) struct World<'a> {
-    setting: &'a Setting,
-    backend: Arc<dyn Backend>,
+    pub(super) setting: &'a Setting,
+    pub(super) backend: Arc<dyn Backend>,
     /// The queues as each owner reaches them. An owner's sessions may share a connection; owners are in processes of their own.
     queues: Vec<Arc<dyn Queues>>,
     hands: Hands,
@@ -294,6 +294,7 @@ impl<'a> World<'a> {
                 format!("{:?}", backend.end_session(&session(*at), setting.process, *is_known).await)
             }
             Step::Hear => self.hear().await,
+            Step::Inspect { session: at, what } => self.inspect(&session(*at), *what).await,
             Step::Sleep => {
                 // An old consumer in Redis renews a lease that is due beside each take.
                 for at in self.open.keys().copied().collect::<Vec<_>>() {
@@ -399,7 +400,7 @@ impl<'a> World<'a> {
 
     /// A difference of times, in units of the setting. Those that are compared lie up to a quarter of a unit before a whole
     /// number of them, or up to six tenths behind.
-    fn units(&self, at: Timestamp, now: Timestamp) -> i64 {
+    pub(super) fn units(&self, at: Timestamp, now: Timestamp) -> i64 {
         let unit = self.setting.unit.as_micros() as i64;
         (at.0 - now.0 + unit * 3 / 10).div_euclid(unit)
     }
@@ -417,7 +418,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn receipt(&self, receipt: Receipt, now: Timestamp) -> String {
+    pub(super) fn receipt(&self, receipt: Receipt, now: Timestamp) -> String {
         match receipt {
             Receipt::Queued { expires_at } => {
                 format!("queued, expires {}", self.units(Timestamp::from_system(expires_at), now))
@@ -430,12 +431,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn letter(&self, letter: &StoredLetter, now: Timestamp) -> String {
-        // The times before it differ: those who push have each their own clock.
-        let text = String::from_utf8_lossy(&letter.raw);
-        let text = &text[text.find("\"notification\"").unwrap_or_default()..];
-        let text: String = text.chars().take(60).collect();
-        format!("{} {:?} {} B {text}", self.units(letter.at, now), letter.reason, letter.raw.len())
+    pub(super) fn letter(&self, letter: &StoredLetter, now: Timestamp) -> String {
+        format!("{} {:?} {}", self.units(letter.at, now), letter.reason, message(&letter.raw))
     }
 
     async fn push_raw(&mut self, at: usize, message: &[u8]) -> String {
@@ -500,13 +497,20 @@ impl<'a> World<'a> {
     }
 }
 
+/// A message without the times before it: those who push have each their own clock.
+pub(super) fn message(raw: &[u8]) -> String {
+    let text = String::from_utf8_lossy(raw);
+    let text = &text[text.find("\"notification\"").unwrap_or_default()..];
+    format!("{} B {}", raw.len(), text.chars().take(60).collect::<String>())
+}
+
 fn asked(number: u32, deadline: Timestamp) -> Question {
     let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
     let elicitation = Elicitation::form("?", schema).unwrap();
     Question::new(number.to_string(), task(0), elicitation, deadline.to_system())
 }
 
-fn with_fault(mark: &Mark, fault: Fault) -> Mark {
+pub(super) fn with_fault(mark: &Mark, fault: Fault) -> Mark {
     let mut mark = mark.clone();
     match fault {
         Fault::OtherLength => mark.length += 1,
