@@ -113,7 +113,8 @@ impl<H> Metric<H> {
 
     /// Returns the handle for a value of the last label; `None` before the registration.
     fn handle(&self, value: &str) -> Option<&H> {
-        let is_meant = |values: &&str| values.rsplit(':').next() == Some(value);
+        let is_meant =
+            |values: &&str| values.strip_suffix(value).is_some_and(|before| before.is_empty() || before.ends_with(':'));
         let place = self.values.iter().position(is_meant);
         debug_assert!(place.is_some(), "{} has no value {value:?}", self.name);
         self.handles.get()?.get(place?)
@@ -217,11 +218,11 @@ impl Metric<metrics::Gauge> {
 
 #[cfg(feature = "server")]
 impl Metric<metrics::Histogram> {
-    /// Records one value.
+    /// Records each of these values.
     #[inline]
-    pub(crate) fn record(&self, value: f64) {
+    pub(crate) fn record(&self, values: impl IntoIterator<Item = f64>) {
         if let Some(histogram) = self.handle("") {
-            histogram.record(value);
+            values.into_iter().for_each(|value| histogram.record(value));
         }
     }
 }

@@ -39,5 +39,5 @@ impl Off {
 
     #[cfg(feature = "server")]
     #[inline]
-    pub(crate) fn record(&self, _value: f64) {}
+    pub(crate) fn record(&self, _values: impl IntoIterator<Item = f64>) {}
 }

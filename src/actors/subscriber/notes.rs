@@ -27,7 +27,7 @@ pub(in crate::actors) fn note(context: &Arc<SubscriberContext>, note: Note) {
             stats.totals.add_delivered(count);
             context.common.totals.add_delivered(count);
             metrics::CONFIRMED.count(count);
-            since_push.iter().for_each(|time| metrics::DELIVERY_SECONDS.record(time.as_secs_f64()));
+            metrics::DELIVERY_SECONDS.record(since_push.iter().map(|time| time.as_secs_f64()));
         }
         Note::Repeated(count) => {
             metrics::REPEATED.count(count);
