@@ -8,6 +8,8 @@ mod http;
 mod idle;
 mod isolation;
 mod latency;
+#[cfg(feature = "metrics")]
+mod metered;
 mod push;
 #[cfg(feature = "seal")]
 mod seal;
@@ -18,11 +20,8 @@ mod throughput;
 mod traced;
 mod web;
 
-use std::time::Duration;
-
 use clap::{Parser, Subcommand};
 use mcp_courier::Cause;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 use support::figures::Bench;
 
@@ -56,6 +55,9 @@ enum Table {
     /// Recorded spans, beside disabled ones.
     #[cfg(feature = "opentelemetry")]
     Traced(Bench),
+    /// Metrics that Prometheus' recorder takes, beside metrics that nobody takes.
+    #[cfg(feature = "metrics")]
+    Metered(Bench),
     /// Other packages that bring messages through Redis.
     Compare(compare::Comparison),
     /// This crate's side of the comparison.
@@ -69,25 +71,7 @@ enum Table {
     WebPart(web::Part),
 }
 
-/// Installs the recorder that `MEASURE_RECORDER` names, as `scripts/metrics-cost` does. Its samples are sorted in another
-/// thread, as a program does between its scrapes.
-fn install_recorder() -> Result<(), Cause> {
-    if std::env::var_os("MEASURE_RECORDER").is_some_and(|recorder| recorder == "prometheus") {
-        let delivery = Matcher::Full("mcp_courier_delivery_seconds".to_owned());
-        let recorder = PrometheusBuilder::new().set_buckets_for_metric(delivery, &[0.001, 0.01, 0.1, 1.0, 10.0])?;
-        let handle = recorder.install_recorder()?;
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_secs(5));
-                handle.run_upkeep();
-            }
-        });
-    }
-    Ok(())
-}
-
 fn main() -> Result<(), Cause> {
-    install_recorder()?;
     match Line::parse().table {
         Table::Drain(bench) => drain::run(&bench),
         Table::Latency(bench) => latency::run(&bench),
@@ -101,6 +85,8 @@ fn main() -> Result<(), Cause> {
         Table::Streams(bench) => streams::run(&bench),
         #[cfg(feature = "opentelemetry")]
         Table::Traced(bench) => traced::run(&bench),
+        #[cfg(feature = "metrics")]
+        Table::Metered(bench) => metered::run(&bench),
         Table::Compare(comparison) => return compare::run(comparison),
         Table::Side(side) => return side.run(),
         Table::IdlePart(child) => child.run(),

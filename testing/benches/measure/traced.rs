@@ -5,8 +5,6 @@
 //! both figures of a round come from one process and one moment. With `MEASURE_SAMPLED=0.05` one trace in twenty is
 //! recorded.
 
-use std::time::Instant;
-
 use mcp_courier::{Config, Publisher, TraceContext};
 use mcp_courier_testing::redis_server::RedisServer;
 use opentelemetry::trace::TracerProvider;
@@ -21,14 +19,15 @@ use uuid::Uuid;
 
 use crate::drain::{drained, filled};
 use crate::support::courier::Mode;
-use crate::support::figures::{Bench, Row, Wanted, print_head, print_row};
+use crate::support::figures::{Bench, Row, Wanted, in_turn, piece_by_piece, print_head, print_row};
 use crate::support::load::SIZE;
 use crate::support::messages::{notification, session, stamped};
 
 /// Number of messages in one drained queue.
 const DRAINED: usize = 100_000;
-/// Number of pushes in one round.
+/// Number of pushes in one round, with spans and without, and in one piece of it.
 const PUSHED: usize = 20_000;
+const PIECE: usize = 200;
 
 /// Trace contexts of the messages in a queue.
 #[derive(Debug, Clone, Copy)]
@@ -84,19 +83,17 @@ fn record(filter: &Filter, is_on: bool) {
 async fn push(bench: &Bench, filter: &Filter) {
     let mut row = Row::new("push, one at a time", "/s").wanted(Wanted::AtLeast(0.95));
     let count = bench.count(PUSHED);
-    for round in bench.rounds(std::slice::from_ref(&row)) {
-        let [ours, beside] = in_turn(round, async |is_on| {
-            let redis = RedisServer::start();
-            let config = Config::builder().queue_max_messages(2 * PUSHED).build().unwrap();
-            let publisher = Publisher::connect(&redis.url(), config).await.unwrap();
+    for _ in bench.rounds(std::slice::from_ref(&row)) {
+        let redis = RedisServer::start();
+        let config = Config::builder().queue_max_messages(2 * PUSHED).build().unwrap();
+        let publisher = Publisher::connect(&redis.url(), config).await.unwrap();
+        let seconds = piece_by_piece(count / PIECE, async |is_on| {
             record(filter, is_on);
-            let begun = Instant::now();
-            for _ in 0..count {
+            for _ in 0..PIECE {
                 publisher.push(&session(0), notification(SIZE)).await.unwrap();
             }
-            count as f64 / begun.elapsed().as_secs_f64()
-        })
-        .await;
+        });
+        let [ours, beside] = seconds.await.map(|seconds| count as f64 / seconds);
         row.add(ours, beside);
     }
     print_row(&row);
@@ -117,17 +114,6 @@ async fn drain(bench: &Bench, filter: &Filter, name: &str, contexts: Contexts) {
             row.add(ours, beside);
         }
         print_row(&row);
-    }
-}
-
-/// Measures with spans and without, in an order that alternates, and returns both figures in this order.
-async fn in_turn(round: usize, measure: impl AsyncFn(bool) -> f64) -> [f64; 2] {
-    if round.is_multiple_of(2) {
-        let with = measure(true).await;
-        [with, measure(false).await]
-    } else {
-        let without = measure(false).await;
-        [measure(true).await, without]
     }
 }
 
