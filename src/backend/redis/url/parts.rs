@@ -30,8 +30,10 @@ impl<'a> Parts<'a> {
         if behind.ends_with("#insecure") {
             return Err("certificates are always verified; the option cacert names a file of authorities".to_owned());
         }
-        // An @ behind the host shows that the password contains a character that ended the host too early.
-        if behind.contains('#') || (!is_socket && behind.contains(['@', '\\'])) {
+        // An @ behind the authority shows that the password contains a character that ended the authority too early. Only
+        // the path of a socket may contain one, and only where no password stands before it.
+        let may_contain_at = is_socket && authority.is_empty();
+        if behind.contains('#') || (!may_contain_at && behind.contains('@')) || (!is_socket && behind.contains('\\')) {
             return Err(ENCODE.to_owned());
         }
         if is_socket && (!hosts.is_empty() || path.len() < 2 || !path.starts_with('/')) {
