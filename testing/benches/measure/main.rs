@@ -15,6 +15,8 @@ mod push;
 mod seal;
 mod streams;
 mod support;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod switched;
 mod throughput;
 #[cfg(feature = "opentelemetry")]
 mod traced;

@@ -95,33 +95,6 @@ impl Row {
     }
 }
 
-/// Does pieces of work with what costs and without it, in turn, and returns the time of each side in this order. Short pieces
-/// meet the same load.
-#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
-pub(crate) async fn piece_by_piece(pieces: usize, work: impl AsyncFn(bool)) -> [f64; 2] {
-    let mut seconds = [0.0; 2];
-    for piece in 0..pieces {
-        for is_on in [piece % 2 == 0, piece % 2 == 1] {
-            let begun = std::time::Instant::now();
-            work(is_on).await;
-            seconds[usize::from(!is_on)] += begun.elapsed().as_secs_f64();
-        }
-    }
-    seconds
-}
-
-/// Measures with what costs and without it, in an order that alternates, and returns both figures in this order.
-#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
-pub(crate) async fn in_turn(round: usize, measure: impl AsyncFn(bool) -> f64) -> [f64; 2] {
-    if round.is_multiple_of(2) {
-        let with = measure(true).await;
-        [with, measure(false).await]
-    } else {
-        let without = measure(false).await;
-        [measure(true).await, without]
-    }
-}
-
 /// Prints the head of a table whose rows compare this crate with an alternative.
 pub(crate) fn print_head(beside: &str) {
     println!("| what | mcp-courier | {beside} | ratio | wanted |");
