@@ -58,7 +58,7 @@
 //!   happens when Redis is down, silent, full, or forgets. [`ways_to_redis`] has the URLs, with TLS and Sentinel.
 //!
 //! # Features
-//! All but `metrics`, `opentelemetry`, `sentinel` and `tls` are on by default. A worker that only pushes needs none: with
+//! `elicitation`, `server` and `rmcp` are on by default. A worker that only pushes needs none: with
 //! `default-features = false` the crate has no actix.
 //!
 //! | feature | adds |

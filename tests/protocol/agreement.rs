@@ -7,7 +7,8 @@
 //!
 //! - `AGREEMENT_SEED`: plays the schedule of this seed only.
 //! - `AGREEMENT_STEPS`: plays these steps of that schedule only, as the failure names them.
-//! - `AGREEMENT_RUNS`: number of schedules of each kind, with new seeds. A long run: `AGREEMENT_RUNS=5000 cargo nextest run --release agreement::`.
+//! - `AGREEMENT_RUNS`: number of schedules of each kind, with new seeds. A long run, which nextest would end:
+//!   `AGREEMENT_RUNS=5000 cargo test --release --test protocol agreement::`.
 
 mod inspect;
 mod play;

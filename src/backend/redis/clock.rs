@@ -6,7 +6,7 @@ use crate::envelope::Timestamp;
 
 /// Clock of this host, corrected by as much as the server's answers prove it wrong.
 ///
-/// The estimate serves people, and readers other than this version: see [`Draft::before_time`](crate::envelope::Draft).
+/// The estimate serves people, and readers other than this version: see `Times` in `envelope/draft.rs`.
 /// Nothing else depends on it.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock {

@@ -4,7 +4,7 @@
 //! it is distinguished from one that never existed (`a_session_that_never_was_is_not_remembered_as_ended`).
 //!
 //! *News* travel by `PUBLISH` and may be lost. They save time only: a server that receives the news of an end asks
-//! Redis, and a server that lost news looks all its sessions up (`News::Again`).
+//! Redis, and a server that lost news looks all its sessions up (`News::Missed`).
 
 use async_trait::async_trait;
 use redis::Cmd;

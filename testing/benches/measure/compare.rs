@@ -3,7 +3,8 @@
 //! Each row does the same to all sides, in rounds that alternate, each with a `redis-server` of its own. A side is a program that
 //! knows the commands of `compare/courier.rs`, which is this crate's side, or refuses a command with the status 3.
 //!
-//! `cargo bench -p mcp-courier-testing -- compare --side "FastMCP=python3 testing/benches/alternatives/fastmcp/side.py"` adds a side.
+//! `cargo bench -p mcp-courier-testing -- compare --side "FastMCP=PYTHON benches/alternatives/fastmcp/side.py"` adds a side.
+//! `scripts/python-environment` makes the PYTHON that has its packages.
 
 mod courier;
 mod rows;

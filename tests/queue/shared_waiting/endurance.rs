@@ -1,6 +1,7 @@
 //! Many messages under continual trouble: none is lost, reordered or stuck.
 //!
-//! `SHARED_WAITING_MESSAGES=1000000 cargo nextest run --release --test queue endurance --no-capture` is a long run.
+//! `SHARED_WAITING_MESSAGES=1000000 cargo test --release --test queue endurance -- --nocapture` is a long run, which
+//! nextest might end.
 
 use std::time::{Duration, Instant};
 
