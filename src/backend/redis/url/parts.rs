@@ -31,8 +31,8 @@ impl<'a> Parts<'a> {
             return Err("certificates are always verified; the option cacert names a file of authorities".to_owned());
         }
         // An @ behind the authority shows that the password contains a character that ended the authority too early. Only
-        // the path of a socket may contain one, and only where no password stands before it.
-        let may_contain_at = is_socket && authority.is_empty();
+        // the path of a socket may contain one, and only where no login stands before it or at its beginning.
+        let may_contain_at = is_socket && authority.is_empty() && !path.contains(':');
         if behind.contains('#') || (!may_contain_at && behind.contains('@')) || (!is_socket && behind.contains('\\')) {
             return Err(ENCODE.to_owned());
         }

@@ -23,6 +23,8 @@ fn a_url_is_shown_by_its_place() {
         ("unix://u:p@/x@/run/r.sock", UNREADABLE),
         ("unix://u:p@/x?y@/run/r.sock", UNREADABLE),
         ("unix://u:p@/run/r%401.sock", "unix:///run/r%401.sock"),
+        ("unix:///u:p@/run/r.sock", UNREADABLE),
+        ("unix:///run/r:1.sock", "unix:///run/r:1.sock"),
         ("redis://u:1/p@h:1/0", UNREADABLE),
         ("redis://u:1?p@h:1/0", UNREADABLE),
         ("redis+sentinel://u:1,p/x@h:1/my", UNREADABLE),
@@ -137,7 +139,7 @@ fn the_arguments_of_an_unknown_command_are_not_shown() {
 
 /// Returns URLs with a password in each place where one can stand, not encoded, each with the form in which it is shown
 /// where it can be read.
-fn with_password(password: &str) -> [(String, &'static str); 20] {
+fn with_password(password: &str) -> [(String, &'static str); 21] {
     [
         (format!("redis://:{password}@h:1/0"), "redis://h:1/0"),
         (format!("redis://app:{password}@h:1/0"), "redis://h:1/0"),
@@ -163,6 +165,7 @@ fn with_password(password: &str) -> [(String, &'static str); 20] {
         (format!("redis+cluster://app:{password}@h:1,i:2,[::1]:3"), "redis+cluster://h:1,i:2,[::1]:3/"),
         (format!("rediss+cluster://:{password}@h:1,i:nonsense"), UNREADABLE),
         (format!("unix://app:{password}@/nowhere/r.sock"), "unix:///nowhere/r.sock"),
+        (format!("valkey+unix:///app:{password}@/nowhere/r.sock"), UNREADABLE),
         (format!("rediss://app:{password}@h:1/0?cacert=/no/where&cert=/no&key=/no"), "rediss://h:1/0"),
         (format!("redis+other://app:{password}@h:1,i:2"), "redis+other://…"),
     ]
@@ -192,7 +195,7 @@ fn no_password_is_shown_whatever_ends_a_part_of_the_url_within_it() {
 proptest! {
     #[test]
     fn no_secret_is_shown_wherever_a_password_can_stand(
-        before in "[a-z0-9:@/?#\\\\&=%+,. -]{0,6}", after in "[a-z0-9:@/?#\\\\&=%+,. -]{0,6}", form in 0..20_usize,
+        before in "[a-z0-9:@/?#\\\\&=%+,. -]{0,6}", after in "[a-z0-9:@/?#\\\\&=%+,. -]{0,6}", form in 0..21_usize,
     ) {
         let (url, readable) = &with_password(&format!("{before}S3CRET{after}"))[form];
         check_shown(url, readable);
