@@ -205,6 +205,10 @@ async fn a_file_that_cannot_be_used_is_named() {
             format!("cert={}&key={}", client.cert.display(), other.key.display()),
             "the files of its options cert and key do not fit together",
         ),
+        (
+            format!("cert={}&key=-----BEGIN PRIVATE KEY-----\nsecret", client.cert.display()),
+            "its option key must be the path of a file, and is the content of one",
+        ),
         ("sni=a%20b".to_owned(), "its option sni must be a host name or an address"),
     ] {
         let text = refused_url(&format!("rediss://:secret@127.0.0.1:1/?{options}")).await;

@@ -175,6 +175,10 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 fn contents(option: &str, file: &Path) -> Result<Vec<u8>, String> {
+    // The content may be a private key, which no error may show.
+    if file.to_string_lossy().contains("-----BEGIN") {
+        return Err(format!("its option {option} must be the path of a file, and is the content of one"));
+    }
     let read = std::fs::read(file);
     read.map_err(|error| format!("the file of its option {option} cannot be read: {}: {error}", file.display()))
 }
