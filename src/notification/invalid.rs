@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum InvalidNotification {
     /// The method is not that of a notification.
     #[error(
-        "the method of a notification must begin with \"notifications/\" and name one, and this one is {:?}",
+        "the method of a notification must begin with \"notifications/\" and name one, and this one is {}",
         shown(method)
     )]
     Method {
@@ -59,7 +59,10 @@ pub enum InvalidNotification {
     },
 }
 
-/// Returns the beginning of a text, which may have any length, for an error.
-fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
+/// Returns a method as an error shows it: the beginning of what looks like one, and else its length. A URL with a password
+/// or the id of a session may stand in its place.
+fn shown(method: &str) -> String {
+    let looks_like_one = method.bytes().all(|b| b.is_ascii_alphabetic() || b"/_.-".contains(&b));
+    let beginning = method.chars().take(64).collect::<String>();
+    if looks_like_one { format!("{beginning:?}") } else { format!("a text of {} bytes", method.len()) }
 }
