@@ -13,6 +13,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use self::arguments::Arguments;
 use self::commands::Outcome;
@@ -26,7 +27,7 @@ const NO: u8 = 3;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| without_values(error).exit());
     let settings = match Settings::read(&arguments.common) {
         Ok(settings) => settings,
         Err(error) => {
@@ -50,6 +51,25 @@ async fn main() -> ExitCode {
             if is_usage { USAGE.into() } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Hides what clap quotes in its messages, because the URL of a queue or the id of a session may stand in a wrong place. A
+/// plain word stays, such as a mistyped command.
+fn without_values(mut error: clap::Error) -> clap::Error {
+    let is_word = |text: &str| text.len() <= 20 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let mut hidden = vec![ContextKind::InvalidValue, ContextKind::InvalidSubcommand];
+    if error.kind() == ErrorKind::UnknownArgument {
+        hidden.push(ContextKind::InvalidArg);
+    }
+    // The advice repeats an argument that begins with a hyphen.
+    error.remove(ContextKind::Suggested);
+    for kind in hidden {
+        let is_shown = |value: &ContextValue| matches!(value, ContextValue::String(text) if is_word(text));
+        if error.get(kind).is_some_and(|value| !is_shown(value)) {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 /// Failure of a command, for its user.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use mcp_courier::{Config, ConfigError, Publisher, SealingKey, SealingKeys};
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,7 @@ impl Settings {
                 figment = figment.merge(Serialized::default(name, value));
             }
         }
-        Ok(figment.extract().map_err(Box::new)?)
+        Ok(figment.extract().map_err(refused)?)
     }
 
     /// Returns the settings of the library.
@@ -150,6 +151,27 @@ impl Settings {
     }
 }
 
+/// Returns the text of an error without the value that it quotes, which may be a URL with a password or a key.
+fn refused(error: figment::Error) -> String {
+    let without_value = |mut error: figment::Error| {
+        error.kind = match error.kind {
+            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                Kind::Message(format!("a value that must be {expected}"))
+            }
+            Kind::Message(text) => Kind::Message(without_source(&text)),
+            other => other,
+        };
+        error.to_string()
+    };
+    error.into_iter().map(without_value).collect::<Vec<_>>().join("; ")
+}
+
+/// Leaves out the line of the file that an error of TOML shows: a line with its number and a bar, and bars alone around it.
+fn without_source(text: &str) -> String {
+    let is_source = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    text.lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +217,20 @@ mod tests {
             std::fs::write(&file, wrong).unwrap();
             let error = Settings::read(&common_of(&file)).unwrap().config().unwrap_err().to_string();
             assert!(error.contains("key") && !error.contains("secret"), "{error}");
+        }
+        for (wrong, why) in [
+            ("url = redis://op:S3CRET@10.0.0.7/", "line 1"),
+            ("sealing_key = \"a:S3CRET", "line 1"),
+            ("prefix = \"p\"\n\nurl = \"redis://a\"\nurl = \"redis://:S3CRET@h\"", "duplicate key"),
+            ("url = \"\"\"\nredis://:S3CRET@h\n  | S3CRET\n", "line"),
+            ("opening_keys = \"a:S3CRET\"", "a value that must be a sequence for key \"default.opening_keys\""),
+            ("queue_max_messages = \"S3CRET\"", "a value that must be usize"),
+        ] {
+            std::fs::write(&file, wrong).unwrap();
+            let error = Settings::read(&common_of(&file)).unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(said.contains(why) && said.contains("settings.toml"), "{said}");
+            assert!(!said.contains("S3CRET"), "{said}");
         }
         let missing = Settings::read(&common_of(&dir.path().join("missing"))).unwrap_err();
         assert!(missing.to_string().contains("does not exist"), "{missing}");

@@ -104,6 +104,8 @@ fn without_values(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::UnknownArgument {
         hidden.push(ContextKind::InvalidArg);
     }
+    // The advice repeats an argument that begins with a hyphen.
+    error.remove(ContextKind::Suggested);
     for kind in hidden {
         if error.get(kind).is_some() {
             error.insert(kind, ContextValue::String("…".to_owned()));

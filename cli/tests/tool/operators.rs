@@ -189,3 +189,24 @@ async fn top_says_that_it_cannot_read() {
     drop(redis);
     assert!(run_at(&url, &["top"]).await.assert_code(1).err.contains("cannot be reached"));
 }
+
+#[tokio::test]
+async fn what_stands_in_a_wrong_place_is_not_shown() {
+    let url = "redis://:S3CRET@127.0.0.1:1/0";
+    for arguments in [
+        vec![url, "doctor"],
+        vec!["doctor", url],
+        vec!["doctor", "--S3CRET"],
+        vec!["receipt", "01a21aff-c6e7-7394-97b7-b9760db62fbf", "the-session-S3CRET"],
+        vec!["why", "alice@example.com:S3CRET"],
+        vec!["push", "s", "the-session-S3CRET-7", "notifications/x", "--url", "redis://127.0.0.1:1/"],
+        vec!["push", "s", url, "--url", "redis://127.0.0.1:1/"],
+        vec!["dead", "list", "s", "--limit", "S3CRET"],
+        vec!["doctor", "--url", url],
+    ] {
+        let run = super::run_with("", &arguments).await;
+        assert_ne!(run.code, Some(0), "{arguments:?}: {}", run.out);
+        let said = run.out + &run.err;
+        assert!(!said.is_empty() && !said.contains("S3CRET"), "{arguments:?}: {said}");
+    }
+}
