@@ -27,6 +27,12 @@ pub(crate) enum NoObject {
     Kind(&'static str),
 }
 
+/// Returns what is wrong with a text that others wrote, without the values that an error of serde_json quotes.
+pub(crate) fn fault(error: &serde_json::Error) -> String {
+    let what = if error.is_data() { "a field is missing or has another type" } else { "the text is no JSON" };
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
 impl<'a> Fields<'a> {
     /// Reads an object. The syntax of the whole text is checked, but strings only as far as they need no decoding: see
     /// [`survey`].
@@ -266,6 +272,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_fault_shows_its_place_and_no_value() {
+        let fault_of = |text| fault(&serde_json::from_str::<[u8; 2]>(text).unwrap_err());
+        assert_eq!(fault_of("[1,\n\"S3CRET\"]"), "a field is missing or has another type (line 2, column 8)");
+        assert_eq!(fault_of("[1, S3CRET]"), "the text is no JSON (line 1, column 5)");
+    }
 
     #[test]
     fn depth_is_counted_in_objects_and_arrays() {

@@ -27,6 +27,7 @@ use super::scan::{Position, SCANNED};
 use crate::backend::{Mark, Outcomes, Redrove, StoredLetter};
 use crate::envelope::{Draft, Timestamp};
 use crate::failure::QueueError;
+use crate::json;
 use crate::keys::QueueKeys;
 use crate::notification::NotificationId;
 use crate::outcome::{DiscardReason, Receipt};
@@ -119,7 +120,8 @@ pub(super) fn decode(kept: Vec<u8>) -> StoredLetter {
         }
         // Another program wrote this entry. It is shown as it is, so that an operator can see and purge it.
         Err(error) => {
-            let reason = DiscardReason::Undecodable(format!("the header of the dead letter cannot be read: {error}"));
+            let why = json::fault(&error);
+            let reason = DiscardReason::Undecodable(format!("the header of the dead letter cannot be read: {why}"));
             StoredLetter { at: Timestamp(0), reason, raw: kept, mark }
         }
     }

@@ -65,7 +65,9 @@ pub(super) fn kind(error: RedisError) -> QueueErrorKind {
 /// Redis's refusal, or an answer of another type.
 pub(in crate::backend::redis) fn read<T: redis::FromRedisValue>(answer: Value) -> Result<T, QueueErrorKind> {
     let answer = answer.extract_error().map_err(kind)?;
-    redis::from_redis_value(answer).map_err(|error| kind(error.into()))
+    // The error of redis-rs shows the answer, which may be the content of a message.
+    redis::from_redis_value(answer)
+        .map_err(|_| QueueErrorKind::Broken("the answer is not of the command's type".into()))
 }
 
 /// Returns the error text as Redis wrote it. redis-rs replaces the text of some codes by its own.
