@@ -96,6 +96,12 @@ impl SessionId {
     pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_ref()
     }
+
+    /// Returns a text that others wrote with this id shortened, as `Debug` does. rmcp's errors have the whole id.
+    #[cfg(feature = "rmcp")]
+    pub(crate) fn shortened_in(&self, text: impl fmt::Display) -> String {
+        text.to_string().replace(self.as_str(), &format!("{self:?}"))
+    }
 }
 
 /// Writes the whole form, which is a secret: keep it out of logs.
@@ -238,6 +244,13 @@ mod tests {
         assert_eq!(format!("{id:?}"), "01234567…");
         assert_eq!(format!("{:?}", id.bound_to(Principal::new("alice").unwrap())), "01234567…");
         assert_eq!(format!("{:?}", SessionId::new("short").unwrap()), "short");
+    }
+
+    #[test]
+    #[cfg(feature = "rmcp")]
+    fn an_id_is_shortened_in_the_text_of_another() {
+        let id = SessionId::new("0123456789abcdef").unwrap().bound_to(Principal::new("alice").unwrap());
+        assert_eq!(id.shortened_in("Session not found: 0123456789abcdef"), "Session not found: 01234567…");
     }
 
     #[test]

@@ -338,7 +338,11 @@ impl<M: SessionManager> SessionManager for CourierSessionManager<M> {
                     let rmcp = DetachableStream::behind(Some(ours), rmcp, &self.shared.epoch);
                     return Ok(ResumedStream::Standalone(self.open(client, rmcp, Some(named)).await?));
                 }
-                Err(error) => tracing::debug!(%error, "resuming a stream failed; a fresh one is opened"),
+                Err(error) => {
+                    let session = client.session_id();
+                    let error = session.shortened_in(error);
+                    tracing::debug!(?session, error, "resuming a stream failed; a fresh one is opened");
+                }
             }
         }
         let rmcp = self.rmcp_stream(id, &client).await?;

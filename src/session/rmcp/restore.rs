@@ -40,6 +40,7 @@ use super::sessions::{Found, Move, MoveOutcome, Moved, result_of};
 use super::shared::{STEP, Shared};
 use super::stored_state::{Loaded, from_stored};
 use crate::backend::SessionRecord;
+use crate::json;
 use crate::metrics;
 use crate::session_id::SessionId;
 use crate::story;
@@ -87,7 +88,7 @@ async fn load_client<M: SessionManager>(
                 let client = shared.client(session.clone());
                 // Housekeeping stores anew, under the primary key, what is not current.
                 let loaded = client.loaded(state, is_current);
-                loaded.map(|()| client).map_err(|error| error.to_string())
+                loaded.map(|()| client).map_err(|error| json::fault(&error))
             }
             Err(why) => {
                 shared.log_refused_state(session, &why);
@@ -156,13 +157,14 @@ async fn restore_handler<M: SessionManager>(
             let run = AssertUnwindSafe(restorer.run(&restoring, state)).catch_unwind();
             format!("{:?}", tokio::time::timeout(STEP, run).await)
         }
-        Err(error) => error.to_string(),
+        Err(error) => json::fault(&error),
     };
     if restoring.is_served() {
         return Some(restoring);
     }
     // Too late, panicked, or refused: rmcp logs the reason.
     let session = client.session_id();
+    let answer = session.shortened_in(answer);
     tracing::warn!(?session, %answer, "restoring a session failed; its requests are refused");
     if restoring.has_worker() {
         shared.close_inner(id, session).await;
@@ -180,8 +182,12 @@ pub(super) async fn attach<M: SessionManager>(
     match shared.inner.create_standalone_stream(id).await {
         Ok(rmcp) => stream.fill(rmcp),
         Err(error) => {
-            tracing::warn!(session = ?client.session_id(), %error,
-                "rmcp has no stream for a session; what the session's handler sends by itself waits for the client's next stream");
+            let session = client.session_id();
+            tracing::warn!(
+                ?session,
+                error = session.shortened_in(error),
+                "rmcp has no stream for a session; what the session's handler sends by itself waits for the client's next stream"
+            );
         }
     }
 }

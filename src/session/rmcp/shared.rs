@@ -128,8 +128,11 @@ impl<M: SessionManager> Shared<M> {
         match tokio::time::timeout(STEP, self.inner.close_session(id)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(?session, %error,
-                    "closing a session in rmcp's session manager failed; the session is closed here all the same")
+                tracing::warn!(
+                    ?session,
+                    error = session.shortened_in(error),
+                    "closing a session in rmcp's session manager failed; the session is closed here all the same"
+                )
             }
             Err(_) => {
                 tracing::warn!(?session, limit = ?STEP,
