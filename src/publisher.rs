@@ -290,7 +290,6 @@ enum PushPlan {
 
 /// Refusal of a push. The notification was not queued, or perhaps was: the reason says which. The error returns the
 /// notification to the caller.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct PushError {
     /// Session to which the notification was pushed.
@@ -300,6 +299,18 @@ pub struct PushError {
     pub notification: Box<Notification>,
     /// Reason for the refusal.
     pub reason: PushRefusal,
+}
+
+/// Shows no content of the notification: a `main` that returns the error prints this form.
+impl fmt::Debug for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushError")
+            .field("session", &self.session)
+            .field("id", &self.notification.id)
+            .field("method", &self.notification.method())
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for PushError {

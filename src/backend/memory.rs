@@ -5,6 +5,7 @@
 //! and the wake-ups.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use async_trait::async_trait;
@@ -150,11 +151,17 @@ impl Drop for Watch {
 }
 
 /// Queues of a fleet that is one process.
-#[derive(Debug)]
 pub struct MemoryBackend {
     name: String,
     shared: Arc<Shared>,
     config: Arc<Config>,
+}
+
+/// Shows no content of a queue: a publisher shows its backend.
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl MemoryBackend {

@@ -1,12 +1,13 @@
 //! No password of a URL and no token is in anything that the examples say: neither about a URL that cannot be used, nor
-//! about an argument in the wrong place.
+//! about an argument in the wrong place. Nothing of a notification is in the `Debug` of what a worker holds.
 use std::process::Command;
 
+use mcp_courier::{Config, Notification, Publisher, SessionId};
 use mcp_courier_testing::examples::example;
 
 const SECRET: &str = "S3CRET";
 
-const URLS: [&str; 16] = [
+const URLS: [&str; 18] = [
     "redis://:S3CRET@127.0.0.1:1/0",
     "redis://app:S3CRET@127.0.0.1:1/0",
     "redis://app:a@S3CRET@127.0.0.1:1/0",
@@ -21,6 +22,8 @@ const URLS: [&str; 16] = [
     "unix:///nowhere/r.sock?user=app&pass=S3CRET",
     "unix:///nowhere/r.sock?db=x&pass=S3CRET",
     "redis+unix:///nowhere/r.sock?pass=S3CRET",
+    "unix://app:@/S3CRET@/nowhere/r.sock",
+    "unix:///app:S3CRET@/nowhere/r.sock",
     "app:S3CRET@127.0.0.1:1",
     "redis:app:S3CRET@127.0.0.1:1",
 ];
@@ -60,6 +63,7 @@ fn no_secret_in_the_wrong_place_of_a_command_line_is_shown() {
     let url = "redis://:S3CRET@127.0.0.1:1/0";
     for (name, arguments) in [
         ("worker", vec![url, "s", "notifications/x", "{}"]),
+        ("worker", vec!["s", url, "{}"]),
         ("worker", vec!["s", "notifications/x", url]),
         ("worker", vec!["--redis", url]),
         ("ask", vec![url, "t"]),
@@ -76,4 +80,21 @@ fn no_secret_in_the_wrong_place_of_a_command_line_is_shown() {
         let said = said_by(name, &arguments);
         assert!(!said.contains(SECRET), "{name} {arguments:?}: {said}");
     }
+}
+
+/// A `main` that returns an error prints its `Debug`.
+#[tokio::test]
+async fn no_content_of_a_notification_is_in_what_a_worker_prints() {
+    let config = Config::builder().queue_max_messages(1).build().unwrap();
+    let publisher = Publisher::connect("memory://secrets", config).await.unwrap();
+    let session = SessionId::new("s").unwrap();
+    let notification = || {
+        let notification = Notification::new("notifications/x").unwrap();
+        notification.with_params(serde_json::json!({"text": SECRET})).unwrap()
+    };
+    publisher.push(&session, notification()).await.unwrap();
+    let refused = publisher.push(&session, notification()).await.unwrap_err();
+    let said = format!("{publisher:?} {refused:?} {refused}");
+    assert!(said.contains("notifications/x") && said.contains("QueueFull"), "{said}");
+    assert!(!said.contains(SECRET), "{said}");
 }
