@@ -16,7 +16,7 @@ use crate::sse::{self, Parser};
 const VERSION: &str = "2025-11-25";
 
 /// Time limit of a wait for an event that must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Session at one server. Clones are the same session.
 #[derive(Debug, Clone)]
