@@ -3,9 +3,9 @@
 //! No such input causes a panic or blocks a queue, and a client gets nothing but JSON-RPC.
 //!
 //! Each property runs 256 cases. For longer: `PROPTEST_CASES=1000000 cargo test --release --test protocol bad_input::`,
-//! and with `--lib` in place of all that follows for private code. A counterexample is shrunk and printed. Store it in `tests/corpus/envelope`: each file there
-//! is read at every run. `NAME.expected` beside a file has the outcome. Where that is missing the test writes it, so that
-//! you can check and keep it.
+//! and with `--lib` in place of all that follows for private code. A counterexample is shrunk and printed. Store it in
+//! `tests/corpus/envelope`: each file there is read at every run. `NAME.expected` beside a file has the outcome. Where
+//! that is missing the test writes it, so that you can check and keep it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
